@@ -1,0 +1,68 @@
+"""EngineConfig: every knob of the engine, validated when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of one session.
+
+    Raises:
+        ConfigError: a value is out of range; the message names the field and the range.
+    """
+
+    # A frame pushed at time t is shown at t + delay. Too small: a busy core makes frames late and
+    # the picture judders. Too large: people feel the lag. 60 ms is about twice what one frame
+    # costs on two cores.
+    delay_s: float = 0.060
+    # How long past its time a frame may still be waited for; then its original is shown.
+    # Too small: short hiccups flash the original mouth. Too large: a stall freezes the picture.
+    patience_s: float = 0.080
+    # Spare time added to the model's look-ahead before speech that has just arrived is played.
+    # Too small: a jittery voice underruns and is heard in pieces. Too large: the voice is later.
+    speech_margin_s: float = 0.060
+    # The voice at most this far ahead of its playing; more than this must wait at the source.
+    speech_backlog_max_s: float = 600.0
+    # Level of the original voice under the new one, 0 = not heard.
+    original_level: float = 0.0
+    # DDIM steps; None takes the bundle's default.
+    steps: int | None = None
+    # What to show while the new voice is silent: the person's own mouth, or a generated one.
+    silence: Literal["original", "generate"] = "original"
+    # Frames over which the generated mouth fades in and out. One would pop, ten would lag.
+    fade_frames: int = 4
+    # Faces narrower than this are passed through: there is nothing to see on so few pixels.
+    min_face_px: int = 32
+    # Pictures outside these sides are passed through untouched.
+    min_side_px: int = 48
+    max_side_px: int = 4096
+    # Seed of the one noise image used for every frame: this is what keeps the mouth from boiling.
+    seed: int = 0
+    # Off-line work (`dub`): frames are never late and speech starts exactly where it is put.
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+
+        def within(name: str, low: float, high: float) -> None:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name} is {value}, must lie within {low} and {high}")
+
+        within("delay_s", 0.0, 2.0)
+        within("patience_s", 0.0, 2.0)
+        within("speech_margin_s", 0.0, 2.0)
+        within("speech_backlog_max_s", 1.0, 3600.0)
+        within("original_level", 0.0, 1.0)
+        within("fade_frames", 1, 50)
+        within("min_face_px", 8, 1024)
+        within("min_side_px", 16, self.max_side_px)
+        if self.steps is not None:
+            within("steps", 1, 1000)
+        if self.silence not in ("original", "generate"):
+            raise ConfigError(f"silence is {self.silence!r}, must be 'original' or 'generate'")

@@ -1,0 +1,35 @@
+"""Every error lipwire raises on purpose.
+
+LipwireError
+├── ConfigError        a setting is out of range, or two contradict each other
+├── MediaError         a picture, sound or container cannot be used
+├── BundleError        a model directory is incomplete, altered or of an unknown format
+├── BackendError       a runtime refused or failed to run a graph
+└── SessionClosed      the session has ended; nothing more can be pushed
+"""
+
+from __future__ import annotations
+
+
+class LipwireError(Exception):
+    """Base of the tree; its message is one line that names the cause."""
+
+
+class ConfigError(LipwireError, ValueError):
+    """A setting is out of range, or two contradict each other."""
+
+
+class MediaError(LipwireError, ValueError):
+    """A picture, a sound or a container cannot be used; the message says why."""
+
+
+class BundleError(LipwireError):
+    """A model directory is incomplete, altered, or of a format we do not know."""
+
+
+class BackendError(LipwireError, RuntimeError):
+    """A runtime refused to load a graph or failed while running it."""
+
+
+class SessionClosed(LipwireError, RuntimeError):
+    """The session has ended; what it had produced can still be popped."""

@@ -1,0 +1,1 @@
+"""Network architectures; importing any module here loads torch."""

@@ -1,0 +1,206 @@
+"""The lite network: Diff2Lip's idea on a budget that two CPU cores can pay, live.
+
+Three parts, so that nothing is computed twice:
+    voice    mel -> articulation code, a handful of numbers that say how the mouth is held
+    encoder  visible half + reference + code -> feature maps; once a frame
+    denoiser x_t + feature maps + t -> v, on the hidden half only; once a step
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CODE_NAMES = (
+    "opening", "opening_side", "width", "jaw", "upper_lip", "lower_lip", "corners",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LiteConfig:
+    """Sizes of the lite network; the defaults are what ships."""
+
+    size: int = 128
+    widths: tuple[int, int, int, int] = (24, 48, 96, 160)
+    """channels at 1/2, 1/4, 1/8 and 1/16 of the crop's resolution"""
+    embed: int = 128
+    voice_width: int = 160
+    codes: int = len(CODE_NAMES)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As stored in checkpoints."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LiteConfig:
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "widths": tuple(values["widths"])})
+
+
+def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps (or halves) the size."""
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+
+
+class FilmBlock(nn.Module):
+    """Residual block whose normalised features are scaled and shifted by an embedding."""
+
+    def __init__(self, width: int, embed: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, width)
+        self.conv1 = conv(width, width)
+        self.film = nn.Linear(embed, 2 * width)
+        self.norm2 = nn.GroupNorm(8, width)
+        self.conv2 = conv(width, width)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, embed: Tensor) -> Tensor:
+        """f32[B, C, h, w], f32[B, E] -> f32[B, C, h, w]."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.film(embed)[:, :, None, None].chunk(2, dim=1)
+        return x + self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
+
+
+class Voice(nn.Module):
+    """What the mouth does, heard from 200 ms of log-mel; trained against landmarks."""
+
+    def __init__(self, config: LiteConfig) -> None:
+        super().__init__()
+        width = config.voice_width
+        self.layers = nn.Sequential(
+            nn.Conv1d(80, width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
+            nn.Conv1d(width, width, 3, stride=2, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
+            nn.Conv1d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
+            nn.Flatten(), nn.Dropout(0.2),
+            nn.Linear(8 * width, width), nn.SiLU(), nn.Dropout(0.2),
+            nn.Linear(width, config.codes),
+        )  # fmt: skip
+        # A regression to the mean speaks with a smaller mouth than people do; the trainer sets
+        # this to the ratio of their spreads, so that the mouth opens as far as the speaker's would.
+        self.register_buffer("gain", torch.ones(config.codes))
+        self.gain: Tensor
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """f32[B, 80, 16] in ±4 -> f32[B, codes], zero mean and unit spread over speech."""
+        return self.layers(mel / 4) * self.gain
+
+
+class ConditionEncoder(nn.Module):
+    """All that does not depend on t: feature maps of the hidden half at four scales."""
+
+    def __init__(self, config: LiteConfig) -> None:
+        super().__init__()
+        w = config.widths
+        self.code = nn.Sequential(
+            nn.Linear(config.codes, config.embed), nn.SiLU(), nn.Linear(config.embed, config.embed)
+        )
+        self.stem = conv(4 * 9, w[0])
+        self.blocks = nn.ModuleList(FilmBlock(width, config.embed) for width in w)
+        self.downs = nn.ModuleList(conv(a, b, stride=2) for a, b in zip(w, w[1:], strict=False))
+
+    def forward(self, visible: Tensor, reference: Tensor, code: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps for the denoiser.
+
+        Args:
+            visible: f32[B, 3, S/2, S] in ±1, the half that the model may see.
+            reference: f32[B, 3, S, S] in ±1.
+            code: f32[B, codes].
+
+        Returns:
+            f32[B, embed], then one map a scale, finest first.
+        """
+        embed = self.code(code)
+        seen = torch.cat([visible, *reference.chunk(2, dim=2)], dim=1)
+        h = self.stem(F.pixel_unshuffle(seen, 2))
+        maps = []
+        for index, block in enumerate(self.blocks):
+            h = block(h, F.silu(embed))
+            maps.append(h)
+            if index < len(self.downs):
+                h = self.downs[index](h)
+        return (embed, *maps)
+
+
+class Denoiser(nn.Module):
+    """One step on the hidden half: x_t and the feature maps to v."""
+
+    def __init__(self, config: LiteConfig) -> None:
+        super().__init__()
+        w = config.widths
+        self.time = nn.Sequential(
+            nn.Linear(64, config.embed), nn.SiLU(), nn.Linear(config.embed, config.embed)
+        )
+        self.stem = conv(4 * 3, w[0])
+        self.downs = nn.ModuleList(conv(a, b, stride=2) for a, b in zip(w, w[1:], strict=False))
+        self.enter = FilmBlock(w[2], config.embed)
+        self.middle = FilmBlock(w[3], config.embed)
+        self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(w, w[1:], strict=False))
+        self.leave = nn.ModuleList(FilmBlock(width, config.embed) for width in w[:3])
+        self.norm = nn.GroupNorm(8, w[0])
+        self.out = conv(w[0], 4 * 3)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, sigma: Tensor, reference: Tensor, *context: Tensor
+    ) -> Tensor:
+        """The velocity v = sqrt(ab) * eps - sqrt(1 - ab) * x0 (Salimans & Ho, 2022).
+
+        The network itself predicts how v differs from what the reference's own lower half would
+        give, so that an untrained model repeats the reference instead of showing noise.
+
+        Args:
+            x_t: f32[B, 3, S/2, S].
+            t: f32[B], 0..999.
+            sigma: f32[B], sqrt(1 - alphas_cumprod[t]).
+            reference: f32[B, 3, S, S] in ±1.
+            *context: what `ConditionEncoder` returned.
+
+        Returns:
+            f32[B, 3, S/2, S].
+        """
+        embed, maps = context[0], context[1:]
+        embed = F.silu(embed + self.time(timestep_embedding(t, 64)))
+        h = self.stem(F.pixel_unshuffle(x_t, 2)) + maps[0]
+        skips = [h]
+        for index, down in enumerate(self.downs):
+            h = down(F.silu(h)) + maps[index + 1]
+            if index == 1:
+                h = self.enter(h, embed)
+            skips.append(h)
+        h = self.middle(skips.pop(), embed)
+        for index in (2, 1, 0):
+            h = F.interpolate(self.ups[index](h), scale_factor=2.0, mode="nearest") + skips[index]
+            h = self.leave[index](h, embed)
+        residual = F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
+        lower = reference[:, :, reference.shape[2] // 2 :]
+        return residual - sigma[:, None, None, None] * lower
+
+
+def timestep_embedding(t: Tensor, width: int) -> Tensor:
+    """cos then sin of t * 10000^(-i / half): f32[B] -> f32[B, width]."""
+    half = width // 2
+    rates = torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(half) / half).to(t.device)
+    angles = t[:, None].float() * rates
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class LiteNet(nn.Module):
+    """The three parts together, as trained and checkpointed."""
+
+    def __init__(self, config: LiteConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or LiteConfig()
+        self.voice = Voice(self.config)
+        self.encoder = ConditionEncoder(self.config)
+        self.denoiser = Denoiser(self.config)
+
+    def encode(self, crop: Tensor, reference: Tensor, mel: Tensor) -> tuple[Tensor, ...]:
+        """Everything computed once a frame; `crop`'s lower half is not looked at."""
+        visible = crop[:, :, : crop.shape[2] // 2]
+        return self.encoder(visible, reference, self.voice(mel))

@@ -1,0 +1,130 @@
+"""Where the face is: the tracker protocol, MediaPipe behind it, and the smoothing of its output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from engine.types import F64, U8, Face
+
+# Landmarks are found on a 192 px patch, so a larger picture only costs copying. Smaller: a face
+# that fills a quarter of the picture loses detail; larger: slower for nothing.
+TRACK_SIDE_PX = 480
+
+
+class FaceTracker(Protocol):
+    """Finds the face of one video; keeps state from frame to frame, so one per session."""
+
+    def track(self, image: U8) -> Face | None:
+        """The face in uint8[H, W, 3] RGB, or None."""
+        ...
+
+    def close(self) -> None:
+        """Free what the tracker holds."""
+        ...
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hide what the native libraries print while they start; Python's own stderr is untouched."""
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+class MediaPipeTracker:
+    """MediaPipe's face mesh: detects once, then follows the face it has, which keeps it chosen.
+
+    Args:
+        min_confidence: below it a detection or a tracked face is dropped. Lower: false faces in
+            curtains; higher: faces lost in poor light.
+        still: treat every picture on its own (for photographs).
+    """
+
+    def __init__(self, min_confidence: float = 0.5, still: bool = False) -> None:
+        os.environ.setdefault("GLOG_minloglevel", "2")
+        with _quiet_stderr():
+            import mediapipe as mp  # pulls in much; loaded only where faces are tracked
+
+            self._mesh: Any = mp.solutions.face_mesh.FaceMesh(
+                static_image_mode=still,
+                max_num_faces=1,
+                refine_landmarks=False,
+                min_detection_confidence=min_confidence,
+                min_tracking_confidence=min_confidence,
+            )
+            # The first call builds the graph and prints; no session should wait for it.
+            self._mesh.process(np.zeros((64, 64, 3), np.uint8))
+
+    def track(self, image: U8) -> Face | None:
+        """The face in uint8[H, W, 3] RGB, or None."""
+        import cv2
+
+        height, width = image.shape[:2]
+        shrink = TRACK_SIDE_PX / max(height, width)
+        small = image
+        if shrink < 1:
+            small = np.asarray(
+                cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA),
+                np.uint8,
+            )
+        found = self._mesh.process(np.ascontiguousarray(small)).multi_face_landmarks
+        if not found:
+            return None
+        points = np.array([(p.x * width, p.y * height) for p in found[0].landmark], np.float32)
+        return Face(points, confidence=1.0)
+
+    def close(self) -> None:
+        """Free the graph."""
+        self._mesh.close()
+
+
+class OneEuro:
+    """The 1 Euro filter (Casiez et al., CHI 2012): still things stop shaking, moving ones lag little.
+
+    Args:
+        min_cutoff_hz: smoothing at rest. Lower: less jitter, but a slow drift lags.
+        beta: how fast the cutoff rises with speed. Lower: a fast turn lags; higher: jitter returns.
+        derivative_cutoff_hz: smoothing of the speed itself.
+    """
+
+    def __init__(
+        self, min_cutoff_hz: float = 1.5, beta: float = 0.05, derivative_cutoff_hz: float = 1.0
+    ) -> None:
+        self._min_cutoff_hz = min_cutoff_hz
+        self._beta = beta
+        self._derivative_cutoff_hz = derivative_cutoff_hz
+        self._time_s: float | None = None
+        self._value: F64 = np.zeros(0)
+        self._speed: F64 = np.zeros(0)
+
+    def reset(self) -> None:
+        """Forget the past: the next value passes unchanged."""
+        self._time_s = None
+
+    def __call__(self, value: F64, time_s: float) -> F64:
+        """Smooth f64[N] taken at `time_s`; a step back in time counts as a new start."""
+        if self._time_s is None or time_s <= self._time_s:
+            self._time_s, self._value, self._speed = time_s, value.copy(), np.zeros_like(value)
+            return value
+        elapsed_s = time_s - self._time_s
+        speed = (value - self._value) / elapsed_s
+        self._speed += _smoothing(self._derivative_cutoff_hz, elapsed_s) * (speed - self._speed)
+        cutoff_hz = self._min_cutoff_hz + self._beta * np.abs(self._speed)
+        self._value = self._value + _smoothing(cutoff_hz, elapsed_s) * (value - self._value)
+        self._time_s = time_s
+        return self._value
+
+
+def _smoothing(cutoff_hz: Any, elapsed_s: float) -> Any:
+    """Weight of the newest sample in a first-order low-pass (paper, eq. 6)."""
+    return 1.0 / (1.0 + 1.0 / (2 * np.pi * cutoff_hz * elapsed_s))

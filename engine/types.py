@@ -1,0 +1,138 @@
+"""The nouns that cross module borders. Times are seconds on the session's own clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+I16 = npt.NDArray[np.int16]
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+SPEECH_RATE_HZ = 16_000  # what the model hears
+PLAYOUT_RATE_HZ = 48_000  # what people hear: Opus's own rate, so nothing is lost on the way
+
+
+@dataclass(frozen=True, slots=True)
+class AudioChunk:
+    """Mono sound at a known place in time."""
+
+    samples: I16
+    """int16[N]"""
+    start: int
+    """absolute index of the first sample: `start / rate_hz` seconds on the session's clock"""
+    rate_hz: int = SPEECH_RATE_HZ
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One decoded picture."""
+
+    image: U8
+    """uint8[H, W, 3] RGB"""
+    pts: int
+    """presentation time in units of `time_base`"""
+    time_base: Fraction
+
+    @property
+    def time_s(self) -> float:
+        """Presentation time in seconds."""
+        return float(self.pts * self.time_base)
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One tracked face."""
+
+    landmarks: F32
+    """f32[468, 2], pixels of the frame, MediaPipe's face-mesh order"""
+    confidence: float
+    """0 to 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Where the model's square crop lies in the frame."""
+
+    matrix: F32
+    """f32[2, 3], frame pixels -> crop pixels"""
+    size: int
+    """side of the crop, pixels"""
+
+
+class Outcome(StrEnum):
+    """What became of an input frame. Everything but GENERATED shows the original picture."""
+
+    GENERATED = "generated"
+    NO_FACE = "no_face"
+    FACE_UNUSABLE = "face_unusable"  # too small, or turned too far away
+    SILENT = "silent"  # the new voice does not speak
+    LATE = "late"  # not ready when it had to go out
+    OVERLOADED = "overloaded"  # a newer frame arrived before this one was begun
+    FAULT = "fault"  # the tracker, the model or a worker failed
+    UNSUITABLE = "unsuitable"  # the picture is too small or too large to work on
+
+
+@dataclass(frozen=True, slots=True)
+class LipJob:
+    """All that a worker needs to paint one mouth; any worker can take it."""
+
+    session: str
+    index: int
+    """the frame's number in its session"""
+    crop: U8
+    """uint8[S, S, 3], the frame to repaint, aligned"""
+    reference: U8
+    """uint8[S, S, 3], what this person looks like"""
+    mel: F32
+    """f32[80, 16], log-mel in ±4 around the moment the frame is shown"""
+    seed: int
+    """of the one noise image that serves every frame of a session"""
+    steps: int
+    """DDIM steps to spend"""
+    deadline_s: float
+    """when the result is of no more use"""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFrame:
+    """One picture that leaves a session."""
+
+    index: int
+    image: U8
+    """uint8[H, W, 3] RGB; outside the mouth bit-identical to the input"""
+    pts: int
+    time_base: Fraction
+    playout_s: float
+    """when it is to be shown, on the session's clock"""
+    outcome: Outcome
+    latency_s: float
+    """from push_video to being ready"""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStats:
+    """A snapshot for people and dashboards."""
+
+    frames_in: int = 0
+    frames_out: int = 0
+    outcomes: dict[Outcome, int] = field(default_factory=dict)
+    fps: float = 0.0
+    """frames that left during the last second or so"""
+    delay_p50_s: float = 0.0
+    delay_p95_s: float = 0.0
+    """added picture delay: pushed -> popped, recent frames"""
+    speech_backlog_s: float = 0.0
+    """voice that waits to be played"""
+    speaking: bool = False
+    steps: int = 0
+
+    @property
+    def generated(self) -> int:
+        """Frames whose mouth was repainted."""
+        return self.outcomes.get(Outcome.GENERATED, 0)

@@ -1,0 +1,211 @@
+"""Shards -> batches. Reading is random access and every batch is a function of (seed, step)."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from engine.errors import ConfigError
+from engine.face import CROP_SIZE, jaw_mask, lips_mask
+from engine.mel import MAX_ABS, MEL_RATE_HZ, PAPER_FPS, WINDOW_COLUMNS, window, window_start
+from engine.types import F32, U8, Alignment
+from training.articulation import clip_codes
+
+_IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
+# The reference is another frame of the clip, at least this far away so that its mouth differs.
+MIN_REFERENCE_GAP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ClipData:
+    """One prepared clip; crops stay on disk until they are read."""
+
+    key: str
+    speaker: str
+    crops: U8
+    """uint8[T, 128, 128, 3], memory-mapped"""
+    landmarks: F32
+    """f32[T, 468, 2], crop pixels"""
+    mel: F32
+    """f32[80, M]"""
+    codes: F32
+    """f32[T, 7]"""
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step trains on."""
+
+    crops: F32
+    """f32[B, 3, 128, 128] in ±1"""
+    references: F32
+    """f32[B, 3, 128, 128] in ±1"""
+    mels: F32
+    """f32[B, 80, 16]"""
+    codes: F32
+    """f32[B, 7], normalised"""
+    weights: F32
+    """f32[B, 1, 64, 128], how much each hidden pixel counts; mean 1"""
+    voice_mels: F32
+    """f32[V, 80, 16], more sound without pictures"""
+    voice_codes: F32
+    """f32[V, 7]"""
+
+
+def _map_member(path: Path, member: tarfile.TarInfo) -> Any:
+    """A .npy inside an uncompressed tar as a memory map."""
+    with path.open("rb") as file:
+        file.seek(member.offset_data)
+        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
+            np.lib.format.read_array_header_2_0)  # fmt: skip
+        shape, _, dtype = read(file)  # type: ignore[no-untyped-call]
+        return np.memmap(path, dtype, "r", file.tell(), shape)
+
+
+def load_clips(folder: Path, split: str) -> list[ClipData]:
+    """Every clip of the split's shards.
+
+    Raises:
+        ConfigError: the folder holds no shard of that split.
+    """
+    clips = []
+    for path in sorted(folder.glob(f"{split}-*.tar")):
+        with tarfile.open(path) as tar:
+            members = {m.name: m for m in tar}
+            for name in members:
+                if not name.endswith(".json"):
+                    continue
+                key = name.removesuffix(".json")
+                file = tar.extractfile(members[name])
+                assert file is not None
+                about = json.load(file)
+                landmarks = _map_member(path, members[f"{key}.landmarks.npy"]).astype(np.float32)
+                clips.append(ClipData(
+                    key, about["speaker"], _map_member(path, members[f"{key}.crops.npy"]),
+                    landmarks, np.array(_map_member(path, members[f"{key}.mel.npy"])),
+                    clip_codes(landmarks)))  # fmt: skip
+    if not clips:
+        raise ConfigError(f"{folder}: no {split} shards; run `lipwire prepare` first")
+    return clips
+
+
+class Clips:
+    """All clips of a split, and the batches drawn from them.
+
+    Args:
+        folder: where `prepare` wrote.
+        split: train or val.
+        code_stats: mean and spread of the codes, f32[2, 7]; None measures them here.
+    """
+
+    def __init__(self, folder: Path, split: str, code_stats: F32 | None = None) -> None:
+        self.clips = load_clips(folder, split)
+        # A clip longer than this counts as this long: one long talk must not drown the others.
+        lengths = np.array([min(len(c), 250) for c in self.clips], np.float64)
+        self._weights = lengths / lengths.sum()
+        codes = np.concatenate([c.codes for c in self.clips])
+        measured = np.stack([codes.mean(0), codes.std(0)]).astype(np.float32)
+        self.code_stats: F32 = measured if code_stats is None else code_stats
+
+    @property
+    def frames(self) -> int:
+        """Frames in all."""
+        return sum(map(len, self.clips))
+
+    def normalised(self, codes: F32) -> F32:
+        """Codes in units of their spread, limited to ±4."""
+        return np.clip((codes - self.code_stats[0]) / self.code_stats[1], -4, 4)
+
+    def batch(self, size: int, voices: int, rng: np.random.Generator, augment: bool) -> Batch:
+        """Draw `size` pictures and `voices` further sounds."""
+        picks = rng.choice(len(self.clips), size=size + voices, p=self._weights)
+        crops, references, weights, mels, codes = [], [], [], [], []
+        for number, pick in enumerate(picks):
+            clip = self.clips[pick]
+            index = int(rng.integers(len(clip)))
+            mel = window(clip.mel, window_start(index))
+            mels.append(augment_mel(mel, rng) if augment else mel)
+            codes.append(self.normalised(clip.codes[index]))
+            if number >= size:
+                continue
+            crop, reference = clip.crops[index], clip.crops[other_frame(len(clip), index, rng)]
+            weight = loss_weight(clip.landmarks[index])
+            if augment:
+                crop, reference, weight = augment_pair(crop, reference, weight, rng)
+            crops.append(to_planes(crop))
+            references.append(to_planes(reference))
+            weights.append(weight[None, CROP_SIZE // 2 :])
+        return Batch(
+            np.stack(crops), np.stack(references), np.stack(mels[:size]), np.stack(codes[:size]),
+            np.stack(weights), np.stack(mels), np.stack(codes))  # fmt: skip
+
+
+def to_planes(image: U8) -> F32:
+    """uint8[S, S, 3] -> f32[3, S, S] in ±1."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32) / 127.5 - 1
+
+
+def other_frame(count: int, index: int, rng: np.random.Generator) -> int:
+    """Another frame of the clip, not next to `index`: reference != target (paper, 3.2)."""
+    far = np.flatnonzero(np.abs(np.arange(count) - index) >= min(MIN_REFERENCE_GAP, count // 3))
+    near = far[np.abs(far - index) < 2 * PAPER_FPS]
+    return int(rng.choice(near if len(near) else far))
+
+
+def loss_weight(landmarks: F32) -> F32:
+    """Where a mistake would be seen: lips most, then the jaw mask, the rest a little; f32[S, S]."""
+    weight = 0.15 + jaw_mask(landmarks, _IDENTITY) + 2 * lips_mask(landmarks, _IDENTITY)
+    return np.asarray(weight / weight[CROP_SIZE // 2 :].mean(), np.float32)
+
+
+def augment_mel(mel: F32, rng: np.random.Generator) -> F32:
+    """Loudness, a shifted voice and missing bands, so that a new speaker is nothing new."""
+    db = MAX_ABS / 50  # mel units a decibel: 100 dB span ±4
+    mel = mel + np.float32(rng.uniform(-10, 6) * db)
+    bend = int(rng.integers(-4, 5))  # a higher or lower voice, in bands
+    if bend:
+        mel = np.roll(mel, bend, axis=0)
+    if rng.random() < 0.5:
+        low = int(rng.integers(0, 70))
+        mel[low : low + int(rng.integers(1, 10))] = -MAX_ABS
+    if rng.random() < 0.3:  # a noise floor
+        mel = np.maximum(mel, np.float32(rng.uniform(-MAX_ABS, -1)))
+    mel = mel + rng.normal(0, 0.1, mel.shape).astype(np.float32)
+    return np.clip(mel, -MAX_ABS, MAX_ABS).astype(np.float32)
+
+
+def augment_pair(
+    crop: U8, reference: U8, weight: F32, rng: np.random.Generator
+) -> tuple[U8, U8, F32]:
+    """Mirror, brightness, contrast and tint alike; a slight shift of the reference alone."""
+    if rng.random() < 0.5:
+        crop, reference, weight = crop[:, ::-1], reference[:, ::-1], weight[:, ::-1]
+    gain = rng.uniform(0.75, 1.25) * rng.uniform(0.95, 1.05, 3)
+    offset = rng.uniform(-20, 20)
+    if rng.random() < 0.5:
+        x, y = rng.uniform(-1.5, 1.5, 2)
+        matrix = np.array([[1, 0, x], [0, 1, y]], np.float32)
+        reference = np.asarray(
+            cv2.warpAffine(np.ascontiguousarray(reference), matrix, (CROP_SIZE, CROP_SIZE),
+                           borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip
+
+    def light(image: U8) -> U8:
+        return np.clip(image * gain + offset, 0, 255).astype(np.uint8)
+
+    return light(crop), light(reference), np.ascontiguousarray(weight)
+
+
+def mel_windows(clip: ClipData) -> F32:
+    """The window of every frame of a clip, f32[T, 80, 16]."""
+    assert MEL_RATE_HZ == 80 and WINDOW_COLUMNS == 16
+    return np.stack([window(clip.mel, window_start(i)) for i in range(len(clip))])
