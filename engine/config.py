@@ -25,7 +25,7 @@ class EngineConfig:
     patience_s: float = 0.080
     # Spare time added to the model's look-ahead before speech that has just arrived is played.
     # Too small: a jittery voice underruns and is heard in pieces. Too large: the voice is later.
-    speech_margin_s: float = 0.060
+    speech_margin_s: float = 0.080
     # The voice at most this far ahead of its playing; more than this must wait at the source.
     speech_backlog_max_s: float = 600.0
     # Level of the original voice under the new one, 0 = not heard.

@@ -5,6 +5,7 @@ LipwireError
 ├── MediaError         a picture, sound or container cannot be used
 ├── BundleError        a model directory is incomplete, altered or of an unknown format
 ├── BackendError       a runtime refused or failed to run a graph
+├── BacklogFull        more voice was pushed than may wait to be played
 └── SessionClosed      the session has ended; nothing more can be pushed
 """
 
@@ -29,6 +30,10 @@ class BundleError(LipwireError):
 
 class BackendError(LipwireError, RuntimeError):
     """A runtime refused to load a graph or failed while running it."""
+
+
+class BacklogFull(LipwireError, RuntimeError):
+    """More voice was pushed than may wait to be played; hold it back until some has played."""
 
 
 class SessionClosed(LipwireError, RuntimeError):

@@ -1,0 +1,153 @@
+"""A model on disk: a folder with manifest.json and the files it names, each with its checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from engine.errors import BundleError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+KINDS = ("lite", "diff2lip")
+PREDICTIONS = ("epsilon", "v", "x0")
+DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "lite"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says about itself; `manifest.json` holds exactly these fields."""
+
+    name: str
+    version: str
+    kind: str
+    """one of KINDS: which inputs the graphs take"""
+    licence: str
+    files: dict[str, str]
+    """file name -> sha256 in hex"""
+    prediction: str
+    """what the denoiser returns: epsilon, v or x0"""
+    spacing: str
+    """which timesteps are visited: leading or trailing, see engine.diffusion"""
+    steps_offered: tuple[int, ...]
+    default_steps: int
+    crop_size: int
+    """pixels"""
+    noise_seed: int = 0
+    lookahead_s: float = 0.0
+    """sound needed past a picture's own time"""
+    mel: dict[str, float] = field(default_factory=dict)
+    precision: str = "float32"
+    opset: int = 0
+    parameters: int = 0
+    gflop_per_frame: float = 0.0
+    """at the default steps, counting a multiply-add as two"""
+    built_with: dict[str, str] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    """data, steps, settings, checkpoint: where the weights come from"""
+    quality: dict[str, Any] = field(default_factory=dict)
+    """measured on held-out speakers"""
+    parity: dict[str, float] = field(default_factory=dict)
+    """graph -> relative error against the network it was exported from"""
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """As written to disk."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder whose files have been checked."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """The path of one of the bundle's files.
+
+        Raises:
+            BundleError: the manifest does not name it.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path}: holds no {name} (only {sorted(self.manifest.files)})")
+        return self.path / name
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parse(path: Path) -> Manifest:
+    try:
+        values = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{path}: not a model bundle, it has no {MANIFEST}") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path / MANIFEST}: cannot be read ({error})") from error
+    if not isinstance(values, dict):
+        raise BundleError(f"{path / MANIFEST}: must be a JSON object")
+    version = values.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: bundle format {version!r} is unknown; this lipwire reads {FORMAT_VERSION}"
+        )
+    known = {f.name: f for f in fields(Manifest)}
+    if unknown := set(values) - set(known):
+        raise BundleError(f"{path / MANIFEST}: unknown fields {sorted(unknown)}")
+    try:
+        values["steps_offered"] = tuple(values["steps_offered"])
+        manifest = Manifest(**values)
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{path / MANIFEST}: incomplete ({error})") from error
+    for name, value, allowed in (
+        ("kind", manifest.kind, KINDS),
+        ("prediction", manifest.prediction, PREDICTIONS),
+        ("spacing", manifest.spacing, ("leading", "trailing")),
+    ):
+        if value not in allowed:
+            raise BundleError(f"{path / MANIFEST}: {name} is {value!r}, must be one of {allowed}")
+    if manifest.default_steps not in manifest.steps_offered:
+        raise BundleError(f"{path / MANIFEST}: default_steps is not among steps_offered")
+    return manifest
+
+
+def open_bundle(path: str | Path | None = None) -> Bundle:
+    """Read a bundle and check every file before anything is loaded from it.
+
+    Args:
+        path: its folder; None opens the model that ships with lipwire.
+
+    Raises:
+        BundleError: a missing or altered file, or a format we do not know; one line says which.
+    """
+    folder = Path(path) if path is not None else DEFAULT_BUNDLE
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such model bundle")
+    manifest = _parse(folder)
+    for name, expected in manifest.files.items():
+        if Path(name).name != name:
+            raise BundleError(f"{folder}: file name {name!r} leaves the bundle")
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder / name}: is missing")
+        if sha256(folder / name) != expected:
+            raise BundleError(f"{folder / name}: checksum differs from the manifest's; it was altered")
+    return Bundle(folder, manifest)
+
+
+def check_steps(manifest: Manifest, steps: int) -> int:
+    """`steps` if the bundle offers them.
+
+    Raises:
+        BundleError: it does not; the message lists what it offers.
+    """
+    if steps not in manifest.steps_offered:
+        raise BundleError(
+            f"bundle {manifest.name} offers {list(manifest.steps_offered)} steps, not {steps}"
+        )
+    return steps

@@ -1,0 +1,372 @@
+"""The heart: frames and speech in, frames and speech out. No threads, no sockets, no sleeping.
+
+Callers pass `now`, seconds on any clock that only moves forward; the session's own clock starts
+at 0 when it is made. `push_*`, `pop_*` and `stats` are cheap and may be called from any thread;
+`next_job` and `complete` do the heavy work and belong to one worker at a time.
+
+    push_video -> newest-frame slot -> next_job (track, align, listen) -> LipJob
+    LipJob -> a backend -> complete (composite) -> pop_video, in order, at its time
+    push_speech -> scheduled on the clock -> pop_audio
+Whatever goes wrong on the way, the original frame goes out instead, counted by its reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.clock import OriginalTimeline, SpeechTimeline
+from engine.config import EngineConfig
+from engine.errors import MediaError, SessionClosed
+from engine.mel import LOOKAHEAD_S
+from engine.painter import Aligned, Painter
+from engine.tracker import FaceTracker
+from engine.types import (
+    I16,
+    PLAYOUT_RATE_HZ,
+    U8,
+    AudioChunk,
+    LipJob,
+    Outcome,
+    OutputFrame,
+    SessionStats,
+    VideoFrame,
+)
+
+log = logging.getLogger(__name__)
+
+AUDIO_BLOCK = PLAYOUT_RATE_HZ // 50  # 20 ms: exactly one Opus frame
+MAX_FLIGHT = 64  # frames that nobody fetches: beyond it the oldest are dropped
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A frame on its way through."""
+
+    frame: VideoFrame
+    index: int
+    pushed_s: float
+    playout_s: float
+    aligned: Aligned | None = None  # set by next_job
+    strength: float = 1.0  # set by next_job
+    image: U8 | None = None  # set when the frame is ready to go out
+    outcome: Outcome = Outcome.FAULT  # set with image
+    ready_s: float = 0.0  # set with image
+
+
+class Session:
+    """One person, one new voice.
+
+    Args:
+        name: identifies the session in jobs and logs.
+        make_tracker: makes this session's face tracker; called by the worker, at the first frame.
+        config: delays, fades, limits.
+        steps: DDIM steps of each job.
+        crop_size: side of the model's crop.
+        now: the time at which the session's clock starts.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make_tracker: Callable[[], FaceTracker],
+        config: EngineConfig | None = None,
+        *,
+        steps: int = 2,
+        crop_size: int = 128,
+        now: float = 0.0,
+    ) -> None:
+        self.name = name
+        self.config = config or EngineConfig()
+        self.steps = self.config.steps or steps
+        self._make_tracker, self._crop_size = make_tracker, crop_size
+        self._painter: Painter | None = None  # made by the worker that first needs it
+        self._epoch = now
+        self._lock = threading.Lock()  # guards the queues; never held while working
+        self._work = threading.Lock()  # held while the painter is in use, so that close can wait
+        self._speech = SpeechTimeline(self.config, LOOKAHEAD_S)
+        self._original = OriginalTimeline(self.config.delay_s)
+        self._original_level = self.config.original_level
+        self._flight: deque[_Pending] = deque()  # every frame not yet popped, in order
+        self._waiting: deque[_Pending] = deque()  # those of them that no worker has begun
+        self._next_index = 0
+        self._audio_index = 0  # 48 kHz sample that pop_audio returns next
+        self._outcomes: Counter[Outcome] = Counter()
+        self._delays: deque[float] = deque(maxlen=250)
+        self._popped: deque[float] = deque(maxlen=250)
+        self._frames_out = 0
+        self.closed = False
+
+    def time_s(self, now: float) -> float:
+        """The session's time at the caller's time `now`."""
+        return now - self._epoch
+
+    # --- in ---
+
+    def push_video(self, frame: VideoFrame, now: float) -> None:
+        """Take a frame that has just been decoded; cheap.
+
+        Live, a frame that no worker has begun when the next one comes goes out as it is.
+
+        Raises:
+            MediaError: not uint8[H, W, 3].
+            SessionClosed: the session has ended.
+        """
+        image = frame.image
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise MediaError(
+                f"a frame must be uint8[H, W, 3]; got {image.dtype}{list(image.shape)}"
+            )
+        with self._lock:
+            self._check_open()
+            time_s = self.time_s(now)
+            delay_s = 0.0 if self.config.offline else self.config.delay_s
+            pending = _Pending(frame, self._next_index, time_s, time_s + delay_s)
+            self._next_index += 1
+            if not self.config.offline:
+                while self._waiting:
+                    self._pass_through(self._waiting.popleft(), Outcome.OVERLOADED, time_s)
+            self._waiting.append(pending)
+            self._flight.append(pending)
+            if len(self._flight) > MAX_FLIGHT:
+                self._drop_oldest()
+
+    def push_speech(self, samples: I16, rate_hz: int, now: float) -> float:
+        """Take more of the new voice, as fast as it comes; returns seconds until it is heard.
+
+        Args:
+            samples: int16[N] mono.
+            rate_hz: 8000 to 192000.
+            now: the caller's time.
+
+        Raises:
+            MediaError: not mono int16, or an odd rate.
+            BacklogFull: too much waits already; nothing of this was taken.
+            SessionClosed: the session has ended.
+        """
+        with self._lock:
+            self._check_open()
+            time_s = self.time_s(now)
+            return self._speech.push(samples, rate_hz, time_s) - time_s
+
+    def flush_speech(self) -> None:
+        """The utterance is complete: nothing of it waits for more."""
+        with self._lock:
+            self._speech.flush()
+
+    def interrupt_speech(self, now: float) -> None:
+        """Drop what has not been played; the mouth closes with it."""
+        with self._lock:
+            self._speech.interrupt(self.time_s(now))
+
+    def push_original(self, samples: I16, rate_hz: int, now: float) -> None:
+        """Take the original voice, to be heard underneath at `original_level`."""
+        with self._lock:
+            if not self.closed and self._original_level > 0:
+                self._original.push(samples, rate_hz, self.time_s(now))
+
+    def set_original_level(self, level: float) -> None:
+        """How loud the original voice is underneath, 0 (not heard) to 1."""
+        with self._lock:
+            self._original_level = float(np.clip(level, 0.0, 1.0))
+
+    def set_steps(self, steps: int) -> None:
+        """DDIM steps of the jobs from now on."""
+        self.steps = steps
+
+    # --- work ---
+
+    @property
+    def earliest_deadline_s(self) -> float | None:
+        """The caller's time by which the next unbegun frame should be ready; None if there is none."""
+        with self._lock:
+            return self._waiting[0].playout_s + self._epoch if self._waiting else None
+
+    def next_job(self, now: float) -> LipJob | None:
+        """Begin the waiting frame: listen, track, align. None if it passes through, or none waits."""
+        with self._lock:
+            if self.closed or not self._waiting:
+                return None
+            pending = self._waiting.popleft()
+            time_s = self.time_s(now)
+            speaking = self._speech.speaking(pending.playout_s)
+            mel = self._speech.mel_window(pending.playout_s)
+        found: Aligned | Outcome
+        strength = 0.0
+        try:
+            with self._work:
+                if self.closed:
+                    return None
+                if self._painter is None:
+                    self._painter = Painter(self._make_tracker(), self.config, self._crop_size)
+                strength = self._painter.fade(speaking or self.config.silence == "generate")
+                if strength > 0:
+                    found = self._painter.find(pending.frame.image, pending.pushed_s)
+                else:
+                    found = Outcome.SILENT  # tracking a face that is not repainted is wasted
+        except Exception:
+            log.exception("session %s: tracking frame %d failed", self.name, pending.index)
+            found = Outcome.FAULT
+        with self._lock:
+            if isinstance(found, Outcome):
+                self._pass_through(pending, found, time_s)
+                return None
+            pending.aligned, pending.strength = found, strength
+        # The reference is the frame itself (the paper's cross setting): it has today's light.
+        return LipJob(
+            session=self.name,
+            index=pending.index,
+            crop=found.crop,
+            reference=found.crop,
+            mel=mel,
+            seed=self.config.seed,
+            steps=self.steps,
+            deadline_s=pending.playout_s + self._epoch,
+        )
+
+    def complete(self, job: LipJob, generated: U8, now: float) -> None:
+        """Give back what a backend painted for `job`, uint8[S, S, 3]; late results are dropped."""
+        pending = self._find(job.index)
+        if pending is None or pending.aligned is None:
+            return
+        try:
+            image = Painter.paint(pending.aligned, generated, pending.strength)
+        except Exception:
+            log.exception("session %s: compositing frame %d failed", self.name, job.index)
+            self.fail(job, now)
+            return
+        with self._lock:
+            if pending.image is None:
+                pending.image, pending.outcome = image, Outcome.GENERATED
+                pending.ready_s = self.time_s(now)
+
+    def fail(self, job: LipJob, now: float) -> None:
+        """The job's backend failed: its original goes out."""
+        pending = self._find(job.index)
+        if pending is not None:
+            with self._lock:
+                self._pass_through(pending, Outcome.FAULT, self.time_s(now))
+
+    # --- out ---
+
+    def pop_video(self, now: float) -> OutputFrame | None:
+        """The next frame that is due, or None; late ones are replaced by their originals."""
+        with self._lock:
+            if not self._flight:
+                return None
+            head, time_s = self._flight[0], self.time_s(now)
+            offline = self.config.offline
+            if head.image is None:
+                overdue = time_s > head.playout_s + self.config.patience_s
+                if not overdue or offline:
+                    return None
+                if self._waiting and self._waiting[0] is head:
+                    self._waiting.popleft()
+                self._pass_through(head, Outcome.LATE, time_s)
+            elif time_s < head.playout_s and not offline:
+                return None
+            self._flight.popleft()
+            assert head.image is not None
+            self._outcomes[head.outcome] += 1
+            self._frames_out += 1
+            self._delays.append(time_s - head.pushed_s)
+            self._popped.append(time_s)
+            return OutputFrame(
+                index=head.index,
+                image=head.image,
+                pts=head.frame.pts,
+                time_base=head.frame.time_base,
+                playout_s=head.playout_s,
+                outcome=head.outcome,
+                latency_s=head.ready_s - head.pushed_s,
+            )
+
+    def next_due(self) -> float | None:
+        """The caller's time at which pop_video is worth calling next; None if nothing is in flight."""
+        with self._lock:
+            if not self._flight:
+                return None
+            head = self._flight[0]
+            wait_s = 0.0 if head.image is not None else self.config.patience_s
+            return head.playout_s + wait_s + self._epoch
+
+    def pop_audio(self, now: float) -> AudioChunk | None:
+        """The next 20 ms of sound if its time has come: the new voice over the original."""
+        with self._lock:
+            start = self._audio_index
+            if start > self.time_s(now) * PLAYOUT_RATE_HZ:
+                return None
+            return self._mix(AUDIO_BLOCK)
+
+    def read_audio(self, samples: int) -> AudioChunk:
+        """The next `samples` of sound, due or not: for offline work."""
+        with self._lock:
+            return self._mix(samples)
+
+    def _mix(self, count: int) -> AudioChunk:
+        start = self._audio_index
+        self._audio_index += count
+        mixed = self._speech.read(start, start + count).astype(np.float32)
+        if self._original_level > 0:
+            mixed += self._original_level * self._original.read(start, start + count)
+        samples = np.clip(np.rint(mixed), -32768, 32767).astype(np.int16)
+        return AudioChunk(samples, start, PLAYOUT_RATE_HZ)
+
+    def stats(self, now: float) -> SessionStats:
+        """A snapshot."""
+        with self._lock:
+            time_s = self.time_s(now)
+            delays = np.array(self._delays or [0.0])
+            recent = [t for t in self._popped if t > time_s - 2.0]
+            span = recent[-1] - recent[0] if len(recent) > 1 else 0.0
+            return SessionStats(
+                frames_in=self._next_index,
+                frames_out=self._frames_out,
+                outcomes=dict(self._outcomes),
+                fps=(len(recent) - 1) / span if span > 0 else 0.0,
+                delay_p50_s=float(np.percentile(delays, 50)),
+                delay_p95_s=float(np.percentile(delays, 95)),
+                speech_backlog_s=self._speech.backlog_s(time_s),
+                speaking=self._speech.speaking(time_s + self.config.delay_s),
+                steps=self.steps,
+            )
+
+    def close(self) -> None:
+        """End the session: nothing more goes in; frames in flight can still be popped."""
+        with self._lock:
+            self.closed = True
+            for pending in self._flight:
+                if pending.image is None:
+                    self._pass_through(pending, Outcome.LATE, pending.playout_s)
+            self._waiting.clear()
+        with self._work:
+            painter, self._painter = self._painter, None
+            if painter is not None:
+                painter.close()
+
+    # --- inside, lock held ---
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise SessionClosed(f"session {self.name} has ended")
+
+    def _drop_oldest(self) -> None:
+        """Nobody pops: keep memory bounded; video drops the oldest."""
+        dropped = self._flight.popleft()
+        if self._waiting and self._waiting[0] is dropped:
+            self._waiting.popleft()
+        self._outcomes[Outcome.LATE] += 1
+
+    def _find(self, index: int) -> _Pending | None:
+        with self._lock:
+            return next((p for p in self._flight if p.index == index), None)
+
+    def _pass_through(self, pending: _Pending, outcome: Outcome, time_s: float) -> None:
+        if pending.image is None:
+            pending.image, pending.outcome = pending.frame.image, outcome
+            pending.ready_s = time_s

@@ -1,0 +1,168 @@
+"""Engine: one model, one worker thread, any number of sessions."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from engine.backends import Backend, load_backend
+from engine.bundle import check_steps, open_bundle
+from engine.config import EngineConfig
+from engine.session import Session
+from engine.tracker import FaceTracker, MediaPipeTracker
+from engine.types import LipJob
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """A model and the thread that runs it for all sessions, earliest deadline first.
+
+    Args:
+        backend: paints the mouths; closed with the engine.
+        make_tracker: makes a face tracker for each session.
+        clock: seconds that only move forward; every `now` given to its sessions is on this clock.
+
+    Use `open_engine` to make one from a bundle, and `with` to end it.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        make_tracker: Callable[[], FaceTracker] = MediaPipeTracker,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.backend, self.clock = backend, clock
+        self._make_tracker = make_tracker
+        self._sessions: dict[str, Session] = {}
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._names = itertools.count(1)
+
+    def session(self, config: EngineConfig | None = None, name: str | None = None) -> Session:
+        """Begin a session; its clock starts now.
+
+        Raises:
+            BundleError: the model does not offer the steps that `config` asks for.
+        """
+        config = config or EngineConfig()
+        manifest = self.backend.manifest
+        steps = check_steps(manifest, config.steps or manifest.default_steps)
+        session = Session(
+            name or f"session-{next(self._names)}",
+            self._make_tracker,
+            config,
+            steps=steps,
+            crop_size=manifest.crop_size,
+            now=0.0 if config.offline else self.clock(),
+        )
+        if not config.offline:
+            with self._wake:
+                self._sessions[session.name] = session
+                self._ensure_thread()
+        return session
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None and not self._closing:
+            self._thread = threading.Thread(target=self._run, name="lipwire-worker", daemon=True)
+            self._thread.start()
+
+    def notify(self) -> None:
+        """A frame was pushed: wake the worker."""
+        with self._wake:
+            self._wake.notify()
+
+    def end(self, session: Session) -> None:
+        """End a session and forget it."""
+        with self._wake:
+            self._sessions.pop(session.name, None)
+        session.close()
+
+    def work(self, sessions: list[Session], now: float) -> int:
+        """Do one batch for these sessions in the calling thread; returns jobs begun.
+
+        A session contributes one frame; frames that pass through count as begun too.
+        """
+        waiting = [(s.earliest_deadline_s, s) for s in sessions]
+        due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
+        jobs: list[tuple[LipJob, Session]] = []
+        for _, session in due[: self.backend.batch_sizes[-1]]:
+            job = session.next_job(now)
+            if job is not None:
+                jobs.append((job, session))
+        for steps in {job.steps for job, _ in jobs}:
+            self._generate([pair for pair in jobs if pair[0].steps == steps], now)
+        return len(due)
+
+    def _generate(self, batch: list[tuple[LipJob, Session]], now: float) -> None:
+        try:
+            painted = self.backend.generate([job for job, _ in batch])
+        except Exception:
+            log.exception("the model failed on a batch of %d", len(batch))
+            for job, session in batch:
+                session.fail(job, now)
+            return
+        for (job, session), image in zip(batch, painted, strict=True):
+            session.complete(job, image, now if session.config.offline else self.clock())
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._closing and not any(
+                    s.earliest_deadline_s is not None for s in self._sessions.values()
+                ):
+                    self._wake.wait()
+                if self._closing:
+                    return
+                sessions = list(self._sessions.values())
+            try:
+                self.work(sessions, self.clock())
+            except Exception:  # a session's own fault must not end the others' worker
+                log.exception("the worker stumbled and goes on")
+
+    def close(self) -> None:
+        """End every session and the worker."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+            sessions = list(self._sessions.values())
+            self._sessions.clear()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        for session in sessions:
+            session.close()
+        self.backend.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_engine(
+    bundle: str | Path | None = None, *, backend: str = "ort", threads: int | None = None
+) -> Engine:
+    """Open a model on this machine.
+
+    Args:
+        bundle: a bundle's folder; None takes the model that ships with lipwire.
+        backend: the runtime.
+        threads: CPU threads of the runtime; None decides by the machine.
+
+    Raises:
+        BundleError: the bundle is incomplete, altered or unknown.
+        BackendError: the runtime is missing or refuses the model.
+    """
+    return Engine(load_backend(open_bundle(bundle), backend, threads=threads))
