@@ -6,6 +6,7 @@ import json
 import platform
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,20 +104,50 @@ def example_inputs(net: LiteNet, batch: int, seed: int = 0) -> dict[str, Tensor]
 
 
 def _export(
-    module: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], path: Path
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    varying: tuple[Any, ...],
+    outputs: list[str],
+    path: Path,
 ) -> None:
     """Write one graph with a dynamic batch and its weights inside the file."""
     import onnx
 
-    torch.onnx.export(
-        module.eval(), tuple(inputs.values()), str(path), dynamo=False, opset_version=OPSET,
-        input_names=list(inputs), output_names=outputs,
-        dynamic_axes={name: {0: "batch"} for name in [*inputs, *outputs]},
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations, which are not ours
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            str(path),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=varying,
+            external_data=False,
+            verbose=False,
+        )
     model = onnx.load(str(path), load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
         raise BundleError(f"{path.name}: weights were written outside the file")
+
+
+def export_graphs(net: LiteNet, folder: Path) -> None:
+    """Write `encode.onnx` and `denoise.onnx`."""
+    inputs = example_inputs(net, 2)
+    frame = {k: inputs[k] for k in ("visible", "reference", "mel")}
+    step = {k: inputs[k] for k in ("x_t", "t", "sigma", "reference")}
+    encode, denoise = _Encode(net), _Denoise(net)
+    with torch.no_grad():
+        context = encode(*frame.values())
+    names = [f"context_{i}" for i in range(len(context))]
+    batch = {0: torch.export.Dim("batch", min=1, max=64)}
+    _export(encode, frame, (batch,) * len(frame), names, folder / "encode.onnx")
+    everything = {**step, **dict(zip(names, context, strict=True))}
+    # The context is one variadic argument, so its shapes are one tuple.
+    varying = (*(batch,) * len(step), (batch,) * len(context))
+    _export(denoise, everything, varying, ["v"], folder / "denoise.onnx")
 
 
 def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -196,15 +227,7 @@ def export_lite(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
         folder = Path(scratch) / "bundle"
         folder.mkdir()
-        inputs = example_inputs(net, 2)
-        with torch.no_grad():
-            context = _Encode(net)(inputs["visible"], inputs["reference"], inputs["mel"])
-        names = [f"context_{i}" for i in range(len(context))]
-        _export(_Encode(net), {k: inputs[k] for k in ("visible", "reference", "mel")}, names,
-                folder / "encode.onnx")  # fmt: skip
-        steps = {k: inputs[k] for k in ("x_t", "t", "sigma", "reference")}
-        _export(_Denoise(net), {**steps, **dict(zip(names, context, strict=True))}, ["v"],
-                folder / "denoise.onnx")  # fmt: skip
+        export_graphs(net, folder)
         errors = parity(net, folder)
         for graph, error in errors.items():
             if not error <= TOLERANCE:

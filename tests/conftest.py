@@ -1,13 +1,37 @@
-"""Fixtures shared by the whole suite."""
+"""Fixtures shared by the whole suite, and the rule that CI skips nothing."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
+# On CI everything that a test may want is there, so a skip is a fault of the set-up.
+NO_SKIPS = bool(os.environ.get("LIPWIRE_NO_SKIPS"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` run only where a CUDA device is asked for by LIPWIRE_GPU=1."""
+    if os.environ.get("LIPWIRE_GPU"):
+        return
+    for item in [i for i in items if i.get_closest_marker("gpu")]:
+        items.remove(item)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """With LIPWIRE_NO_SKIPS a run that skipped something has failed."""
+    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    if NO_SKIPS and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say why the run failed although no test did."""
+    if NO_SKIPS and terminalreporter.stats.get("skipped"):
+        terminalreporter.write_line("LIPWIRE_NO_SKIPS: skipped tests count as failures", red=True)
 
 
 @pytest.fixture(scope="session")

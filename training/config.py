@@ -12,11 +12,11 @@ from engine.errors import ConfigError
 class TrainConfig:
     """One training run; every batch follows from `seed` and the step's number."""
 
-    steps: int = 20_000
+    steps: int = 9_000
     batch: int = 16
     voices: int = 256
     """sounds without pictures a step: they cost little and the voice needs many"""
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     warmup: int = 100
     ema: float = 0.999
     clip_norm: float = 1.0

@@ -138,7 +138,7 @@ class Clips:
             codes.append(self.normalised(clip.codes[index]))
             if number >= size:
                 continue
-            crop, reference = clip.crops[index], clip.crops[other_frame(len(clip), index, rng)]
+            crop, reference = clip.crops[index], clip.crops[other_frame(clip.codes, index, rng)]
             weight = loss_weight(clip.landmarks[index])
             if augment:
                 crop, reference, weight = augment_pair(crop, reference, weight, rng)
@@ -155,16 +155,23 @@ def to_planes(image: U8) -> F32:
     return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32) / 127.5 - 1
 
 
-def other_frame(count: int, index: int, rng: np.random.Generator) -> int:
-    """Another frame of the clip, not next to `index`: reference != target (paper, 3.2)."""
-    far = np.flatnonzero(np.abs(np.arange(count) - index) >= min(MIN_REFERENCE_GAP, count // 3))
-    near = far[np.abs(far - index) < 2 * PAPER_FPS]
-    return int(rng.choice(near if len(near) else far))
+def other_frame(codes: F32, index: int, rng: np.random.Generator) -> int:
+    """Another frame of the clip, not next to `index`: reference != target (paper, 3.2).
+
+    Of a few drawn, the one whose mouth is least like the target's: a reference that already shows
+    the answer teaches the network to copy it, and in use it shows the very mouth to be replaced.
+    """
+    distance = np.abs(np.arange(len(codes)) - index)
+    far = np.flatnonzero(distance >= min(MIN_REFERENCE_GAP, len(codes) // 3))
+    near = far[distance[far] < 2 * PAPER_FPS]
+    drawn = rng.choice(near if len(near) else far, size=4)
+    unlike = np.abs(codes[drawn, 0] - codes[index, 0]) + np.abs(codes[drawn, 5] - codes[index, 5])
+    return int(drawn[unlike.argmax()])
 
 
 def loss_weight(landmarks: F32) -> F32:
-    """Where a mistake would be seen: lips most, then the jaw mask, the rest a little; f32[S, S]."""
-    weight = 0.15 + jaw_mask(landmarks, _IDENTITY) + 2 * lips_mask(landmarks, _IDENTITY)
+    """Where a mistake would be seen: lips most, then the jaw mask, what is never shown hardly; f32[S, S]."""
+    weight = 0.08 + jaw_mask(landmarks, _IDENTITY) + 2 * lips_mask(landmarks, _IDENTITY)
     return np.asarray(weight / weight[CROP_SIZE // 2 :].mean(), np.float32)
 
 

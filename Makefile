@@ -1,0 +1,55 @@
+# `make run` and `make test` set up all they need in .venv: Python 3.11 is enough.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+# The tested CPU build. Plain `pip install torch` on Linux brings gigabytes of CUDA.
+TORCH  ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test check format clean
+
+run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
+	$(BIN)/lipwire serve
+
+test: $(VENV)/test.stamp  ## everything that needs no GPU
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/test.stamp  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install -q -e .
+	$(MAKE) -s headless-opencv
+	touch $@
+
+$(VENV)/test.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -c "import torch" 2>/dev/null \
+	|| $(BIN)/pip install -q --retries 0 --timeout 20 --index-url $(TORCH_INDEX) $(TORCH) 2>/dev/null \
+	|| $(BIN)/pip install -q $(TORCH)
+	$(BIN)/pip install -q -e '.[train,dev]'
+	$(MAKE) -s headless-opencv
+	touch $@ $(VENV)/run.stamp
+
+# mediapipe brings the OpenCV build that wants libGL; a bare server has none, and the same
+# version without windows serves us as well.
+.PHONY: headless-opencv
+headless-opencv:
+	@$(BIN)/python -c "import cv2" 2>/dev/null || { \
+	  version=$$($(BIN)/pip show opencv-contrib-python | sed -n 's/^Version: //p'); \
+	  echo "no libGL here: taking opencv-contrib-python-headless $$version"; \
+	  $(BIN)/pip uninstall -q -y opencv-contrib-python; \
+	  $(BIN)/pip install -q --no-deps "opencv-contrib-python-headless==$$version"; \
+	  $(BIN)/python -c "import cv2"; }

@@ -1,0 +1,63 @@
+"""RGB and YUV of decoded and encoded pictures, so that a picture passed through keeps its colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.types import U8
+
+HD_LINES = 720  # untagged pictures this high are BT.709, smaller ones BT.601: what players assume
+
+# Matrix coefficients, ITU-T H.273 table 4. 5 and 6 are the same numbers; swscale calls them 5.
+BT709, BT470BG, BT601, BT2020 = 1, 5, 6, 9
+UNSPECIFIED = 2
+_KNOWN = {BT709: BT709, BT470BG: BT601, BT601: BT601, BT2020: BT2020}
+LIMITED_RANGE = 1  # AVColorRange: 16 to 235
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """How RGB became YUV: code points of ITU-T H.273, 2 where the file does not say."""
+
+    matrix: int = BT601
+    """BT709, BT601 or BT2020: never unspecified"""
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+
+
+def colour_of(frame: Any) -> Colour:
+    """How an av.VideoFrame became YUV; what it does not say is guessed as players do."""
+    guess = BT709 if frame.height >= HD_LINES else BT601
+    matrix = _KNOWN.get(int(frame.colorspace), guess)
+    return Colour(matrix, int(frame.color_primaries), int(frame.color_trc))
+
+
+def missing_matrix(frame: Any) -> int | None:
+    """swscale's number for the guessed matrix of an av.VideoFrame; None if its own is known."""
+    return None if int(frame.colorspace) in _KNOWN else _swscale(colour_of(frame).matrix)
+
+
+def to_yuv(image: U8, colour: Colour) -> Any:
+    """uint8[H, W, 3] RGB -> av.VideoFrame in yuv420p of limited range; odd sides grow by a pixel.
+
+    yuv420p halves both sides for colour, so that they must be even; the last row or column is
+    repeated. The other choice, yuv444p, keeps odd sizes but plays on few phones and browsers.
+    """
+    import av
+
+    height, width = image.shape[:2]
+    if height % 2 or width % 2:
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    return frame.reformat(
+        format="yuv420p",
+        dst_colorspace=_swscale(colour.matrix),
+        dst_color_range=LIMITED_RANGE,
+    )
+
+
+def _swscale(matrix: int) -> int:
+    return BT470BG if matrix == BT601 else matrix

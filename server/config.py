@@ -1,0 +1,61 @@
+"""ServerConfig: every knob of the server; flags > environment (LIPWIRE_*) > defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from engine.errors import ConfigError
+
+
+class ServerConfig(BaseSettings):
+    """Settings of one server process; `load_config` turns bad values into one line."""
+
+    model_config = SettingsConfigDict(env_prefix="LIPWIRE_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes any free one")
+    bundle: Path | None = Field(None, description="model folder; none: the one that ships")
+    threads: int | None = Field(None, ge=1, le=256, description="CPU threads of the model")
+    # One 640x480 session takes most of two cores; a second one shares what is left.
+    max_sessions: int = Field(2, ge=1, le=1000, description="calls at the same time")
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = "warning"
+    max_upload_mb: float = Field(64, gt=0, le=4096, description="largest voice file")
+    max_text_chars: int = Field(2000, ge=1, le=100_000, description="longest text to speak")
+    # Pictures beyond it are refused before a decoder allocates anything for them.
+    max_pixels: int = Field(1920 * 1088, ge=256, description="largest incoming picture")
+    # A peer that has not connected by then is dropped: browsers give up or connect in 1 to 3 s.
+    connect_timeout_s: float = Field(10, gt=0, le=120)
+    # Voice that may wait to be played; sources wait at their end beyond it. Memory: 0.1 MB a second.
+    speech_backlog_max_s: float = Field(120, ge=1, le=3600)
+    ice_host: str | None = Field(
+        None, description="the one address offered for media (UDP); none: decided by `host`"
+    )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def load_config(**flags: Any) -> ServerConfig:
+    """Settings from flags and the environment; a flag that is None counts as not given.
+
+    Raises:
+        ConfigError: a value is of the wrong kind or out of range; one line names it.
+    """
+    try:
+        return ServerConfig(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{name} is {first['input']!r}: {first['msg'].lower()}") from error

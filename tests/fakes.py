@@ -1,0 +1,192 @@
+"""A tracker and a model that need no files and no time, for tests of what stands around them.
+
+    engine = Engine(FakeBackend(), FakeTracker)                 # every frame shows a face
+    backend = FakeBackend(colour=(255, 0, 0), delay_s=0.2)      # slow and red
+    backend.error = RuntimeError("boom")                        # from now on it fails
+    tracker = ScriptedTracker({3, 4})                           # frames 3 and 4 show none
+
+`FakeTracker` wears the mesh that MediaPipe found on the portrait of Eileen Collins (NASA, public
+domain; `skimage.data.astronaut`), turned upright and scaled so that ear to ear is 1.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Container, Sequence
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from engine.bundle import Manifest, check_steps
+from engine.errors import BackendError
+from engine.types import F32, U8, Face, LipJob, VideoFrame
+
+MESH = Path(__file__).parent / "data" / "face_mesh.npy"
+FLAT_COLOUR = (200, 30, 30)
+
+
+@cache
+def _unit_mesh() -> F32:
+    mesh: F32 = np.load(MESH)
+    return mesh
+
+
+def face_mesh(centre: tuple[float, float], width_px: float) -> F32:
+    """A frontal face, f32[468, 2] pixels, `width_px` from ear to ear around `centre` (x, y)."""
+    return np.asarray(_unit_mesh() * width_px + np.array(centre), np.float32)
+
+
+def make_manifest(**changes: object) -> Manifest:
+    """The manifest of no bundle in particular."""
+    values: dict[str, object] = {
+        "name": "fake",
+        "version": "1",
+        "kind": "lite",
+        "licence": "Apache-2.0",
+        "files": {},
+        "prediction": "v",
+        "spacing": "trailing",
+        "steps_offered": (1, 2, 4, 8),
+        "default_steps": 2,
+        "crop_size": 128,
+        "lookahead_s": 0.1725,
+    }
+    return Manifest(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def picture(height: int = 240, width: int = 320, seed: int = 0) -> U8:
+    """A picture with soft structure everywhere, uint8[H, W, 3]; equal seeds give equal pictures."""
+    rng = np.random.default_rng(seed)
+    rows, cols = np.mgrid[0:height, 0:width] / 40.0
+    phases = rng.uniform(0, 6.28, 3)
+    waves = [np.sin(rows + p) + np.cos(cols * (1 + i / 3) - p) for i, p in enumerate(phases)]
+    return np.asarray(128 + 40 * np.dstack(waves), np.uint8)
+
+
+def video_frame(index: int, fps: int = 25, image: U8 | None = None) -> VideoFrame:
+    """Frame `index` of a clip at `fps`, each picture different from the others."""
+    return VideoFrame(picture(seed=index) if image is None else image, index, Fraction(1, fps))
+
+
+class FakeTracker:
+    """Implements `engine.tracker.FaceTracker`: the same upright face in every picture.
+
+    Args:
+        centre: of the face as a share of the picture's width and height.
+        width: ear to ear as a share of the picture's smaller side.
+        delay_s: how long each call takes.
+    """
+
+    def __init__(
+        self,
+        centre: tuple[float, float] = (0.5, 0.5),
+        width: float = 0.4,
+        delay_s: float = 0.0,
+    ) -> None:
+        self.centre, self.width, self.delay_s = centre, width, delay_s
+        self.error: Exception | None = None
+        """raised by `track` while set"""
+        self.calls = 0
+        self.closed = False
+
+    def track(self, image: U8) -> Face | None:
+        """The face, whatever the picture shows."""
+        assert not self.closed, "track was called on a closed tracker"
+        self.calls += 1
+        if self.delay_s:
+            time.sleep(self.delay_s)
+        if self.error is not None:
+            raise self.error
+        height, width = image.shape[:2]
+        centre = (self.centre[0] * width, self.centre[1] * height)
+        return Face(face_mesh(centre, self.width * min(height, width)), confidence=1.0)
+
+    def close(self) -> None:
+        """From now on `track` must not be called."""
+        self.closed = True
+
+
+class ScriptedTracker(FakeTracker):
+    """A `FakeTracker` that loses the face in chosen calls.
+
+    Args:
+        missing: numbers of the calls (from 0) that return None.
+        failing: numbers of the calls that raise.
+        width: as for `FakeTracker`.
+    """
+
+    def __init__(
+        self, missing: Container[int] = (), failing: Container[int] = (), width: float = 0.4
+    ) -> None:
+        super().__init__(width=width)
+        self._missing, self._failing = missing, failing
+
+    def track(self, image: U8) -> Face | None:
+        """The face, None or an exception, as scripted."""
+        call = self.calls
+        face = super().track(image)
+        if call in self._failing:
+            raise RuntimeError(f"scripted fault of call {call}")
+        return None if call in self._missing else face
+
+
+class FakeBackend:
+    """Implements `engine.backends.Backend`: paints the lower half of each crop in one colour.
+
+    Args:
+        colour: RGB of the painted half; a function of the job where it must differ, e.g.
+            `lambda job: (job.index, 0, 0)`.
+        delay_s: how long each call takes.
+        batch_sizes: as offered to the engine.
+        **manifest: fields of the manifest that differ from `make_manifest`.
+    """
+
+    def __init__(
+        self,
+        colour: tuple[int, int, int] | Callable[[LipJob], tuple[int, int, int]] = FLAT_COLOUR,
+        delay_s: float = 0.0,
+        batch_sizes: tuple[int, ...] = (1, 2, 4),
+        **manifest: object,
+    ) -> None:
+        self.manifest = make_manifest(**manifest)
+        self.batch_sizes = batch_sizes
+        self.description = "fake: one flat colour"
+        self.colour, self.delay_s = colour, delay_s
+        self.error: Exception | None = None
+        """raised by `generate` while set"""
+        self.batches: list[tuple[LipJob, ...]] = []
+        """what was asked for, in order"""
+        self.threads: set[str] = set()
+        """names of the threads that called `generate`"""
+        self.closed = False
+
+    @property
+    def jobs(self) -> list[LipJob]:
+        """Every job of every batch, in order."""
+        return [job for batch in self.batches for job in batch]
+
+    def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
+        """Each job's crop with its lower half painted; see `Backend.generate`."""
+        assert not self.closed, "generate was called on a closed backend"
+        self.threads.add(threading.current_thread().name)
+        self.batches.append(tuple(jobs))
+        if self.delay_s:
+            time.sleep(self.delay_s)
+        if self.error is not None:
+            raise self.error
+        if len({job.steps for job in jobs}) > 1:
+            raise BackendError("all jobs of a batch must take the same number of steps")
+        return [self._paint(job) for job in jobs]
+
+    def _paint(self, job: LipJob) -> U8:
+        check_steps(self.manifest, job.steps)
+        painted = job.crop.copy()
+        painted[len(painted) // 2 :] = self.colour(job) if callable(self.colour) else self.colour
+        return painted
+
+    def close(self) -> None:
+        """From now on `generate` must not be called."""
+        self.closed = True
