@@ -7,126 +7,21 @@ without a pause stays without a pause.
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
 
 import numpy as np
 
 from engine.config import EngineConfig
 from engine.errors import BacklogFull, MediaError
-from engine.mel import HOP, N_FFT, WINDOW_COLUMNS, MelStream, window_start_at
-from engine.ring import Ring
+from engine.mel import HALF, HOP, WINDOW_COLUMNS, MelStream, window_start_at
+from engine.line import FADE_OUT_S, Line, PlayoutBuffer, resampler_lag_s
 from engine.types import F32, I16, PLAYOUT_RATE_HZ, SPEECH_RATE_HZ
-from engine.vad import VoiceActivity
+from engine.vad import FRAME, VoiceActivity
 
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
-FADE_OUT_S = 0.010  # of an interrupted voice: a hard cut clicks
+RATIO, _remainder = divmod(PLAYOUT_RATE_HZ, SPEECH_RATE_HZ)
+assert _remainder == 0
 PLAYED_KEPT_S = 4.0  # heard sound is kept this long, for frames that are still being made
-
-
-class Sink(Protocol):
-    """Something that lives along a sample timeline."""
-
-    def append(self, samples: I16, /) -> None:
-        """The next samples."""
-
-    def append_silence(self, count: int, /) -> None:
-        """The next samples are zeros."""
-
-    def truncate(self, stop: int, /) -> None:
-        """Take back what lies from absolute sample `stop` on."""
-
-
-class PlayoutBuffer:
-    """int16 sound kept for playing.
-
-    Args:
-        seconds: how much is kept.
-        rate_hz: of the samples.
-    """
-
-    def __init__(self, seconds: float, rate_hz: int) -> None:
-        self._ring = Ring(int(seconds * rate_hz), (), np.int16)
-
-    def append(self, samples: I16) -> None:
-        """The next samples."""
-        self._ring.append(samples)
-
-    def append_silence(self, count: int) -> None:
-        """The next samples are zeros."""
-        for done in range(0, count, PLAYOUT_RATE_HZ):
-            self._ring.append(np.zeros(min(PLAYOUT_RATE_HZ, count - done), np.int16))
-
-    def truncate(self, stop: int) -> None:
-        """Take back what lies from absolute sample `stop` on, fading out before it."""
-        if stop >= self._ring.stop:
-            return
-        self._ring.truncate(max(stop, self._ring.start))
-        fade = min(int(FADE_OUT_S * PLAYOUT_RATE_HZ), len(self._ring))
-        tail = self._ring.read(self._ring.stop - fade, self._ring.stop)
-        tail[:] = (tail * np.linspace(1, 0, fade)).astype(np.int16)
-
-    def read(self, start: int, stop: int) -> I16:
-        """Samples [start, stop), zeros where nothing is known."""
-        out = np.zeros(stop - start, np.int16)
-        low, high = max(start, self._ring.start), min(stop, self._ring.stop)
-        if low < high:
-            out[low - start : high - start] = self._ring.read(low, high)
-        return out
-
-
-class Line:
-    """One sample timeline at one rate, fed at any other rate.
-
-    Args:
-        rate_hz: of the timeline.
-        *sinks: what receives it.
-    """
-
-    def __init__(self, rate_hz: int, *sinks: Sink) -> None:
-        self.rate_hz = rate_hz
-        self.stop = 0  # absolute index one past the newest sample
-        self._sinks = sinks
-        self._source_hz = 0
-        self._resampler: object | None = None
-
-    def append(self, samples: I16, rate_hz: int) -> None:
-        """Add int16[N] at `rate_hz`; some of it may stay in the resampler until more comes."""
-        import soxr
-
-        if rate_hz != self._source_hz:
-            self.finish()
-            self._source_hz = rate_hz
-            if rate_hz != self.rate_hz:
-                self._resampler = soxr.ResampleStream(rate_hz, self.rate_hz, 1, dtype="int16")
-        self._write(samples, last=False)
-
-    def finish(self) -> None:
-        """Push out what the resampler holds; the next samples start a new utterance."""
-        if self._source_hz:
-            self._write(np.zeros(0, np.int16), last=True)
-        self._source_hz, self._resampler = 0, None
-
-    def _write(self, samples: I16, last: bool) -> None:
-        if self._resampler is not None:
-            samples = self._resampler.resample_chunk(samples, last=last)  # type: ignore[attr-defined]
-        for sink in self._sinks:
-            sink.append(samples)
-        self.stop += len(samples)
-
-    def silence_until(self, stop: int) -> None:
-        """Fill with silence up to absolute index `stop`."""
-        if stop > self.stop:
-            for sink in self._sinks:
-                sink.append_silence(stop - self.stop)
-            self.stop = stop
-
-    def truncate(self, stop: int) -> None:
-        """Take back what lies from absolute index `stop` on, and what the resampler holds."""
-        self._source_hz, self._resampler = 0, None
-        if stop < self.stop:
-            for sink in self._sinks:
-                sink.truncate(stop)
-            self.stop = stop
 
 
 def check_sound(samples: I16, rate_hz: int) -> None:
@@ -144,6 +39,10 @@ def check_sound(samples: I16, rate_hz: int) -> None:
 class SpeechTimeline:
     """The new voice on the session's clock: to be played (48 kHz) and to be understood (16 kHz).
 
+    Live, sound that is heard or understood is never changed any more: speech goes on where the
+    last ended, or a safe stretch ahead of now. Off-line the first speech begins at 0 and the rest
+    follows without a pause.
+
     Args:
         config: delays and margins.
         lookahead_s: how far past a picture's time the model listens.
@@ -152,13 +51,17 @@ class SpeechTimeline:
     def __init__(self, config: EngineConfig, lookahead_s: float) -> None:
         self._config = config
         self._lookahead_s = lookahead_s
-        kept_s = config.speech_backlog_max_s + PLAYED_KEPT_S
+        lead_s = config.delay_s + lookahead_s + config.speech_margin_s + 1.0
+        kept_s = PLAYED_KEPT_S + lead_s + config.speech_backlog_max_s
         self._playout = PlayoutBuffer(kept_s, PLAYOUT_RATE_HZ)
         self._mel = MelStream(kept_s)
         self._vad = VoiceActivity(seconds=kept_s)
         self._heard = Line(PLAYOUT_RATE_HZ, self._playout)
         self._understood = Line(SPEECH_RATE_HZ, self._mel, self._vad)
+        self._rate_hz = 0  # of the utterance under way
+        self._paused = True  # whether the lines end in silence that we put there
         self._speech_stop_s = 0.0  # the end of the last thing pushed
+        self._read_stop = 0  # 48 kHz sample up to which the sound has been handed out
 
     def push(self, samples: I16, rate_hz: int, time_s: float) -> float:
         """Schedule more voice; returns when its first sample plays.
@@ -179,62 +82,93 @@ class SpeechTimeline:
                 f"{waiting:.1f} s of voice would wait, at most "
                 f"{self._config.speech_backlog_max_s:.0f} s may"
             )
+        if not len(samples):
+            return max(self._heard.end_s, time_s)
+        self._forget(time_s)
+        if rate_hz != self._rate_hz:
+            self._silence_until(0)  # both lines change over at the same place
         needed_s = time_s + self._config.delay_s + self._lookahead_s
-        if self._understood.stop / SPEECH_RATE_HZ < needed_s and not self._config.offline:
+        late = self._paused or self._understood.stop < needed_s * SPEECH_RATE_HZ
+        if late and not self._config.offline:
             # Too late to go on where the last piece ended: its windows may have been used already.
-            self._silence_until(needed_s + self._config.speech_margin_s)
-        start_s = self._heard.stop / PLAYOUT_RATE_HZ
+            # The resampler keeps some back, which must not eat the margin.
+            lag_s = max(
+                resampler_lag_s(rate_hz, SPEECH_RATE_HZ),
+                resampler_lag_s(rate_hz, PLAYOUT_RATE_HZ) - self._lookahead_s,
+            )
+            margin_s = self._config.speech_margin_s + lag_s
+            self._silence_until(math.ceil((needed_s + margin_s) * SPEECH_RATE_HZ))
+        start_s = self._heard.end_s
         self._heard.append(samples, rate_hz)
         self._understood.append(samples, rate_hz)
-        self._speech_stop_s = max(start_s, self._speech_stop_s) + len(samples) / rate_hz
+        self._rate_hz, self._paused = rate_hz, False
+        self._speech_stop_s = start_s + len(samples) / rate_hz
         return start_s
 
     def flush(self) -> None:
         """The utterance is complete: play its last milliseconds too."""
-        self._silence_until(0.0)
+        self._silence_until(0)
 
     def interrupt(self, time_s: float) -> float:
         """Drop what has not been played; returns when the voice now ends."""
-        cut_s = time_s + 2 * FADE_OUT_S
-        cut = int(cut_s * SPEECH_RATE_HZ)
+        self._silence_until(0)
+        # The fade must lie wholly in what nobody has fetched yet, or it is cut in two and clicks.
+        fade_s = max(time_s, self._read_stop / PLAYOUT_RATE_HZ)
+        cut = math.ceil((fade_s + FADE_OUT_S) * SPEECH_RATE_HZ)
         self._understood.truncate(cut)
-        self._heard.truncate(cut * (PLAYOUT_RATE_HZ // SPEECH_RATE_HZ))
-        self._silence_until(0.0)
-        self._speech_stop_s = min(self._speech_stop_s, cut_s)
-        return cut_s
+        self._heard.truncate(cut * RATIO)
+        self._speech_stop_s = min(self._speech_stop_s, cut / SPEECH_RATE_HZ)
+        return cut / SPEECH_RATE_HZ
 
     def mel_window(self, time_s: float) -> F32:
         """What the model hears for a picture shown at `time_s`, f32[80, 16]."""
+        self._forget(time_s)
         start = window_start_at(time_s)
-        self._need((start + WINDOW_COLUMNS - 1) * HOP + N_FFT // 2)
+        stop = (start + WINDOW_COLUMNS - 1) * HOP + HALF
+        if self._understood.stop < stop:  # what has not come by now is silence
+            self._silence_until(stop)
         return self._mel.window(start)
 
     def speaking(self, time_s: float) -> bool:
-        """Whether the voice speaks around `time_s`."""
-        self._need(int((time_s + self._lookahead_s) * SPEECH_RATE_HZ))
+        """Whether the voice speaks around `time_s`, as far as it is known."""
         return self._vad.speaking(time_s)
 
     def read(self, start: int, stop: int) -> I16:
-        """Samples [start, stop) at 48 kHz of what is heard."""
+        """Samples [start, stop) at 48 kHz of what is heard; they are played from now on."""
+        if self._heard.stop < stop:
+            self._silence_until(-(-stop // RATIO))
+        self._read_stop = max(self._read_stop, stop)
         return self._playout.read(start, stop)
 
     def backlog_s(self, time_s: float) -> float:
         """Seconds of voice that wait to be played."""
         return max(0.0, self._speech_stop_s - time_s)
 
-    def _need(self, stop: int) -> None:
-        """Sound up to 16 kHz index `stop` is wanted now; what has not come by now is silence."""
-        if self._understood.stop < stop:
-            self._silence_until(stop / SPEECH_RATE_HZ)
+    @property
+    def nbytes(self) -> int:
+        """Memory held by sound."""
+        return self._playout.nbytes + self._mel.nbytes
 
-    def _silence_until(self, stop_s: float) -> None:
-        """End the utterance and fill both lines with silence up to `stop_s`, equally long."""
+    def _silence_until(self, stop: int) -> None:
+        """End the utterance and fill both lines with silence up to 16 kHz index `stop`."""
         self._heard.finish()
         self._understood.finish()
-        ratio = PLAYOUT_RATE_HZ // SPEECH_RATE_HZ
-        stop = max(self._understood.stop, -(-self._heard.stop // ratio), int(stop_s * SPEECH_RATE_HZ))
-        self._understood.silence_until(stop)
-        self._heard.silence_until(stop * ratio)
+        self._rate_hz = 0
+        # Rounding may leave them a sample apart; from here on they are equally long again.
+        end = max(self._understood.stop, -(-self._heard.stop // RATIO))
+        self._paused = self._paused or stop > end
+        self._understood.silence_until(max(end, stop))
+        self._heard.silence_until(max(end, stop) * RATIO)
+
+    def _forget(self, time_s: float) -> None:
+        """Let go of what was played long ago; off-line the capacity alone rules."""
+        frame = int((time_s - PLAYED_KEPT_S) * SPEECH_RATE_HZ) // FRAME
+        if frame > 0 and not self._config.offline:
+            if self._understood.stop < frame * FRAME:
+                self._silence_until(0)
+                self._paused = True
+            self._understood.forget(frame * FRAME)
+            self._heard.forget(frame * FRAME * RATIO)
 
 
 class OriginalTimeline:
@@ -242,26 +176,32 @@ class OriginalTimeline:
 
     Args:
         delay_s: a sample that arrives at t is heard at t + delay_s, as the picture is seen.
+        kept_s: how much is kept until it is heard, and after.
     """
 
     # How far the sound may wander from its place before it is put back. Smaller: every late
     # packet cuts; larger: lips and sound part visibly.
     SLACK_S = 0.080
 
-    def __init__(self, delay_s: float) -> None:
-        self._delay_s = delay_s
-        self._playout = PlayoutBuffer(PLAYED_KEPT_S, PLAYOUT_RATE_HZ)
+    def __init__(self, delay_s: float, kept_s: float = PLAYED_KEPT_S) -> None:
+        self._delay_s, self._kept_s = delay_s, kept_s
+        self._playout = PlayoutBuffer(kept_s, PLAYOUT_RATE_HZ)
         self._line = Line(PLAYOUT_RATE_HZ, self._playout)
+        self._begun = False
 
     def push(self, samples: I16, rate_hz: int, time_s: float) -> None:
         """Add int16[N] that has just arrived."""
         check_sound(samples, rate_hz)
-        place_s = time_s + self._delay_s
-        end_s = self._line.stop / PLAYOUT_RATE_HZ
-        if end_s < place_s - self.SLACK_S or end_s > place_s + self.SLACK_S + len(samples) / rate_hz:
+        place_s = max(time_s + self._delay_s, 0.0)
+        early_s = place_s - self._line.end_s
+        slack_s = self.SLACK_S if self._begun else 0.0
+        if not -slack_s - len(samples) / rate_hz <= early_s <= slack_s:
             self._line.finish()
-            self._line.truncate(max(int(place_s * PLAYOUT_RATE_HZ), 0))
-            self._line.silence_until(int(place_s * PLAYOUT_RATE_HZ))
+            place = round(place_s * PLAYOUT_RATE_HZ)
+            self._line.truncate(place)
+            self._line.forget(place - round(self._kept_s * PLAYOUT_RATE_HZ))
+            self._line.silence_until(place)
+        self._begun = True
         self._line.append(samples, rate_hz)
 
     def read(self, start: int, stop: int) -> I16:

@@ -1,4 +1,4 @@
-"""RGB and YUV of decoded and encoded pictures, so that a picture passed through keeps its colours."""
+"""RGB and YUV of decoded and encoded pictures: what passes through keeps its colours."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Damaged files give what can be decoded of them; what was lost is told to `on_dam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -175,7 +175,9 @@ def to_rgb(frame: Any) -> U8:
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-def read_frames(path: str | Path, on_damage: OnDamage = _ignore) -> Iterator[VideoFrame]:
+def read_frames(
+    path: str | Path, on_damage: OnDamage = _ignore
+) -> Generator[VideoFrame, None, None]:
     """Every picture of the first video stream, in order, upright.
 
     What follows a damaged place is decoded again where the stream allows it; pictures without a
@@ -260,7 +262,7 @@ def read_speech(path: str | Path, rate_hz: int = SPEECH_RATE_HZ) -> I16:
 
 def stream_speech(
     path: str | Path, rate_hz: int = SPEECH_RATE_HZ, on_damage: OnDamage = _ignore
-) -> Iterator[I16]:
+) -> Generator[I16, None, None]:
     """The pieces of `read_speech` as they are decoded, so that long files need little memory.
 
     Args:
@@ -279,7 +281,9 @@ def stream_speech(
         raise MediaError(f"{path}: its audio stream holds no sound that can be decoded")
 
 
-def stream_sound(path: str | Path, rate_hz: int, on_damage: OnDamage = _ignore) -> Iterator[Sound]:
+def stream_sound(
+    path: str | Path, rate_hz: int, on_damage: OnDamage = _ignore
+) -> Generator[Sound, None, None]:
     """Like `stream_speech`, with the time of each piece: to stay in step with the file's pictures.
 
     Args:

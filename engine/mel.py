@@ -34,7 +34,8 @@ LOOKAHEAD_S = ((WINDOW_COLUMNS - 1) / MEL_RATE_HZ) - 1 / PAPER_FPS + HALF / SPEE
 def _hz_to_mel(hz: F64) -> F64:
     """Slaney's scale: linear to 1 kHz, logarithmic above."""
     linear = hz / (200.0 / 3)
-    return np.where(hz < 1000.0, linear, 15.0 + np.log(np.maximum(hz, 1.0) / 1000.0) * 27 / np.log(6.4))
+    logarithmic = 15.0 + np.log(np.maximum(hz, 1.0) / 1000.0) * 27 / np.log(6.4)
+    return np.where(hz < 1000.0, linear, logarithmic)
 
 
 def _mel_to_hz(mel: F64) -> F64:
@@ -44,7 +45,8 @@ def _mel_to_hz(mel: F64) -> F64:
 @cache
 def mel_filters() -> F32:
     """Triangular filters of unit area (Slaney, 1998), f32[80, 401]."""
-    edges = _mel_to_hz(np.linspace(*_hz_to_mel(np.array([F_MIN_HZ, F_MAX_HZ])), N_MELS + 2))
+    low, high = (float(mel) for mel in _hz_to_mel(np.array([F_MIN_HZ, F_MAX_HZ])))
+    edges = _mel_to_hz(np.linspace(low, high, N_MELS + 2))
     bins = np.fft.rfftfreq(N_FFT, 1 / SPEECH_RATE_HZ)
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
@@ -65,7 +67,7 @@ def preemphasise(samples: F32, previous: float = 0.0) -> F32:
 
 
 def _columns(emphasised: F32) -> F32:
-    """Log-mel of every full STFT window in `emphasised`; f32[n] -> f32[80, (n - 800) // 200 + 1]."""
+    """Log-mel of every full STFT window: f32[n] -> f32[80, (n - 800) // 200 + 1]."""
     windows = np.lib.stride_tricks.sliding_window_view(emphasised, N_FFT)[::HOP]
     magnitude = np.abs(np.fft.rfft(windows * _hann(), axis=1)).astype(np.float32)
     mel = mel_filters() @ magnitude.T
@@ -96,7 +98,10 @@ def window_start(frame: int) -> int:
 
 
 def window_start_at(time_s: float) -> int:
-    """First mel column for a picture shown at `time_s`; equals `window_start` at 25 fps."""
+    """First mel column for a picture shown at `time_s`; from frame 1 on `window_start` at 25 fps.
+
+    Before 0.04 s it is negative: the paper hears frame 0 as frame 1, we hear the silence before.
+    """
     # The small number keeps 3.2 * 5 = 15.999… on the right side of the floor.
     return int(np.floor(MEL_RATE_HZ * (time_s - 1 / PAPER_FPS) + 1e-6))
 
@@ -121,16 +126,21 @@ class MelStream:
     """
 
     def __init__(self, seconds: float = 4.0) -> None:
-        self._samples = Ring(int(seconds * SPEECH_RATE_HZ) + N_FFT, (), np.float32)
+        self._samples = Ring(int(seconds * SPEECH_RATE_HZ) + N_FFT, (), np.int16)
         # The half window of silence that a centred STFT sees before the first sample, and the
         # sample before it that the pre-emphasis sees.
         self._lead = HALF + 1
-        self._samples.append(np.zeros(self._lead, np.float32))
+        self._samples.append(np.zeros(self._lead, np.int16))
 
     @property
     def stop(self) -> int:
         """Absolute index one past the newest sample."""
         return self._samples.stop - self._lead
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return self._samples.nbytes
 
     @property
     def columns(self) -> int:
@@ -139,17 +149,21 @@ class MelStream:
 
     def append(self, samples: I16) -> None:
         """Add sound, int16[N] at 16 kHz."""
-        self._samples.append(samples.astype(np.float32) / 32768.0)
+        self._samples.append(samples)
 
     def append_silence(self, count: int) -> None:
         """Add `count` samples of silence."""
         for done in range(0, count, SPEECH_RATE_HZ):
-            piece = min(SPEECH_RATE_HZ, count - done)
-            self._samples.append(np.zeros(piece, np.float32))
+            self._samples.append(np.zeros(min(SPEECH_RATE_HZ, count - done), np.int16))
 
     def truncate(self, stop: int) -> None:
         """Forget the sound from absolute sample `stop` on."""
         self._samples.truncate(stop + self._lead)
+
+    def forget(self, start: int) -> None:
+        """Forget the sound before absolute sample `start`; what is missing up to it is silence."""
+        self._samples.forget(start)  # the lead of a window at `start` stays
+        self.append_silence(max(0, start - self.stop))
 
     def window(self, start: int) -> F32:
         """Columns [start, start + 16), f32[80, 16]; columns before 0 are silence.
@@ -164,5 +178,5 @@ class MelStream:
             # Column c spans [200 c - 400, 200 c + 400), one sample earlier for the pre-emphasis.
             begin = first * HOP - HALF - 1 + self._lead
             sound = self._samples.read(begin, begin + 1 + (count - 1) * HOP + N_FFT)
-            out[:, -count:] = _columns(preemphasise(sound)[1:])
+            out[:, -count:] = _columns(preemphasise(sound.astype(np.float32) / 32768.0)[1:])
         return out

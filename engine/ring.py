@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Operations: append at the end; read [start, stop); truncate the end; old data fall off the front.
-# Goals: O(n) copies, no allocation once warm, reads are views.
-# Plan: one array of twice the capacity; write to the right, and when it is full slide the newest
-#   half back to the left instead of wrapping, so that every read is one contiguous view.
+# Operations: append at the end; read [start, stop); truncate the end; forget the front.
+# Goals: amortised O(n) copies, reads are views, memory by what is kept and not by what may be.
+# Plan: one array of at least twice what is kept; write to the right, and when it is full slide
+#   what is kept back to the left instead of wrapping, so that every read is one contiguous view.
+#   The slide is also where the array grows and shrinks.
+MIN_ROWS = 256
 
 
 class Ring:
@@ -28,9 +30,9 @@ class Ring:
         if capacity < 1:
             raise ValueError(f"capacity is {capacity}, must be at least 1")
         self.capacity = capacity
-        self._data = np.zeros((2 * capacity, *shape), dtype)
+        self._data = np.zeros((min(2 * capacity, MIN_ROWS), *shape), dtype)
         self._offset = 0  # absolute index of _data[0]
-        self._begin = 0  # absolute index of the oldest row kept
+        self._begin = 0  # rows before this one are gone even where the capacity would hold them
         self.stop = 0  # absolute index one past the newest row
 
     @property
@@ -41,22 +43,32 @@ class Ring:
     def __len__(self) -> int:
         return self.stop - self.start
 
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return self._data.nbytes
+
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Add rows at the end; [N, *shape]."""
-        count = len(rows)
-        if count >= self.capacity:
-            self._data[: self.capacity] = rows[count - self.capacity :]
-            self.stop += count
-            self._begin = self._offset = self.stop - self.capacity
-            return
-        used = self.stop - self._offset
-        if used + count > len(self._data):
-            keep = min(len(self), self.capacity - count)
-            self._data[:keep] = self._data[used - keep : used].copy()
-            self._begin = self._offset = self.stop - keep
-            used = keep
-        self._data[used : used + count] = rows
-        self.stop += count
+        stop = self.stop + len(rows)
+        fresh = rows[-self.capacity :]
+        at = stop - len(fresh) - self._offset
+        if at + len(fresh) > len(self._data):
+            self._slide(stop, len(fresh))
+            at = stop - len(fresh) - self._offset
+        self._data[at : at + len(fresh)] = fresh
+        self.stop = stop
+
+    def _slide(self, stop: int, fresh: int) -> None:
+        """Make room for `fresh` rows that end at absolute index `stop`."""
+        self._begin = min(max(self._begin, stop - self.capacity), stop - fresh)
+        kept = self._data[self._begin - self._offset : self.stop - self._offset]
+        rows = stop - self._begin
+        size = min(2 * self.capacity, max(MIN_ROWS, 1 << (2 * rows - 1).bit_length()))
+        if size != len(self._data):
+            self._data = np.empty((size, *self._data.shape[1:]), self._data.dtype)
+        self._data[: len(kept)] = kept
+        self._offset = self._begin
 
     def truncate(self, stop: int) -> None:
         """Forget every row from absolute index `stop` on.
@@ -71,6 +83,12 @@ class Ring:
         # The oldest row readable must not move back to rows that were overwritten meanwhile.
         self._begin = self.start
         self.stop = stop
+
+    def forget(self, start: int) -> None:
+        """Forget every row before absolute index `start`; past the end, rows are skipped unread."""
+        self._begin = max(self._begin, start)
+        if start > self.stop:
+            self.stop = self._offset = start
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Rows [start, stop) as a view, valid until the next append.

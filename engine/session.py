@@ -97,7 +97,7 @@ class Session:
         self._next_index = 0
         self._audio_index = 0  # 48 kHz sample that pop_audio returns next
         self._outcomes: Counter[Outcome] = Counter()
-        self._delays: deque[float] = deque(maxlen=250)
+        self._delays: deque[float] = deque(maxlen=1500)  # a minute
         self._popped: deque[float] = deque(maxlen=250)
         self._frames_out = 0
         self.closed = False

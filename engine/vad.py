@@ -11,6 +11,7 @@ from engine.ring import Ring
 from engine.types import I16, SPEECH_RATE_HZ
 
 FRAME = SPEECH_RATE_HZ // 50  # 20 ms, a length webrtcvad takes
+PEAK_MIN = 64  # of 32768, about -54 dBFS: what is quieter is not even asked about
 # The mouth opens a little before the sound. Shorter: the first syllable starts on a closed mouth.
 ONSET_S = 0.12
 # Pauses inside a sentence must not flicker. Shorter: they do; longer: the end of speech lingers.
@@ -40,7 +41,7 @@ class VoiceActivity:
         count = len(sound) // FRAME
         frames = sound[: count * FRAME].reshape(count, FRAME)
         flags = np.zeros(count, np.bool_)
-        for i in np.flatnonzero(np.abs(frames.astype(np.int32)).max(axis=1, initial=0) > 64):
+        for i in np.flatnonzero(np.abs(frames.astype(np.int32)).max(axis=1, initial=0) > PEAK_MIN):
             flags[i] = self._vad.is_speech(frames[i].tobytes(), SPEECH_RATE_HZ)
         self._flags.append(flags)
         self._rest = sound[count * FRAME :]
@@ -55,13 +56,19 @@ class VoiceActivity:
         heard = self._flags.stop * FRAME + len(self._rest)
         if stop >= heard:
             return
-        whole = stop // FRAME
+        whole = max(stop // FRAME, self._flags.start)
         if whole < self._flags.stop:
-            self._flags.truncate(max(whole, self._flags.start))
+            self._flags.truncate(whole)
             # The cut frame's own samples are gone; what is left of it counts as silence.
-            self._rest = np.zeros(stop - whole * FRAME, np.int16)
+            self._rest = np.zeros(max(0, stop - whole * FRAME), np.int16)
         else:
             self._rest = self._rest[: stop - whole * FRAME]
+
+    def forget(self, start: int) -> None:
+        """Forget what was heard before absolute sample `start`; what is missing is silence."""
+        if start > self._flags.stop * FRAME + len(self._rest):
+            self._flags.forget(start // FRAME)
+            self._rest = np.zeros(start % FRAME, np.int16)
 
     def speaking(self, time_s: float) -> bool:
         """Whether the voice speaks around `time_s`; what has not been heard yet is silence."""

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import aiortc.rtcrtpreceiver
 import aiortc.rtcrtpsender
@@ -34,7 +35,7 @@ BITRATE_REST_S = 3.0
 
 
 def vp8_key_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that a VP8 key frame claims (RFC 6386 section 9.1); None for other frames."""
+    """Width and height that a VP8 key frame claims (RFC 6386 section 9.1); None for others."""
     if len(data) < 10 or data[0] & 1 or data[3:6] != b"\x9d\x01\x2a":
         return None
     # The upper two bits of each are a scale that decoders leave to the player.
@@ -110,7 +111,7 @@ class GuardedEncoder(Encoder):
             self._inner = make_encoder(self._codec)
             return [], 0
 
-    def pack(self, packet: Packet) -> tuple[list[bytes], int]:
+    def pack(self, packet: Packet[Any]) -> tuple[list[bytes], int]:
         """Packets of a picture that is encoded already."""
         return self._inner.pack(packet)
 

@@ -17,23 +17,23 @@ class ServerConfig(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LIPWIRE_", frozen=True)
 
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes any free one")
-    bundle: Path | None = Field(None, description="model folder; none: the one that ships")
-    threads: int | None = Field(None, ge=1, le=256, description="CPU threads of the model")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8080, ge=0, le=65535, description="TCP port; 0 takes any free one")
+    bundle: Path | None = Field(default=None, description="model folder; none: the one that ships")
+    threads: int | None = Field(default=None, ge=1, le=256, description="CPU threads of the model")
     # One 640x480 session takes most of two cores; a second one shares what is left.
-    max_sessions: int = Field(2, ge=1, le=1000, description="calls at the same time")
+    max_sessions: int = Field(default=2, ge=1, le=1000, description="calls at the same time")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "warning"
-    max_upload_mb: float = Field(64, gt=0, le=4096, description="largest voice file")
-    max_text_chars: int = Field(2000, ge=1, le=100_000, description="longest text to speak")
+    max_upload_mb: float = Field(default=64, gt=0, le=4096, description="largest voice file")
+    max_text_chars: int = Field(default=2000, ge=1, le=100_000, description="longest text to speak")
     # Pictures beyond it are refused before a decoder allocates anything for them.
-    max_pixels: int = Field(1920 * 1088, ge=256, description="largest incoming picture")
+    max_pixels: int = Field(default=1920 * 1088, ge=256, description="largest incoming picture")
     # A peer that has not connected by then is dropped: browsers give up or connect in 1 to 3 s.
-    connect_timeout_s: float = Field(10, gt=0, le=120)
-    # Voice that may wait to be played; sources wait at their end beyond it. Memory: 0.1 MB a second.
-    speech_backlog_max_s: float = Field(120, ge=1, le=3600)
+    connect_timeout_s: float = Field(default=10, gt=0, le=120)
+    # Voice that may wait to be played; beyond it the sources wait. Memory: 0.1 MB a second.
+    speech_backlog_max_s: float = Field(default=120, ge=1, le=3600)
     ice_host: str | None = Field(
-        None, description="the one address offered for media (UDP); none: decided by `host`"
+        default=None, description="the one address offered for media (UDP); none: decided by `host`"
     )
 
     @property

@@ -20,6 +20,9 @@ CODE_NAMES = (
     "opening", "opening_side", "width", "jaw", "upper_lip", "lower_lip", "corners",
 )  # fmt: skip
 PLACE_CHANNELS = 12
+# How far a pixel may be fetched from, in half crops: 16 px of 128. A jaw drops by 12 at most.
+MAX_FLOW = 0.25
+GATE_START = 2.0  # sigmoid(2) = 0.88 of the reference at first; higher: the gate is slow to learn
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,13 @@ class ConditionEncoder(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """One step on the hidden half: x_t and the feature maps to v."""
+    """One step on the hidden half: x_t and the feature maps to v.
+
+    What it estimates is the clean picture, put together of two: the reference's own pixels, moved
+    by a smooth flow (skin and lips keep their detail while the jaw goes down), and painted ones
+    (what the reference does not show: the inside of a mouth that was closed); a soft gate chooses.
+    A network this small could not redraw a face; it can move one.
+    """
 
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
@@ -153,23 +162,28 @@ class Denoiser(nn.Module):
         self.middle = FilmBlock(w[3], config.embed)
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(w, w[1:], strict=False))
         self.leave = nn.ModuleList(FilmBlock(width, config.embed) for width in w[:3])
-        self.norm = nn.GroupNorm(8, w[0])
-        self.out = conv(w[0], 4 * 3)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.flow = nn.Sequential(nn.GroupNorm(8, w[1]), nn.SiLU(), conv(w[1], 2))
+        self.paint = nn.Sequential(nn.GroupNorm(8, w[0]), nn.SiLU(), conv(w[0], 4 * (3 + 1)))
+        for head in (self.flow[-1], self.paint[-1]):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        # Start from the reference, unmoved: an untrained model repeats it instead of showing mud.
+        nn.init.constant_(self.paint[-1].bias[12:], GATE_START)
+        self.register_buffer("grid", lower_half_grid(config.size), persistent=False)
+        self.grid: Tensor
 
     def forward(
         self, x_t: Tensor, t: Tensor, sigma: Tensor, reference: Tensor, *context: Tensor
     ) -> Tensor:
         """The velocity v = sqrt(ab) * eps - sqrt(1 - ab) * x0 (Salimans & Ho, 2022).
 
-        The network itself predicts how v differs from what the reference's own lower half would
-        give, so that an untrained model repeats the reference instead of showing noise.
+        With x0 estimated, v = (sqrt(ab) * x_t - x0) / sqrt(1 - ab): the noise in x_t need not pass
+        through the network to be taken away.
 
         Args:
             x_t: f32[B, 3, S/2, S].
             t: f32[B], 0..999.
-            sigma: f32[B], sqrt(1 - alphas_cumprod[t]).
+            sigma: f32[B], sqrt(1 - alphas_cumprod[t]), not 0.
             reference: f32[B, 3, S, S] in ±1.
             *context: what `ConditionEncoder` returned.
 
@@ -186,12 +200,29 @@ class Denoiser(nn.Module):
                 h = self.enter(h, embed)
             skips.append(h)
         h = self.middle(skips.pop(), embed)
+        flow = h
         for index in (2, 1, 0):
             h = F.interpolate(self.ups[index](h), scale_factor=2.0, mode="nearest") + skips[index]
             h = self.leave[index](h, embed)
-        residual = F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
-        lower = reference[:, :, reference.shape[2] // 2 :]
-        return residual - sigma[:, None, None, None] * lower
+            if index == 1:
+                flow = torch.tanh(self.flow(h)) * MAX_FLOW
+        flow = F.interpolate(flow, scale_factor=4.0, mode="bilinear", align_corners=False)
+        moved = F.grid_sample(
+            reference, self.grid + flow.permute(0, 2, 3, 1), padding_mode="border",
+            align_corners=False,
+        )  # fmt: skip
+        painted, gate = F.pixel_shuffle(self.paint(h), 2).split((3, 1), dim=1)
+        gate = torch.sigmoid(gate)
+        x0 = gate * moved + (1 - gate) * painted
+        noise_level = sigma[:, None, None, None]
+        return ((1 - noise_level**2).clamp(min=0).sqrt() * x_t - x0) / noise_level
+
+
+def lower_half_grid(size: int) -> Tensor:
+    """Where each hidden pixel lies in the whole crop, f32[1, S/2, S, 2] in grid_sample's ±1."""
+    centres = (2 * torch.arange(size) + 1) / size - 1
+    y, x = torch.meshgrid(centres[size // 2 :], centres, indexing="ij")
+    return torch.stack([x, y], dim=-1)[None]
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:

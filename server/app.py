@@ -1,0 +1,310 @@
+"""The FastAPI application: thin routes over `signaling`, `speech` and `pcm_socket`; start and stop.
+
+create_app(settings)            an ASGI application that opens and closes its own engine
+serve(settings)                 a whole server: says when it is ready, returns when stopped
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import re
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from engine import (
+    BundleError,
+    ConfigError,
+    Engine,
+    EngineConfig,
+    LipwireError,
+    MediaError,
+    SessionClosed,
+    open_engine,
+)
+from engine.bundle import check_steps
+from server import codecs, ice, speech
+from server.config import ServerConfig
+from server.listener import Server, listen, page_url
+from server.messages import AnswerBody, ChangeBody, OfferBody, SampleBody, SayBody, Spoken
+from server.pcm_socket import PcmSocket, read_rate, refuse
+from server.signaling import (
+    ConsentMissing,
+    NoSuchSession,
+    OfferError,
+    ServerFull,
+    Sessions,
+    read_offer,
+)
+
+STATIC = Path(__file__).parent / "static"
+RETRY_AFTER_S = 5
+# First match counts, so the narrower kinds stand before MediaError and LipwireError.
+STATUS: tuple[tuple[type[LipwireError], int], ...] = (
+    (NoSuchSession, 404),
+    (SessionClosed, 404),
+    (ServerFull, 503),
+    (ConsentMissing, 403),
+    (OfferError, 400),
+    (BundleError, 400),
+    (ConfigError, 400),
+    (speech.NoSpeech, 501),
+    (speech.NotMedia, 415),
+    (MediaError, 422),
+)
+
+
+def version() -> str:
+    """Of the installed package."""
+    try:
+        return importlib.metadata.version("lipwire")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+checkout"
+
+
+def create_app(settings: ServerConfig | None = None, engine: Engine | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: of the server.
+        engine: used and left open; None opens one from the settings and closes it at the end.
+    """
+    settings = settings or ServerConfig()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        codecs.install(settings.max_pixels)
+        ice.offer_addresses(ice.host_addresses(settings))
+        app.state.engine = engine or await asyncio.to_thread(
+            open_engine, settings.bundle, threads=settings.threads
+        )
+        app.state.sessions = Sessions(app.state.engine, settings)
+        try:
+            yield
+        finally:
+            await app.state.sessions.shutdown()
+            if engine is None:
+                await asyncio.to_thread(app.state.engine.close)
+
+    app = FastAPI(title="lipwire", version=version(), lifespan=lifespan, redoc_url=None)
+    _add_errors(app)
+    _add_session_routes(app)
+    _add_voice_routes(app, settings)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/api/info")
+    async def info() -> dict[str, Any]:
+        """What this server runs and takes."""
+        backend, manifest = app.state.engine.backend, app.state.engine.backend.manifest
+        return {
+            "version": version(),
+            "model": {
+                "name": manifest.name,
+                "version": manifest.version,
+                "licence": manifest.licence,
+                "kind": manifest.kind,
+                "parameters": manifest.parameters,
+                "gflop_per_frame": manifest.gflop_per_frame,
+            },
+            "runtime": backend.description,
+            "steps_offered": list(manifest.steps_offered),
+            "default_steps": manifest.default_steps,
+            "voices": list(speech.sample_voices()),
+            "text_to_speech": speech.espeak() is not None,
+            "max_text_chars": settings.max_text_chars,
+            "max_upload_mb": settings.max_upload_mb,
+            "sessions": len(app.state.sessions),
+            "max_sessions": settings.max_sessions,
+        }
+
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Every error is `{"error": "one line that names the cause"}` with a fitting status."""
+
+    def answer(status: int, cause: str) -> JSONResponse:
+        headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+        return JSONResponse({"error": cause}, status, headers)
+
+    @app.exception_handler(LipwireError)
+    async def known(request: Request, error: LipwireError) -> JSONResponse:
+        status = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
+        return answer(status, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part != "body")
+        return answer(400, f"{place}: {first['msg']}" if place else f"the body: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        return answer(error.status_code, str(error.detail))
+
+
+def _add_session_routes(app: FastAPI) -> None:
+    def sessions() -> Sessions:
+        found: Sessions = app.state.sessions
+        return found
+
+    @app.post("/api/sessions", status_code=201)
+    async def open_session(body: OfferBody) -> AnswerBody:
+        """Begin a call from an SDP offer; 503 with Retry-After when there is no room."""
+        if body.consent is False:
+            raise ConsentMissing("the person shown must have agreed to it; consent is false")
+        config = EngineConfig(
+            steps=body.steps,
+            original_level=body.original_level,
+            silence=body.silence,
+            speech_backlog_max_s=sessions().backlog_max_s,
+        )
+        name, sdp = await sessions().open(read_offer(body.sdp, body.type, config))
+        return AnswerBody(id=name, sdp=sdp)
+
+    @app.delete("/api/sessions/{name}", status_code=204)
+    async def close_session(name: str) -> Response:
+        """End a call."""
+        await sessions().close(name)
+        return Response(status_code=204)
+
+    @app.patch("/api/sessions/{name}")
+    async def change_session(name: str, body: ChangeBody) -> dict[str, Any]:
+        """Change steps or the level of the original voice; answers with the figures."""
+        peer = sessions().get(name)
+        if body.steps is not None:
+            check_steps(app.state.engine.backend.manifest, body.steps)
+            peer.set_steps(body.steps)
+        if body.original_level is not None:
+            peer.set_original_level(body.original_level)
+        return peer.figures()
+
+    @app.get("/api/sessions/{name}/stats")
+    async def stats(name: str) -> dict[str, Any]:
+        """The figures that the data channel also carries."""
+        return sessions().get(name).figures()
+
+
+def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
+    def sessions() -> Sessions:
+        found: Sessions = app.state.sessions
+        return found
+
+    @app.post("/api/sessions/{name}/speech")
+    async def upload(name: str, request: Request) -> Spoken:
+        """Speak a sound file, sent as the body; answers when all of it is scheduled."""
+        peer = sessions().get(name)
+        with tempfile.NamedTemporaryFile(prefix="lipwire-") as file:
+            size = 0
+            async for piece in request.stream():
+                size += len(piece)
+                if size > settings.max_upload_mb * 1_000_000:
+                    raise HTTPException(413, f"larger than {settings.max_upload_mb:g} MB")
+                file.write(piece)
+            file.flush()
+            if not size:
+                raise MediaError("the body is empty; send the file's bytes")
+            return Spoken(seconds=await speech.speak_file(peer.voice, Path(file.name)))
+
+    @app.post("/api/sessions/{name}/sample")
+    async def sample(name: str, body: SampleBody) -> Spoken:
+        """Speak one of the voices that ship with lipwire."""
+        peer = sessions().get(name)
+        voices = speech.sample_voices()
+        if body.name not in voices:
+            raise HTTPException(404, f"no sample {body.name!r}; there are {sorted(voices)}")
+        return Spoken(seconds=await speech.speak_file(peer.voice, voices[body.name]))
+
+    @app.post("/api/sessions/{name}/say")
+    async def say(name: str, body: SayBody) -> Spoken:
+        """Speak text through espeak-ng, where the server has it."""
+        peer = sessions().get(name)
+        if len(body.text) > settings.max_text_chars:
+            raise HTTPException(
+                413, f"the text is longer than {settings.max_text_chars} characters"
+            )
+        return Spoken(seconds=await speech.speak_text(peer.voice, body.text, body.language))
+
+    @app.post("/api/sessions/{name}/interrupt", status_code=204)
+    async def interrupt(name: str) -> Response:
+        """Drop the voice that has not been heard."""
+        sessions().get(name).interrupt()
+        return Response(status_code=204)
+
+    @app.websocket("/api/sessions/{name}/speech")
+    async def speech_socket(socket: WebSocket, name: str) -> None:
+        """16-bit mono PCM in, at `?rate=`; see `server.pcm_socket`."""
+        try:
+            peer = sessions().get(name)
+        except NoSuchSession as error:
+            await socket.send_denial_response(JSONResponse({"error": str(error)}, 404))
+            return
+        if not _same_origin(socket):
+            await refuse(socket, "a page of another origin may not speak here")
+            return
+        try:
+            rate_hz = read_rate(socket.query_params.get("rate"))
+        except MediaError as error:
+            await refuse(socket, str(error))
+            return
+        await socket.accept()
+        await PcmSocket(socket, peer, rate_hz).run()
+
+
+def _same_origin(socket: WebSocket) -> bool:
+    """Browsers name the page's origin and do not keep foreign pages off WebSockets themselves."""
+    origin = socket.headers.get("origin")
+    return origin is None or re.sub(r"^https?://", "", origin) == socket.headers.get("host")
+
+
+def serve(settings: ServerConfig) -> None:
+    """Run a server until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: the port is taken.
+        BundleError: the model is incomplete, altered or unknown.
+        BackendError: the runtime refuses the model.
+    """
+    with (
+        listen(settings) as listener,  # first: a taken port is known at once
+        open_engine(settings.bundle, threads=settings.threads) as engine,
+    ):
+        manifest = engine.backend.manifest
+        print(
+            f"model {manifest.name} {manifest.version} on {engine.backend.description}", flush=True
+        )
+        _warm_up()
+        app = create_app(settings, engine)
+        config = uvicorn.Config(
+            app,
+            log_level=settings.log_level,
+            ws_max_size=4 * 1024 * 1024,
+            timeout_graceful_shutdown=5,
+        )
+
+        async def end_calls() -> None:
+            await app.state.sessions.close_all()
+
+        url = page_url(settings, listener.getsockname()[1])
+        Server(config, url, end_calls).run(sockets=[listener])
+
+
+def _warm_up() -> None:
+    """Load the face tracker now: it takes a second that no call should wait for."""
+    from engine.tracker import MediaPipeTracker
+
+    MediaPipeTracker().close()

@@ -1,0 +1,85 @@
+"""The socket a server listens on, and the uvicorn server behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+
+import uvicorn
+
+from engine import ConfigError
+from server.config import ServerConfig
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which also says when it is ready and ends the calls before it waits for them.
+
+    Args:
+        config: uvicorn's.
+        url: where people find the page.
+        end_calls: called first when it stops; requests that wait for a call end with it.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, url: str, end_calls: Callable[[], Awaitable[None]]
+    ) -> None:
+        super().__init__(config)
+        self._url, self._end_calls = url, end_calls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(f"lipwire is ready: open {self._url}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._end_calls()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A wish to stop is not a failure: unlike uvicorn's own, this does not raise it again."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        wishes = (signal.SIGINT, signal.SIGTERM)
+        before = {wish: signal.signal(wish, self.handle_exit) for wish in wishes}
+        try:
+            yield
+        finally:
+            for wish, handler in before.items():
+                signal.signal(wish, handler)
+
+
+def listen(settings: ServerConfig) -> socket.socket:
+    """The listening socket.
+
+    Raises:
+        ConfigError: the address or port cannot be had.
+    """
+    where = f"{settings.host}:{settings.port}"
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {where}: {error.strerror or error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {where}: {error.strerror}; choose another with --host or --port"
+        ) from error
+    return listener
+
+
+def page_url(settings: ServerConfig, port: int) -> str:
+    """Where a person on this machine finds the page."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

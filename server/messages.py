@@ -1,0 +1,60 @@
+"""What the JSON API takes and gives; FastAPI shows it at /docs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class OfferBody(_Body):
+    """A browser's offer and what the session should do."""
+
+    sdp: str = Field(description="all candidates in it; no trickle")
+    type: str = "offer"
+    steps: int | None = Field(default=None, description="diffusion steps a picture; see /api/info")
+    original_level: float = Field(
+        default=0.0, ge=0, le=1, description="the original voice underneath"
+    )
+    silence: Literal["original", "generate"] = "original"
+    consent: bool | None = Field(
+        default=None, description="the person shown has agreed; false is refused"
+    )
+
+
+class AnswerBody(_Body):
+    """The session and the answer for the browser."""
+
+    id: str
+    sdp: str
+    type: Literal["answer"] = "answer"
+
+
+class ChangeBody(_Body):
+    """What can be changed while a session runs."""
+
+    steps: int | None = None
+    original_level: float | None = Field(default=None, ge=0, le=1)
+
+
+class SampleBody(_Body):
+    """A voice that ships with lipwire."""
+
+    name: str
+
+
+class SayBody(_Body):
+    """Text for espeak-ng."""
+
+    text: str
+    language: str = "en-us"
+
+
+class Spoken(_Body):
+    """How much voice was scheduled."""
+
+    seconds: float
