@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,18 +93,17 @@ def _parse(path: Path) -> Manifest:
     if not isinstance(values, dict):
         raise BundleError(f"{path / MANIFEST}: must be a JSON object")
     version = values.get("format_version")
-    if version != FORMAT_VERSION:
+    if version != FORMAT_VERSION or isinstance(version, bool):
         raise BundleError(
             f"{path}: bundle format {version!r} is unknown; this lipwire reads {FORMAT_VERSION}"
         )
-    known = {f.name: f for f in fields(Manifest)}
-    if unknown := set(values) - set(known):
+    if unknown := set(values) - {f.name for f in fields(Manifest)}:
         raise BundleError(f"{path / MANIFEST}: unknown fields {sorted(unknown)}")
-    try:
-        values["steps_offered"] = tuple(values["steps_offered"])
-        manifest = Manifest(**values)
-    except (KeyError, TypeError) as error:
-        raise BundleError(f"{path / MANIFEST}: incomplete ({error})") from error
+    required = {f.name for f in fields(Manifest) if f.default is f.default_factory is MISSING}
+    if absent := required - set(values):
+        raise BundleError(f"{path / MANIFEST}: incomplete, without {sorted(absent)}")
+    _check_types(path / MANIFEST, values)
+    manifest = Manifest(**{**values, "steps_offered": tuple(values["steps_offered"])})
     for name, value, allowed in (
         ("kind", manifest.kind, KINDS),
         ("prediction", manifest.prediction, PREDICTIONS),
@@ -115,6 +114,26 @@ def _parse(path: Path) -> Manifest:
     if manifest.default_steps not in manifest.steps_offered:
         raise BundleError(f"{path / MANIFEST}: default_steps is not among steps_offered")
     return manifest
+
+
+def _check_types(path: Path, values: dict[str, Any]) -> None:
+    """Refuse values of another kind than `Manifest` declares, where it would fail later."""
+
+    def natural(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+    files, steps = values["files"], values["steps_offered"]
+    for name, good, wanted in (
+        ("files", isinstance(files, dict) and all(isinstance(v, str) for v in files.values()),
+         "file names with their sha256"),
+        ("steps_offered", isinstance(steps, list) and bool(steps) and all(map(natural, steps)),
+         "a list of whole numbers from 1 on"),
+        ("default_steps", natural(values["default_steps"]), "a whole number from 1 on"),
+        ("crop_size", natural(values["crop_size"]) and values["crop_size"] % 2 == 0,
+         "an even number of pixels"),
+    ):  # fmt: skip
+        if not good:
+            raise BundleError(f"{path}: {name} is {values[name]!r}, must be {wanted}")
 
 
 def open_bundle(path: str | Path | None = None) -> Bundle:
@@ -131,12 +150,17 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
         raise BundleError(f"{folder}: no such model bundle")
     manifest = _parse(folder)
     for name, expected in manifest.files.items():
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
             raise BundleError(f"{folder}: file name {name!r} leaves the bundle")
-        if not (folder / name).is_file():
-            raise BundleError(f"{folder / name}: is missing")
-        if sha256(folder / name) != expected:
-            raise BundleError(f"{folder / name}: checksum differs from the manifest's; it was altered")
+        file = folder / name
+        if not file.is_file():
+            raise BundleError(f"{file}: is missing")
+        try:
+            found = sha256(file)
+        except OSError as error:
+            raise BundleError(f"{file}: cannot be read ({error.strerror})") from error
+        if found != expected:
+            raise BundleError(f"{file}: checksum differs from the manifest's; it was altered")
     return Bundle(folder, manifest)
 
 

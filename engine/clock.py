@@ -13,8 +13,8 @@ import numpy as np
 
 from engine.config import EngineConfig
 from engine.errors import BacklogFull, MediaError
-from engine.mel import HALF, HOP, WINDOW_COLUMNS, MelStream, window_start_at
 from engine.line import FADE_OUT_S, Line, PlayoutBuffer, resampler_lag_s
+from engine.mel import HALF, HOP, WINDOW_COLUMNS, MelStream, window_start_at
 from engine.types import F32, I16, PLAYOUT_RATE_HZ, SPEECH_RATE_HZ
 from engine.vad import FRAME, VoiceActivity
 

@@ -43,7 +43,8 @@ class EngineConfig:
     max_side_px: int = 4096
     # Seed of the one noise image used for every frame: this is what keeps the mouth from boiling.
     seed: int = 0
-    # Off-line work (`dub`): frames are never late and speech starts exactly where it is put.
+    # Off-line work (`dub`): frames are never late or dropped, and the speech begins at 0 and goes
+    # on without a pause, whenever it is pushed.
     offline: bool = False
 
     def __post_init__(self) -> None:
@@ -51,7 +52,11 @@ class EngineConfig:
 
         def within(name: str, low: float, high: float) -> None:
             value = getattr(self, name)
-            if not low <= value <= high:
+            try:
+                good = low <= value <= high
+            except TypeError:
+                raise ConfigError(f"{name} is {value!r}, must be a number") from None
+            if not good:
                 raise ConfigError(f"{name} is {value}, must lie within {low} and {high}")
 
         within("delay_s", 0.0, 2.0)
@@ -61,8 +66,10 @@ class EngineConfig:
         within("original_level", 0.0, 1.0)
         within("fade_frames", 1, 50)
         within("min_face_px", 8, 1024)
-        within("min_side_px", 16, self.max_side_px)
+        within("min_side_px", 16, 65_536)
+        within("max_side_px", self.min_side_px, 65_536)
         if self.steps is not None:
             within("steps", 1, 1000)
+        within("seed", 0, 2**63 - 1)
         if self.silence not in ("original", "generate"):
             raise ConfigError(f"silence is {self.silence!r}, must be 'original' or 'generate'")

@@ -112,7 +112,7 @@ def align(image: U8, alignment: Alignment) -> U8:
         return np.asarray(
             cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR,
                            borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip
-    x0, y0, x1, y1 = _footprint(alignment, image.shape[:2])
+    x0, y0, x1, y1 = _footprint(alignment, image.shape[:2], margin=factor)
     if x1 - x0 < factor or y1 - y0 < factor:
         return np.zeros((size, size, 3), np.uint8)
     # The cut is a whole number of reduced pixels, so that the reduction has one exact factor.
@@ -129,14 +129,16 @@ def align(image: U8, alignment: Alignment) -> U8:
                        borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip
 
 
-def _footprint(alignment: Alignment, shape: tuple[int, ...], top: int = 0) -> tuple[int, int, int, int]:
+def _footprint(
+    alignment: Alignment, shape: tuple[int, ...], top: int = 0, margin: int = 1
+) -> tuple[int, int, int, int]:
     """Bounding box (x0, y0, x1, y1) in the frame of the crop's rows from `top` on, clipped."""
     size = alignment.size
     inverse = np.linalg.inv(np.vstack([alignment.matrix, [0, 0, 1]]))[:2]
     corners = np.array([(0, top), (size, top), (0, size), (size, size)], np.float32)
     box = transform(corners, inverse.astype(np.float32))
-    x0, y0 = np.floor(box.min(0)).astype(int) - 1
-    x1, y1 = np.ceil(box.max(0)).astype(int) + 1
+    x0, y0 = np.floor(box.min(0)).astype(int) - margin
+    x1, y1 = np.ceil(box.max(0)).astype(int) + margin
     height, width = shape[0], shape[1]
     return max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
 
@@ -144,11 +146,11 @@ def _footprint(alignment: Alignment, shape: tuple[int, ...], top: int = 0) -> tu
 @cache
 def _border_ramp(size: int) -> F32:
     """f32[S, S]: 0 in the visible half and at the crop's edges, 1 inside the hidden half."""
-    rows = np.arange(size) * (CROP_SIZE / size)
-    cols = rows + 0.5
+    index = np.arange(size) * (CROP_SIZE / size)
+    left = index[::-1]  # rows or columns up to the last, where the crop ends
     # Six rows of fade under the nose: fewer show a line on the upper lip, more soften the lip.
-    vertical = np.clip((rows - 64) / 6, 0, 1) * np.clip((128 - rows - 1) / 5, 0, 1)
-    horizontal = np.clip(np.minimum(cols, 128 - cols) / 8, 0, 1)
+    vertical = np.clip((index - CROP_SIZE / 2) / 6, 0, 1) * np.clip(left / 5, 0, 1)
+    horizontal = np.clip(np.minimum(index, left) / 8, 0, 1)
     return (vertical[:, None] * horizontal[None, :]).astype(np.float32)
 
 
@@ -170,7 +172,7 @@ def jaw_mask(landmarks: F32, alignment: Alignment) -> F32:
     below = np.clip((jaw[:, 1] - centre[1]) / (20 * unit), 0, 1)
     jaw[:, 1] += 7 * unit * below
     mask = np.zeros((size, size), np.float32)
-    cv2.fillConvexPoly(mask, cv2.convexHull(np.round(jaw).astype(np.int32)), 1.0)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.round(jaw).astype(np.int32)), (1.0,))
     mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), 3.0 * unit), np.float32)
     return mask * _border_ramp(size)
 
@@ -185,7 +187,7 @@ def lips_mask(landmarks: F32, alignment: Alignment) -> F32:
     centre = lips.mean(0)
     lips = centre + (lips - centre) * np.array([1.1, 1.25], np.float32)
     mask = np.zeros((size, size), np.float32)
-    cv2.fillConvexPoly(mask, cv2.convexHull(np.round(lips).astype(np.int32)), 1.0)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.round(lips).astype(np.int32)), (1.0,))
     mask = np.asarray(cv2.dilate(mask, np.ones((5, 5), np.uint8)), np.float32)
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), 2.5 * unit), np.float32)
 

@@ -58,6 +58,8 @@ class PlayoutBuffer:
 
     def truncate(self, stop: int) -> None:
         """Take back what lies from absolute sample `stop` on, fading out before it."""
+        if stop >= self._ring.stop:
+            return
         if stop < self._ring.start:  # all that is kept lies behind it
             self._ring = Ring(self._ring.capacity, (), np.int16)
             self._ring.forget(stop)

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.clock import OriginalTimeline, SpeechTimeline
+from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
-from engine.errors import MediaError, SessionClosed
+from engine.errors import ConfigError, MediaError, SessionClosed
 from engine.mel import LOOKAHEAD_S
 from engine.painter import Aligned, Painter
 from engine.tracker import FaceTracker
@@ -41,7 +41,11 @@ from engine.types import (
 log = logging.getLogger(__name__)
 
 AUDIO_BLOCK = PLAYOUT_RATE_HZ // 50  # 20 ms: exactly one Opus frame
-MAX_FLIGHT = 64  # frames that nobody fetches: beyond it the oldest are dropped
+FAULTS_A_LINE = 250  # a fault in every frame must not fill the disk
+# A live frame that nobody has fetched so long after its last moment is dropped, so that a stalled
+# reader costs bounded memory. Shorter: a reader that hiccups misses frames.
+ABANDONED_S = 1.0
+MAX_FLIGHT = 512  # and never more than this, whatever the frame rate
 
 
 @dataclass(slots=True)
@@ -67,8 +71,10 @@ class Session:
         make_tracker: makes this session's face tracker; called by the worker, at the first frame.
         config: delays, fades, limits.
         steps: DDIM steps of each job.
+        steps_offered: what `set_steps` accepts; None accepts any.
         crop_size: side of the model's crop.
         now: the time at which the session's clock starts.
+        wake: called after a frame was pushed, to wake the worker.
     """
 
     def __init__(
@@ -78,19 +84,27 @@ class Session:
         config: EngineConfig | None = None,
         *,
         steps: int = 2,
+        steps_offered: tuple[int, ...] | None = None,
         crop_size: int = 128,
         now: float = 0.0,
+        wake: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.config = config or EngineConfig()
         self.steps = self.config.steps or steps
+        self._steps_offered, self._wake = steps_offered, wake
         self._make_tracker, self._crop_size = make_tracker, crop_size
         self._painter: Painter | None = None  # made by the worker that first needs it
         self._epoch = now
         self._lock = threading.Lock()  # guards the queues; never held while working
         self._work = threading.Lock()  # held while the painter is in use, so that close can wait
         self._speech = SpeechTimeline(self.config, LOOKAHEAD_S)
-        self._original = OriginalTimeline(self.config.delay_s)
+        # Off-line the original's place is given with it, and much may be pushed ahead.
+        self._original = (
+            OriginalTimeline(0.0, PLAYED_KEPT_S + self.config.speech_backlog_max_s)
+            if self.config.offline
+            else OriginalTimeline(self.config.delay_s)
+        )
         self._original_level = self.config.original_level
         self._flight: deque[_Pending] = deque()  # every frame not yet popped, in order
         self._waiting: deque[_Pending] = deque()  # those of them that no worker has begun
@@ -100,6 +114,7 @@ class Session:
         self._delays: deque[float] = deque(maxlen=1500)  # a minute
         self._popped: deque[float] = deque(maxlen=250)
         self._frames_out = 0
+        self._faults = 0
         self.closed = False
 
     def time_s(self, now: float) -> float:
@@ -131,10 +146,11 @@ class Session:
             if not self.config.offline:
                 while self._waiting:
                     self._pass_through(self._waiting.popleft(), Outcome.OVERLOADED, time_s)
+                self._drop_abandoned(time_s)
             self._waiting.append(pending)
             self._flight.append(pending)
-            if len(self._flight) > MAX_FLIGHT:
-                self._drop_oldest()
+        if self._wake is not None:
+            self._wake()  # not under the lock: the worker asks for it while it holds its own
 
     def push_speech(self, samples: I16, rate_hz: int, now: float) -> float:
         """Take more of the new voice, as fast as it comes; returns seconds until it is heard.
@@ -176,29 +192,36 @@ class Session:
             self._original_level = float(np.clip(level, 0.0, 1.0))
 
     def set_steps(self, steps: int) -> None:
-        """DDIM steps of the jobs from now on."""
+        """DDIM steps of the jobs from now on.
+
+        Raises:
+            ConfigError: the model does not offer them.
+        """
+        if self._steps_offered is not None and steps not in self._steps_offered:
+            raise ConfigError(f"steps is {steps}, must be one of {list(self._steps_offered)}")
         self.steps = steps
 
     # --- work ---
 
     @property
     def earliest_deadline_s(self) -> float | None:
-        """The caller's time by which the next unbegun frame should be ready; None if there is none."""
+        """The caller's time by which the next unbegun frame should be ready; None without one."""
         with self._lock:
             return self._waiting[0].playout_s + self._epoch if self._waiting else None
 
     def next_job(self, now: float) -> LipJob | None:
-        """Begin the waiting frame: listen, track, align. None if it passes through, or none waits."""
+        """Begin the waiting frame: listen, track, align. None if it passes, or none waits."""
         with self._lock:
             if self.closed or not self._waiting:
                 return None
             pending = self._waiting.popleft()
             time_s = self.time_s(now)
-            speaking = self._speech.speaking(pending.playout_s)
-            mel = self._speech.mel_window(pending.playout_s)
         found: Aligned | Outcome
         strength = 0.0
         try:
+            with self._lock:
+                mel = self._speech.mel_window(pending.playout_s)
+                speaking = self._speech.speaking(pending.playout_s)
             with self._work:
                 if self.closed:
                     return None
@@ -206,11 +229,12 @@ class Session:
                     self._painter = Painter(self._make_tracker(), self.config, self._crop_size)
                 strength = self._painter.fade(speaking or self.config.silence == "generate")
                 if strength > 0:
-                    found = self._painter.find(pending.frame.image, pending.pushed_s)
+                    # Smoothed by the camera's time: arrival jitters.
+                    found = self._painter.find(pending.frame.image, pending.frame.time_s)
                 else:
                     found = Outcome.SILENT  # tracking a face that is not repainted is wasted
         except Exception:
-            log.exception("session %s: tracking frame %d failed", self.name, pending.index)
+            self._complain("tracking", pending.index)
             found = Outcome.FAULT
         with self._lock:
             if isinstance(found, Outcome):
@@ -237,7 +261,7 @@ class Session:
         try:
             image = Painter.paint(pending.aligned, generated, pending.strength)
         except Exception:
-            log.exception("session %s: compositing frame %d failed", self.name, job.index)
+            self._complain("compositing", job.index)
             self.fail(job, now)
             return
         with self._lock:
@@ -287,7 +311,10 @@ class Session:
             )
 
     def next_due(self) -> float | None:
-        """The caller's time at which pop_video is worth calling next; None if nothing is in flight."""
+        """The caller's time at which the head of the line must go out; None if there is none.
+
+        A frame that is still being painted is given its patience here, but may be ready before.
+        """
         with self._lock:
             if not self._flight:
                 return None
@@ -355,16 +382,26 @@ class Session:
         if self.closed:
             raise SessionClosed(f"session {self.name} has ended")
 
-    def _drop_oldest(self) -> None:
+    def _drop_abandoned(self, time_s: float) -> None:
         """Nobody pops: keep memory bounded; video drops the oldest."""
-        dropped = self._flight.popleft()
-        if self._waiting and self._waiting[0] is dropped:
-            self._waiting.popleft()
-        self._outcomes[Outcome.LATE] += 1
+        last_s = time_s - self.config.patience_s - ABANDONED_S
+        while self._flight and (
+            self._flight[0].playout_s < last_s or len(self._flight) >= MAX_FLIGHT
+        ):
+            self._flight.popleft()
+            self._outcomes[Outcome.LATE] += 1
 
     def _find(self, index: int) -> _Pending | None:
         with self._lock:
             return next((p for p in self._flight if p.index == index), None)
+
+    def _complain(self, doing: str, index: int) -> None:
+        """Log the exception at hand: in full the first time, and then a line now and again."""
+        self._faults += 1
+        if self._faults == 1:
+            log.exception("session %s: %s frame %d failed", self.name, doing, index)
+        elif self._faults % FAULTS_A_LINE == 0:
+            log.error("session %s: %d frames failed so far", self.name, self._faults)
 
     def _pass_through(self, pending: _Pending, outcome: Outcome, time_s: float) -> None:
         if pending.image is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 
-from engine.types import F64, U8, Face
+from engine.types import F32, F64, U8, Face
 
 # Landmarks are found on a 192 px patch, so a larger picture only costs copying. Smaller: a face
 # that fills a quarter of the picture loses detail; larger: slower for nothing.
@@ -28,17 +29,42 @@ class FaceTracker(Protocol):
         ...
 
 
+_stderr = threading.Lock()  # two at once would each save the other's null as the real one
+
+
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Hide what the native libraries print while they start; Python's own stderr is untouched."""
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
+    """Hide what is printed on stderr meanwhile: the native libraries cannot be told to be quiet."""
+    with _stderr:
+        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(null)
+
+
+def _drawn_face(side: int = 192) -> U8:
+    """A face simple enough to draw and good enough to be found, uint8[S, S, 3]."""
+    y, x = np.mgrid[0:side, 0:side] / side * 2 - 1
+    image: F32 = np.full((side, side, 3), (70, 90, 110), np.float32)
+
+    def blob(cx: float, cy: float, rx: float, ry: float, colour: tuple[int, int, int]) -> None:
+        far = np.hypot((x - cx) / rx, (y - cy) / ry)[..., None]
+        inside = np.clip((1.15 - far) / 0.3, 0, 1).astype(np.float32)
+        image[:] = image * (1 - inside) + np.array(colour, np.float32) * inside
+
+    blob(0, -0.12, 0.52, 0.62, (60, 40, 30))  # hair
+    blob(0, 0.05, 0.44, 0.58, (215, 170, 140))
+    for side_x in (-1, 1):
+        blob(side_x * 0.18, -0.17, 0.12, 0.03, (70, 45, 35))  # brow
+        blob(side_x * 0.18, -0.05, 0.09, 0.045, (240, 235, 230))
+        blob(side_x * 0.18, -0.05, 0.04, 0.04, (40, 30, 30))
+        blob(side_x * 0.05, 0.2, 0.03, 0.02, (120, 70, 60))  # nostril
+    blob(0, 0.36, 0.16, 0.045, (170, 70, 75))  # mouth
+    return image.astype(np.uint8)
 
 
 class MediaPipeTracker:
@@ -62,8 +88,10 @@ class MediaPipeTracker:
                 min_detection_confidence=min_confidence,
                 min_tracking_confidence=min_confidence,
             )
-            # The first call builds the graph and prints; no session should wait for it.
-            self._mesh.process(np.zeros((64, 64, 3), np.uint8))
+            # The first picture and the first face build their graphs and print; no frame of a
+            # session should wait for that. The last picture makes it forget the drawing.
+            for picture in (_drawn_face(), np.zeros((64, 64, 3), np.uint8)):
+                self._mesh.process(picture)
 
     def track(self, image: U8) -> Face | None:
         """The face in uint8[H, W, 3] RGB, or None."""
@@ -89,7 +117,7 @@ class MediaPipeTracker:
 
 
 class OneEuro:
-    """The 1 Euro filter (Casiez et al., CHI 2012): still things stop shaking, moving ones lag little.
+    """The 1 Euro filter (Casiez et al., CHI 2012): rest stops shaking, movement lags little.
 
     Args:
         min_cutoff_hz: smoothing at rest. Lower: less jitter, but a slow drift lags.

@@ -13,7 +13,8 @@ from types import TracebackType
 from engine.backends import Backend, load_backend
 from engine.bundle import check_steps, open_bundle
 from engine.config import EngineConfig
-from engine.session import Session
+from engine.errors import BackendError, ConfigError, SessionClosed
+from engine.session import FAULTS_A_LINE, Session
 from engine.tracker import FaceTracker, MediaPipeTracker
 from engine.types import LipJob
 
@@ -41,6 +42,8 @@ class Engine:
         self._make_tracker = make_tracker
         self._sessions: dict[str, Session] = {}
         self._wake = threading.Condition()
+        self._device = threading.Lock()  # a backend is not shared between threads
+        self._faults = 0
         self._closing = False
         self._thread: threading.Thread | None = None
         self._names = itertools.count(1)
@@ -50,6 +53,8 @@ class Engine:
 
         Raises:
             BundleError: the model does not offer the steps that `config` asks for.
+            ConfigError: another session has this name.
+            SessionClosed: the engine has ended.
         """
         config = config or EngineConfig()
         manifest = self.backend.manifest
@@ -59,29 +64,41 @@ class Engine:
             self._make_tracker,
             config,
             steps=steps,
+            steps_offered=manifest.steps_offered,
             crop_size=manifest.crop_size,
             now=0.0 if config.offline else self.clock(),
+            wake=None if config.offline else self.notify,
         )
-        if not config.offline:
-            with self._wake:
+        with self._wake:
+            if self._closing:
+                raise SessionClosed("the engine has ended; open another")
+            if not config.offline:
+                self._forget_closed()
+                if session.name in self._sessions:
+                    raise ConfigError(f"a session named {session.name!r} is running already")
                 self._sessions[session.name] = session
                 self._ensure_thread()
         return session
 
+    def _forget_closed(self) -> None:
+        """Let go of sessions that were closed by themselves instead of through `end`."""
+        self._sessions = {n: s for n, s in self._sessions.items() if not s.closed}
+
     def _ensure_thread(self) -> None:
-        if self._thread is None and not self._closing:
+        if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="lipwire-worker", daemon=True)
             self._thread.start()
 
     def notify(self) -> None:
-        """A frame was pushed: wake the worker."""
+        """Wake the worker; `Session.push_video` does it too."""
         with self._wake:
             self._wake.notify()
 
     def end(self, session: Session) -> None:
         """End a session and forget it."""
         with self._wake:
-            self._sessions.pop(session.name, None)
+            if self._sessions.get(session.name) is session:
+                del self._sessions[session.name]
         session.close()
 
     def work(self, sessions: list[Session], now: float) -> int:
@@ -102,9 +119,16 @@ class Engine:
 
     def _generate(self, batch: list[tuple[LipJob, Session]], now: float) -> None:
         try:
-            painted = self.backend.generate([job for job, _ in batch])
+            with self._device:
+                painted = self.backend.generate([job for job, _ in batch])
+            if len(painted) != len(batch):
+                raise BackendError(f"{len(painted)} pictures came back for {len(batch)} jobs")
         except Exception:
-            log.exception("the model failed on a batch of %d", len(batch))
+            self._faults += 1
+            if self._faults == 1:
+                log.exception("the model failed on a batch of %d", len(batch))
+            elif self._faults % FAULTS_A_LINE == 0:
+                log.error("the model failed on %d batches so far", self._faults)
             for job, session in batch:
                 session.fail(job, now)
             return
@@ -120,6 +144,7 @@ class Engine:
                     self._wake.wait()
                 if self._closing:
                     return
+                self._forget_closed()
                 sessions = list(self._sessions.values())
             try:
                 self.work(sessions, self.clock())
@@ -129,6 +154,8 @@ class Engine:
     def close(self) -> None:
         """End every session and the worker."""
         with self._wake:
+            if self._closing:
+                return
             self._closing = True
             self._wake.notify_all()
             sessions = list(self._sessions.values())

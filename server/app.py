@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import re
 import tempfile
 from collections.abc import AsyncIterator
@@ -32,8 +31,7 @@ from engine import (
     SessionClosed,
     open_engine,
 )
-from engine.bundle import check_steps
-from server import codecs, ice, speech
+from server import __version__, codecs, ice, speech
 from server.config import ServerConfig
 from server.listener import Server, listen, page_url
 from server.messages import AnswerBody, ChangeBody, OfferBody, SampleBody, SayBody, Spoken
@@ -64,14 +62,6 @@ STATUS: tuple[tuple[type[LipwireError], int], ...] = (
 )
 
 
-def version() -> str:
-    """Of the installed package."""
-    try:
-        return importlib.metadata.version("lipwire")
-    except importlib.metadata.PackageNotFoundError:
-        return "0+checkout"
-
-
 def create_app(settings: ServerConfig | None = None, engine: Engine | None = None) -> FastAPI:
     """The application.
 
@@ -96,7 +86,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             if engine is None:
                 await asyncio.to_thread(app.state.engine.close)
 
-    app = FastAPI(title="lipwire", version=version(), lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="lipwire", version=__version__, lifespan=lifespan, redoc_url=None)
     _add_errors(app)
     _add_session_routes(app)
     _add_voice_routes(app, settings)
@@ -110,7 +100,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
         """What this server runs and takes."""
         backend, manifest = app.state.engine.backend, app.state.engine.backend.manifest
         return {
-            "version": version(),
+            "version": __version__,
             "model": {
                 "name": manifest.name,
                 "version": manifest.version,
@@ -187,7 +177,6 @@ def _add_session_routes(app: FastAPI) -> None:
         """Change steps or the level of the original voice; answers with the figures."""
         peer = sessions().get(name)
         if body.steps is not None:
-            check_steps(app.state.engine.backend.manifest, body.steps)
             peer.set_steps(body.steps)
         if body.original_level is not None:
             peer.set_original_level(body.original_level)

@@ -27,7 +27,6 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError
 
 from engine import Engine, Outcome, Session, SessionClosed, VideoFrame
-from engine.bundle import check_steps
 from engine.media import to_rgb
 from engine.types import I16
 from server.config import ServerConfig
@@ -194,7 +193,6 @@ class Peer:
                 image = await loop.run_in_executor(self._pool, to_rgb, frame)
                 base = Fraction(frame.time_base or Fraction(1, 90_000))
                 self.session.push_video(VideoFrame(image, frame.pts or 0, base), now)
-                self._engine.notify()
             except SessionClosed:
                 return
             except Exception:
@@ -226,9 +224,9 @@ class Peer:
         """Spend this many steps a picture from now on.
 
         Raises:
-            BundleError: the model does not offer them.
+            ConfigError: the model does not offer them.
         """
-        self.session.set_steps(check_steps(self._engine.backend.manifest, steps))
+        self.session.set_steps(steps)
 
     def set_original_level(self, level: float) -> None:
         """How loud the original voice is underneath, 0 to 1."""

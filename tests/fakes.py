@@ -1,9 +1,10 @@
-"""A tracker and a model that need no files and no time, for tests of what stands around them.
+"""A tracker, a model and a voice that need no files and no time, for tests of what uses them.
 
     engine = Engine(FakeBackend(), FakeTracker)                 # every frame shows a face
     backend = FakeBackend(colour=(255, 0, 0), delay_s=0.2)      # slow and red
     backend.error = RuntimeError("boom")                        # from now on it fails
     tracker = ScriptedTracker({3, 4})                           # frames 3 and 4 show none
+    session.push_speech(voiced(2.0, 24_000), 24_000, now)       # two seconds of vowels
 
 `FakeTracker` wears the mesh that MediaPipe found on the portrait of Eileen Collins (NASA, public
 domain; `skimage.data.astronaut`), turned upright and scaled so that ear to ear is 1.
@@ -22,7 +23,7 @@ import numpy as np
 
 from engine.bundle import Manifest, check_steps
 from engine.errors import BackendError
-from engine.types import F32, U8, Face, LipJob, VideoFrame
+from engine.types import F32, I16, U8, Face, LipJob, VideoFrame
 
 MESH = Path(__file__).parent / "data" / "face_mesh.npy"
 FLAT_COLOUR = (200, 30, 30)
@@ -69,6 +70,25 @@ def picture(height: int = 240, width: int = 320, seed: int = 0) -> U8:
 def video_frame(index: int, fps: int = 25, image: U8 | None = None) -> VideoFrame:
     """Frame `index` of a clip at `fps`, each picture different from the others."""
     return VideoFrame(picture(seed=index) if image is None else image, index, Fraction(1, fps))
+
+
+@cache
+def voiced(seconds: float, rate_hz: int = 16_000, seed: int = 0) -> I16:
+    """Vowel-like sound that a voice detector takes for speech, int16[N]; it never pauses.
+
+    Harmonics of a wavering 120 Hz tone under three wandering formants, in syllables of 0.2 s.
+    """
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(round(seconds * rate_hz)) / rate_hz
+    syllable = np.sin(2 * np.pi * 2.5 * time_s + rng.uniform(0, 6.28))
+    phase = 2 * np.pi * (120 * time_s + 3 * np.sin(2 * np.pi * 0.7 * time_s))
+    formants_hz = [550 + 200 * syllable, 1500 - 400 * syllable, 2500 + 100 * syllable]
+    total = np.zeros(len(time_s))
+    for k in range(1, min(28, int(0.45 * rate_hz / 125)) + 1):
+        shape = sum(1 / (1 + ((k * 120 - hz) / 120) ** 2) for hz in formants_hz)
+        total += shape * np.sin(k * phase + rng.uniform(0, 6.28))
+    total *= 0.65 + 0.35 * np.cos(2 * np.pi * 5 * time_s)
+    return np.asarray(12_000 / max(np.abs(total).max(initial=0), 1e-9) * total, np.int16)
 
 
 class FakeTracker:

@@ -176,18 +176,15 @@ def loss_weight(landmarks: F32) -> F32:
 
 
 def augment_mel(mel: F32, rng: np.random.Generator) -> F32:
-    """Loudness, a shifted voice and missing bands, so that a new speaker is nothing new."""
+    """Loudness, and now and then a noise floor.
+
+    Shifted and missing bands were tried and cost more understanding of unseen speakers than they
+    brought (0.35 instead of 0.41 correlation of the mouth's opening after 1,200 voice-only steps).
+    """
     db = MAX_ABS / 50  # mel units a decibel: 100 dB span ±4
-    mel = mel + np.float32(rng.uniform(-10, 6) * db)
-    bend = int(rng.integers(-4, 5))  # a higher or lower voice, in bands
-    if bend:
-        mel = np.roll(mel, bend, axis=0)
-    if rng.random() < 0.5:
-        low = int(rng.integers(0, 70))
-        mel[low : low + int(rng.integers(1, 10))] = -MAX_ABS
-    if rng.random() < 0.3:  # a noise floor
-        mel = np.maximum(mel, np.float32(rng.uniform(-MAX_ABS, -1)))
-    mel = mel + rng.normal(0, 0.1, mel.shape).astype(np.float32)
+    mel = mel + np.float32(rng.uniform(-8, 4) * db)
+    if rng.random() < 0.15:
+        mel = np.maximum(mel, np.float32(rng.uniform(-MAX_ABS, -2)))
     return np.clip(mel, -MAX_ABS, MAX_ABS).astype(np.float32)
 
 

@@ -28,7 +28,7 @@ class OrtBackend:
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         self.manifest = bundle.manifest
         if self.manifest.kind != "lite":
-            raise BackendError(f"{bundle.path}: kind {self.manifest.kind!r} is not run by 'ort' yet")
+            raise BackendError(f"{bundle.path}: 'ort' does not run kind {self.manifest.kind!r} yet")
         self.batch_sizes = (1, 2, 4, 8, MAX_BATCH)
         self._threads = threads or min(4, os.cpu_count() or 1)
         self.description = f"ONNX Runtime {ort.__version__}, CPU, {self._threads} threads"
@@ -39,9 +39,9 @@ class OrtBackend:
         self._noise: dict[int, F32] = {}
         # Shapes and memory plans are settled by the first run; no live frame should wait for it.
         size = self.manifest.crop_size
-        self._paint(np.zeros((1, 3, size, size), np.float32), np.zeros((1, 3, size, size), np.float32),
-                    np.zeros((1, 80, 16), np.float32), self.manifest.default_steps,
-                    [self.manifest.noise_seed])  # fmt: skip
+        blank = np.zeros((1, 3, size, size), np.float32)
+        mel = np.zeros((1, 80, 16), np.float32)
+        self._paint(blank, blank, mel, self.manifest.default_steps, [self.manifest.noise_seed])
 
     def _session(self, bundle: Bundle, name: str) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -50,11 +50,15 @@ class OrtBackend:
         options.log_severity_level = 3
         # Spinning threads would steal the core that decodes the next frame.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        path = bundle.file(name)
         try:
-            return ort.InferenceSession(str(bundle.file(name)), options,
+            return ort.InferenceSession(str(path), options,
                                         providers=["CPUExecutionProvider"])  # fmt: skip
         except Exception as error:  # the runtime raises several unrelated kinds
-            raise BackendError(f"{bundle.path / name}: ONNX Runtime refuses it ({error})") from error
+            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BackendError(
+                f"{bundle.path / name}: ONNX Runtime refuses it ({cause})"
+            ) from error
 
     def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
         """Repaint the lower half of each crop; see `Backend.generate`."""
@@ -91,9 +95,7 @@ class OrtBackend:
 
             def denoise(x_t: F32, t: int) -> F32:
                 level = np.full(len(x_t), t, np.float32)
-                sigma = np.full(
-                    len(x_t), np.sqrt(1 - self._schedule.alphas_cumprod[t]), np.float32
-                )
+                sigma = np.full(len(x_t), np.sqrt(1 - self._schedule.alphas_cumprod[t]), np.float32)
                 (v,) = self._denoise.run(None, {**feeds, "x_t": x_t, "t": level, "sigma": sigma})
                 return np.asarray(v, np.float32)
 
@@ -117,8 +119,9 @@ class OrtBackend:
         return self._noise[seed]
 
     def close(self) -> None:
-        """Free the graphs."""
-        del self._encode, self._denoise
+        """Free the graphs; nothing can be generated any more."""
+        self.__dict__.pop("_encode", None)
+        self.__dict__.pop("_denoise", None)
 
 
 def _to_planes(images: U8) -> F32:

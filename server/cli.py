@@ -1,0 +1,362 @@
+"""The `lipwire` command: thin, and quick to start, because every command imports what it needs.
+
+Figures and results go to stdout, progress and complaints to stderr. What a user can put right is
+one line and exit code 2; a traceback is our bug.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from engine.errors import ConfigError, LipwireError
+from server import __version__
+
+if TYPE_CHECKING:
+    from server.dub import DubSummary, Progress
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+class _Commands(TyperGroup):
+    """Turns our errors into one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except LipwireError as error:
+            line = " ".join(str(error).split())
+            print(f"lipwire: error: {line}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            print("lipwire: interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    name="lipwire",
+    cls=_Commands,
+    help="A live face and a new voice in, the same face speaking it out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+export_app = typer.Typer(help="Make a model bundle from a checkpoint.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
+app.add_typer(bench_app, name="bench")
+
+BundleFlag = Annotated[
+    Path | None,
+    typer.Option("--bundle", "-b", help="Model folder; without it, the model that ships."),
+]
+ThreadsFlag = Annotated[
+    int | None, typer.Option(help="CPU threads of the model; without it, by the machine.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lipwire {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- using ---
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port.", show_default="8080")] = None,
+    bundle: BundleFlag = None,
+    threads: ThreadsFlag = None,
+    max_sessions: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
+    log_level: Annotated[
+        Literal["critical", "error", "warning", "info", "debug"] | None,
+        typer.Option(help="What is logged.", show_default="warning"),
+    ] = None,
+) -> None:
+    """Start the server and its page; flags go before LIPWIRE_* variables of the environment."""
+    from server.config import load_config
+
+    settings = load_config(
+        host=host,
+        port=port,
+        bundle=bundle,
+        threads=threads,
+        max_sessions=max_sessions,
+        log_level=log_level,
+    )
+    from server.app import serve as run  # after the settings: wrong ones need no waiting
+
+    run(settings)
+
+
+@app.command()
+def dub(
+    video: Annotated[
+        Path, typer.Argument(metavar="VIDEO", help="A video with one face; any container.")
+    ],
+    speech: Annotated[
+        Path, typer.Argument(help="The new voice: a sound file, or a video's sound.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The MP4 to write.")],
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps; without it, the model's own choice.")
+    ] = None,
+    bundle: BundleFlag = None,
+    silence: Annotated[
+        Literal["original", "generate"],
+        typer.Option(help="Mouth shown while the voice is silent."),
+    ] = "original",
+    original_level: Annotated[
+        float, typer.Option(help="Loudness of the video's own sound underneath, 0 to 1.")
+    ] = 0.0,
+    threads: ThreadsFlag = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one JSON object.")
+    ] = False,
+) -> None:
+    """Give the face in VIDEO the voice in SPEECH.
+
+    The video's length governs: a longer voice is cut, after a shorter one the original mouth
+    and silence follow. OUT appears when it is whole.
+    """
+    from server.dub import dub as run
+
+    signal.signal(signal.SIGTERM, _interrupt)  # so that the unfinished file is removed
+    with _progress_bar() as progress:
+        summary = run(
+            video, speech, out, steps=steps, bundle=bundle, silence=silence,
+            original_level=original_level, threads=threads, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(summary.to_dict()))
+    else:
+        _print_summary(summary)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """A bar on stderr that is told frames done and expected."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("dubbing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("dubbing", total=None)
+        yield lambda done, expected: bar.update(
+            task, completed=done, total=max(done, expected) if expected else None
+        )
+
+
+def _print_summary(summary: DubSummary) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.passed_through.items())
+    print(f"{summary.output}: {summary.width}x{summary.height}, {summary.video_s:.2f} s")
+    print(f"frames   {summary.frames}: {summary.generated} generated"
+          + (f", passed through: {reasons}" if reasons else ""))  # fmt: skip
+    print(f"voice    {summary.speech_s:.2f} s")
+    print(f"model    {summary.model}, {summary.steps} steps")
+    print(f"took     {summary.elapsed_s:.2f} s, real-time factor {summary.real_time_factor:.2f}")
+    for line in summary.warnings:
+        print(f"note     {line}")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    port: Annotated[
+        int | None, typer.Option(help="Port that the server shall have.", show_default="8080")
+    ] = None,
+    bundle: BundleFlag = None,
+) -> None:
+    """Say what this machine can do, and what is missing; exit code 1 if `serve` would not work."""
+    from server.config import load_config
+    from server.doctor import examine, print_report
+
+    settings = load_config(port=port, bundle=bundle)
+    report = examine(settings)
+    if as_json:
+        print(json.dumps(report.to_dict()))
+    else:
+        print_report(report)
+    raise typer.Exit(0 if report.can_serve else 1)
+
+
+# --- making models ---
+
+
+def _need(*modules: str) -> None:
+    """Raise unless these modules of the `train` extra are installed.
+
+    Raises:
+        ConfigError: names what is missing and how to get it.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"this needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed: pip install 'lipwire[train]'"
+        )
+
+
+def _bars_to_stderr() -> None:
+    """Progress bars of the training package go where ours go."""
+    import rich
+
+    rich.reconfigure(stderr=True)
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="Folder of clips, with or without manifest.csv."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Pattern of file names to leave out; may repeat.")
+    ] = None,
+) -> None:
+    """Cut talking clips into shards to train on."""
+    if not source.is_dir():
+        raise ConfigError(f"{source}: no such folder")
+    from training.prepare import prepare as run
+
+    _bars_to_stderr()
+    print(json.dumps(run(source, out, workers=workers, exclude=tuple(exclude or ()))))
+
+
+@app.command()
+def train(
+    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder that `prepare` wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of the run; one found here goes on.")
+    ],
+    preset: Annotated[
+        Literal["lite", "smoke"], typer.Option(help="Settings to begin with; smoke takes minutes.")
+    ] = "lite",
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+) -> None:
+    """Train the lite model; killed anywhere, the same command goes on."""
+    _need("torch", "tensorboard")
+    if not shards.is_dir():
+        raise ConfigError(f"{shards}: no such folder")
+    from training.config import PRESETS
+    from training.loop import train as run
+
+    wanted = {"steps": steps, "batch": batch, "seed": seed}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    _bars_to_stderr()
+    trainer = run(shards, folder, replace(PRESETS[preset], **given))  # type: ignore[arg-type]
+    print(f"{trainer.checkpoint_path}: {trainer.step} steps")
+
+
+@export_app.command("lite")
+def export_lite(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="checkpoint.pt of a run.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
+    version: Annotated[str, typer.Option(help="Version of the model.")] = "0",
+) -> None:
+    """Write an ONNX bundle; refused where ONNX Runtime and torch differ."""
+    _need("torch", "onnx")
+    from export.lite import export_lite as run
+
+    bundle = run(checkpoint, out, version=version)
+    manifest = bundle.manifest
+    size_mb = sum((bundle.path / name).stat().st_size for name in manifest.files) / 1e6
+    print(f"{bundle.path}: {manifest.name} {manifest.version}, {size_mb:.1f} MB")
+    print(f"cost     {manifest.gflop_per_frame} GFLOP a frame at {manifest.default_steps} steps")
+    for graph, error in manifest.parity.items():
+        print(f"parity   {graph}: relative error {error:.1e} against torch")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
+    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder that `prepare` wrote.")],
+    clips: Annotated[int, typer.Option(min=2, help="Clips at most.")] = 40,
+    steps: Annotated[
+        list[int] | None, typer.Option(help="Denoising steps; may repeat. Without it, all.")
+    ] = None,
+) -> None:
+    """Measure a bundle on speakers it has not seen; prints JSON."""
+    _need("torch")
+    from training.evaluate import evaluate as run
+
+    _bars_to_stderr()
+    print(json.dumps(run(bundle, shards, clips=clips, steps=tuple(steps) if steps else None)))
+
+
+# --- measuring ---
+
+
+@bench_app.command()
+def latency(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the call.")] = 60,
+    video: Annotated[Path | None, typer.Option(help="A clip with a face.")] = None,
+    speech: Annotated[Path | None, typer.Option(help="A voice.")] = None,
+    bundle: BundleFlag = None,
+) -> None:
+    """One live call over loopback: frames a second, added delay, memory."""
+    run: Callable[..., dict[str, Any]]
+    from benchmarks.latency import run
+
+    result = run(seconds=seconds, video=video, speech=speech, bundle=bundle)
+    if as_json:
+        print(json.dumps(result))
+        return
+    for name, value in result["figures"].items():
+        met = result["met"].get(name)
+        verdict = (
+            "" if met is None else f"  {'met' if met else 'MISSED'}: {result['targets'][name]}"
+        )
+        print(f"{name:28}{value}{verdict}")
+
+
+def main() -> None:
+    """The entry point."""
+    app(prog_name="lipwire")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,325 @@
+// The page of lipwire: one call, its voice and its figures. No library, no build.
+
+const $ = (id) => document.getElementById(id);
+const ui = {
+  camera: $("camera"), result: $("result"), screen: $("result-screen"), speaking: $("speaking"),
+  voice: $("voice"), file: $("file"), text: $("text"), speak: $("speak"), interrupt: $("interrupt"),
+  steps: $("steps"), level: $("original-level"), levelOut: $("level-out"), consent: $("consent"),
+  start: $("start"), stop: $("stop"), status: $("status"), model: $("model"),
+  bar: $("bar"), legend: $("legend"),
+};
+
+const OUTCOMES = {
+  generated: ["Generated", "#ff6b57"],
+  silent: ["Voice silent", "#5b7fa6"],
+  no_face: ["No face", "#b98ad6"],
+  face_unusable: ["Face too small or turned away", "#8e6fb5"],
+  late: ["Not ready in time", "#e0b84c"],
+  overloaded: ["Overloaded", "#d98b3a"],
+  fault: ["Fault", "#e5484d"],
+  unsuitable: ["Picture too small or large", "#7d8794"],
+};
+
+let call = null; // { id, pc, channel, stream, original, voice } while one runs
+let busy = false; // starting or stopping
+
+function say(text, mood = "") {
+  ui.status.textContent = text;
+  ui.status.dataset.mood = mood;
+}
+
+async function api(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(`/api${path}`, options);
+  } catch {
+    throw new Error("The server does not answer. Is it still running?");
+  }
+  if (answer.status === 204) return null;
+  const body = await answer.json().catch(() => ({ error: answer.statusText }));
+  if (!answer.ok) throw new Error(body.error || `The server answered ${answer.status}.`);
+  return body;
+}
+
+const post = (path, body) =>
+  api(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+
+function mediaProblem(error, what) {
+  switch (error.name) {
+    case "NotAllowedError":
+      return `The ${what} is blocked. Allow it for this page in the browser's address bar, then start again.`;
+    case "NotFoundError":
+    case "OverconstrainedError":
+      return `No ${what} was found on this machine.`;
+    case "NotReadableError":
+      return `The ${what} is in use by another program.`;
+    default:
+      return `The ${what} cannot be opened: ${error.message}`;
+  }
+}
+
+async function openMedia(constraints, what) {
+  if (!navigator.mediaDevices) {
+    throw new Error(
+      "Browsers open cameras only for pages over https or from this machine. " +
+        "Open http://127.0.0.1 with this port, or put https in front of the server.");
+  }
+  try {
+    return await navigator.mediaDevices.getUserMedia(constraints);
+  } catch (error) {
+    throw new Error(mediaProblem(error, what));
+  }
+}
+
+const openMicrophone = () =>
+  openMedia({ audio: { echoCancellation: true, channelCount: 1 } }, "microphone");
+
+// --- what can be pressed ---
+
+function refresh() {
+  const kind = ui.voice.value.split(":")[0];
+  for (const part of document.querySelectorAll("[data-for]")) part.hidden = part.dataset.for !== kind;
+  const live = call !== null && call.pc.connectionState === "connected";
+  ui.start.disabled = busy || call !== null || !ui.consent.checked;
+  ui.stop.disabled = call === null;
+  ui.speak.disabled = !live || kind === "microphone";
+  ui.interrupt.disabled = !live;
+}
+
+// --- the call ---
+
+function gathered(pc) {
+  if (pc.iceGatheringState === "complete") return Promise.resolve();
+  return new Promise((resolve) => {
+    setTimeout(resolve, 2000); // whatever has not been found by then is not needed
+    pc.addEventListener("icegatheringstatechange", () => {
+      if (pc.iceGatheringState === "complete") resolve();
+    });
+  });
+}
+
+async function start() {
+  if (busy || call) return;
+  busy = true;
+  refresh();
+  say("Opening the camera…");
+  let pc, stream;
+  try {
+    stream = await openMedia(
+      { video: { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 25, max: 30 } } },
+      "camera");
+    ui.camera.srcObject = stream;
+    ui.camera.parentElement.classList.add("live");
+    say("Connecting…");
+    pc = new RTCPeerConnection({ iceServers: [] });
+    pc.addTransceiver(stream.getVideoTracks()[0], { direction: "sendrecv", streams: [stream] });
+    const original = pc.addTransceiver("audio", { direction: "sendrecv" }).sender;
+    const voice = pc.addTransceiver("audio", { direction: "sendonly" }).sender;
+    const channel = pc.createDataChannel("lipwire");
+    const received = new MediaStream();
+    pc.addEventListener("track", (event) => {
+      received.addTrack(event.track);
+      ui.result.srcObject = received;
+      ui.result.play().catch(() => say("Press play: the browser holds the sound back.", "bad"));
+      ui.screen.classList.add("live");
+    });
+    channel.addEventListener("message", (event) => onMessage(JSON.parse(event.data)));
+    await pc.setLocalDescription(await pc.createOffer());
+    await gathered(pc);
+    const answer = await post("/sessions", {
+      ...pc.localDescription.toJSON(),
+      steps: Number(ui.steps.value),
+      original_level: ui.level.value / 100,
+      consent: ui.consent.checked,
+    });
+    call = { id: answer.id, pc, channel, stream, original, voice, spoken: false };
+    pc.addEventListener("connectionstatechange", () => onState(pc));
+    stream.getVideoTracks()[0].addEventListener("ended", () => stop("The camera was taken away.", "bad"));
+    await pc.setRemoteDescription({ type: answer.type, sdp: answer.sdp });
+    if (Number(ui.level.value) > 0) await attachOriginal();
+  } catch (error) {
+    pc?.close();
+    stream?.getTracks().forEach((track) => track.stop());
+    if (call) await api(`/sessions/${call.id}`, { method: "DELETE" }).catch(() => {});
+    call = null;
+    clearScreens();
+    say(error.message, "bad");
+  }
+  busy = false;
+  refresh();
+}
+
+function onState(pc) {
+  if (!call || call.pc !== pc) return;
+  refresh();
+  if (pc.connectionState === "connected") {
+    say("Live.", "good");
+    if (!call.spoken) {
+      call.spoken = true;
+      const kind = ui.voice.value.split(":")[0];
+      if (kind === "microphone") attachVoice();
+      else if (kind === "sample" || (kind === "file" && ui.file.files.length) || (kind === "text" && ui.text.value)) speak();
+    }
+  } else if (pc.connectionState === "failed" || pc.connectionState === "closed") {
+    stop("The connection to the server is lost.", "bad");
+  }
+}
+
+function clearScreens() {
+  for (const video of [ui.camera, ui.result]) {
+    video.srcObject = null;
+    video.parentElement.classList.remove("live", "speaking");
+  }
+}
+
+async function stop(reason = "Stopped.", mood = "") {
+  if (!call) return;
+  const { id, pc, stream, original, voice } = call;
+  call = null;
+  say(reason, mood);
+  refresh();
+  await api(`/sessions/${id}`, { method: "DELETE" }).catch(() => {}); // it may be gone already
+  for (const sender of [original, voice]) sender.track?.stop();
+  stream.getTracks().forEach((track) => track.stop());
+  pc.close();
+  if (!call) clearScreens(); // a new call may have begun while the server answered
+}
+
+// --- the voice ---
+
+async function speak() {
+  if (!call) return;
+  const [kind, name] = ui.voice.value.split(":");
+  const path = `/sessions/${call.id}`;
+  try {
+    let spoken;
+    if (kind === "sample") {
+      spoken = await post(`${path}/sample`, { name });
+    } else if (kind === "text") {
+      if (!ui.text.value.trim()) throw new Error("Type what to say first.");
+      spoken = await post(`${path}/say`, { text: ui.text.value });
+    } else {
+      const file = ui.file.files[0];
+      if (!file) throw new Error("Choose a file first.");
+      say(`Sending ${file.name}…`, "good");
+      spoken = await api(`${path}/speech`, { method: "POST", body: file });
+    }
+    say(`Live: ${spoken.seconds.toFixed(1)} s of voice on its way.`, "good");
+  } catch (error) {
+    say(error.message, "bad");
+  }
+}
+
+async function attachTo(sender) {
+  try {
+    const stream = await openMicrophone();
+    await sender.replaceTrack(stream.getAudioTracks()[0]);
+  } catch (error) {
+    say(error.message, "bad");
+  }
+}
+
+const attachVoice = () => (call && !call.voice.track ? attachTo(call.voice) : null);
+const attachOriginal = () => (call && !call.original.track ? attachTo(call.original) : null);
+
+async function detachVoice() {
+  if (!call?.voice.track) return;
+  call.voice.track.stop();
+  await call.voice.replaceTrack(null);
+}
+
+function command(message) {
+  if (call?.channel.readyState === "open") call.channel.send(JSON.stringify(message));
+}
+
+// --- figures ---
+
+function onMessage(message) {
+  if (message.type === "stats") show(message);
+  else if (message.type === "interrupted") say("Live: the voice was interrupted.", "good");
+  else if (message.type === "error") say(message.error, "bad");
+}
+
+function figure(name, value) {
+  document.querySelector(`[data-figure="${name}"]`).textContent = value;
+}
+
+function show(stats) {
+  figure("fps", stats.fps.toFixed(1));
+  figure("delay_p50_ms", Math.round(stats.delay_p50_ms));
+  figure("delay_p95_ms", Math.round(stats.delay_p95_ms));
+  figure("backlog_s", stats.backlog_s.toFixed(1));
+  const counts = { generated: stats.generated, ...stats.passed_through };
+  const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  const spoken = total - (counts.silent || 0); // while the voice is silent there is nothing to paint
+  figure("share", spoken > 0 ? ((100 * stats.generated) / spoken).toFixed(1) : "–");
+  ui.screen.classList.toggle("speaking", stats.speaking);
+  ui.speaking.textContent = stats.speaking ? "speaking the new voice" : "what goes out";
+  ui.bar.replaceChildren();
+  ui.legend.replaceChildren();
+  for (const [key, count] of Object.entries(counts)) {
+    const [label, colour] = OUTCOMES[key] || [key, "#888"];
+    const piece = document.createElement("i");
+    piece.style.background = colour;
+    if (count) {
+      const part = piece.cloneNode();
+      part.style.flex = count;
+      ui.bar.append(part);
+    }
+    const item = document.createElement("li");
+    const number = document.createElement("b");
+    number.textContent = count;
+    item.append(piece, `${label} `, number);
+    item.dataset.outcome = key;
+    ui.legend.append(item);
+  }
+}
+
+// --- the page itself ---
+
+async function load() {
+  const info = await api("/info");
+  const add = (value, label) => ui.voice.append(new Option(label, value));
+  for (const name of info.voices) add(`sample:${name}`, `Sample: ${name}`);
+  add("file", "An audio file");
+  add("microphone", "My microphone");
+  if (info.text_to_speech) add("text", "Text, spoken by espeak-ng");
+  for (const steps of info.steps_offered) {
+    ui.steps.append(new Option(steps === 1 ? "1 step" : `${steps} steps`, steps, false, steps === info.default_steps));
+  }
+  ui.text.maxLength = info.max_text_chars;
+  ui.model.textContent = `model ${info.model.name} ${info.model.version} · ${info.runtime}`;
+  if (!navigator.mediaDevices) {
+    say("Browsers open cameras only for pages over https or from this machine.", "bad");
+  } else {
+    say("Choose a voice, tick the box, press Start.");
+  }
+  refresh();
+}
+
+ui.start.addEventListener("click", start);
+ui.stop.addEventListener("click", () => stop());
+ui.speak.addEventListener("click", speak);
+ui.interrupt.addEventListener("click", () => command({ type: "interrupt" }));
+ui.consent.addEventListener("change", refresh);
+ui.voice.addEventListener("change", async () => {
+  refresh();
+  if (ui.voice.value === "microphone") await attachVoice();
+  else await detachVoice();
+});
+ui.steps.addEventListener("change", () => command({ type: "steps", steps: Number(ui.steps.value) }));
+ui.level.addEventListener("input", async () => {
+  const percent = Number(ui.level.value);
+  ui.levelOut.textContent = percent ? `${percent} %` : "off";
+  command({ type: "original_level", level: percent / 100 });
+  if (percent) await attachOriginal();
+});
+window.addEventListener("pagehide", () => {
+  if (call) fetch(`/api/sessions/${call.id}`, { method: "DELETE", keepalive: true });
+});
+
+load().catch((error) => say(error.message, "bad"));

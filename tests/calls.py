@@ -1,0 +1,222 @@
+"""A caller that speaks real WebRTC, a server beside the test, and sounds to send."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import uvicorn
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+from fakes import picture
+
+from engine import Engine
+from engine.types import I16, U8
+from server.app import create_app
+from server.config import ServerConfig
+
+RATE_HZ = 48_000
+
+
+def tone(seconds: float, hz: float = 440.0, rate_hz: int = RATE_HZ, level: float = 0.3) -> I16:
+    """A vowel-like buzz, int16[N]: a fundamental and its harmonics, loud enough for any VAD."""
+    t = np.arange(int(seconds * rate_hz)) / rate_hz
+    wave = sum(np.sin(2 * np.pi * hz * k * t) / k for k in (1, 2, 3, 4))
+    return np.asarray(wave * level * 16_000, np.int16)
+
+
+def loudness(samples: I16) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(samples.astype(np.float64) ** 2))) if len(samples) else 0.0
+
+
+def strongest_hz(samples: I16, rate_hz: int = RATE_HZ) -> float:
+    """The frequency with the most energy."""
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.argmax(spectrum) * rate_hz / len(samples))
+
+
+def sound_file(
+    samples: I16, rate_hz: int = RATE_HZ, kind: str = "wav", layout: str = "mono"
+) -> bytes:
+    """A sound file in memory; more than one channel repeats the same sound."""
+    codecs = {"wav": "pcm_s16le", "ogg": "libopus", "mp3": "mp3"}
+    out = io.BytesIO()
+    with av.open(out, "w", format=kind) as container:
+        stream: Any = container.add_stream(codecs[kind], rate=rate_hz, layout=layout)
+        channels = len(stream.layout.channels)
+        data = np.repeat(samples, channels)[None]
+        frame = av.AudioFrame.from_ndarray(data, format="s16", layout=layout)
+        frame.sample_rate = rate_hz
+        fit = av.AudioResampler(
+            stream.format.name, layout, rate_hz, stream.codec_context.frame_size
+        )
+        for piece in [*fit.resample(frame), *fit.resample(None), None]:
+            container.mux(stream.encode(piece))
+    return out.getvalue()
+
+
+class Camera(MediaStreamTrack):
+    """A client's camera: the same picture at a steady rate.
+
+    Args:
+        image: uint8[H, W, 3].
+        fps: frames a second.
+    """
+
+    kind = "video"
+
+    def __init__(self, image: U8 | None = None, fps: int = 25) -> None:
+        super().__init__()
+        self.image = picture() if image is None else image
+        self._fps, self._sent = fps, 0
+        self._began_s = 0.0
+
+    async def recv(self) -> av.VideoFrame:
+        """The next picture, in time."""
+        if self.readyState != "live":
+            raise MediaStreamError
+        self._began_s = self._began_s or time.monotonic()
+        await asyncio.sleep(max(0, self._began_s + self._sent / self._fps - time.monotonic()))
+        frame = av.VideoFrame.from_ndarray(self.image, format="rgb24")
+        frame.pts, frame.time_base = self._sent, Fraction(1, self._fps)
+        self._sent += 1
+        return frame
+
+
+class Microphone(MediaStreamTrack):
+    """A client's microphone: a sound, over and over, as it is played.
+
+    Args:
+        samples: int16[N] at 48 kHz.
+    """
+
+    kind = "audio"
+
+    def __init__(self, samples: I16) -> None:
+        super().__init__()
+        self.samples, self._sent = samples, 0
+        self._began_s = 0.0
+
+    async def recv(self) -> av.AudioFrame:
+        """The next 20 ms, in time."""
+        if self.readyState != "live":
+            raise MediaStreamError
+        self._began_s = self._began_s or time.monotonic()
+        await asyncio.sleep(max(0, self._began_s + self._sent / RATE_HZ - time.monotonic()))
+        piece = np.take(self.samples, range(self._sent, self._sent + 960), mode="wrap")
+        frame = av.AudioFrame.from_ndarray(piece[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = RATE_HZ, self._sent, Fraction(1, RATE_HZ)
+        self._sent += 960
+        return frame
+
+
+@dataclass
+class Caller:
+    """The other end of a call: a real aiortc peer that keeps what it receives."""
+
+    camera: Camera = field(default_factory=Camera)
+    original: Microphone | None = None
+    voice: Microphone | None = None
+    messages: list[str] = field(default_factory=list)
+    pictures: list[U8] = field(default_factory=list)
+    picture_times_s: list[float] = field(default_factory=list)
+    """RTP time of each picture"""
+    sound: list[I16] = field(default_factory=list)
+    sound_times_s: list[float] = field(default_factory=list)
+
+    async def __aenter__(self) -> Caller:
+        """Prepare the peer; the event loop must be running."""
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._tasks: list[asyncio.Task[None]] = []
+        self.pc.addTrack(self.camera)
+        self.pc.addTransceiver(self.original or "audio", "sendrecv")
+        self.pc.addTransceiver(self.voice or "audio", "sendonly")
+        self.channel = self.pc.createDataChannel("lipwire")
+        self.channel.on("message", self.messages.append)
+        self.pc.on(
+            "track", lambda track: self._tasks.append(asyncio.create_task(self._take(track)))
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Hang up."""
+        await self.pc.close()
+        await asyncio.gather(*self._tasks)
+
+    async def offer(self) -> str:
+        """Our SDP."""
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        return self.pc.localDescription.sdp
+
+    async def accept(self, answer: str) -> None:
+        """The server's SDP."""
+        await self.pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+
+    async def _take(self, track: MediaStreamTrack) -> None:
+        with contextlib.suppress(MediaStreamError):
+            while True:
+                frame: Any = await track.recv()
+                if track.kind == "video":
+                    self.pictures.append(frame.to_ndarray(format="rgb24"))
+                    self.picture_times_s.append(float(frame.pts * frame.time_base))
+                    del self.pictures[:-200], self.picture_times_s[:-200]
+                else:
+                    self.sound.append(frame.to_ndarray().reshape(-1, 2)[:, 0].copy())
+                    self.sound_times_s.append(float(frame.pts * frame.time_base))
+
+    def heard(self, last_s: float | None = None) -> I16:
+        """What was heard, int16[N] at 48 kHz."""
+        pieces = self.sound if last_s is None else self.sound[-int(last_s * 50) :]
+        return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+    """Wait for something that happens beside us."""
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"within {seconds:g} s: {what}")
+
+
+@dataclass
+class Running:
+    """A server on a loopback port of its own."""
+
+    url: str
+    app: Any
+
+
+def run_server(engine: Engine, **settings: Any) -> contextlib.AbstractContextManager[Running]:
+    """Serve an engine from a thread with its own event loop."""
+
+    @contextlib.contextmanager
+    def running() -> Iterator[Running]:
+        app = create_app(ServerConfig(**settings), engine)
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, name="server")
+        thread.start()
+        try:
+            for _ in range(500):
+                if server.started:
+                    break
+                time.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            yield Running(f"http://127.0.0.1:{port}", app)
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+    return running()

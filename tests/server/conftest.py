@@ -1,0 +1,55 @@
+"""Fixtures of the server's tests: an engine that paints flat colours, and a server around it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import aioice.ice
+import aiortc.rtcrtpreceiver
+import aiortc.rtcrtpsender
+import httpx
+import pytest
+from aiortc.codecs import vpx
+from calls import Running, run_server
+from fakes import FakeBackend, FakeTracker
+
+from engine import Engine
+
+
+@pytest.fixture(autouse=True)
+def untouched_aiortc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server replaces in aiortc and aioice is put back after each test."""
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
+    for module, name in (
+        (aiortc.rtcrtpreceiver, "get_decoder"),
+        (aiortc.rtcrtpsender, "get_encoder"),
+        (vpx, "MAX_BITRATE"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name))
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    """The model of `engine`."""
+    return FakeBackend()
+
+
+@pytest.fixture
+def engine(backend: FakeBackend) -> Iterator[Engine]:
+    """An engine whose model paints flat colours on whatever face it is told."""
+    with Engine(backend, FakeTracker) as made:
+        yield made
+
+
+@pytest.fixture
+def server(engine: Engine) -> Iterator[Running]:
+    """A server of at most two calls."""
+    with run_server(engine, max_sessions=2, max_upload_mb=2) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: Running) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client of `server`."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as made:
+        yield made
