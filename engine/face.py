@@ -174,7 +174,7 @@ def jaw_mask(landmarks: F32, alignment: Alignment) -> F32:
     mask = np.zeros((size, size), np.float32)
     cv2.fillConvexPoly(mask, cv2.convexHull(np.round(jaw).astype(np.int32)), (1.0,))
     mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), 3.0 * unit), np.float32)
-    return mask * _border_ramp(size)
+    return np.minimum(mask, 1) * _border_ramp(size)
 
 
 def lips_mask(landmarks: F32, alignment: Alignment) -> F32:
@@ -189,7 +189,8 @@ def lips_mask(landmarks: F32, alignment: Alignment) -> F32:
     mask = np.zeros((size, size), np.float32)
     cv2.fillConvexPoly(mask, cv2.convexHull(np.round(lips).astype(np.int32)), (1.0,))
     mask = np.asarray(cv2.dilate(mask, np.ones((5, 5), np.uint8)), np.float32)
-    return np.asarray(cv2.GaussianBlur(mask, (0, 0), 2.5 * unit), np.float32)
+    mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), 2.5 * unit), np.float32)
+    return np.minimum(mask, 1)
 
 
 def colour_match(generated: F32, original: F32, mask: F32) -> F32:

@@ -143,14 +143,14 @@ class OneEuro:
         """Smooth f64[N] taken at `time_s`; a step back in time counts as a new start."""
         if self._time_s is None or time_s <= self._time_s:
             self._time_s, self._value, self._speed = time_s, value.copy(), np.zeros_like(value)
-            return value
+            return value.copy()
         elapsed_s = time_s - self._time_s
         speed = (value - self._value) / elapsed_s
         self._speed += _smoothing(self._derivative_cutoff_hz, elapsed_s) * (speed - self._speed)
         cutoff_hz = self._min_cutoff_hz + self._beta * np.abs(self._speed)
         self._value = self._value + _smoothing(cutoff_hz, elapsed_s) * (value - self._value)
         self._time_s = time_s
-        return self._value
+        return self._value.copy()
 
 
 def _smoothing(cutoff_hz: Any, elapsed_s: float) -> Any:

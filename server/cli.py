@@ -147,8 +147,7 @@ def dub(
     """
     from server.dub import dub as run
 
-    signal.signal(signal.SIGTERM, _interrupt)  # so that the unfinished file is removed
-    with _progress_bar() as progress:
+    with _terminate_as_interrupt(), _progress_bar() as progress:
         summary = run(
             video, speech, out, steps=steps, bundle=bundle, silence=silence,
             original_level=original_level, threads=threads, progress=progress,
@@ -159,8 +158,14 @@ def dub(
         _print_summary(summary)
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does, so that the unfinished file is removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -284,7 +289,7 @@ def train(
     wanted = {"steps": steps, "batch": batch, "seed": seed}
     given = {name: value for name, value in wanted.items() if value is not None}
     _bars_to_stderr()
-    trainer = run(shards, folder, replace(PRESETS[preset], **given))  # type: ignore[arg-type]
+    trainer = run(shards, folder, replace(PRESETS[preset], **given))
     print(f"{trainer.checkpoint_path}: {trainer.step} steps")
 
 

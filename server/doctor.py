@@ -130,9 +130,7 @@ def _machine() -> Iterator[Finding]:
     on_linux = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
     if cores >= 2:
-        yield Finding(
-            "cpu", Level.OK, f"{cores} cores, enough for {cores // 2} live sessions or so"
-        )
+        yield Finding("cpu", Level.OK, f"{cores} cores; a live session keeps about two busy")
     else:
         yield Finding("cpu", Level.WARN, "1 core", "a live session wants two; frames will be late")
     try:
@@ -353,6 +351,6 @@ def _camera(settings: ServerConfig) -> Iterator[Finding]:
         yield Finding("camera", Level.OK, f"{rule}: open {url} on this machine")
     else:
         yield Finding(
-            "camera", Level.WARN, f"{rule}: {url} works on this machine, plain http from others not",
+            "camera", Level.WARN, f"{rule}: {url} will do here, plain http elsewhere not",
             "put a proxy with a certificate in front for other machines",
         )  # fmt: skip

@@ -19,6 +19,7 @@ import av
 import numpy as np
 from aiortc import (
     MediaStreamTrack,
+    RTCBundlePolicy,
     RTCConfiguration,
     RTCDataChannel,
     RTCPeerConnection,
@@ -79,7 +80,11 @@ class Peer:
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
         self.original_level = session.config.original_level
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        # No public STUN server is asked. Everything on one transport: with aiortc's default a second
+        # audio section is left behind on a transport that is closed.
+        self._pc = RTCPeerConnection(
+            RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+        )
         self._over, self._connected = asyncio.Event(), asyncio.Event()
         self._channel: RTCDataChannel | None = None
         self._newest: tuple[av.VideoFrame, float] | None = None

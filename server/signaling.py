@@ -73,9 +73,10 @@ def read_offer(sdp: str, kind: str = "offer", config: EngineConfig | None = None
     try:
         # Filtered first: reading thousands of candidates would hold up every other call.
         sdp = filter_candidates(sdp)
-        media = SessionDescription.parse(sdp).media
+        description = SessionDescription.parse(sdp)
     except Exception as error:  # the parser fails in many ways on what is not SDP
         raise OfferError("the body is not SDP that can be read") from error
+    media = description.media
     kinds = [m.kind for m in media]
     if unknown := set(kinds) - {"audio", "video", "application"}:
         raise OfferError(f"the offer has a section of unknown kind {sorted(unknown)[0]!r}")
@@ -90,6 +91,11 @@ def read_offer(sdp: str, kind: str = "offer", config: EngineConfig | None = None
         raise OfferError("the offer has no ICE user name or password")
     if any(m.dtls is None or not m.dtls.fingerprints for m in media):
         raise OfferError("the offer has no DTLS fingerprint")
+    bundled = {
+        mid for group in description.group if group.semantic == "BUNDLE" for mid in group.items
+    }
+    if not {m.rtp.muxId for m in media} <= bundled:
+        raise OfferError("the offer does not bundle all its sections on one transport")
     return Offer(sdp, kinds.count("audio"), config or EngineConfig())
 
 

@@ -15,12 +15,18 @@ from typing import Any
 import av
 import numpy as np
 import uvicorn
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 from aiortc.mediastreams import MediaStreamError
-from fakes import picture
+from fakes import FakeBackend, picture
 
 from engine import Engine
-from engine.types import I16, U8
+from engine.types import I16, U8, LipJob
 from server.app import create_app
 from server.config import ServerConfig
 
@@ -63,6 +69,17 @@ def sound_file(
         for piece in [*fit.resample(frame), *fit.resample(None), None]:
             container.mux(stream.encode(piece))
     return out.getvalue()
+
+
+class StripedBackend(FakeBackend):
+    """Paints broad stripes: a flat colour would be matched to the face and hardly be seen."""
+
+    def _paint(self, job: LipJob) -> U8:
+        painted = super()._paint(job)
+        rows = np.arange(len(painted)) // 12 % 2 * 255
+        half = len(painted) // 2
+        painted[half:] = rows[half:, None, None]
+        return painted
 
 
 class Camera(MediaStreamTrack):
@@ -136,7 +153,9 @@ class Caller:
 
     async def __aenter__(self) -> Caller:
         """Prepare the peer; the event loop must be running."""
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.pc = RTCPeerConnection(
+            RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self.pc.addTrack(self.camera)
         self.pc.addTransceiver(self.original or "audio", "sendrecv")

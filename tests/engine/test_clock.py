@@ -303,7 +303,7 @@ def test_sound_that_cannot_be_used_is_refused(samples: I16, rate_hz: int, messag
     original = OriginalTimeline(0.06)
     for timeline in (speech, original):
         with pytest.raises(MediaError, match=message):
-            timeline.push(samples, rate_hz, 0.0)  # type: ignore[attr-defined]
+            timeline.push(samples, rate_hz, 0.0)
     assert speech.backlog_s(0.0) == 0.0
 
 
@@ -392,7 +392,7 @@ def test_offline_speech_begins_at_zero_and_has_no_pauses() -> None:
     by_hand = ByHand(4.0)
     by_hand.place(samples, 24_000, 0.0)
     mel = log_mel(by_hand.understood.astype(np.float32) / 32768)
-    starts = []
+    starts: list[float] = []
     pieces = iter(np.split(samples, 6))
     for frame in range(60):  # pushed half a second ahead of the pictures, at their times
         shown_s = frame / 25

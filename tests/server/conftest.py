@@ -1,4 +1,4 @@
-"""Fixtures of the server's tests: an engine that paints flat colours, and a server around it."""
+"""Fixtures of the server's tests: an engine that paints stripes, and a server around it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import aiortc.rtcrtpsender
 import httpx
 import pytest
 from aiortc.codecs import vpx
-from calls import Running, run_server
+from calls import Running, StripedBackend, run_server
 from fakes import FakeBackend, FakeTracker
 
 from engine import Engine
@@ -31,12 +31,12 @@ def untouched_aiortc(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def backend() -> FakeBackend:
     """The model of `engine`."""
-    return FakeBackend()
+    return StripedBackend()
 
 
 @pytest.fixture
 def engine(backend: FakeBackend) -> Iterator[Engine]:
-    """An engine whose model paints flat colours on whatever face it is told."""
+    """An engine whose model paints stripes on whatever face it is told."""
     with Engine(backend, FakeTracker) as made:
         yield made
 

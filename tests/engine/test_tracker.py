@@ -1,0 +1,176 @@
+"""MediaPipe on a portrait, and the filter that steadies what it finds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import skimage.data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.face import face_width_px, profile_ratio
+from engine.tracker import TRACK_SIDE_PX, MediaPipeTracker, OneEuro
+from engine.types import F64, U8
+
+PORTRAIT: U8 = np.asarray(skimage.data.astronaut(), np.uint8)  # 512 x 512
+
+
+@pytest.fixture(scope="module")
+def still() -> Iterator[MediaPipeTracker]:
+    tracker = MediaPipeTracker(still=True)
+    yield tracker
+    tracker.close()
+
+
+def test_the_portrait_has_its_features_where_they_are(still: MediaPipeTracker) -> None:
+    face = still.track(PORTRAIT)
+    assert face is not None
+    assert face.landmarks.shape == (468, 2)
+    assert face.landmarks.dtype == np.float32
+    assert 0 <= face.confidence <= 1
+    # By eye, in the picture: eye corners, tip of the nose, mouth, chin.
+    by_eye = {33: (193, 101), 263: (258, 103), 4: (224, 124), 13: (224, 143), 152: (224, 178)}
+    for index, place in by_eye.items():
+        assert np.linalg.norm(face.landmarks[index] - place) < 6, index
+    assert 70 < face_width_px(face.landmarks) < 110
+    assert profile_ratio(face.landmarks) < 2
+
+
+def test_the_same_face_is_found_in_any_size_and_shape_of_picture(still: MediaPipeTracker) -> None:
+    small = still.track(PORTRAIT)
+    large = still.track(np.ascontiguousarray(PORTRAIT.repeat(4, axis=0).repeat(4, axis=1)))
+    wide = still.track(np.pad(PORTRAIT, ((0, 0), (50, 100), (0, 0))))
+    cut = still.track(PORTRAIT[:256, 128:384])  # not contiguous in memory
+    assert small is not None and large is not None and wide is not None and cut is not None
+    assert PORTRAIT.shape[0] * 4 > TRACK_SIDE_PX
+    assert np.abs(large.landmarks / 4 - small.landmarks).max() < 4
+    assert np.abs(wide.landmarks - (50, 0) - small.landmarks).max() < 6
+    assert np.abs(cut.landmarks + (128, 0) - small.landmarks).max() < 6
+
+
+@pytest.mark.parametrize("shape", [(240, 320, 3), (16, 16, 3), (1, 500, 3), (2000, 20, 3)])
+def test_noise_and_grey_have_no_face(still: MediaPipeTracker, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    assert still.track(rng.integers(0, 255, shape, np.uint8)) is None
+    assert still.track(np.full(shape, 127, np.uint8)) is None
+
+
+def test_a_face_that_leaves_is_lost_and_found_again() -> None:
+    tracker = MediaPipeTracker()
+    assert tracker.track(PORTRAIT) is not None  # at once: the warm-up's drawing is forgotten
+    empty = np.full_like(PORTRAIT, 90)
+    for _ in range(3):
+        lost = tracker.track(empty)
+    assert lost is None
+    found = [tracker.track(PORTRAIT) for _ in range(3)]
+    assert found[-1] is not None
+    tracker.close()
+
+
+def test_a_moving_face_is_followed() -> None:
+    tracker = MediaPipeTracker()
+    noses = []
+    for shift in range(0, 60, 10):
+        face = tracker.track(np.ascontiguousarray(np.roll(PORTRAIT, shift, axis=1)))
+        assert face is not None
+        noses.append(face.landmarks[4, 0])
+    assert np.allclose(np.diff(noses), 10, atol=3)
+    tracker.close()
+
+
+def test_nothing_is_printed() -> None:
+    """Native libraries print banners and warnings; users of the command line must not see them."""
+    code = """
+import warnings
+warnings.simplefilter("error")
+import skimage.data
+from engine.tracker import MediaPipeTracker
+tracker = MediaPipeTracker()
+assert tracker.track(skimage.data.astronaut()) is not None
+tracker.close()
+import sys
+print("this may be seen", file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "this may be seen\n"
+    assert done.stdout == ""
+
+
+def test_trackers_made_at_once_leave_stderr_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    trackers: list[MediaPipeTracker] = []
+    threads = [
+        threading.Thread(target=lambda: trackers.append(MediaPipeTracker())) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print("still here", file=sys.stderr)
+    assert "still here" in capfd.readouterr().err
+    assert len(trackers) == 3
+    for tracker in trackers:
+        tracker.close()
+
+
+# --- 1 Euro ---
+
+
+def filtered(values: F64, fps: float = 25) -> F64:
+    smooth = OneEuro()
+    return np.array([smooth(value, index / fps) for index, value in enumerate(values)])
+
+
+def test_a_still_face_stops_shaking() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.5, (200, 4))
+    steady = filtered(300 + noise)
+    assert steady[50:].std() < 0.5 * noise.std()
+    assert np.abs(steady[50:].mean(0) - 300).max() < 0.2
+
+
+def test_a_turn_is_followed() -> None:
+    step = np.concatenate([np.zeros(20), np.full(30, 100.0)])[:, None]
+    after = filtered(step)[20:, 0]
+    assert after[4] > 90  # 0.2 s later it is there
+    assert np.all(after <= 100.0 + 1e-9)  # and it does not swing past
+    pan = np.arange(100.0)[:, None] * 8  # 200 pixels a second
+    lag = pan[50:, 0] - filtered(pan)[50:, 0]
+    assert 0 <= lag.max() < 16  # two frames
+
+
+def test_the_first_value_and_the_first_after_a_reset_pass_unchanged() -> None:
+    smooth = OneEuro()
+    assert smooth(np.array([5.0]), 0.0) == 5.0
+    assert smooth(np.array([9.0]), 0.04) != 9.0
+    smooth.reset()
+    assert smooth(np.array([9.0]), 0.08) == 9.0
+    assert smooth(np.array([1.0]), 0.08) == 1.0  # no time has passed
+    assert smooth(np.array([2.0]), 0.01) == 2.0  # it ran backwards
+
+
+def test_what_is_given_is_not_changed() -> None:
+    smooth = OneEuro()
+    first = np.array([1.0, 2.0])
+    out = smooth(first, 0.0)
+    out += 100
+    smooth(np.array([3.0, 4.0]), 0.04)
+    assert first.tolist() == [1.0, 2.0]
+    assert np.all(smooth(np.array([3.0, 4.0]), 0.08) < 5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    values=st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=30),
+    steps=st.lists(st.floats(-0.1, 1.0), min_size=30, max_size=30),
+)
+def test_it_never_leaves_the_range_of_what_it_saw(values: list[float], steps: list[float]) -> None:
+    smooth = OneEuro()
+    now = 0.0
+    for value, step in zip(values, steps, strict=False):
+        now += step
+        out = smooth(np.array([value]), now)[0]
+        assert min(values) - 1e-6 <= out <= max(values) + 1e-6
