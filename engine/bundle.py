@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,13 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
         if found != expected:
             raise BundleError(f"{file}: checksum differs from the manifest's; it was altered")
     return Bundle(folder, manifest)
+
+
+def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
+    """Rewrite fields of a bundle's manifest that do not describe its files, e.g. quality."""
+    manifest = replace(bundle.manifest, **changes)
+    (bundle.path / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return open_bundle(bundle.path)
 
 
 def check_steps(manifest: Manifest, steps: int) -> int:

@@ -40,6 +40,22 @@ def missing_matrix(frame: Any) -> int | None:
     return None if int(frame.colorspace) in _KNOWN else _swscale(colour_of(frame).matrix)
 
 
+# swscale's usual shortcuts cut off fractions: a picture that goes through RGB and back comes out
+# darker by one level of 256. With these flags both ways it comes back as it was.
+def exact_upwards() -> Any:
+    """How chroma is spread over pixels."""
+    from av.video.reformatter import Interpolation as How
+
+    return How.BICUBIC | How.ACCURATE_RND | How.FULL_CHR_H_INT | How.FULL_CHR_H_INP
+
+
+def exact_downwards() -> Any:
+    """How chroma is gathered from pixels; with `exact_upwards` before it, nothing moves."""
+    from av.video.reformatter import Interpolation as How
+
+    return How.AREA | How.ACCURATE_RND
+
+
 def to_yuv(image: U8, colour: Colour) -> Any:
     """uint8[H, W, 3] RGB -> av.VideoFrame in yuv420p of limited range; odd sides grow by a pixel.
 
@@ -56,6 +72,7 @@ def to_yuv(image: U8, colour: Colour) -> Any:
         format="yuv420p",
         dst_colorspace=_swscale(colour.matrix),
         dst_color_range=LIMITED_RANGE,
+        interpolation=exact_downwards(),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.colour import Colour, colour_of, missing_matrix
+from engine.colour import Colour, colour_of, exact_upwards, missing_matrix
 from engine.errors import MediaError
 from engine.types import F32, I16, SPEECH_RATE_HZ, U8, VideoFrame
 
@@ -168,9 +168,18 @@ def probe_video(path: str | Path) -> VideoInfo:
         )
 
 
-def to_rgb(frame: Any) -> U8:
-    """An av.VideoFrame as uint8[H, W, 3] RGB, turned the way it is to be shown."""
-    image: U8 = frame.to_ndarray(format="rgb24", src_colorspace=missing_matrix(frame))
+def to_rgb(frame: Any, exact: bool = False) -> U8:
+    """An av.VideoFrame as uint8[H, W, 3] RGB, turned the way it is to be shown.
+
+    Args:
+        frame: decoded.
+        exact: spend 2 to 3 ms at 640x480 on true colours; otherwise they are a level darker.
+    """
+    image: U8 = frame.to_ndarray(
+        format="rgb24",
+        src_colorspace=missing_matrix(frame),
+        interpolation=exact_upwards() if exact else None,
+    )
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
@@ -205,7 +214,7 @@ def read_frames(
                 pts = last + step
             last = pts
             count += 1
-            yield VideoFrame(to_rgb(frame), pts, base)
+            yield VideoFrame(to_rgb(frame, exact=True), pts, base)
         if first is None:
             return
         told_s, found_s = _duration_s(stream), float((last + step - first) * base)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -269,11 +268,3 @@ def _replace(folder: Path, out: Path) -> None:
     if out.exists():
         shutil.rmtree(out)
     shutil.move(str(folder), str(out))
-
-
-def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
-    """Rewrite fields of a bundle's manifest that do not describe its files, e.g. quality."""
-    manifest = replace(bundle.manifest, **changes)
-    (bundle.path / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    json.loads((bundle.path / MANIFEST).read_text(encoding="utf-8"))
-    return open_bundle(bundle.path)

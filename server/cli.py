@@ -181,7 +181,9 @@ def _progress_bar() -> Iterator[Progress]:
     )
 
     columns = (TextColumn("dubbing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # Where stderr is a file or a pipe a bar is noise.
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("dubbing", total=None)
         yield lambda done, expected: bar.update(
             task, completed=done, total=max(done, expected) if expected else None
@@ -300,12 +302,13 @@ def export_lite(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
     version: Annotated[str, typer.Option(help="Version of the model.")] = "0",
+    data: Annotated[str, typer.Option(help="What it was trained on, for the manifest.")] = "",
 ) -> None:
     """Write an ONNX bundle; refused where ONNX Runtime and torch differ."""
-    _need("torch", "onnx")
+    _need("torch", "onnx", "onnxscript")
     from export.lite import export_lite as run
 
-    bundle = run(checkpoint, out, version=version)
+    bundle = run(checkpoint, out, version=version, training={"data": data} if data else None)
     manifest = bundle.manifest
     size_mb = sum((bundle.path / name).stat().st_size for name in manifest.files) / 1e6
     print(f"{bundle.path}: {manifest.name} {manifest.version}, {size_mb:.1f} MB")
@@ -322,13 +325,18 @@ def evaluate(
     steps: Annotated[
         list[int] | None, typer.Option(help="Denoising steps; may repeat. Without it, all.")
     ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put it into the manifest.")] = False,
 ) -> None:
     """Measure a bundle on speakers it has not seen; prints JSON."""
-    _need("torch")
+    from engine.bundle import open_bundle, update_manifest
     from training.evaluate import evaluate as run
 
     _bars_to_stderr()
-    print(json.dumps(run(bundle, shards, clips=clips, steps=tuple(steps) if steps else None)))
+    opened = open_bundle(bundle)
+    quality = run(opened, shards, clips=clips, steps=tuple(steps) if steps else None)
+    if write:
+        update_manifest(opened, quality=quality)
+    print(json.dumps(quality))
 
 
 # --- measuring ---

@@ -7,7 +7,7 @@ import contextlib
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -208,34 +208,37 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = 10.0)
     raise AssertionError(f"within {seconds:g} s: {what}")
 
 
-@dataclass
 class Running:
-    """A server on a loopback port of its own."""
+    """A server on a loopback port of its own, in a thread with its own event loop.
 
-    url: str
-    app: Any
+    Args:
+        engine: does the work; left open.
+        **settings: of the server.
+    """
 
+    def __init__(self, engine: Engine, **settings: Any) -> None:
+        self.app = create_app(ServerConfig(**settings), engine)
+        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="error")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="server")
+        self.url = ""
 
-def run_server(engine: Engine, **settings: Any) -> contextlib.AbstractContextManager[Running]:
-    """Serve an engine from a thread with its own event loop."""
+    def __enter__(self) -> Running:
+        """Start and wait until it answers."""
+        self._thread.start()
+        for _ in range(500):
+            if self._server.started:
+                break
+            time.sleep(0.01)
+        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+        return self
 
-    @contextlib.contextmanager
-    def running() -> Iterator[Running]:
-        app = create_app(ServerConfig(**settings), engine)
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, name="server")
-        thread.start()
-        try:
-            for _ in range(500):
-                if server.started:
-                    break
-                time.sleep(0.01)
-            port = server.servers[0].sockets[0].getsockname()[1]
-            yield Running(f"http://127.0.0.1:{port}", app)
-        finally:
-            server.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive()
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
 
-    return running()
+    def stop(self) -> None:
+        """Stop as a signal would, and wait for it."""
+        self._server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import skimage
 
+from engine.colour import exact_downwards
 from engine.types import I16, U8
 
 # Display matrices of ISO/IEC 14496-12 section 8.3.2 (tkhd), for a picture shown turned clockwise.
@@ -94,6 +95,7 @@ def write_video(
                 format=video.pix_fmt,
                 dst_colorspace=matrix,
                 dst_color_range=(tags or {}).get("color_range"),
+                interpolation=exact_downwards(),
             )
             picture.pts, picture.time_base = (times[index] if times else index), base
             container.mux(video.encode(picture))

@@ -16,7 +16,7 @@ from engine.diffusion import NoiseSchedule
 from engine.errors import ConfigError
 from engine.nets.lite import LiteConfig, LiteNet
 from training.config import TrainConfig
-from training.data import Batch, Clips
+from training.data import Batch, Clips, mel_windows
 from training.losses import code_loss, l2_loss, simple_loss, split_v
 
 SCHEDULE = NoiseSchedule.linear()
@@ -214,4 +214,21 @@ def train(
                 trainer.save()
             if trainer.step % config.sample_every == 0 or last:
                 sample_sheet(trainer.ema, held_out, folder / f"samples-{trainer.step:06d}.png")
+    trainer.ema.voice.gain.copy_(voice_gain(trainer.ema, held_out))
+    trainer.save()
     return trainer
+
+
+# Understanding is partial, so louder gestures are also wronger ones: with less gain the mouth
+# mumbles, with more it chatters.
+MAX_GAIN = 1.6
+
+
+@torch.no_grad()
+def voice_gain(net: LiteNet, clips: Clips) -> Tensor:
+    """How much more mouths move than the voice branch says, per code, f32[7] in 1..MAX_GAIN."""
+    net.eval()
+    heard = [net.voice(torch.from_numpy(mel_windows(clip))) / net.voice.gain for clip in clips.clips]
+    moved = np.concatenate([clips.normalised(clip.codes) for clip in clips.clips])
+    ratio = torch.from_numpy(moved.std(0)) / torch.cat(heard).std(0)
+    return ratio.clamp(1.0, MAX_GAIN)

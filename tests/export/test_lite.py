@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import export.lite as lite
-from engine.bundle import open_bundle
+from engine.bundle import open_bundle, update_manifest
 from engine.errors import BundleError
 from engine.nets.lite import LiteConfig, LiteNet
 
@@ -101,7 +101,7 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
 def test_update_manifest_keeps_the_files(exported: Path, tmp_path: Path) -> None:
     shutil.copytree(exported / "b", tmp_path / "b")
     bundle = open_bundle(tmp_path / "b")
-    changed = lite.update_manifest(bundle, quality={"r": 0.5})
+    changed = update_manifest(bundle, quality={"r": 0.5})
     assert changed.manifest.quality == {"r": 0.5}
     assert changed.manifest.files == bundle.manifest.files
     assert json.loads((tmp_path / "b" / "manifest.json").read_text())["quality"] == {"r": 0.5}

@@ -10,7 +10,7 @@ import aiortc.rtcrtpsender
 import httpx
 import pytest
 from aiortc.codecs import vpx
-from calls import Running, StripedBackend, run_server
+from calls import Running, StripedBackend
 from fakes import FakeBackend, FakeTracker
 
 from engine import Engine
@@ -44,7 +44,7 @@ def engine(backend: FakeBackend) -> Iterator[Engine]:
 @pytest.fixture
 def server(engine: Engine) -> Iterator[Running]:
     """A server of at most two calls."""
-    with run_server(engine, max_sessions=2, max_upload_mb=2) as running:
+    with Running(engine, max_sessions=2, max_upload_mb=2) as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""server.dub: files in, a file out; what is broken passes through or is refused, never half done."""
+"""server.dub: files in, a file out; the broken passes through or is refused, never half done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from fakes import FakeBackend, FakeTracker, voiced
 from files import cut_file, portrait_frames, turn_mp4, write_sound, write_video
 
 import server.dub
-from engine import BundleError, ConfigError, Engine, LipwireError, MediaError
+import server.mp4
+from engine import BundleError, ConfigError, Engine, LipwireError, MediaError, open_engine
 from engine.media import probe_video, read_frames, read_speech
 from engine.types import I16, U8
 from server.dub import dub
@@ -31,15 +32,14 @@ def backend() -> FakeBackend:
 
 
 @pytest.fixture(autouse=True)
-def fake_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flat red mouth on a face that is always there, unless a test wants the real model."""
-    if "real_model" not in request.keywords:
-        backend = request.getfixturevalue("backend")
+def fake_model(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flat red mouth on a face that is always there."""
 
-        def opened(bundle: object, threads: object) -> Engine:
-            return Engine(backend, FakeTracker)
+    def opened(bundle: object, threads: object) -> Engine:
+        return Engine(backend, FakeTracker)
 
-        monkeypatch.setattr(server.dub, "open_engine", opened)
+    monkeypatch.setattr(server.dub, "open_engine", opened)
+    monkeypatch.setattr(server.mp4, "CRF", 1)  # so that what changed can be told from codec noise
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def test_only_the_mouth_changes(clip: Path, voice: Path, tmp_path: Path) -> None
     changed = difference(images(tmp_path / "out.mp4")[4:], images(clip)[4:])
     middle = changed[HEIGHT * 11 // 20 : HEIGHT * 13 // 20, WIDTH * 9 // 20 : WIDTH * 11 // 20]
     assert middle.mean() > 20
-    assert changed[: HEIGHT * 9 // 20].mean() < 3  # codec noise
-    assert changed[:, : WIDTH // 4].mean() < 3
+    assert changed[: HEIGHT * 9 // 20].mean() < 1.8  # codec noise
+    assert changed[:, : WIDTH // 4].mean() < 1.8
 
 
 def test_the_sound_is_the_voice_in_its_place(clip: Path, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_sound_is_the_voice_in_its_place(clip: Path, tmp_path: Path) -> None
     speech = write_sound(tmp_path / "voice.wav", sound)
     dub(clip, speech, tmp_path / "out.mp4")
     heard = read_speech(tmp_path / "out.mp4")
-    assert len(heard) == pytest.approx(16_000, abs=32)
+    assert len(heard) == pytest.approx(16_000, abs=64)
     assert loudness(heard[:7500]) < 30
     match = np.correlate(heard.astype(float), sound[8000:12_000].astype(float), "valid")
     assert int(np.argmax(match)) == pytest.approx(8000, abs=80)  # 5 ms
@@ -124,7 +124,7 @@ def test_before_and_after_the_voice_the_mouth_is_the_original(tmp_path: Path) ->
     assert 12 < summary.generated < 35
     before, after = images(clip), images(tmp_path / "out.mp4")
     for quiet in (slice(0, 8), slice(42, 50)):
-        assert difference(after[quiet], before[quiet]).max() < 12
+        assert difference(after[quiet], before[quiet]).max() < 11
     assert difference(after[16:24], before[16:24]).max() > 40
     assert loudness(read_speech(tmp_path / "out.mp4")[16_500:]) < 30
 
@@ -140,23 +140,23 @@ def test_a_longer_voice_is_cut_at_the_videos_end(clip: Path, tmp_path: Path) -> 
         summary = dub(clip, speech, tmp_path / "out.mp4")
         assert summary.warnings == ["speech: longer than the video, cut at 1.00 s"]
         assert (summary.video_s, summary.speech_s) == (1.0, 1.0)
-        assert len(read_speech(tmp_path / "out.mp4")) == pytest.approx(16_000, abs=32)
+        assert len(read_speech(tmp_path / "out.mp4")) == pytest.approx(16_000, abs=64)
 
 
 def test_variable_frame_rate_keeps_its_times(voice: Path, tmp_path: Path) -> None:
-    times = [0, 40, 55, 200, 230, 3000, 3040]
+    times = [0, 40, 55, 200, 230, *range(3000, 3400, 40)]
     clip = write_video(
         tmp_path / "clip.mkv",
-        portrait_frames(7, HEIGHT, WIDTH),
+        portrait_frames(15, HEIGHT, WIDTH),
         times=[t + 700 for t in times],  # and it does not begin at 0
         time_base=Fraction(1, 1000),
     )
     summary = dub(clip, voice, tmp_path / "out.mp4")
     found = [round(1000 * frame.time_s) for frame in read_frames(tmp_path / "out.mp4")]
     assert found == times
-    assert summary.passed_through == {"silent": 2}
+    assert 5 <= summary.passed_through["silent"] <= 10
     heard = read_speech(tmp_path / "out.mp4")
-    assert len(heard) / 16_000 == pytest.approx(summary.video_s, abs=5e-3)
+    assert len(heard) / 16_000 == pytest.approx(summary.video_s, abs=0.022)  # an AAC frame
     assert loudness(heard[:15_000]) > 1000 > 30 > loudness(heard[20_000:])
 
 
@@ -167,7 +167,7 @@ def test_a_turned_video_comes_out_upright(clip: Path, voice: Path, tmp_path: Pat
     assert (info.width, info.height, info.rotation) == (HEIGHT, WIDTH, 0)
     assert (summary.width, summary.height) == (HEIGHT, WIDTH)
     top = slice(0, WIDTH * 9 // 20)
-    assert difference(images(tmp_path / "out.mp4"), images(clip))[top].mean() < 3
+    assert difference(images(tmp_path / "out.mp4"), images(clip))[top].mean() < 1.8
 
 
 @pytest.mark.parametrize("matrix", [1, 6])
@@ -188,7 +188,7 @@ def test_odd_sides_grow_by_one_pixel(voice: Path, tmp_path: Path) -> None:
     summary = dub(clip, voice, tmp_path / "out.mp4")
     assert (summary.width, summary.height) == (162, 122)
     found = [image[:121, :161] for image in images(tmp_path / "out.mp4")]
-    assert difference(found, images(clip))[:50].mean() < 3
+    assert difference(found, images(clip))[:50].mean() < 1.8
 
 
 def test_the_original_voice_stays_underneath(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_too_small_and_too_large_pictures_pass_through(
     clip = write_video(tmp_path / "clip.mp4", portrait_frames(5, *shape))
     summary = dub(clip, voice, tmp_path / "out.mp4")
     assert (summary.generated, summary.passed_through) == (0, {"unsuitable": 5})
-    assert difference(images(tmp_path / "out.mp4"), images(clip)).mean() < 4
+    assert difference(images(tmp_path / "out.mp4"), images(clip)).mean() < 3
 
 
 def test_a_silent_voice_changes_nothing(clip: Path, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_model_that_fails_leaves_the_original(
     backend.error = RuntimeError("boom")
     summary = dub(clip, voice, tmp_path / "out.mp4")
     assert summary.passed_through == {"fault": 25}
-    assert difference(images(tmp_path / "out.mp4"), images(clip)).max() < 12
+    assert difference(images(tmp_path / "out.mp4"), images(clip)).max() < 11
 
 
 def test_a_truncated_video_is_finished_as_far_as_it_goes(voice: Path, tmp_path: Path) -> None:
@@ -409,8 +409,10 @@ def test_unusable_inputs_are_refused_before_anything_is_written(
 # --- the model that ships ---
 
 
-@pytest.mark.real_model
-def test_the_shipped_model_moves_the_mouth_and_nothing_else(tmp_path: Path) -> None:
+def test_the_shipped_model_moves_the_mouth_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.dub, "open_engine", open_engine)
     clip = write_video(tmp_path / "clip.mp4", portrait_frames(40, 240, 320))
     sound = np.concatenate([np.zeros(11_200, np.int16), voiced(0.9)])  # speaks from 0.7 s on
     speech = write_sound(tmp_path / "voice.wav", sound)

@@ -1,0 +1,140 @@
+"""From a frame to a crop and back, with fading and losing the face."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import FakeTracker, ScriptedTracker, face_mesh, picture
+
+from engine.config import EngineConfig
+from engine.face import transform
+from engine.painter import Aligned, Painter
+from engine.types import U8, Face, Outcome
+
+CONFIG = EngineConfig(fade_frames=4)
+
+
+def painter(tracker: FakeTracker | None = None, config: EngineConfig = CONFIG) -> Painter:
+    return Painter(tracker or FakeTracker(), config, 128)
+
+
+def find(paint: Painter, image: U8, time_s: float = 0.0) -> Aligned:
+    found = paint.find(image, time_s)
+    assert isinstance(found, Aligned)
+    return found
+
+
+def test_the_face_is_cut_out_upright() -> None:
+    image = picture()
+    found = find(painter(FakeTracker((0.4, 0.6), 0.5)), image)
+    assert found.image is image
+    assert found.crop.shape == (128, 128, 3)
+    assert found.crop.dtype == np.uint8
+    chin = transform(found.face.landmarks[[152]], found.alignment.matrix)[0]
+    assert abs(chin[0] - 64) < 3
+    assert 95 < chin[1] < 122
+
+
+@pytest.mark.parametrize("shape", [(47, 300), (300, 47), (16, 16), (4097, 60), (60, 4097), (0, 0)])
+def test_unsuitable_pictures_are_not_even_tracked(shape: tuple[int, int]) -> None:
+    tracker = FakeTracker()
+    image = np.zeros((*shape, 3), np.uint8)
+    assert painter(tracker).find(image, 0.0) is Outcome.UNSUITABLE
+    assert tracker.calls == 0
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (48, 4096)])
+def test_the_limits_themselves_are_suitable(shape: tuple[int, int]) -> None:
+    config = EngineConfig(min_face_px=8)
+    image = np.zeros((*shape, 3), np.uint8)
+    assert isinstance(painter(config=config).find(image, 0.0), Aligned)
+
+
+def test_small_and_turned_faces_are_unusable() -> None:
+    image = picture(240, 320)
+    assert painter(FakeTracker(width=0.12)).find(image, 0.0) is Outcome.FACE_UNUSABLE  # 29 px
+    assert isinstance(painter(FakeTracker(width=0.14)).find(image, 0.0), Aligned)
+
+    class Turned(FakeTracker):
+        def track(self, image: U8) -> Face | None:
+            landmarks = face_mesh((160, 120), 100)
+            landmarks[4] = landmarks[234] + (10, 0)
+            return Face(landmarks, 1.0)
+
+    assert painter(Turned()).find(image, 0.0) is Outcome.FACE_UNUSABLE
+
+
+def test_no_face_is_said() -> None:
+    assert painter(ScriptedTracker({0})).find(picture(), 0.0) is Outcome.NO_FACE
+
+
+def test_the_mouth_fades_in_and_out() -> None:
+    paint = painter()
+    up = [paint.fade(True) for _ in range(6)]
+    assert up == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    down = [paint.fade(False) for _ in range(6)]
+    assert down == pytest.approx([0.75, 0.5, 0.25, 0, 0, 0], abs=1e-12)
+    assert down[-1] == 0.0  # exactly: a rest would keep the tracker working for nothing
+
+
+@pytest.mark.parametrize("frames", range(1, 51))
+def test_every_fade_ends_exactly(frames: int) -> None:
+    paint = painter(config=EngineConfig(fade_frames=frames))
+    for _ in range(frames + 1):
+        top = paint.fade(True)
+    assert top == 1.0
+    for _ in range(frames + 1):
+        bottom = paint.fade(False)
+    assert bottom == 0.0
+
+
+def test_a_face_that_returns_fades_in_afresh_and_is_not_smoothed_from_afar() -> None:
+    tracker = ScriptedTracker({2})
+    paint = painter(tracker)
+    image = picture()
+    for index in range(2):
+        paint.fade(True)
+        find(paint, image, index / 25)
+    paint.fade(True)
+    assert paint.find(image, 2 / 25) is Outcome.NO_FACE
+    assert paint.fade(True) == 0.25
+    tracker.centre = (0.3, 0.4)
+    back = find(paint, image, 3 / 25)
+    fresh = find(painter(FakeTracker((0.3, 0.4))), image)
+    assert np.array_equal(back.alignment.matrix, fresh.alignment.matrix)
+
+
+def test_a_shaking_face_gives_a_steady_crop() -> None:
+    rng = np.random.default_rng(0)
+
+    class Shaking(FakeTracker):
+        def track(self, image: U8) -> Face | None:
+            shake = rng.normal(0, 0.7, 2)
+            return Face(face_mesh((160 + shake[0], 120 + shake[1]), 96), 1.0)
+
+    paint = painter(Shaking())
+    image = picture()
+    places = [find(paint, image, i / 25).alignment.matrix[:, 2] for i in range(100)]
+    raw = [find(painter(Shaking()), image).alignment.matrix[:, 2] for _ in range(100)]
+    assert np.std(places[30:], axis=0).max() < 0.6 * np.std(raw, axis=0).min()
+
+
+def test_painting_shows_the_generated_mouth_and_nothing_else() -> None:
+    found = find(painter(), picture())
+    generated = found.crop.copy()
+    generated[64:] = (200, 30, 30)
+    out = Painter.paint(found, generated, 1.0)
+    changed = (out != found.image).any(2)
+    rows, cols = np.nonzero(changed)
+    there = transform(np.stack([cols, rows], 1), found.alignment.matrix)
+    assert changed.sum() > 500
+    assert there[:, 1].min() >= 63.9
+    assert there[:, 0].min() > 0
+    assert there[:, 0].max() < 127
+    assert np.array_equal(Painter.paint(found, generated, 0.0), found.image)
+
+
+def test_closing_closes_the_tracker() -> None:
+    tracker = FakeTracker()
+    painter(tracker).close()
+    assert tracker.closed

@@ -1,0 +1,273 @@
+"""The page in a real Chromium: a fake camera that shows a real face, the shipped model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import skimage
+from calls import tone
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+REPO = Path(__file__).resolve().parents[2]
+WIDTH, HEIGHT, FPS = 640, 480, 25
+# Where the camera shows what, as (x, y, width, height) of a quarter of its size.
+MOUTH, EYES, CORNER = (72, 62, 23, 12), (65, 37, 35, 14), (0, 0, 30, 25)
+
+# Mean difference between the two videos of the page in each box, over several moments. A quarter
+# of the size: what a codec does to single pixels is not what a mouth does.
+DIFFERENCE = """async ([boxes, moments]) => {
+  const grab = (id) => {
+    const canvas = new OffscreenCanvas(160, 120), context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.drawImage(document.getElementById(id), 0, 0, 160, 120);
+    return context;
+  };
+  const sums = boxes.map(() => 0);
+  for (let moment = 0; moment < moments; moment++) {
+    await new Promise((resolve) => setTimeout(resolve, 120));
+    const [camera, result] = [grab("camera"), grab("result")];
+    boxes.forEach((box, index) => {
+      const a = camera.getImageData(...box).data, b = result.getImageData(...box).data;
+      let sum = 0;
+      for (let i = 0; i < a.length; i += 4)
+        for (let c = 0; c < 3; c++) sum += Math.abs(a[i + c] - b[i + c]);
+      sums[index] += sum / (a.length / 4 * 3) / moments;
+    });
+  }
+  return sums;
+}"""
+
+# Loudest moment and strongest frequency of what the page plays, over a time.
+LISTEN = """async (seconds) => {
+  window.ears ??= (() => {
+    const context = new AudioContext({ sampleRate: 48000 });
+    const analyser = new AnalyserNode(context, { fftSize: 4096 });
+    new MediaStreamAudioSourceNode(context, {
+      mediaStream: document.getElementById("result").srcObject }).connect(analyser);
+    return { context, analyser };
+  })();
+  await ears.context.resume();
+  const wave = new Float32Array(4096), bins = new Float32Array(2048);
+  let loudest = 0, hz = 0;
+  for (let waited = 0; waited < seconds; waited += 0.05) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    ears.analyser.getFloatTimeDomainData(wave);
+    const level = Math.sqrt(wave.reduce((sum, x) => sum + x * x, 0) / wave.length);
+    if (level <= loudest) continue;
+    loudest = level;
+    ears.analyser.getFloatFrequencyData(bins);
+    hz = bins.indexOf(Math.max(...bins)) * 48000 / 4096;
+  }
+  return [loudest, hz];
+}"""
+
+
+def film_portrait(path: Path, seconds: int = 4) -> None:
+    """A y4m of the astronaut portrait (NASA, public domain), swaying slowly; it can be looped."""
+    portrait = skimage.data.astronaut()
+    with path.open("wb") as file:
+        file.write(f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F{FPS}:1 Ip A1:1 C420jpeg\n".encode())
+        for turn in np.arange(seconds * FPS) / (seconds * FPS) * 2 * np.pi:
+            scale = 2 + 0.01 * np.cos(turn)
+            x, y = 224 + np.sin(turn), 132 + 0.5 * np.sin(2 * turn)
+            matrix = np.array([[scale, 0, 320 - scale * x], [0, scale, 240 - scale * y]])
+            picture = cv2.warpAffine(
+                portrait, matrix, (WIDTH, HEIGHT),
+                flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE,
+            )  # fmt: skip
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            file.write(b"FRAME\n" + frame.reformat(format="yuvj420p").to_ndarray().tobytes())
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium whose camera films the portrait and whose microphone hears 700 Hz."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    folder = tmp_path_factory.mktemp("camera")
+    film_portrait(folder / "camera.y4m")
+    with wave.open(str(folder / "microphone.wav"), "wb") as file:
+        file.setparams((1, 2, 48_000, 0, "NONE", ""))
+        file.writeframes(tone(4.0, 700).astype("<i2").tobytes())
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program,
+            headless=False,  # the flag below is the new headless mode, which has all codecs
+            args=[
+                "--headless=new",
+                "--no-sandbox",
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-video-capture={folder}/camera.y4m",
+                f"--use-file-for-fake-audio-capture={folder}/microphone.wav",
+                "--allow-loopback-in-peer-connection",
+                "--disable-background-networking",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The server as people start it, on a port of its own."""
+    code = (
+        "from server.app import serve; from server.config import load_config; serve(load_config())"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=REPO,
+        env={**os.environ, "LIPWIRE_PORT": "0"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            lines = iter(process.stdout.readline, "")
+            ready = next(line for line in lines if line.startswith("lipwire is ready"))
+            yield ready.split()[-1]
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.fixture
+def page(chromium: Any, address: str) -> Iterator[Any]:
+    """The page, loaded; whatever it complains about on the console fails the test."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 960})
+    made = context.new_page()
+    complaints: list[str] = []
+    made.on("pageerror", lambda error: complaints.append(str(error)))
+    # A refusal by the server is logged by Chromium itself; the page shows it in its own words.
+    made.on("console", lambda m: complaints.append(m.text)
+            if m.type == "error" and "server responded" not in m.text else None)  # fmt: skip
+    made.goto(address)
+    made.wait_for_selector("#voice option", state="attached")
+    yield made
+    context.close()
+    assert not complaints
+
+
+def number(page: Any, selector: str) -> float:
+    """A figure of the page; 0 while there is none."""
+    found = page.query_selector(selector)
+    text = found.inner_text() if found else ""
+    return float(text) if text.replace(".", "", 1).isdigit() else 0.0
+
+
+def wait_for(page: Any, script: str, what: str, seconds: float = 20) -> None:
+    """Wait until a script is true."""
+    from playwright.sync_api import TimeoutError as TookTooLong
+
+    try:
+        page.wait_for_function(script, timeout=seconds * 1000)
+    except TookTooLong:
+        raise AssertionError(f"{what}; the page says {page.inner_text('#status')!r}") from None
+
+
+def start(page: Any) -> None:
+    """Tick the box, start, and wait for the result."""
+    assert page.is_disabled("#start")  # nothing starts without consent
+    page.check("#consent")
+    page.click("#start")
+    wait_for(page, "document.getElementById('status').textContent.startsWith('Live')", "no call")
+    wait_for(page, "document.getElementById('result').videoWidth === 640", "no picture")
+
+
+GENERATED = "[data-outcome=generated] b"
+
+
+def test_the_voice_moves_the_mouth_only_and_is_heard(page: Any, address: str) -> None:
+    assert "AI-generated" in page.inner_text(".disclosure")
+    page.select_option("#voice", "file")  # and none is chosen: nobody speaks yet
+    start(page)
+    page.wait_for_timeout(1500)
+    mouth, eyes, corner = page.evaluate(DIFFERENCE, [[MOUTH, EYES, CORNER], 8])
+    print("silent", mouth, eyes, corner)
+    assert max(mouth, eyes, corner) < 6  # the codec's and the sway's share
+    assert number(page, GENERATED) == 0
+    assert page.evaluate(LISTEN, 0.5)[0] < 0.001
+
+    page.select_option("#voice", "sample:english")
+    page.click("#speak")
+    wait_for(page, f"+document.querySelector('{GENERATED}')?.textContent > 20", "none generated")
+    moved, eyes_now, corner_now = page.evaluate(DIFFERENCE, [[MOUTH, EYES, CORNER], 16])
+    print("speaking", moved, eyes_now, corner_now)
+    elsewhere = max(eyes_now - eyes, corner_now - corner)
+    assert moved > mouth + 3 and moved - mouth > 3 * elsewhere and elsewhere < 1.5
+    loudest, _ = page.evaluate(LISTEN, 2.0)
+    assert loudest > 0.01
+    assert number(page, "[data-figure=fps]") > 5
+    assert 10 < number(page, "[data-figure=delay_p50_ms]") < 1000
+
+    page.click("#interrupt")
+    wait_for(
+        page, "+document.querySelector('[data-figure=backlog_s]').textContent === 0", "backlog"
+    )
+    page.wait_for_timeout(1000)
+    assert page.evaluate(DIFFERENCE, [[MOUTH], 8])[0] < mouth + 2
+    assert page.evaluate(LISTEN, 0.5)[0] < 0.001
+    page.click("#stop")
+    wait_for(page, "document.getElementById('status').textContent === 'Stopped.'", "still runs")
+    page.wait_for_timeout(500)
+    assert page.evaluate("fetch('/api/info').then(a => a.json())")["sessions"] == 0
+
+
+def test_the_microphone_is_the_voice_and_the_original_comes_on_request(page: Any) -> None:
+    page.select_option("#voice", "microphone")
+    start(page)
+    wait_for(page, f"+document.querySelector('{GENERATED}')?.textContent > 5", "no mouth moves")
+    loudest, hz = page.evaluate(LISTEN, 1.5)
+    assert loudest > 0.01 and abs(hz - 700) < 30
+    page.select_option("#voice", "file")  # the microphone is let go
+    page.click("#interrupt")
+    page.wait_for_timeout(1500)
+    assert page.evaluate(LISTEN, 0.5)[0] < 0.001
+    page.fill("#original-level", "80")
+    assert page.inner_text("#level-out") == "80 %"
+    page.wait_for_timeout(1000)
+    loudest, hz = page.evaluate(LISTEN, 1.0)
+    assert loudest > 0.005 and abs(hz - 700) < 30
+
+
+def test_a_file_of_ones_own_and_text_and_their_errors(page: Any, tmp_path: Path) -> None:
+    page.select_option("#voice", "file")
+    start(page)
+    page.click("#speak")
+    wait_for(page, "document.getElementById('status').textContent.includes('Choose a file')", "?")
+    (tmp_path / "notes.txt").write_text("no sound")
+    page.set_input_files("#file", tmp_path / "notes.txt")
+    with page.expect_response("**/speech") as answer:
+        page.click("#speak")
+    assert answer.value.status == 415
+    wait_for(page, "document.getElementById('status').textContent.includes('not a sound')", "?")
+
+
+@pytest.mark.parametrize("denied", [True, False], ids=["denied", "insecure"])
+def test_without_a_camera_the_page_says_why(page: Any, denied: bool) -> None:
+    page.evaluate(
+        """(denied) => Object.defineProperty(navigator, "mediaDevices", { value: denied ? {
+          getUserMedia: async () => { throw new DOMException("no", "NotAllowedError"); } }
+          : undefined })""",
+        denied,
+    )
+    page.check("#consent")
+    page.click("#start")
+    word = "blocked" if denied else "https"
+    wait_for(page, f"document.getElementById('status').textContent.includes('{word}')", "no reason")
+    assert page.is_enabled("#start") and page.is_disabled("#stop")

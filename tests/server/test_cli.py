@@ -1,0 +1,292 @@
+"""server.cli: what the shell sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import voiced
+from files import portrait_frames, write_sound, write_video
+from typer.testing import CliRunner
+
+import server
+import server.config
+import server.doctor
+import server.dub
+import training.prepare
+from engine import MediaError, open_bundle
+from engine.bundle import DEFAULT_BUNDLE
+from server.cli import app
+from server.doctor import Finding, Level, Report
+from server.dub import DubSummary
+
+REPO = Path(__file__).resolve().parents[2]
+SUMMARY = DubSummary(
+    output="o.mp4", model="lite 1", steps=2, width=64, height=48, fps=25.0, frames=10, generated=7,
+    passed_through={"no_face": 3}, video_s=0.4, speech_s=0.4, elapsed_s=0.2, real_time_factor=0.5,
+    warnings=["speech: is silent"],
+)  # fmt: skip
+
+
+def call(*arguments: object) -> Any:
+    """Run in this process: exit_code, stdout, stderr."""
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def shell(*arguments: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    """Run as people do."""
+    return subprocess.run(
+        [sys.executable, "-m", "server.cli", *map(str, arguments)],
+        cwd=REPO, capture_output=True, text=True, timeout=60, check=False, **kwargs,
+    )  # fmt: skip
+
+
+def test_help_names_every_command() -> None:
+    shown = call("--help").stdout
+    for name in ("serve", "dub", "doctor", "prepare", "train", "evaluate", "export", "bench"):
+        assert f" {name} " in shown
+    assert call().exit_code == 2 or "Usage" in call().stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["serve", "dub", "doctor", "prepare", "train", "evaluate", "export lite", "bench latency"],
+)
+def test_every_command_has_help(command: str) -> None:
+    result = call(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+
+
+def test_the_version_is_the_packages() -> None:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    assert project["version"] == server.__version__
+    assert call("--version").stdout == f"lipwire {server.__version__}\n"
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, server.cli\n"
+        "heavy = {'torch', 'mediapipe', 'onnxruntime', 'av', 'cv2', 'aiortc', 'fastapi'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+# --- dub ---
+
+
+def test_json_is_one_object_on_stdout_and_nothing_else(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mp4", portrait_frames(10, 200, 160))
+    voice = write_sound(tmp_path / "voice.wav", voiced(0.4))
+    result = shell("dub", clip, voice, "-o", tmp_path / "out.mp4", "--json", "--steps", 1)
+    assert result.returncode == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert result.stdout.count("\n") == 1
+    assert (summary["frames"], summary["steps"]) == (10, 1)
+    assert summary["generated"] + sum(summary["passed_through"].values()) == 10
+    assert (tmp_path / "out.mp4").exists()
+    assert "Traceback" not in result.stderr
+
+
+def test_a_user_error_is_one_line_and_code_2(tmp_path: Path) -> None:
+    result = shell("dub", tmp_path / "none.mp4", tmp_path / "none.wav", "-o", tmp_path / "out.mp4")
+    assert result.returncode == 2
+    assert result.stderr == f"lipwire: error: {tmp_path}/none.mp4: no such file\n"
+    assert result.stdout == ""
+
+
+def test_a_message_of_several_lines_becomes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise MediaError("first\n  second")
+
+    monkeypatch.setattr(server.dub, "dub", fails)
+    result = call("dub", "a", "b", "-o", "c")
+    assert (result.exit_code, result.stderr) == (2, "lipwire: error: first second\n")
+
+
+def test_every_flag_of_dub_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def notes(*args: Any, **kwargs: Any) -> DubSummary:
+        kwargs.pop("progress")(1, 2)
+        given.update(kwargs, args=args)
+        return SUMMARY
+
+    monkeypatch.setattr(server.dub, "dub", notes)
+    handler = signal.getsignal(signal.SIGTERM)
+    result = call(
+        "dub", "v", "s", "--out", "o.mp4", "--steps", 4, "--bundle", "b", "--silence", "generate",
+        "--original-level", 0.25, "--threads", 3,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert given == {
+        "args": (Path("v"), Path("s"), Path("o.mp4")), "steps": 4, "bundle": Path("b"),
+        "silence": "generate", "original_level": 0.25, "threads": 3,
+    }  # fmt: skip
+    assert "10: 7 generated, passed through: 3 no_face" in result.stdout
+    assert "note     speech: is silent" in result.stdout
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_being_stopped_leaves_nothing_behind(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mp4", portrait_frames(25, 200, 160) * 16)
+    voice = write_sound(tmp_path / "voice.wav", voiced(16.0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server.cli", "dub", clip, voice, "-o", tmp_path / "out.mp4"],
+        cwd=REPO, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob(".out.*.mp4")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, complaint = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "lipwire: interrupted" in complaint and "Traceback" not in complaint
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "voice.wav"}
+
+
+# --- serve and doctor ---
+
+
+def test_flags_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import server.app
+
+    seen: list[server.config.ServerConfig] = []
+    monkeypatch.setattr(server.app, "serve", seen.append)
+    monkeypatch.setenv("LIPWIRE_PORT", "9001")
+    monkeypatch.setenv("LIPWIRE_HOST", "127.0.0.2")
+    assert call("serve", "--port", 9002, "--max-sessions", 3).exit_code == 0
+    assert (seen[0].port, seen[0].host, seen[0].max_sessions) == (9002, "127.0.0.2", 3)
+
+
+def test_a_port_out_of_range_is_one_line() -> None:
+    result = call("serve", "--port", 70_000)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("lipwire: error: port is 70000")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("level", "code"), [(Level.WARN, 0), (Level.MISSING, 1)])
+def test_the_doctors_exit_code(level: Level, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Report([Finding("udp", level, "blocked")])
+    monkeypatch.setattr(server.doctor, "examine", lambda settings: report)
+    assert call("doctor").exit_code == code
+    result = call("doctor", "--json")
+    assert result.exit_code == code
+    assert json.loads(result.stdout) == {
+        "can_serve": code == 0,
+        "findings": [{"name": "udp", "level": level.value, "detail": "blocked", "advice": ""}],
+    }
+
+
+# --- models ---
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["train", ".", "run"], ["export", "lite", "c.pt", "-o", "b"]],
+)
+def test_without_torch_the_extra_is_named(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = server.cli.importlib.util.find_spec
+    monkeypatch.setattr(
+        server.cli.importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "torch" else find(name, *rest),
+    )
+    result = call(*command)
+    assert result.exit_code == 2
+    assert "this needs torch" in result.stderr and "lipwire[train]" in result.stderr
+
+
+def test_prepare_passes_its_flags_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+
+    def notes(source: Path, out: Path, **kwargs: Any) -> dict[str, int]:
+        given.update(kwargs, source=source, out=out)
+        return {"kept": 3}
+
+    monkeypatch.setattr(training.prepare, "prepare", notes)
+    result = call("prepare", tmp_path, "o", "--workers", 1, "--exclude", "a*", "--exclude", "b*")
+    assert json.loads(result.stdout) == {"kept": 3}
+    assert given == {
+        "source": tmp_path, "out": Path("o"), "workers": 1, "exclude": ("a*", "b*"),
+    }  # fmt: skip
+    assert call("prepare", tmp_path / "none", "o").exit_code == 2
+
+
+def test_train_begins_with_the_preset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    loop = pytest.importorskip("training.loop")
+    from types import SimpleNamespace
+
+    seen: list[Any] = []
+
+    def notes(shards: Path, folder: Path, config: Any) -> Any:
+        seen.append((shards, folder, config))
+        return SimpleNamespace(checkpoint_path=folder / "checkpoint.pt", step=config.steps)
+
+    monkeypatch.setattr(loop, "train", notes)
+    result = call("train", tmp_path, "run", "--preset", "smoke", "--batch", 2, "--seed", 7)
+    assert result.exit_code == 0, result.output
+    (shards, folder, config) = seen[0]
+    assert (shards, folder) == (tmp_path, Path("run"))
+    assert (config.steps, config.batch, config.seed) == (20, 2, 7)
+    assert "checkpoint.pt: 20 steps" in result.stdout
+
+
+def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "c.pt").write_bytes(b"no")
+    result = call("export", "lite", tmp_path / "c.pt", "-o", tmp_path / "bundle")
+    assert result.exit_code == 2
+    assert "not a checkpoint" in result.stderr
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+def test_evaluate_prints_and_writes_its_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    evaluate = pytest.importorskip("training.evaluate")
+    bundle = tmp_path / "bundle"
+    shutil.copytree(DEFAULT_BUNDLE, bundle)
+    monkeypatch.setattr(evaluate, "evaluate", lambda *args, **kwargs: {"clips": kwargs["clips"]})
+    before = open_bundle(bundle).manifest
+    assert json.loads(call("evaluate", bundle, tmp_path, "--clips", 5).stdout) == {"clips": 5}
+    assert open_bundle(bundle).manifest == before
+    call("evaluate", bundle, tmp_path, "--clips", 5, "--write")
+    assert open_bundle(bundle).manifest.quality == {"clips": 5}
+    assert call("evaluate", tmp_path / "none", tmp_path).exit_code == 2
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_bench_shows_what_was_missed(as_json: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import benchmarks.latency
+
+    result = {
+        "figures": {"fps": 25.0, "delay_p50_ms": 90.0},
+        "targets": {"fps": 24, "delay_p50_ms": 80},
+        "met": {"fps": True, "delay_p50_ms": False},
+    }
+    monkeypatch.setattr(benchmarks.latency, "run", lambda **kwargs: result)
+    shown = call("bench", "latency", *(["--json"] if as_json else []))
+    assert shown.exit_code == 0
+    if as_json:
+        assert json.loads(shown.stdout) == result
+    else:
+        assert "met: 24" in shown.stdout and "MISSED: 80" in shown.stdout
