@@ -11,9 +11,11 @@ import contextlib
 import re
 import tempfile
 from collections.abc import AsyncIterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +24,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from engine import (
+    PLAYOUT_RATE_HZ,
     BundleError,
     ConfigError,
     Engine,
@@ -29,6 +32,7 @@ from engine import (
     LipwireError,
     MediaError,
     SessionClosed,
+    VideoFrame,
     open_engine,
 )
 from server import __version__, codecs, ice, speech
@@ -276,7 +280,7 @@ def serve(settings: ServerConfig) -> None:
         print(
             f"model {manifest.name} {manifest.version} on {engine.backend.description}", flush=True
         )
-        _warm_up()
+        _warm_up(engine)
         app = create_app(settings, engine)
         config = uvicorn.Config(
             app,
@@ -292,8 +296,10 @@ def serve(settings: ServerConfig) -> None:
         Server(config, url, end_calls).run(sockets=[listener])
 
 
-def _warm_up() -> None:
-    """Load the face tracker now: it takes a second that no call should wait for."""
-    from engine.tracker import MediaPipeTracker
-
-    MediaPipeTracker().close()
+def _warm_up(engine: Engine) -> None:
+    """Load what is loaded on first use: a second that no call should wait for."""
+    session = engine.session(EngineConfig(offline=True, silence="generate"))
+    session.push_speech(np.zeros(PLAYOUT_RATE_HZ // 2, np.int16), PLAYOUT_RATE_HZ, 0.0)
+    session.push_video(VideoFrame(np.zeros((64, 64, 3), np.uint8), 0, Fraction(1, 25)), 0.0)
+    engine.work([session], 0.0)
+    engine.end(session)

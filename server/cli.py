@@ -147,7 +147,13 @@ def dub(
     """
     from server.dub import dub as run
 
-    with _terminate_as_interrupt(), _progress_bar() as progress:
+    with _stopping() as stop, _progress_bar() as show:
+
+        def progress(done: int, expected: int) -> None:
+            if stop():
+                raise KeyboardInterrupt
+            show(done, expected)
+
         summary = run(
             video, speech, out, steps=steps, bundle=bundle, silence=silence,
             original_level=original_level, threads=threads, progress=progress,
@@ -159,13 +165,25 @@ def dub(
 
 
 @contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does, so that the unfinished file is removed."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Tells whether Ctrl-C or SIGTERM came; the second one interrupts at once.
+
+    The first must not: raised inside a native library that is being loaded, an exception aborts
+    the process, and the unfinished file stays.
+    """
+    wishes: list[int] = []
+
+    def wish(number: int, _: object) -> None:
+        wishes.append(number)
+        if len(wishes) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield lambda: bool(wishes)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

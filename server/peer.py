@@ -27,9 +27,10 @@ from aiortc import (
 )
 from aiortc.mediastreams import MediaStreamError
 
-from engine import Engine, Outcome, Session, SessionClosed, VideoFrame
+from engine import ConfigError, Engine, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
 from engine.types import I16
+from server.codecs import suggest_bitrate
 from server.config import ServerConfig
 from server.speech import Voice
 from server.tracks import PictureTrack, VoiceTrack
@@ -80,8 +81,8 @@ class Peer:
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
         self.original_level = session.config.original_level
-        # No public STUN server is asked. Everything on one transport: with aiortc's default a second
-        # audio section is left behind on a transport that is closed.
+        # No public STUN server is asked. Everything on one transport: with aiortc's own choice a
+        # second audio section is left behind on a transport that is closed.
         self._pc = RTCPeerConnection(
             RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
         )
@@ -111,15 +112,20 @@ class Peer:
         except* Exception as group:
             if self.answer.done():
                 raise
-            self.answer.set_exception(group.exceptions[0])
+            self._refuse(group.exceptions[0])
         finally:
             self._over.set()
-            self.answer.cancel()  # nothing happens if it is done
+            if not self.answer.done():
+                self._refuse(SessionClosed("the call was ended before it was answered"))
             try:
                 await asyncio.wait_for(self._pc.close(), CLOSE_S)
             except TimeoutError:
                 log.error("call %s: its connection did not close", self.name[:6])
             await asyncio.to_thread(self._engine.end, self.session)
+
+    def _refuse(self, cause: Exception) -> None:
+        self.answer.set_exception(cause)
+        self.answer.exception()  # whoever asked may be gone: asyncio need not complain
 
     def end(self, reason: str) -> None:
         """End the call; `run` returns soon after."""
@@ -144,7 +150,7 @@ class Peer:
         if any(t.kind == "audio" for t in pc.getTransceivers()):
             pc.addTrack(VoiceTrack(self.session, clock))
         await pc.setLocalDescription(await pc.createAnswer())
-        self.answer.set_result(pc.localDescription.sdp)
+        self.answer.set_result(suggest_bitrate(pc.localDescription.sdp))
 
     async def _reap(self) -> None:
         """Give the slot back when the peer never connects: ICE alone would wait for minutes."""
@@ -234,9 +240,15 @@ class Peer:
         self.session.set_steps(steps)
 
     def set_original_level(self, level: float) -> None:
-        """How loud the original voice is underneath, 0 to 1."""
-        self.original_level = min(max(level, 0.0), 1.0)
-        self.session.set_original_level(self.original_level)
+        """How loud the original voice is underneath, 0 to 1.
+
+        Raises:
+            ConfigError: out of that range.
+        """
+        if not 0 <= level <= 1:
+            raise ConfigError(f"original_level is {level}, must lie within 0 and 1")
+        self.original_level = level
+        self.session.set_original_level(level)
 
     def interrupt(self) -> None:
         """Drop the voice that has not been heard."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from aiortc.sdp import SessionDescription
 
-from engine import Engine, EngineConfig, LipwireError
+from engine import Engine, EngineConfig, LipwireError, SessionClosed
 from server.config import ServerConfig
 from server.ice import filter_candidates
 from server.peer import Peer
@@ -126,6 +126,7 @@ class Sessions:
             ServerFull: no room.
             BundleError: the model does not offer the steps asked for.
             OfferError: the connection cannot be made from this offer.
+            SessionClosed: it was ended before it was answered.
         """
         if len(self._peers) >= self._settings.max_sessions:
             raise ServerFull(
@@ -141,6 +142,8 @@ class Sessions:
             return name, await asyncio.wait_for(asyncio.shield(peer.answer), ANSWER_S)
         except asyncio.CancelledError:
             peer.end("the caller went away")
+            raise
+        except SessionClosed:
             raise
         except Exception as error:
             peer.end("it could not be answered")

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -191,7 +191,7 @@ def train(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=trainer.step)  # type: ignore[no-untyped-call]
-    with writer, (folder / "stats.jsonl").open("a") as stats, Progress(*columns) as progress:
+    with writer, _open_stats(folder, trainer.step) as stats, Progress(*columns) as progress:
         task = progress.add_task("training", total=config.steps, completed=trainer.step)
         recent: dict[str, float] = {}
         while trainer.step < config.steps:
@@ -217,6 +217,16 @@ def train(
     trainer.ema.voice.gain.copy_(voice_gain(trainer.ema, held_out))
     trainer.save()
     return trainer
+
+
+def _open_stats(folder: Path, step: int) -> TextIO:
+    """The log, without lines that a killed run wrote after its last checkpoint."""
+    path = folder / "stats.jsonl"
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        path.write_text("".join(kept))
+    return path.open("a")
 
 
 # Understanding is partial, so louder gestures are also wronger ones: with less gain the mouth

@@ -55,10 +55,8 @@ class OrtBackend:
             return ort.InferenceSession(str(path), options,
                                         providers=["CPUExecutionProvider"])  # fmt: skip
         except Exception as error:  # the runtime raises several unrelated kinds
-            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BackendError(
-                f"{bundle.path / name}: ONNX Runtime refuses it ({cause})"
-            ) from error
+            cause = _one_line(error)
+            raise BackendError(f"{path}: ONNX Runtime refuses it ({cause})") from error
 
     def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
         """Repaint the lower half of each crop; see `Backend.generate`."""
@@ -68,14 +66,14 @@ class OrtBackend:
         if any(job.steps != steps for job in jobs):
             raise BackendError("all jobs of a batch must take the same number of steps")
         check_steps(self.manifest, steps)
-        crops = np.stack([job.crop for job in jobs])
-        hidden = self._paint(
-            _to_planes(crops),
-            _to_planes(np.stack([job.reference for job in jobs])),
-            np.stack([job.mel for job in jobs]),
-            steps,
-            [job.seed for job in jobs],
-        )
+        try:
+            crops = np.stack([job.crop for job in jobs])
+            references = np.stack([job.reference for job in jobs])
+            mels = np.stack([job.mel for job in jobs])
+        except ValueError as error:
+            raise BackendError(f"the jobs of a batch differ in shape ({error})") from error
+        seeds = [job.seed for job in jobs]
+        hidden = self._paint(_to_planes(crops), _to_planes(references), mels, steps, seeds)
         painted = np.rint((hidden.transpose(0, 2, 3, 1) + 1) * 127.5)
         out = crops.copy()
         out[:, self.manifest.crop_size // 2 :] = np.clip(painted, 0, 255).astype(np.uint8)
@@ -106,7 +104,7 @@ class OrtBackend:
         except BackendError:
             raise
         except Exception as error:
-            raise BackendError(f"ONNX Runtime failed ({error})") from error
+            raise BackendError(f"ONNX Runtime failed ({_one_line(error)})") from error
 
     def _noise_for(self, seed: int) -> F32:
         """The one noise image of a seed, f32[3, S/2, S]: the same for every frame of a session."""
@@ -122,6 +120,11 @@ class OrtBackend:
         """Free the graphs; nothing can be generated any more."""
         self.__dict__.pop("_encode", None)
         self.__dict__.pop("_denoise", None)
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong; the runtime's own messages run over several lines."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _to_planes(images: U8) -> F32:

@@ -257,6 +257,7 @@ function show(stats) {
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const spoken = total - (counts.silent || 0); // while the voice is silent there is nothing to paint
   figure("share", spoken > 0 ? ((100 * stats.generated) / spoken).toFixed(1) : "–");
+  if (!stats.backlog_s && ui.status.textContent.endsWith("on its way.")) say("Live.", "good");
   ui.screen.classList.toggle("speaking", stats.speaking);
   ui.speaking.textContent = stats.speaking ? "speaking the new voice" : "what goes out";
   ui.bar.replaceChildren();

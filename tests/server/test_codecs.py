@@ -16,7 +16,7 @@ from aiortc.jitterbuffer import JitterFrame
 from fakes import picture
 
 from server import codecs
-from server.codecs import GuardedEncoder, install, make_decoder, vp8_key_size
+from server.codecs import GuardedEncoder, install, make_decoder, suggest_bitrate, vp8_key_size
 
 VP8 = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)
 H264 = RTCRtpCodecParameters("video/H264", 90_000, payloadType=99)
@@ -139,3 +139,14 @@ def test_bit_rates_change_calmly() -> None:
     encoder.target_bitrate = 300_000  # the network broke down: at once
     assert encoder.target_bitrate == 300_000
     assert vpx.MAX_BITRATE == codecs.VP8_MAX_BITRATE
+
+
+def test_browsers_are_asked_to_start_at_a_rate_that_shows_a_face() -> None:
+    answer = "m=video 9 X 96 99\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:99 H264/90000\r\n"
+    answer += (
+        "a=fmtp:99 profile-level-id=42e01f\r\nm=audio 9 X 111\r\na=rtpmap:111 opus/48000/2\r\n"
+    )
+    lines = suggest_bitrate(answer).splitlines()
+    assert "a=fmtp:96 x-google-start-bitrate=1500" in lines
+    assert "a=fmtp:99 profile-level-id=42e01f;x-google-start-bitrate=1500" in lines
+    assert len(lines) == len(answer.splitlines()) + 1

@@ -166,11 +166,19 @@ async def test_the_channel_carries_figures_and_commands(sessions: Sessions) -> N
         await call.peer.voice.push(SPEECH, 48_000)
         caller.channel.send(json.dumps({"type": "interrupt"}))
         await until(lambda: last("interrupted") is not None, "the interruption")
-        for nonsense in ("", "[]", '{"type":"steps","steps":3}', '{"type":"fly"}', "\x00"):
+        for nonsense in (
+            "",
+            "[]",
+            '{"type":"steps","steps":3}',
+            '{"type":"fly"}',
+            "\x00",
+            '{"type":"original_level","level":NaN}',
+            '{"type":"original_level","level":7}',
+        ):
             caller.messages.clear()
             caller.channel.send(nonsense)
             await until(lambda: last("error") is not None, f"an error for {nonsense!r}")
-        assert not call.peer.ended
+        assert not call.peer.ended and call.peer.original_level == 0.25
 
 
 async def test_a_caller_that_hangs_up_ends_the_session(sessions: Sessions) -> None:

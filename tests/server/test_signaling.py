@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from calls import Caller, until
 
-from engine import Engine, EngineConfig
+from engine import Engine, EngineConfig, SessionClosed
 from server import codecs, ice
 from server.config import ServerConfig
+from server.peer import Peer
 from server.signaling import (
     MAX_SDP_BYTES,
     NoSuchSession,
@@ -124,3 +125,17 @@ async def test_a_caller_that_goes_away_while_it_waits(sessions: Sessions, caller
     task.cancel()
     await asyncio.wait({task})
     await until(lambda: len(sessions) == 0, "its place is free", 5)
+
+
+async def test_a_stop_in_the_middle_of_an_answer(
+    sessions: Sessions, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forever(self: Peer, offer: str) -> None:
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(Peer, "_answer", forever)
+    task = asyncio.create_task(sessions.open(read_offer(await caller.offer())))
+    await asyncio.sleep(0.01)
+    await sessions.close_all()
+    with pytest.raises(SessionClosed, match="before it was answered"):
+        await task

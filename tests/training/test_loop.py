@@ -56,6 +56,14 @@ def test_train_learns_and_leaves_its_records(shards: Path, tmp_path: Path) -> No
     assert sheet.shape == (6 * 128, 10 * 128, 3) and sheet.std() > 10
     assert list((tmp_path / "tensorboard").iterdir())
     assert trainer.checkpoint_path.exists() and not list(tmp_path.glob("*.partial"))
+    gain = trainer.ema.voice.gain
+    assert float(gain.min()) >= 1 and float(gain.max()) > 1, "an unsure voice is turned up"
+    # Killed after its last checkpoint: what it logged since is logged again, not twice.
+    with (tmp_path / "stats.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 41}) + "\n" + '{"step": 4')
+    train(shards, tmp_path, replace(config, steps=42), SMALL)
+    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 43))
 
 
 def test_the_painter_does_not_train_the_voice(shards: Path, tmp_path: Path) -> None:
