@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import time
 from fractions import Fraction
@@ -23,6 +24,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from engine.media import at_rate, read_frames, read_speech
+from engine.types import I16, U8
 
 SPEECH_RATE_HZ = 24_000  # what most TTS services send
 BURST_S = 0.5
@@ -39,7 +41,7 @@ class FaceTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, images: list[np.ndarray], fps: int) -> None:
+    def __init__(self, images: list[U8], fps: int) -> None:
         super().__init__()
         self._frames = [av.VideoFrame.from_ndarray(i, format="rgb24").reformat(format="yuv420p")
                         for i in images]  # fmt: skip
@@ -70,7 +72,7 @@ async def receive(track: MediaStreamTrack, arrivals: list[float]) -> None:
         return
 
 
-async def speak(url: str, samples: np.ndarray) -> None:
+async def speak(url: str, samples: I16) -> None:
     """Send a voice over the WebSocket in bursts, for ever, a few seconds ahead of real time."""
     start, sent_s, place = time.monotonic(), 0.0, 0
     burst = int(BURST_S * SPEECH_RATE_HZ)
@@ -99,8 +101,8 @@ async def call(
 
     # Loopback only: the benchmark's traffic must not leave the machine.
     aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
-    images = [cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-              for image, _ in zip(at_rate(read_frames(video), fps), range(150), strict=False)]  # fmt: skip
+    clip = itertools.islice(at_rate(read_frames(video), fps), 150)
+    images = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in clip]
     voice = read_speech(speech, SPEECH_RATE_HZ)
     pictures: list[float] = []
     sounds: list[float] = []

@@ -77,15 +77,17 @@ def made_clip(path: Path, seconds: int = 6) -> Path:
     try:
         from skimage.data import astronaut
     except ImportError as error:
-        raise LipwireError("no --video given, and scikit-image with its portrait is missing") from error
-    portrait = astronaut()
+        raise LipwireError(
+            "no --video given, and scikit-image with its portrait is missing"
+        ) from error
+    portrait = astronaut()  # type: ignore[no-untyped-call]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "12"})
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
         for index in range(25 * seconds):
             x, y = 64 + 12 * np.sin(index / 20), 8 * np.sin(index / 13)
             turn = cv2.getRotationMatrix2D((224, 120), 3 * float(np.sin(index / 25)), 1.0)
-            turn[:, 2] += x, y
+            turn = turn + np.array([[0, 0, x], [0, 0, y]])
             image = cv2.warpAffine(portrait, turn, (640, 480), borderMode=cv2.BORDER_REFLECT)
             frame = av.VideoFrame.from_ndarray(np.asarray(image, np.uint8), format="rgb24")
             for packet in stream.encode(frame):

@@ -15,7 +15,9 @@ def describe_machine() -> dict[str, Any]:
     """Processor, cores, memory, system, versions and how busy it is already."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "system": platform.platform(),
         "python": platform.python_version(),

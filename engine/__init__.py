@@ -6,7 +6,6 @@
         session = lipwire.session()
         session.push_speech(samples, 16_000, now)    # int16[N], as fast as it comes
         session.push_video(frame, now)               # engine.VideoFrame
-        lipwire.notify()
         out = session.pop_video(now)                 # engine.OutputFrame | None
         sound = session.pop_audio(now)               # engine.AudioChunk | None
 

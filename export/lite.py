@@ -19,7 +19,7 @@ from engine.bundle import MANIFEST, Bundle, Manifest, open_bundle, sha256
 from engine.errors import BundleError
 from engine.mel import HOP, LOOKAHEAD_S, N_FFT, N_MELS, WINDOW_COLUMNS
 from engine.nets.lite import LiteConfig, LiteNet
-from engine.types import SPEECH_RATE_HZ
+from engine.types import F32, SPEECH_RATE_HZ
 
 OPSET = 18
 TOLERANCE = 1e-4  # relative error, |a - b| / |b|, of ONNX Runtime against torch in float32
@@ -149,7 +149,7 @@ def export_graphs(net: LiteNet, folder: Path) -> None:
     _export(denoise, everything, varying, ["v"], folder / "denoise.onnx")
 
 
-def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
+def relative_error(found: F32, wanted: F32) -> float:
     """|a - b| / |b|."""
     norm = float(np.linalg.norm(wanted))
     return float(np.linalg.norm(found - wanted)) / (norm or 1.0)
@@ -165,7 +165,7 @@ def parity(net: LiteNet, folder: Path, batch: int = 3) -> dict[str, float]:
         steps = {k: inputs[k] for k in ("x_t", "t", "sigma", "reference")}
         wanted = _Denoise(net)(*steps.values(), *context)
 
-    def run(name: str, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def run(name: str, feeds: dict[str, F32]) -> list[F32]:
         session = ort.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
         return [np.asarray(out) for out in session.run(None, feeds)]
 

@@ -45,7 +45,9 @@ def test_every_module_is_in_the_wheel_and_no_test(wheel: zipfile.ZipFile) -> Non
 
 
 def test_the_model_is_small(wheel: zipfile.ZipFile) -> None:
-    size = sum(i.file_size for i in wheel.infolist() if i.filename.startswith("engine/bundles/lite"))
+    size = sum(
+        i.file_size for i in wheel.infolist() if i.filename.startswith("engine/bundles/lite")
+    )
     assert size <= 12_000_000
 
 

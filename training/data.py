@@ -170,7 +170,7 @@ def other_frame(codes: F32, index: int, rng: np.random.Generator) -> int:
 
 
 def loss_weight(landmarks: F32) -> F32:
-    """Where a mistake would be seen: lips most, then the jaw mask, what is never shown hardly; f32[S, S]."""
+    """Where a mistake is seen: lips most, then the jaw, what is never shown hardly; f32[S, S]."""
     weight = 0.08 + jaw_mask(landmarks, _IDENTITY) + 2 * lips_mask(landmarks, _IDENTITY)
     return np.asarray(weight / weight[CROP_SIZE // 2 :].mean(), np.float32)
 

@@ -126,9 +126,7 @@ def evaluate(
                 for i, image in enumerate(repainted.painted):
                     mask = jaw_mask(clip.landmarks[i], _IDENTITY)
                     psnr.append(psnr_db(image, clip.crops[i], mask))
-                voice = next(
-                    c for c in chosen[number + 1 :] + chosen if c.speaker != clip.speaker
-                )
+                voice = next(c for c in chosen[number + 1 :] + chosen if c.speaker != clip.speaker)
                 dubbed = drive(backend, clip, voice, count, tracker, "self")
                 wanted = voice.codes[: len(dubbed.painted), OPENING]
                 cross.append((dubbed.opening, wanted))

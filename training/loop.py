@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class StepResult:
     parts: dict[str, float]
 
 
-def visited_timesteps(grid: int) -> np.ndarray:
+def visited_timesteps(grid: int) -> npt.NDArray[np.int64]:
     """Noise levels to train on, each as often as 1, 2, 4 .. `grid` sampling steps visit it.
 
     Sampling starts at pure noise whatever its step count, so that level matters most.
@@ -177,7 +178,13 @@ def train(
 
     Writes `checkpoint.pt`, `stats.jsonl`, TensorBoard events and `samples-NNNNNN.png` there.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from torch.utils.tensorboard import SummaryWriter
 
     from training.samples import sample_sheet
@@ -190,7 +197,7 @@ def train(
         held_out = clips
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=trainer.step)  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=trainer.step)
     with writer, _open_stats(folder, trainer.step) as stats, Progress(*columns) as progress:
         task = progress.add_task("training", total=config.steps, completed=trainer.step)
         recent: dict[str, float] = {}
@@ -208,7 +215,7 @@ def train(
             if trainer.step % 50 == 0:
                 stats.flush()
                 for name, value in recent.items():
-                    writer.add_scalar(name, value, trainer.step)  # type: ignore[no-untyped-call]
+                    writer.add_scalar(name, value, trainer.step)
             last = trainer.step == config.steps
             if trainer.step % config.checkpoint_every == 0 or last:
                 trainer.save()
@@ -238,7 +245,9 @@ MAX_GAIN = 1.6
 def voice_gain(net: LiteNet, clips: Clips) -> Tensor:
     """How much more mouths move than the voice branch says, per code, f32[7] in 1..MAX_GAIN."""
     net.eval()
-    heard = [net.voice(torch.from_numpy(mel_windows(clip))) / net.voice.gain for clip in clips.clips]
+    heard = [
+        net.voice(torch.from_numpy(mel_windows(clip))) / net.voice.gain for clip in clips.clips
+    ]
     moved = np.concatenate([clips.normalised(clip.codes) for clip in clips.clips])
     ratio = torch.from_numpy(moved.std(0)) / torch.cat(heard).std(0)
     return ratio.clamp(1.0, MAX_GAIN)

@@ -26,7 +26,6 @@ import numpy as np
 
 from engine.errors import ConfigError, LipwireError
 from engine.face import (
-    CROP_SIZE,
     align,
     alignment_from,
     face_width_px,
@@ -39,6 +38,7 @@ from engine.face import (
 from engine.media import as_float, at_rate, read_frames, read_speech
 from engine.mel import PAPER_FPS, log_mel
 from engine.tracker import MediaPipeTracker, OneEuro
+from engine.types import F32, U8
 
 CLIPS_PER_SHARD = 48
 MIN_FRAMES = 15
@@ -100,9 +100,9 @@ def prepare_clip(clip: Clip, tracker: MediaPipeTracker) -> dict[str, Any]:
     if float(np.abs(speech).max()) < 1e-3:
         raise Rejected("silent")
     smooth = OneEuro()
-    runs: list[tuple[int, list[np.ndarray], list[np.ndarray]]] = []
-    crops: list[np.ndarray] = []
-    points: list[np.ndarray] = []
+    runs: list[tuple[int, list[U8], list[F32]]] = []
+    crops: list[U8] = []
+    points: list[F32] = []
     reasons: Counter[str] = Counter()
     for index, image in enumerate(at_rate(read_frames(clip.path), PAPER_FPS)):
         face = tracker.track(image)

@@ -162,13 +162,15 @@ class Denoiser(nn.Module):
         self.middle = FilmBlock(w[3], config.embed)
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(w, w[1:], strict=False))
         self.leave = nn.ModuleList(FilmBlock(width, config.embed) for width in w[:3])
-        self.flow = nn.Sequential(nn.GroupNorm(8, w[1]), nn.SiLU(), conv(w[1], 2))
-        self.paint = nn.Sequential(nn.GroupNorm(8, w[0]), nn.SiLU(), conv(w[0], 4 * (3 + 1)))
-        for head in (self.flow[-1], self.paint[-1]):
+        flow, paint = conv(w[1], 2), conv(w[0], 4 * (3 + 1))
+        for head in (flow, paint):
+            assert head.bias is not None
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         # Start from the reference, unmoved: an untrained model repeats it instead of showing mud.
-        nn.init.constant_(self.paint[-1].bias[12:], GATE_START)
+        nn.init.constant_(paint.bias[12:], GATE_START)  # type: ignore[index]
+        self.flow = nn.Sequential(nn.GroupNorm(8, w[1]), nn.SiLU(), flow)
+        self.paint = nn.Sequential(nn.GroupNorm(8, w[0]), nn.SiLU(), paint)
         self.register_buffer("grid", lower_half_grid(config.size), persistent=False)
         self.grid: Tensor
 
@@ -211,8 +213,8 @@ class Denoiser(nn.Module):
             reference, self.grid + flow.permute(0, 2, 3, 1), padding_mode="border",
             align_corners=False,
         )  # fmt: skip
-        painted, gate = F.pixel_shuffle(self.paint(h), 2).split((3, 1), dim=1)
-        gate = torch.sigmoid(gate)
+        mixed = F.pixel_shuffle(self.paint(h), 2)
+        painted, gate = mixed[:, :3], torch.sigmoid(mixed[:, 3:])
         x0 = gate * moved + (1 - gate) * painted
         noise_level = sigma[:, None, None, None]
         return ((1 - noise_level**2).clamp(min=0).sqrt() * x_t - x0) / noise_level

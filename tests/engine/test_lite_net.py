@@ -10,7 +10,7 @@ def test_a_frame_costs_at_most_eight_tenths_of_a_gflop() -> None:
     net = LiteNet().eval()
     gflop = count_gflop(net, DEFAULT_STEPS)
     parameters = sum(p.numel() for p in net.parameters()) / 1e6
-    print(f"\nlite: {gflop:.3f} GFLOP a frame at {DEFAULT_STEPS} steps, {parameters:.2f} M parameters")
+    print(f"\nlite: {gflop:.3f} GFLOP a frame at {DEFAULT_STEPS} steps, {parameters:.2f} M weights")
     assert gflop <= 0.8
     assert parameters <= 4
 

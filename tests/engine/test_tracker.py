@@ -105,14 +105,18 @@ print("this may be seen", file=sys.stderr)
 def test_two_that_are_quiet_at_once_leave_stderr_as_it_was(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    first_is_done = threading.Event()
+
     def quiet() -> None:
         with _quiet_stderr():
             os.write(2, b"native noise\n")
+            assert first_is_done.wait(5)
 
     other = threading.Thread(target=quiet)
     with _quiet_stderr():
         other.start()
-        other.join(0.1)  # it would now save our silence as the real thing
+        other.join(0.1)  # it would now save our silence as the real thing, and restore that
+    first_is_done.set()
     other.join()
     os.write(2, b"still here\n")
     assert capfd.readouterr().err == "still here\n"
