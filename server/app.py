@@ -18,20 +18,15 @@ from typing import Any
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from engine import (
     PLAYOUT_RATE_HZ,
-    BundleError,
-    ConfigError,
     Engine,
     EngineConfig,
-    LipwireError,
     MediaError,
-    SessionClosed,
     VideoFrame,
     open_engine,
 )
@@ -40,30 +35,15 @@ from server.config import ServerConfig
 from server.listener import Server, listen, page_url
 from server.messages import AnswerBody, ChangeBody, OfferBody, SampleBody, SayBody, Spoken
 from server.pcm_socket import PcmSocket, read_rate, refuse
+from server.problems import add_problems
 from server.signaling import (
     ConsentMissing,
     NoSuchSession,
-    OfferError,
-    ServerFull,
     Sessions,
     read_offer,
 )
 
 STATIC = Path(__file__).parent / "static"
-RETRY_AFTER_S = 5
-# First match counts, so the narrower kinds stand before MediaError and LipwireError.
-STATUS: tuple[tuple[type[LipwireError], int], ...] = (
-    (NoSuchSession, 404),
-    (SessionClosed, 404),
-    (ServerFull, 503),
-    (ConsentMissing, 403),
-    (OfferError, 400),
-    (BundleError, 400),
-    (ConfigError, 400),
-    (speech.NoSpeech, 501),
-    (speech.NotMedia, 415),
-    (MediaError, 422),
-)
 
 
 def create_app(settings: ServerConfig | None = None, engine: Engine | None = None) -> FastAPI:
@@ -91,7 +71,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
                 await asyncio.to_thread(app.state.engine.close)
 
     app = FastAPI(title="lipwire", version=__version__, lifespan=lifespan, redoc_url=None)
-    _add_errors(app)
+    add_problems(app)
     _add_session_routes(app)
     _add_voice_routes(app, settings)
 
@@ -126,29 +106,6 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
-
-
-def _add_errors(app: FastAPI) -> None:
-    """Every error is `{"error": "one line that names the cause"}` with a fitting status."""
-
-    def answer(status: int, cause: str) -> JSONResponse:
-        headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-        return JSONResponse({"error": cause}, status, headers)
-
-    @app.exception_handler(LipwireError)
-    async def known(request: Request, error: LipwireError) -> JSONResponse:
-        status = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
-        return answer(status, str(error))
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
-        return answer(400, f"{place}: {first['msg']}" if place else f"the body: {first['msg']}")
-
-    @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
-        return answer(error.status_code, str(error.detail))
 
 
 def _add_session_routes(app: FastAPI) -> None:

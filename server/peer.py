@@ -16,7 +16,6 @@ from fractions import Fraction
 from typing import Any
 
 import av
-import numpy as np
 from aiortc import (
     MediaStreamTrack,
     RTCBundlePolicy,
@@ -29,11 +28,10 @@ from aiortc.mediastreams import MediaStreamError
 
 from engine import ConfigError, Engine, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
-from engine.types import I16
 from server.codecs import suggest_bitrate
 from server.config import ServerConfig
 from server.speech import Voice
-from server.tracks import PictureTrack, VoiceTrack
+from server.tracks import PictureTrack, VoiceTrack, to_mono
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +42,6 @@ CLOSE_S = 5.0  # closing takes milliseconds; a transport that hangs must not kee
 
 class _Over(Exception):
     """Raised inside the group to end it."""
-
-
-def to_mono(frame: av.AudioFrame) -> I16:
-    """A decoded 16-bit audio frame as int16[N], channels averaged."""
-    samples = frame.to_ndarray()
-    channels = len(frame.layout.channels)
-    planes = samples if frame.format.is_planar else samples.reshape(-1, channels).T
-    if len(planes) == 1:
-        return np.ascontiguousarray(planes[0], np.int16)
-    return np.asarray(planes.astype(np.int32).sum(0) // len(planes), np.int16)
 
 
 class Peer:

@@ -47,6 +47,16 @@ def to_av_audio(samples: I16, start: int) -> av.AudioFrame:
     return frame
 
 
+def to_mono(frame: av.AudioFrame) -> I16:
+    """A decoded 16-bit audio frame as int16[N], channels averaged."""
+    samples = frame.to_ndarray()
+    channels = len(frame.layout.channels)
+    planes = samples if frame.format.is_planar else samples.reshape(-1, channels).T
+    if len(planes) == 1:
+        return np.ascontiguousarray(planes[0], np.int16)
+    return np.asarray(planes.astype(np.int32).sum(0) // len(planes), np.int16)
+
+
 class _SessionTrack(MediaStreamTrack):
     """What both tracks share.
 

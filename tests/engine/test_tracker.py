@@ -18,7 +18,7 @@ from engine.face import face_width_px, profile_ratio
 from engine.tracker import TRACK_SIDE_PX, MediaPipeTracker, OneEuro, _quiet_stderr
 from engine.types import F64, U8
 
-PORTRAIT: U8 = np.asarray(skimage.data.astronaut(), np.uint8)  # 512 x 512
+PORTRAIT: U8 = skimage.data.astronaut()  # type: ignore[no-untyped-call]  # 512 x 512
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ LISTEN = """async (seconds) => {
 
 
 def film_portrait(path: Path, seconds: int = 4) -> None:
-    """A y4m of the astronaut portrait (NASA, public domain), moving by a pixel; it can be looped."""
+    """A y4m of the astronaut portrait (NASA, public domain), moving a little; it can be looped."""
     portrait = skimage.data.astronaut()
     with path.open("wb") as file:
         file.write(f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F{FPS}:1 Ip A1:1 C420mpeg2\n".encode())

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import av
 import numpy as np
 import pytest
 from calls import Caller, Camera, Microphone, loudness, strongest_hz, tone, until
@@ -16,7 +15,7 @@ from engine import Engine, EngineConfig
 from engine.types import U8
 from server import codecs, ice
 from server.config import ServerConfig
-from server.peer import Peer, to_mono
+from server.peer import Peer
 from server.signaling import Sessions, read_offer
 
 SETTINGS = ServerConfig(max_sessions=2)
@@ -214,15 +213,6 @@ async def test_a_picture_too_large_is_refused_and_the_call_lives(engine: Engine)
         caller.camera.image = picture(240, 320)
         await until(lambda: bool(caller.pictures), "a picture of a size that is taken")
     await sessions.shutdown()
-
-
-def test_channels_are_averaged() -> None:
-    left, right = np.array([100, -32768], np.int16), np.array([300, -32768], np.int16)
-    packed = av.AudioFrame.from_ndarray(np.stack([left, right], 1).reshape(1, -1), "s16", "stereo")
-    planar = av.AudioFrame.from_ndarray(np.stack([left, right]), "s16p", "stereo")
-    single = av.AudioFrame.from_ndarray(left[None], "s16", "mono")
-    assert to_mono(packed).tolist() == to_mono(planar).tolist() == [200, -32768]
-    assert to_mono(single).tolist() == left.tolist() and to_mono(single).dtype == np.int16
 
 
 def test_the_fake_face_lies_where_these_tests_look() -> None:

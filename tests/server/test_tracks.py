@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from aiortc.mediastreams import MediaStreamError
@@ -15,7 +16,7 @@ from calls import tone
 from fakes import FakeTracker, picture
 
 from engine import EngineConfig, OutputFrame, Session, VideoFrame
-from server.tracks import AUDIO_BLOCK, PictureTrack, VoiceTrack, to_av, to_av_audio
+from server.tracks import AUDIO_BLOCK, PictureTrack, VoiceTrack, to_av, to_av_audio, to_mono
 
 
 @pytest.fixture
@@ -138,3 +139,12 @@ def test_sound_frames_keep_their_samples() -> None:
     frame = to_av_audio(samples, 4800)
     assert np.array_equal(frame.to_ndarray()[0], samples)
     assert frame.pts == 4800 and frame.time_base == Fraction(1, 48_000)
+
+
+def test_channels_are_averaged() -> None:
+    left, right = np.array([100, -32768], np.int16), np.array([300, -32768], np.int16)
+    packed = av.AudioFrame.from_ndarray(np.stack([left, right], 1).reshape(1, -1), "s16", "stereo")
+    planar = av.AudioFrame.from_ndarray(np.stack([left, right]), "s16p", "stereo")
+    single = av.AudioFrame.from_ndarray(left[None], "s16", "mono")
+    assert to_mono(packed).tolist() == to_mono(planar).tolist() == [200, -32768]
+    assert to_mono(single).tolist() == left.tolist() and to_mono(single).dtype == np.int16
