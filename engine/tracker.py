@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -90,8 +90,8 @@ class MediaPipeTracker:
             )
             # The first picture and the first face build their graphs and print; no frame of a
             # session should wait for that. The last picture makes it forget the drawing.
-            for picture in (_drawn_face(), np.zeros((64, 64, 3), np.uint8)):
-                self._mesh.process(picture)
+            self._mesh.process(_drawn_face())
+            self.forget()
 
     def track(self, image: U8) -> Face | None:
         """The face in uint8[H, W, 3] RGB, or None."""
@@ -111,9 +111,73 @@ class MediaPipeTracker:
         points = np.array([(p.x * width, p.y * height) for p in found[0].landmark], np.float32)
         return Face(points, confidence=1.0)
 
+    def forget(self) -> None:
+        """Lose the face it follows, so that it can follow somebody else's."""
+        self._mesh.process(np.zeros((64, 64, 3), np.uint8))
+
     def close(self) -> None:
         """Free the graph."""
         self._mesh.close()
+
+
+class TrackerPool:
+    """Lends trackers to sessions and takes them back, ready for the next.
+
+    Building one takes as long as ten frames, which a call that begins would lose, and the native
+    library is said to keep some memory of every one that was ever built.
+
+    Args:
+        make: builds a tracker when none is idle.
+    """
+
+    def __init__(self, make: Callable[[], MediaPipeTracker] = MediaPipeTracker) -> None:
+        self._make = make
+        self._idle: list[MediaPipeTracker] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __call__(self) -> FaceTracker:
+        """A tracker that follows nobody yet; closing it gives it back."""
+        with self._lock:
+            tracker = self._idle.pop() if self._idle else None
+        return _Lent(tracker or self._make(), self)
+
+    def give_back(self, tracker: MediaPipeTracker) -> None:
+        """Take a tracker back, or free it if the pool has been closed."""
+        with self._lock:
+            keep = not self._closed
+            if keep:
+                tracker.forget()
+                self._idle.append(tracker)
+        if not keep:
+            tracker.close()
+
+    def close(self) -> None:
+        """Free the idle trackers; lent ones are freed as they come back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for tracker in idle:
+            tracker.close()
+
+
+class _Lent:
+    """A tracker that goes back to its pool instead of being freed."""
+
+    def __init__(self, tracker: MediaPipeTracker, pool: TrackerPool) -> None:
+        self._tracker: MediaPipeTracker | None = tracker
+        self._pool = pool
+
+    def track(self, image: U8) -> Face | None:
+        """The face in uint8[H, W, 3] RGB, or None."""
+        assert self._tracker is not None, "given back already"
+        return self._tracker.track(image)
+
+    def close(self) -> None:
+        """Give it back; once."""
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            self._pool.give_back(tracker)
 
 
 class OneEuro:

@@ -15,7 +15,7 @@ from engine.bundle import check_steps, open_bundle
 from engine.config import EngineConfig
 from engine.errors import BackendError, ConfigError, SessionClosed
 from engine.session import FAULTS_A_LINE, Session
-from engine.tracker import FaceTracker, MediaPipeTracker
+from engine.tracker import FaceTracker, TrackerPool
 from engine.types import LipJob
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Engine:
 
     Args:
         backend: paints the mouths; closed with the engine.
-        make_tracker: makes a face tracker for each session.
+        make_tracker: makes a face tracker for each session; None lends MediaPipe's from a pool.
         clock: seconds that only move forward; every `now` given to its sessions is on this clock.
 
     Use `open_engine` to make one from a bundle, and `with` to end it.
@@ -35,11 +35,12 @@ class Engine:
     def __init__(
         self,
         backend: Backend,
-        make_tracker: Callable[[], FaceTracker] = MediaPipeTracker,
+        make_tracker: Callable[[], FaceTracker] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backend, self.clock = backend, clock
-        self._make_tracker = make_tracker
+        self._pool = TrackerPool()
+        self._make_tracker = make_tracker or self._pool
         self._sessions: dict[str, Session] = {}
         self._wake = threading.Condition()
         self._device = threading.Lock()  # a backend is not shared between threads
@@ -164,6 +165,7 @@ class Engine:
             self._thread.join(timeout=10)
         for session in sessions:
             session.close()
+        self._pool.close()
         self.backend.close()
 
     def __enter__(self) -> Engine:

@@ -15,7 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.face import face_width_px, profile_ratio
-from engine.tracker import TRACK_SIDE_PX, MediaPipeTracker, OneEuro, _quiet_stderr
+from engine.tracker import (
+    TRACK_SIDE_PX,
+    MediaPipeTracker,
+    OneEuro,
+    TrackerPool,
+    _quiet_stderr,
+)
 from engine.types import F64, U8
 
 PORTRAIT: U8 = skimage.data.astronaut()  # type: ignore[no-untyped-call]  # 512 x 512
@@ -179,3 +185,26 @@ def test_it_never_leaves_the_range_of_what_it_saw(values: list[float], steps: li
         now += step
         out = smooth(np.array([value]), now)[0]
         assert min(values) - 1e-6 <= out <= max(values) + 1e-6
+
+
+def test_a_pool_lends_the_same_tracker_again_and_it_has_forgotten() -> None:
+    built: list[MediaPipeTracker] = []
+
+    def make() -> MediaPipeTracker:
+        built.append(MediaPipeTracker())
+        return built[-1]
+
+    pool = TrackerPool(make)
+    first = pool()
+    assert first.track(skimage.data.astronaut()) is not None
+    first.close()
+    first.close()
+    second, third = pool(), pool()
+    assert len(built) == 2, "one of them was idle"
+    assert second.track(np.zeros((240, 320, 3), np.uint8)) is None
+    assert second.track(skimage.data.astronaut()) is not None
+    second.close()
+    pool.close()
+    third.close()
+    with pytest.raises(ValueError):
+        built[1].track(skimage.data.astronaut())  # freed, although it came back late
