@@ -129,20 +129,24 @@ def live(
             server.kill()
     before, after = client.pop("before"), client.pop("after")
     outcomes = {
-        name: count - before["outcomes"].get(name, 0) for name, count in after["outcomes"].items()
+        name: count - _outcomes(before).get(name, 0) for name, count in _outcomes(after).items()
     }
     out = sum(outcomes.values())
     return {
         "frames_per_s": client["pictures_received_per_s"],
         "generated_share": outcomes.get("generated", 0) / max(out, 1),
         "outcomes": outcomes,
-        "delay_p50_ms": after["delay_p50_s"] * 1e3,
-        "delay_p95_ms": after["delay_p95_s"] * 1e3,
+        "delay_p50_ms": after["delay_p50_ms"],
+        "delay_p95_ms": after["delay_p95_ms"],
         "ready_s": ready_s,
         **memory,
         "server_cpu_per_s": used_s / elapsed_s,
         "client": client,
     }
+
+
+def _outcomes(stats: dict[str, Any]) -> dict[str, int]:
+    return {"generated": stats["generated"], **stats["passed_through"]}
 
 
 def run(
