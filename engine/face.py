@@ -134,9 +134,11 @@ def _footprint(
 ) -> tuple[int, int, int, int]:
     """Bounding box (x0, y0, x1, y1) in the frame of the crop's rows from `top` on, clipped."""
     size = alignment.size
-    inverse = np.linalg.inv(np.vstack([alignment.matrix, [0, 0, 1]]))[:2]
+    import cv2
+
+    inverse = cv2.invertAffineTransform(alignment.matrix)  # numpy's wakes threads that spin
     corners = np.array([(0, top), (size, top), (0, size), (size, size)], np.float32)
-    box = transform(corners, inverse.astype(np.float32))
+    box = transform(corners, np.asarray(inverse, np.float32))
     x0, y0 = np.floor(box.min(0)).astype(int) - margin
     x1, y1 = np.ceil(box.max(0)).astype(int) + margin
     height, width = shape[0], shape[1]
@@ -202,8 +204,8 @@ def colour_match(generated: F32, original: F32, mask: F32) -> F32:
     weight = float(rim.sum())
     if weight < 1.0:
         return generated
-    offset = ((original - generated) * rim[..., None]).sum((0, 1)) / weight
-    return generated + offset.astype(np.float32)
+    offset = np.einsum("yxc,yx->c", original - generated, rim) / np.float32(weight)
+    return np.asarray(generated + offset, np.float32)
 
 
 def composite(
@@ -236,21 +238,20 @@ def composite(
     mask = jaw_mask(landmarks, alignment)
     old = crop.astype(np.float32)
     new = colour_match(generated.astype(np.float32), old, mask)
-    lips = lips_mask(landmarks, alignment)
-    layers = np.dstack([new - old, old, mask * strength, lips])
-    shift = np.array([[1, 0, -x0], [0, 1, -y0], [0, 0, 1]], np.float64)
-    to_crop = np.vstack([alignment.matrix, [0, 0, 1]]) @ np.linalg.inv(shift)
-    warped = np.dstack([
-        cv2.warpAffine(layers[..., c : c + 4], to_crop[:2], (x1 - x0, y1 - y0),
-                       flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        for c in (0, 4)
-    ])  # fmt: skip
-    delta, base, weight, on_lips = (
-        warped[..., 0:3], warped[..., 3:6], warped[..., 6:7], warped[..., 7:8],
-    )  # fmt: skip
+    # Wanted: here + m * (new - old - lips * (here - old)), where here - old is the detail finer
+    # than the crop. Sorted by what depends on the frame, only four planes need to be warped.
+    mask = mask * np.float32(strength)
+    erased = mask * lips_mask(landmarks, alignment)
+    added = mask[..., None] * (new - old) + erased[..., None] * old
+    to_crop = alignment.matrix.astype(np.float64)
+    to_crop[:, 2] += to_crop[:, 0] * x0 + to_crop[:, 1] * y0
+    warped = cv2.warpAffine(
+        cv2.merge([added, erased]),
+        to_crop,
+        (x1 - x0, y1 - y0),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    )
     here = image[y0:y1, x0:x1]
-    fine = here - base  # what the crop's resolution could not hold
-    painted = here + weight * (delta - on_lips * fine)
-    touched = weight[..., 0] > 0
-    out[y0:y1, x0:x1][touched] = np.clip(np.rint(painted[touched]), 0, 255).astype(np.uint8)
+    painted = here * (1 - warped[..., 3:]) + warped[..., :3]
+    out[y0:y1, x0:x1] = np.clip(np.rint(painted), 0, 255)
     return out

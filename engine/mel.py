@@ -70,7 +70,8 @@ def _columns(emphasised: F32) -> F32:
     """Log-mel of every full STFT window: f32[n] -> f32[80, (n - 800) // 200 + 1]."""
     windows = np.lib.stride_tricks.sliding_window_view(emphasised, N_FFT)[::HOP]
     magnitude = np.abs(np.fft.rfft(windows * _hann(), axis=1)).astype(np.float32)
-    mel = mel_filters() @ magnitude.T
+    # Not `@`: its BLAS threads spin for a while after every call, on the core that paints mouths.
+    mel = np.einsum("bf,cf->bc", mel_filters(), magnitude)
     decibels = 20.0 * np.log10(np.maximum(1e-5, mel)) - REF_LEVEL_DB
     scaled = (decibels - MIN_LEVEL_DB) / -MIN_LEVEL_DB * (2 * MAX_ABS) - MAX_ABS
     return np.clip(scaled, -MAX_ABS, MAX_ABS).astype(np.float32)

@@ -13,8 +13,9 @@ import numpy as np
 from engine.types import F32, F64, U8, Face
 
 # Landmarks are found on a 192 px patch, so a larger picture only costs copying. Smaller: a face
-# that fills a quarter of the picture loses detail; larger: slower for nothing.
-TRACK_SIDE_PX = 480
+# that fills a quarter of the picture loses detail, and VGA would have to be reduced; larger: slower
+# for nothing.
+TRACK_SIDE_PX = 640
 
 
 class FaceTracker(Protocol):
@@ -102,7 +103,7 @@ class MediaPipeTracker:
         small = image
         if shrink < 1:
             small = np.asarray(
-                cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA),
+                cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_LINEAR),
                 np.uint8,
             )
         found = self._mesh.process(np.ascontiguousarray(small)).multi_face_landmarks

@@ -255,6 +255,9 @@ def serve(settings: ServerConfig) -> None:
 
 def _warm_up(engine: Engine) -> None:
     """Load what is loaded on first use: a second that no call should wait for."""
+    import cv2
+
+    cv2.setNumThreads(1)  # its pool would spin on the core that decodes and encodes
     session = engine.session(EngineConfig(offline=True, silence="generate"))
     session.push_speech(np.zeros(PLAYOUT_RATE_HZ // 2, np.int16), PLAYOUT_RATE_HZ, 0.0)
     session.push_video(VideoFrame(np.zeros((64, 64, 3), np.uint8), 0, Fraction(1, 25)), 0.0)
