@@ -20,9 +20,7 @@ def test_an_untrained_network_repeats_the_reference() -> None:
     inputs = example_inputs(net, 2)
     with torch.no_grad():
         context = net.encode(inputs["reference"], inputs["reference"], inputs["mel"])
-        v = net.denoiser(
-            inputs["x_t"], inputs["t"], torch.ones(2), inputs["reference"], *context
-        )
+        v = net.denoiser(inputs["x_t"], inputs["t"], torch.ones(2), inputs["reference"], *context)
     lower = torch.sigmoid(torch.tensor(GATE_START)) * inputs["reference"][:, :, 64:]
     torch.testing.assert_close(-v, lower)  # x0 = -v at pure noise
 
