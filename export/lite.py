@@ -156,7 +156,7 @@ def relative_error(found: F32, wanted: F32) -> float:
 
 
 def parity(net: LiteNet, folder: Path, batch: int = 3) -> dict[str, float]:
-    """Relative error of each graph in ONNX Runtime against torch, at another batch than exported."""
+    """Relative error of each graph in ONNX Runtime, at another batch than exported."""
     import onnxruntime as ort
 
     inputs = example_inputs(net, batch, seed=1)
