@@ -1,1 +1,1 @@
-""""""
+"""What lipwire costs, measured: every figure with its machine, versions and command."""

@@ -1,1 +1,1 @@
-""""""
+"""Checkpoints -> bundles, checked against torch."""

@@ -1,1 +1,1 @@
-""""""
+"""Clips -> shards -> checkpoint -> figures."""
