@@ -116,15 +116,16 @@ def _add_session_routes(app: FastAPI) -> None:
     @app.post("/api/sessions", status_code=201)
     async def open_session(body: OfferBody) -> AnswerBody:
         """Begin a call from an SDP offer; 503 with Retry-After when there is no room."""
-        if body.consent is False:
-            raise ConsentMissing("the person shown must have agreed to it; consent is false")
         config = EngineConfig(
             steps=body.steps,
             original_level=body.original_level,
             silence=body.silence,
             speech_backlog_max_s=sessions().backlog_max_s,
         )
-        name, sdp = await sessions().open(read_offer(body.sdp, body.type, config))
+        offer = read_offer(body.sdp, body.type, config)
+        if not body.consent:
+            raise ConsentMissing('the person shown must have agreed: send "consent": true')
+        name, sdp = await sessions().open(offer)
         return AnswerBody(id=name, sdp=sdp)
 
     @app.delete("/api/sessions/{name}", status_code=204)

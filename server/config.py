@@ -21,7 +21,7 @@ class ServerConfig(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535, description="TCP port; 0 takes any free one")
     bundle: Path | None = Field(default=None, description="model folder; none: the one that ships")
     threads: int | None = Field(default=None, ge=1, le=256, description="CPU threads of the model")
-    # One 640x480 session takes most of two cores; a second one shares what is left.
+    # One 640x480 session takes about one core; on two cores a third would starve them all.
     max_sessions: int = Field(default=2, ge=1, le=1000, description="calls at the same time")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "warning"
     max_upload_mb: float = Field(default=64, gt=0, le=4096, description="largest voice file")

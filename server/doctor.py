@@ -130,7 +130,9 @@ def _machine() -> Iterator[Finding]:
     on_linux = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
     if cores >= 2:
-        yield Finding("cpu", Level.OK, f"{cores} cores; a live session keeps about two busy")
+        yield Finding(
+            "cpu", Level.OK, f"{cores} cores; a live 640x480 session takes about one of them"
+        )
     else:
         yield Finding("cpu", Level.WARN, "1 core", "a live session wants two; frames will be late")
     try:

@@ -21,9 +21,7 @@ class OfferBody(_Body):
         default=0.0, ge=0, le=1, description="the original voice underneath"
     )
     silence: Literal["original", "generate"] = "original"
-    consent: bool | None = Field(
-        default=None, description="the person shown has agreed; false is refused"
-    )
+    consent: bool = Field(default=False, description="the person shown has agreed; without it: 403")
 
 
 class AnswerBody(_Body):

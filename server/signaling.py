@@ -27,7 +27,7 @@ class OfferError(LipwireError, ValueError):
 
 
 class ConsentMissing(LipwireError):
-    """The caller says that the person shown has not agreed."""
+    """The caller does not say that the person shown has agreed."""
 
 
 class ServerFull(LipwireError):

@@ -116,8 +116,10 @@ async def test_a_bad_offer_is_a_400_with_its_cause(
 async def test_refused_consent_and_steps_not_offered(client: httpx.AsyncClient) -> None:
     async with Caller() as caller:
         offer = {"sdp": await caller.offer()}
-        answer = await client.post("/api/sessions", json={**offer, "consent": False})
-        assert "agreed" in await error_of(answer, 403)
+        for refused in (offer, {**offer, "consent": False}):
+            answer = await client.post("/api/sessions", json=refused)
+            assert "agreed" in await error_of(answer, 403)
+        offer["consent"] = True
         answer = await client.post("/api/sessions", json={**offer, "steps": 3})
         assert "3" in await error_of(answer, 400)
     assert (await client.get("/api/info")).json()["sessions"] == 0
@@ -127,10 +129,14 @@ async def test_a_full_server_asks_to_come_back(client: httpx.AsyncClient) -> Non
     names = []
     for _ in range(2):
         async with Caller() as caller:
-            answer = await client.post("/api/sessions", json={"sdp": await caller.offer()})
+            answer = await client.post(
+                "/api/sessions", json={"sdp": await caller.offer(), "consent": True}
+            )
             names.append(answer.json()["id"])
     async with Caller() as caller:
-        answer = await client.post("/api/sessions", json={"sdp": await caller.offer()})
+        answer = await client.post(
+            "/api/sessions", json={"sdp": await caller.offer(), "consent": True}
+        )
     assert "all 2 calls" in await error_of(answer, 503)
     assert int(answer.headers["Retry-After"]) > 0
     assert len(set(names)) == 2
@@ -308,7 +314,11 @@ async def test_a_full_backlog_stops_the_reading_but_not_an_interruption(engine: 
             httpx.AsyncClient(base_url=server.url, timeout=20) as client,
             Caller() as caller,
         ):
-            body = (await client.post("/api/sessions", json={"sdp": await caller.offer()})).json()
+            body = (
+                await client.post(
+                    "/api/sessions", json={"sdp": await caller.offer(), "consent": True}
+                )
+            ).json()
             await caller.accept(body["sdp"])
             call = Call(caller, client, body["id"])
             second = tone(1.0, 500, 24_000).astype("<i2").tobytes()
@@ -328,7 +338,7 @@ async def test_a_server_that_stops_ends_its_calls(engine: Engine) -> None:
     with Running(engine) as server:
         async with Caller() as caller:
             async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-                offer = {"sdp": await caller.offer()}
+                offer = {"sdp": await caller.offer(), "consent": True}
                 body = (await client.post("/api/sessions", json=offer)).json()
             await caller.accept(body["sdp"])
             await until(lambda: bool(caller.pictures), "a picture comes back")
