@@ -7,8 +7,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+
+import numpy as np
 
 from engine.backends import Backend, load_backend
 from engine.bundle import check_steps, open_bundle
@@ -16,7 +19,7 @@ from engine.config import EngineConfig
 from engine.errors import BackendError, ConfigError, SessionClosed
 from engine.session import FAULTS_A_LINE, Session
 from engine.tracker import FaceTracker, TrackerPool
-from engine.types import LipJob
+from engine.types import PLAYOUT_RATE_HZ, LipJob, VideoFrame
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +105,14 @@ class Engine:
                 del self._sessions[session.name]
         session.close()
 
+    def warm_up(self) -> None:
+        """Load what is loaded on first use: a second that no call should wait for."""
+        session = self.session(EngineConfig(offline=True, silence="generate"))
+        session.push_speech(np.zeros(PLAYOUT_RATE_HZ // 2, np.int16), PLAYOUT_RATE_HZ, 0.0)
+        session.push_video(VideoFrame(np.zeros((64, 64, 3), np.uint8), 0, Fraction(1, 25)), 0.0)
+        self.work([session], 0.0)
+        self.end(session)
+
     def work(self, sessions: list[Session], now: float) -> int:
         """Do one batch for these sessions in the calling thread; returns jobs begun.
 
@@ -183,7 +194,7 @@ class Engine:
 def open_engine(
     bundle: str | Path | None = None, *, backend: str = "ort", threads: int | None = None
 ) -> Engine:
-    """Open a model on this machine.
+    """Open a model on this machine, warm: the first frame of a session costs no more than others.
 
     Args:
         bundle: a bundle's folder; None takes the model that ships with lipwire.
@@ -194,4 +205,10 @@ def open_engine(
         BundleError: the bundle is incomplete, altered or unknown.
         BackendError: the runtime is missing or refuses the model.
     """
-    return Engine(load_backend(open_bundle(bundle), backend, threads=threads))
+    engine = Engine(load_backend(open_bundle(bundle), backend, threads=threads))
+    try:
+        engine.warm_up()
+    except BaseException:
+        engine.close()
+        raise
+    return engine

@@ -11,11 +11,10 @@ import contextlib
 import re
 import tempfile
 from collections.abc import AsyncIterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import cv2
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
@@ -23,11 +22,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from engine import (
-    PLAYOUT_RATE_HZ,
     Engine,
     EngineConfig,
     MediaError,
-    VideoFrame,
     open_engine,
 )
 from server import __version__, codecs, ice, speech
@@ -238,7 +235,7 @@ def serve(settings: ServerConfig) -> None:
         print(
             f"model {manifest.name} {manifest.version} on {engine.backend.description}", flush=True
         )
-        _warm_up(engine)
+        cv2.setNumThreads(1)  # its pool would spin on the core that decodes and encodes
         app = create_app(settings, engine)
         config = uvicorn.Config(
             app,
@@ -252,15 +249,3 @@ def serve(settings: ServerConfig) -> None:
 
         url = page_url(settings, listener.getsockname()[1])
         Server(config, url, end_calls).run(sockets=[listener])
-
-
-def _warm_up(engine: Engine) -> None:
-    """Load what is loaded on first use: a second that no call should wait for."""
-    import cv2
-
-    cv2.setNumThreads(1)  # its pool would spin on the core that decodes and encodes
-    session = engine.session(EngineConfig(offline=True, silence="generate"))
-    session.push_speech(np.zeros(PLAYOUT_RATE_HZ // 2, np.int16), PLAYOUT_RATE_HZ, 0.0)
-    session.push_video(VideoFrame(np.zeros((64, 64, 3), np.uint8), 0, Fraction(1, 25)), 0.0)
-    engine.work([session], 0.0)
-    engine.end(session)

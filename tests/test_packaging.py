@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,9 +18,14 @@ REPO = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel that `pip install .` would install."""
-    out = tmp_path_factory.mktemp("wheel")
+    # From a copy: setuptools leaves a build folder that would feed stale files to the next wheel.
+    source, out = tmp_path_factory.mktemp("source") / "lipwire", tmp_path_factory.mktemp("wheel")
+    skip = shutil.ignore_patterns(
+        ".*", "build", "data", "runs", "*.egg-info", "__pycache__", "*.pt"
+    )
+    shutil.copytree(REPO, source, ignore=skip)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
-               "--disable-pip-version-check", "-w", str(out), str(REPO)]  # fmt: skip
+               "--disable-pip-version-check", "-w", str(out), str(source)]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)
     return zipfile.ZipFile(next(out.glob("*.whl")))
 

@@ -317,3 +317,10 @@ def test_an_idle_engine_does_not_spin(engine: Engine, backend: FakeBackend) -> N
     assert time.process_time() - before < 0.1
     session.push_video(video_frame(1), engine.clock())
     wait_for(lambda: len(backend.batches) == 2)
+
+
+def test_warming_up_leaves_nothing_behind() -> None:
+    with Engine(FakeBackend(), FakeTracker) as engine:
+        engine.warm_up()
+        engine.session(name="session-1").close()  # the name and the place are free
+        assert engine.work([], 0.0) == 0
