@@ -102,6 +102,13 @@ def example_inputs(net: LiteNet, batch: int, seed: int = 0) -> dict[str, Tensor]
     }
 
 
+def _forget_origin(graph: Any) -> None:
+    """Drop the exporter's notes, an onnx.GraphProto's: stack traces name the builder's folders."""
+    values = (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer)
+    for noted in (graph, *values):
+        del noted.metadata_props[:]
+
+
 def _export(
     module: nn.Module,
     inputs: Mapping[str, Tensor],
@@ -127,6 +134,8 @@ def _export(
             verbose=False,
         )
     model = onnx.load(str(path), load_external_data=False)
+    _forget_origin(model.graph)
+    onnx.save(model, str(path))
     onnx.checker.check_model(model, full_check=True)
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
         raise BundleError(f"{path.name}: weights were written outside the file")

@@ -14,7 +14,7 @@ from engine.types import F32
 INNER = ((13, 14), (82, 87), (312, 317))  # upper, lower lip: middle and either side
 CORNERS = (61, 291)
 UPPER_LIP, LOWER_LIP, CHIN = 0, 17, 152
-FLIP_SIGN = 1.0  # every entry is symmetric: mirroring a face leaves its code alone
+# Every entry is symmetric: mirroring a face leaves its code alone.
 
 
 def raw_codes(landmarks: F32) -> F32:

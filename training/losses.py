@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-L2_WEIGHT = 1.0
-
 
 def _weighted_mean(errors: Tensor, weights: Tensor | None) -> Tensor:
     return errors.mean() if weights is None else (errors * weights).mean()

@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.diffusion import NoiseSchedule, ddim_sample
 from engine.nets.lite import LiteNet
 from engine.types import F32, U8
-from training.data import Clips, to_planes
+from training.data import Clips
 
 SCHEDULE = NoiseSchedule.linear()
 
@@ -62,6 +62,3 @@ def sample_sheet(net: LiteNet, clips: Clips, path: Path, columns: int = 10, step
     rows += [paint(net, crops, references, codes, steps) for codes in (heard, closed, wide)]
     sheet = np.vstack([np.hstack([to_image(p) for p in row]) for row in rows])
     cv2.imwrite(str(path), sheet[..., ::-1])
-
-
-__all__ = ["paint", "sample_sheet", "to_image", "to_planes"]

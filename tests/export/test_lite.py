@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import export.lite as lite
-from engine.bundle import open_bundle, update_manifest
+from engine.bundle import DEFAULT_BUNDLE, open_bundle, update_manifest
 from engine.errors import BundleError
 from engine.nets.lite import LiteConfig, LiteNet
 
@@ -40,6 +40,14 @@ def test_export_writes_a_bundle_that_opens_and_matches_torch(exported: Path) -> 
     assert 0 < max(manifest.parity.values()) <= 1e-4
     assert (manifest.version, manifest.training["step"]) == ("1.2", 7)
     assert not list(exported.glob(".export-*")), "nothing is left lying about"
+
+
+def test_graphs_do_not_name_the_folders_they_were_built_in(exported: Path) -> None:
+    here = str(Path(lite.__file__).parent.parent).encode()
+    for folder in (exported / "b", DEFAULT_BUNDLE):
+        for name in ("encode.onnx", "denoise.onnx"):
+            graph = (folder / name).read_bytes()
+            assert here not in graph and b"stack_trace" not in graph
 
 
 def test_parity_sees_a_difference(exported: Path) -> None:
