@@ -246,7 +246,7 @@ class Session:
             session=self.name,
             index=pending.index,
             crop=found.crop,
-            reference=found.crop,
+            references=found.crop[None],
             mel=mel,
             seed=self.config.seed,
             steps=self.steps,

@@ -87,10 +87,11 @@ class LipJob:
     """the frame's number in its session"""
     crop: U8
     """uint8[S, S, 3], the frame to repaint, aligned"""
-    reference: U8
-    """uint8[S, S, 3], what this person looks like"""
+    references: U8
+    """uint8[R, S, S, 3], what this person looks like; R as the bundle's manifest says"""
     mel: F32
-    """f32[80, 16], log-mel in ±4 around the moment the frame is shown"""
+    """f32[80, C], log-mel in ±4 up to the model's look-ahead past the moment the frame is shown; C
+    as the bundle's manifest says"""
     seed: int
     """of the one noise image that serves every frame of a session"""
     steps: int

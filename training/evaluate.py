@@ -59,7 +59,8 @@ def drive(
     for i in range(count):
         crop = np.ascontiguousarray(frames.crops[i])
         other = np.ascontiguousarray(frames.crops[(i + len(frames) // 2) % len(frames)])
-        jobs.append(LipJob("evaluate", i, crop, crop if reference == "self" else other, mels[i],
+        jobs.append(LipJob("evaluate", i, crop, (crop if reference == "self" else other)[None],
+                           mels[i],
                            backend.manifest.noise_seed, steps, 0.0))  # fmt: skip
     painted: list[U8] = []
     for begin in range(0, count, 8):

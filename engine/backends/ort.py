@@ -68,7 +68,7 @@ class OrtBackend:
         check_steps(self.manifest, steps)
         try:
             crops = np.stack([job.crop for job in jobs])
-            references = np.stack([job.reference for job in jobs])
+            references = np.stack([job.references[0] for job in jobs])
             mels = np.stack([job.mel for job in jobs])
         except ValueError as error:
             raise BackendError(f"the jobs of a batch differ in shape ({error})") from error

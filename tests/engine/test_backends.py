@@ -53,8 +53,8 @@ def job(index: int = 0, steps: int = 2, seed: int = 0, size: int = 128) -> LipJo
     rng = np.random.default_rng(index)
     sound = (rng.normal(0, 0.1, 8000) * (1 + np.sin(np.arange(8000) / 300))).astype(np.float32)
     mel = window(log_mel(sound), 8)
-    return LipJob("test", index, picture(size, size, index), picture(size, size, index + 50), mel,
-                  seed, steps, 0.0)  # fmt: skip
+    return LipJob("test", index, picture(size, size, index),
+                  picture(size, size, index + 50)[None], mel, seed, steps, 0.0)  # fmt: skip
 
 
 def test_pictures_have_the_size_and_kind_of_the_crop(backend: Backend) -> None:
@@ -235,7 +235,7 @@ def test_onnx_runtime_paints_what_torch_paints(
         return np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
 
     crops, references = (torch.from_numpy(planes(images)) for images in
-                         ([j.crop for j in jobs], [j.reference for j in jobs]))  # fmt: skip
+                         ([j.crop for j in jobs], [j.references[0] for j in jobs]))  # fmt: skip
     schedule = NoiseSchedule.linear()
     with torch.no_grad():
         context = net.encode(crops, references, torch.from_numpy(np.stack([j.mel for j in jobs])))

@@ -112,7 +112,7 @@ def test_a_job_carries_all_it_needs() -> None:
     job = session.next_job(0.0)
     assert job is not None
     assert (job.session, job.index, job.seed, job.steps) == ("name", 0, 7, 4)
-    assert job.crop.shape == job.reference.shape == (128, 128, 3)
+    assert job.crop.shape == (128, 128, 3) and job.references.shape == (1, 128, 128, 3)
     assert job.mel.shape == (80, 16)
     assert session.next_job(0.0) is None
     session.set_steps(1)
