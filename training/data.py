@@ -126,6 +126,10 @@ class Clips:
         """Codes in units of their spread, limited to ±4."""
         return np.clip((codes - self.code_stats[0]) / self.code_stats[1], -4, 4)
 
+    def pick(self, size: int, rng: np.random.Generator) -> list[int]:
+        """Numbers of `size` clips, longer ones more often."""
+        return [int(i) for i in rng.choice(len(self.clips), size=size, p=self._weights)]
+
     def batch(self, size: int, voices: int, rng: np.random.Generator, augment: bool) -> Batch:
         """Draw `size` pictures and `voices` further sounds."""
         picks = rng.choice(len(self.clips), size=size + voices, p=self._weights)

@@ -22,7 +22,7 @@ CODE_NAMES = (
 PLACE_CHANNELS = 12
 # How far a pixel may be fetched from, in half crops: 16 px of 128. A jaw drops by 12 at most.
 MAX_FLOW = 0.25
-GATE_START = 2.0  # sigmoid(2) = 0.88 of the reference at first; higher: the gate is slow to learn
+GATE_START = 2.0  # nearly all of the references at first; higher: the gate is slow to learn
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,10 @@ class LiteConfig:
     widths: tuple[int, int, int, int] = (24, 48, 96, 160)
     """channels at 1/2, 1/4, 1/8 and 1/16 of the crop's resolution"""
     embed: int = 128
+    references: int = 2
+    """pictures of the same person, the most closed mouth first"""
+    voice_columns: int = 24
+    """mel columns heard for one picture; all but the first 16 of the paper are more past"""
     voice_width: int = 160
     codes: int = len(CODE_NAMES)
 
@@ -72,7 +76,7 @@ class FilmBlock(nn.Module):
 
 
 class Voice(nn.Module):
-    """What the mouth does, heard from 200 ms of log-mel; trained against landmarks."""
+    """What the mouth does, heard from 300 ms of log-mel; trained against landmarks."""
 
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
@@ -82,17 +86,20 @@ class Voice(nn.Module):
             nn.Conv1d(width, width, 3, stride=2, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
             nn.Conv1d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
             nn.Flatten(), nn.Dropout(0.2),
-            nn.Linear(8 * width, width), nn.SiLU(), nn.Dropout(0.2),
+            nn.Linear(config.voice_columns // 2 * width, width), nn.SiLU(), nn.Dropout(0.2),
             nn.Linear(width, config.codes),
         )  # fmt: skip
-        # A regression to the mean speaks with a smaller mouth than people do; the trainer sets
-        # this to the ratio of their spreads, so that the mouth opens as far as the speaker's would.
+        # The layers tell the mouth in units of its own speaker's spread: people differ five-fold
+        # in how far they open theirs. These turn it into a typical speaker's, and make up for the
+        # regression to the mean, which speaks with a smaller mouth than people do.
         self.register_buffer("gain", torch.ones(config.codes))
+        self.register_buffer("offset", torch.zeros(config.codes))
         self.gain: Tensor
+        self.offset: Tensor
 
     def forward(self, mel: Tensor) -> Tensor:
-        """f32[B, 80, 16] in ±4 -> f32[B, codes], zero mean and unit spread over speech."""
-        return self.layers(mel / 4) * self.gain
+        """f32[B, 80, C] in ±4 -> f32[B, codes], zero mean and unit spread over speech."""
+        return self.layers(mel / 4) * self.gain + self.offset
 
 
 class ConditionEncoder(nn.Module):
@@ -112,23 +119,24 @@ class ConditionEncoder(nn.Module):
             nn.Linear(config.codes, 32), nn.SiLU(), nn.Linear(32, prod(self.place_shape))
         )
         self.placed = nn.Conv2d(PLACE_CHANNELS, w[1], 1)
-        self.stem = conv(4 * 9, w[0])
+        self.stem = conv(4 * (3 + 6 * config.references), w[0])
         self.blocks = nn.ModuleList(FilmBlock(width, config.embed) for width in w)
         self.downs = nn.ModuleList(conv(a, b, stride=2) for a, b in zip(w, w[1:], strict=False))
 
-    def forward(self, visible: Tensor, reference: Tensor, code: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, visible: Tensor, references: Tensor, code: Tensor) -> tuple[Tensor, ...]:
         """Feature maps for the denoiser.
 
         Args:
             visible: f32[B, 3, S/2, S] in ±1, the half that the model may see.
-            reference: f32[B, 3, S, S] in ±1.
+            references: f32[B, 3 R, S, S] in ±1.
             code: f32[B, codes].
 
         Returns:
             f32[B, embed], then one map a scale, finest first.
         """
         embed = self.code(code)
-        seen = torch.cat([visible, *reference.chunk(2, dim=2)], dim=1)
+        halves = [h for r in references.split(3, dim=1) for h in r.chunk(2, dim=2)]
+        seen = torch.cat([visible, *halves], dim=1)
         h = self.stem(F.pixel_unshuffle(seen, 2))
         maps = []
         for index, block in enumerate(self.blocks):
@@ -144,10 +152,10 @@ class ConditionEncoder(nn.Module):
 class Denoiser(nn.Module):
     """One step on the hidden half: x_t and the feature maps to v.
 
-    What it estimates is the clean picture, put together of two: the reference's own pixels, moved
-    by a smooth flow (skin and lips keep their detail while the jaw goes down), and painted ones
-    (what the reference does not show: the inside of a mouth that was closed); a soft gate chooses.
-    A network this small could not redraw a face; it can move one.
+    What it estimates is the clean picture, put together of several: each reference's own pixels,
+    moved by a smooth flow (skin, lips and teeth keep their detail while the jaw goes down), and
+    painted ones (what no reference shows); a soft gate chooses. A network this small could not
+    redraw a face; it can move one.
     """
 
     def __init__(self, config: LiteConfig) -> None:
@@ -162,12 +170,13 @@ class Denoiser(nn.Module):
         self.middle = FilmBlock(w[3], config.embed)
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(w, w[1:], strict=False))
         self.leave = nn.ModuleList(FilmBlock(width, config.embed) for width in w[:3])
-        flow, paint = conv(w[1], 2), conv(w[0], 4 * (3 + 1))
+        self.references = config.references
+        flow, paint = conv(w[1], 2 * self.references), conv(w[0], 4 * (3 + self.references))
         for head in (flow, paint):
             assert head.bias is not None
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
-        # Start from the reference, unmoved: an untrained model repeats it instead of showing mud.
+        # Start from the references, unmoved: an untrained model repeats them and shows no mud.
         nn.init.constant_(paint.bias[12:], GATE_START)  # type: ignore[index]
         self.flow = nn.Sequential(nn.GroupNorm(8, w[1]), nn.SiLU(), flow)
         self.paint = nn.Sequential(nn.GroupNorm(8, w[0]), nn.SiLU(), paint)
@@ -175,7 +184,7 @@ class Denoiser(nn.Module):
         self.grid: Tensor
 
     def forward(
-        self, x_t: Tensor, t: Tensor, sigma: Tensor, reference: Tensor, *context: Tensor
+        self, x_t: Tensor, t: Tensor, sigma: Tensor, references: Tensor, *context: Tensor
     ) -> Tensor:
         """The velocity v = sqrt(ab) * eps - sqrt(1 - ab) * x0 (Salimans & Ho, 2022).
 
@@ -186,7 +195,7 @@ class Denoiser(nn.Module):
             x_t: f32[B, 3, S/2, S].
             t: f32[B], 0..999.
             sigma: f32[B], sqrt(1 - alphas_cumprod[t]), not 0.
-            reference: f32[B, 3, S, S] in ±1.
+            references: f32[B, 3 R, S, S] in ±1.
             *context: what `ConditionEncoder` returned.
 
         Returns:
@@ -209,13 +218,17 @@ class Denoiser(nn.Module):
             if index == 1:
                 flow = torch.tanh(self.flow(h)) * MAX_FLOW
         flow = F.interpolate(flow, scale_factor=4.0, mode="bilinear", align_corners=False)
-        moved = F.grid_sample(
-            reference, self.grid + flow.permute(0, 2, 3, 1), padding_mode="border",
-            align_corners=False,
-        )  # fmt: skip
         mixed = F.pixel_shuffle(self.paint(h), 2)
-        painted, gate = mixed[:, :3], torch.sigmoid(mixed[:, 3:])
-        x0 = gate * moved + (1 - gate) * painted
+        gates = torch.softmax(F.pad(mixed[:, 3:], (0, 0, 0, 0, 1, 0)), dim=1)  # painting first
+        x0 = gates[:, :1] * mixed[:, :3]
+        for index, (reference, motion) in enumerate(
+            zip(references.split(3, dim=1), flow.split(2, dim=1), strict=True), start=1
+        ):
+            moved = F.grid_sample(
+                reference, self.grid + motion.permute(0, 2, 3, 1), padding_mode="border",
+                align_corners=False,
+            )  # fmt: skip
+            x0 = x0 + gates[:, index : index + 1] * moved
         noise_level = sigma[:, None, None, None]
         return ((1 - noise_level**2).clamp(min=0).sqrt() * x_t - x0) / noise_level
 
@@ -245,7 +258,7 @@ class LiteNet(nn.Module):
         self.encoder = ConditionEncoder(self.config)
         self.denoiser = Denoiser(self.config)
 
-    def encode(self, crop: Tensor, reference: Tensor, mel: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, crop: Tensor, references: Tensor, mel: Tensor) -> tuple[Tensor, ...]:
         """Everything computed once a frame; `crop`'s lower half is not looked at."""
         visible = crop[:, :, : crop.shape[2] // 2]
-        return self.encoder(visible, reference, self.voice(mel))
+        return self.encoder(visible, references, self.voice(mel))

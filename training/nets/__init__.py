@@ -1,0 +1,1 @@
+"""Networks that only training needs: critics and experts. None of them is exported."""

@@ -1,0 +1,67 @@
+"""Two critics of painted mouths: does the shape obey its code, and does the picture look real?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def _down(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 4, stride=2, padding=1),
+        nn.GroupNorm(8, outputs),
+        nn.LeakyReLU(0.2),
+    )
+
+
+class ShapeCritic(nn.Module):
+    """Reads the articulation code off a lower half; trained on real ones, then asked about painted.
+
+    It looks at half the resolution: at the full one the painter would learn to write the code into
+    a texture that this network reads and nobody sees.
+    """
+
+    def __init__(self, codes: int) -> None:
+        super().__init__()
+        self.features = nn.ModuleList(
+            (_down(3, 32), _down(32, 64), _down(64, 96), _down(96, 128))
+        )  # 32x64 -> 2x4
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Dropout(0.1), nn.Linear(128 * 8, 128), nn.SiLU(), nn.Linear(128, codes)
+        )
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """f32[B, 3, 64, 128] in ±1 -> code f32[B, codes], and the feature maps on the way."""
+        h = F.avg_pool2d(hidden, 2)
+        maps = []
+        for layer in self.features:
+            h = layer(h)
+            maps.append(h)
+        code: Tensor = self.head(h)
+        return code, maps
+
+
+class MouthCritic(nn.Module):
+    """A PatchGAN (Isola et al., 2017) on lower halves: one verdict a patch of about 22 pixels.
+
+    The code goes in beside the picture (projection, Miyato & Koyama, 2018): a sharp mouth of the
+    wrong shape is no real one.
+    """
+
+    def __init__(self, codes: int, width: int = 32) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.LeakyReLU(0.2),
+        )  # fmt: skip
+        self.verdict = nn.Conv2d(4 * width, 1, 3, padding=1)
+        self.code = nn.Linear(codes, 4 * width)
+
+    def forward(self, hidden: Tensor, code: Tensor) -> Tensor:
+        """f32[B, 3, 64, 128], f32[B, codes] -> f32[B, 1, 16, 32], high where it looks real."""
+        h = self.layers(hidden)
+        wanted = torch.einsum("bchw,bc->bhw", h, self.code(code)) / h.shape[1]
+        verdict: Tensor = self.verdict(h) + wanted[:, None]
+        return verdict
