@@ -1,19 +1,30 @@
-"""A model on disk: a folder with manifest.json and the files it names, each with its checksum."""
+"""A model on disk: a folder with manifest.json and the files it names, each with its checksum.
+
+It may travel as one file, NAME.lipwire (engine/archive.py), which opens like the folder.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from engine.archive import unpacked
+from engine.card import MODEL_CARD, model_card
 from engine.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-KINDS = ("lite", "diff2lip")
-PREDICTIONS = ("epsilon", "v", "x0")
+WEIGHTS = "weights.safetensors"
+KINDS = ("lite", "diff2lip", "wav2lip")
+PREDICTIONS = ("epsilon", "v", "x0", "image")
+FRAMINGS = ("stabilised", "box")
+PRECISIONS = ("float32", "float16", "int8")
+DEVICES = ("any", "cpu", "cuda")
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "lite"
 
 
@@ -29,18 +40,27 @@ class Manifest:
     files: dict[str, str]
     """file name -> sha256 in hex"""
     prediction: str
-    """what the denoiser returns: epsilon, v or x0"""
+    """what the network returns: epsilon, v, x0, or at once the image"""
     spacing: str
     """which timesteps are visited: leading or trailing, see engine.diffusion"""
     steps_offered: tuple[int, ...]
     default_steps: int
     crop_size: int
     """pixels"""
+    framing: str = "stabilised"
+    """how the crop is cut out: rotation-stabilised, or the axis-aligned box of the paper"""
+    references: int = 1
+    """pictures of the person that a job must bring"""
+    network: dict[str, Any] = field(default_factory=dict)
+    """the torch network's own settings, see engine.nets.build_network"""
     noise_seed: int = 0
     lookahead_s: float = 0.0
     """sound needed past a picture's own time"""
     mel: dict[str, float] = field(default_factory=dict)
     precision: str = "float32"
+    """of the graphs' arithmetic; what goes in and comes out is float32 in any case"""
+    device: str = "any"
+    """what the graphs were built for: any, cpu or cuda"""
     opset: int = 0
     parameters: int = 0
     gflop_per_frame: float = 0.0
@@ -64,7 +84,10 @@ class Bundle:
     """A folder whose files have been checked."""
 
     path: Path
+    """of the folder"""
     manifest: Manifest
+    packed: Path | None = None
+    """the file that it came in, if it was packed; `path` is then a copy"""
 
     def file(self, name: str) -> Path:
         """The path of one of the bundle's files.
@@ -108,6 +131,9 @@ def _parse(path: Path) -> Manifest:
         ("kind", manifest.kind, KINDS),
         ("prediction", manifest.prediction, PREDICTIONS),
         ("spacing", manifest.spacing, ("leading", "trailing")),
+        ("framing", manifest.framing, FRAMINGS),
+        ("precision", manifest.precision, PRECISIONS),
+        ("device", manifest.device, DEVICES),
     ):
         if value not in allowed:
             raise BundleError(f"{path / MANIFEST}: {name} is {value!r}, must be one of {allowed}")
@@ -131,21 +157,27 @@ def _check_types(path: Path, values: dict[str, Any]) -> None:
         ("default_steps", natural(values["default_steps"]), "a whole number from 1 on"),
         ("crop_size", natural(values["crop_size"]) and values["crop_size"] % 2 == 0,
          "an even number of pixels"),
+        ("references", natural(values.get("references", 1)), "a whole number from 1 on"),
+        ("network", isinstance(values.get("network", {}), dict), "the network's settings"),
+        ("mel", isinstance(values.get("mel", {}), dict), "the sound's settings"),
     ):  # fmt: skip
         if not good:
-            raise BundleError(f"{path}: {name} is {values[name]!r}, must be {wanted}")
+            raise BundleError(f"{path}: {name} is {values.get(name)!r}, must be {wanted}")
 
 
 def open_bundle(path: str | Path | None = None) -> Bundle:
     """Read a bundle and check every file before anything is loaded from it.
 
     Args:
-        path: its folder; None opens the model that ships with lipwire.
+        path: its folder, or the file that it was packed into; None opens the model that ships with
+            lipwire.
 
     Raises:
         BundleError: a missing or altered file, or a format we do not know; one line says which.
     """
     folder = Path(path) if path is not None else DEFAULT_BUNDLE
+    if folder.is_file():
+        return _open_packed(folder)
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such model bundle")
     manifest = _parse(folder)
@@ -164,11 +196,46 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
     return Bundle(folder, manifest)
 
 
+def _open_packed(file: Path) -> Bundle:
+    try:
+        folder = unpacked(file, sha256(file))
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read ({error.strerror})") from error
+    try:
+        bundle = open_bundle(folder)
+    except BundleError as error:  # the copy was altered, or the file never was whole
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            bundle = open_bundle(unpacked(file, sha256(file)))
+        except BundleError:
+            raise BundleError(f"{file}: {error}") from error
+    return replace(bundle, packed=file)
+
+
+def seal(folder: Path, manifest: Manifest, names: Iterable[str]) -> Bundle:
+    """Write the model card and the manifest of a folder's files, with their checksums.
+
+    Args:
+        folder: of the bundle.
+        manifest: its `files` are replaced.
+        names: of the bundle's files; the card is added.
+    """
+    (folder / MODEL_CARD).write_text(model_card(manifest), encoding="utf-8")
+    sums = {name: sha256(folder / name) for name in sorted({*names, MODEL_CARD})}
+    text = replace(manifest, files=sums).to_json()
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return open_bundle(folder)
+
+
 def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
-    """Rewrite fields of a bundle's manifest that do not describe its files, e.g. quality."""
-    manifest = replace(bundle.manifest, **changes)
-    (bundle.path / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    return open_bundle(bundle.path)
+    """Rewrite fields of a bundle's manifest that do not describe its files, e.g. quality.
+
+    Raises:
+        BundleError: the bundle is packed into one file.
+    """
+    if bundle.packed is not None:
+        raise BundleError(f"{bundle.packed}: is packed; unpack it to change it")
+    return seal(bundle.path, replace(bundle.manifest, **changes), bundle.manifest.files)
 
 
 def check_steps(manifest: Manifest, steps: int) -> int:

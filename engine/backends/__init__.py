@@ -36,7 +36,10 @@ class Backend(Protocol):
 
 
 # name -> module:attribute of a factory (Bundle, **options) -> Backend
-_FACTORIES = {"ort": "engine.backends.ort:OrtBackend"}
+_FACTORIES = {
+    "ort": "engine.backends.ort:OrtBackend",
+    "eager": "engine.backends.eager:EagerBackend",
+}
 
 
 def load_backend(bundle: Bundle, name: str = "ort", **options: Any) -> Backend:
