@@ -120,14 +120,14 @@ class SpeechTimeline:
         self._speech_stop_s = min(self._speech_stop_s, cut / SPEECH_RATE_HZ)
         return cut / SPEECH_RATE_HZ
 
-    def mel_window(self, time_s: float) -> F32:
-        """What the model hears for a picture shown at `time_s`, f32[80, 16]."""
+    def mel_window(self, time_s: float, columns: int = WINDOW_COLUMNS) -> F32:
+        """What the model hears for a picture shown at `time_s`, f32[80, C]."""
         self._forget(time_s)
-        start = window_start_at(time_s)
-        stop = (start + WINDOW_COLUMNS - 1) * HOP + HALF
+        start = window_start_at(time_s, columns)
+        stop = (start + columns - 1) * HOP + HALF
         if self._understood.stop < stop:  # what has not come by now is silence
             self._silence_until(stop)
-        return self._mel.window(start)
+        return self._mel.window(start, columns)
 
     def speaking(self, time_s: float) -> bool:
         """Whether the voice speaks around `time_s`, as far as it is known."""

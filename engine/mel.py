@@ -98,19 +98,22 @@ def window_start(frame: int) -> int:
     return int(MEL_RATE_HZ * max(frame - 1, 0) / PAPER_FPS)
 
 
-def window_start_at(time_s: float) -> int:
+def window_start_at(time_s: float, columns: int = WINDOW_COLUMNS) -> int:
     """First mel column for a picture shown at `time_s`; from frame 1 on `window_start` at 25 fps.
+
+    More columns than the paper's 16 are more past: where the window ends stays the same.
 
     Before 0.04 s it is negative: the paper hears frame 0 as frame 1, we hear the silence before.
     """
     # The small number keeps 3.2 * 5 = 15.999… on the right side of the floor.
-    return int(np.floor(MEL_RATE_HZ * (time_s - 1 / PAPER_FPS) + 1e-6))
+    first = int(np.floor(MEL_RATE_HZ * (time_s - 1 / PAPER_FPS) + 1e-6))
+    return first + WINDOW_COLUMNS - columns
 
 
-def window(mel: F32, start: int) -> F32:
-    """Columns [start, start + 16) of a whole recording, silence beyond its ends; f32[80, 16]."""
-    out = np.full((N_MELS, WINDOW_COLUMNS), SILENCE, np.float32)
-    low, high = max(start, 0), min(start + WINDOW_COLUMNS, mel.shape[1])
+def window(mel: F32, start: int, columns: int = WINDOW_COLUMNS) -> F32:
+    """Columns [start, start + C) of a whole recording, silence beyond its ends; f32[80, C]."""
+    out = np.full((N_MELS, columns), SILENCE, np.float32)
+    low, high = max(start, 0), min(start + columns, mel.shape[1])
     if low < high:
         out[:, low - start : high - start] = mel[:, low:high]
     return out
@@ -166,15 +169,15 @@ class MelStream:
         self._samples.forget(start)  # the lead of a window at `start` stays
         self.append_silence(max(0, start - self.stop))
 
-    def window(self, start: int) -> F32:
-        """Columns [start, start + 16), f32[80, 16]; columns before 0 are silence.
+    def window(self, start: int, columns: int = WINDOW_COLUMNS) -> F32:
+        """Columns [start, start + C), f32[80, C]; columns before 0 are silence.
 
         Raises:
             IndexError: the sound of some column has not come yet or is forgotten.
         """
-        out = np.full((N_MELS, WINDOW_COLUMNS), SILENCE, np.float32)
+        out = np.full((N_MELS, columns), SILENCE, np.float32)
         first = max(start, 0)
-        count = start + WINDOW_COLUMNS - first
+        count = start + columns - first
         if count > 0:
             # Column c spans [200 c - 400, 200 c + 400), one sample earlier for the pre-emphasis.
             begin = first * HOP - HALF - 1 + self._lead

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.errors import ConfigError
 from engine.face import CROP_SIZE, jaw_mask, lips_mask
-from engine.mel import MAX_ABS, MEL_RATE_HZ, PAPER_FPS, WINDOW_COLUMNS, window, window_start
+from engine.mel import MAX_ABS, PAPER_FPS, WINDOW_COLUMNS, window, window_start
 from engine.types import F32, U8, Alignment
 from training.articulation import clip_codes
 
@@ -214,7 +214,7 @@ def augment_pair(
     return light(crop), light(reference), np.ascontiguousarray(weight)
 
 
-def mel_windows(clip: ClipData) -> F32:
-    """The window of every frame of a clip, f32[T, 80, 16]."""
-    assert MEL_RATE_HZ == 80 and WINDOW_COLUMNS == 16
-    return np.stack([window(clip.mel, window_start(i)) for i in range(len(clip))])
+def mel_windows(clip: ClipData, columns: int = WINDOW_COLUMNS) -> F32:
+    """The window of every frame of a clip, f32[T, 80, C]; more columns than 16 are more past."""
+    more = columns - WINDOW_COLUMNS
+    return np.stack([window(clip.mel, window_start(i) - more, columns) for i in range(len(clip))])

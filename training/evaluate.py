@@ -1,13 +1,17 @@
-"""How well a bundle lip-syncs, on clips of speakers that it has not seen.
+"""How well a bundle lip-syncs, on clips of speakers that it has not seen, beside what anyone can do.
 
-own    a clip's frames with its own voice, the reference another frame: can be compared by pixel
-cross  a clip's frames with another clip's voice, the reference the frame itself, as in use: the
-       mouth must follow the voice's true speaker and no longer its own past
-The mouths of generated pictures are measured by the face tracker, like anybody's.
+reconstruction  the clip's first frame, as input and as reference, with the clip's own voice (paper,
+                section 4): the mouth must move as the real one did
+cross           the clip's frames with another clip's voice, references picked as a call picks them:
+                the mouth must follow the voice's true speaker, and no longer its own past
+Baselines, measured in the same run: the same model fed silence, the same model fed another clip's
+voice, and the first frame shown all the time. Mouths of painted pictures are measured by the face
+tracker, like anybody's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,132 +20,297 @@ import numpy as np
 
 from engine.backends import Backend, load_backend
 from engine.bundle import Bundle, open_bundle
-from engine.face import CROP_SIZE, jaw_mask
+from engine.face import CROP_SIZE, LIPS_OUTER, jaw_mask
+from engine.gallery import Gallery
+from engine.mel import PAPER_FPS, SILENCE
 from engine.tracker import MediaPipeTracker
 from engine.types import F32, U8, Alignment, LipJob
 from training.articulation import raw_codes
 from training.data import ClipData, load_clips, mel_windows
 
 _IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
+HALF = CROP_SIZE // 2
 OPENING = 0  # the code that people see first
+LIPS = (*LIPS_OUTER, 13, 14, 82, 87, 312, 317, 78, 308)
+MAX_LAG = 5  # frames
+# Long clips count as this long, so that a figure is not the figure of one talk.
+MAX_FRAMES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """One clip's frames painted with one voice."""
+    """One clip's face, painted with one voice."""
 
     painted: list[U8]
-    opening: F32
-    """f32[T], measured on the result; NaN where no face was found"""
+    landmarks: F32
+    """f32[T, 468, 2] of the painted pictures; NaN where no face was found"""
+
+    @property
+    def opening(self) -> F32:
+        """f32[T], crop pixels."""
+        return raw_codes(self.landmarks)[:, OPENING]
 
 
-def drive(
-    backend: Backend,
-    frames: ClipData,
-    voice: ClipData,
-    steps: int,
-    tracker: MediaPipeTracker,
-    reference: str,
-) -> Drive:
-    """Paint `frames` with the voice of `voice`, as long as both last.
+class Measure:
+    """Paints with one backend and measures with one tracker."""
 
-    Args:
-        backend: paints.
-        frames: whose face.
-        voice: whose sound.
-        steps: DDIM steps.
-        tracker: measures the result; must treat pictures on their own.
-        reference: "self" (each frame its own) or "other" (the frame half a clip away).
-    """
-    count = min(len(frames), len(voice))
-    mels = mel_windows(voice)
-    jobs = []
-    for i in range(count):
-        crop = np.ascontiguousarray(frames.crops[i])
-        other = np.ascontiguousarray(frames.crops[(i + len(frames) // 2) % len(frames)])
-        jobs.append(LipJob("evaluate", i, crop, (crop if reference == "self" else other)[None],
-                           mels[i],
-                           backend.manifest.noise_seed, steps, 0.0))  # fmt: skip
-    painted: list[U8] = []
-    for begin in range(0, count, 8):
-        painted += backend.generate(jobs[begin : begin + 8])
-    opening = np.full(count, np.nan, np.float32)
-    for i, image in enumerate(painted):
-        face = tracker.track(image)
-        if face is not None:
-            opening[i] = raw_codes(face.landmarks[None])[0, OPENING]
-    return Drive(painted, opening)
+    def __init__(self, backend: Backend) -> None:
+        self.backend, self._tracker = backend, MediaPipeTracker(still=True)
+        self.columns = int(backend.manifest.mel["columns"])
+        self._references = backend.manifest.references
+
+    def reconstruction(self, clip: ClipData, mels: F32, steps: int) -> Drive:
+        """The clip's first frame, moved by `mels`, f32[T, 80, C]."""
+        first = np.ascontiguousarray(clip.crops[0])
+        references = np.stack([first] * self._references)
+        return self._drive([(first, references)] * len(mels), mels, steps)
+
+    def cross(self, clip: ClipData, mels: F32, steps: int) -> Drive:
+        """The clip's frames, each with what a gallery holds at its time."""
+        gallery, faces = Gallery(self._references), []
+        for i in range(len(mels)):
+            crop = np.ascontiguousarray(clip.crops[i])
+            gallery.see(crop, clip.landmarks[i], _IDENTITY, i / PAPER_FPS)
+            faces.append((crop, gallery.references))
+        return self._drive(faces, mels, steps)
+
+    def _drive(self, faces: Sequence[tuple[U8, U8]], mels: F32, steps: int) -> Drive:
+        seed = self.backend.manifest.noise_seed
+        jobs = [LipJob("evaluate", i, crop, references, mel, seed, steps, 0.0)
+                for i, ((crop, references), mel) in enumerate(zip(faces, mels, strict=True))]  # fmt: skip
+        painted: list[U8] = []
+        for begin in range(0, len(jobs), 8):
+            painted += self.backend.generate(jobs[begin : begin + 8])
+        return Drive(painted, self.landmarks(painted))
+
+    def landmarks(self, images: Sequence[U8]) -> F32:
+        """f32[T, 468, 2] of crops; NaN where no face is found."""
+        found = np.full((len(images), 468, 2), np.nan, np.float32)
+        for i, image in enumerate(images):
+            face = self._tracker.track(np.ascontiguousarray(image))
+            if face is not None:
+                found[i] = face.landmarks
+        return found
+
+    def close(self) -> None:
+        """Free the tracker."""
+        self._tracker.close()
 
 
-def psnr_db(found: U8, wanted: U8, mask: F32) -> float:
-    """Peak signal-to-noise ratio where the mask is, in decibels."""
+# --- figures of one clip ---
+
+
+def correlation(found: F32, wanted: F32, lag: int = 0) -> float:
+    """Pearson's r of found[t] with wanted[t - lag]; 0 where nothing moves, NaN where too few."""
+    if lag:
+        found, wanted = (found[lag:], wanted[:-lag]) if lag > 0 else (found[:lag], wanted[-lag:])
+    known = np.isfinite(found) & np.isfinite(wanted)
+    if known.sum() < 10:
+        return float("nan")
+    a, b = found[known], wanted[known]
+    if a.std() < 1e-6 or b.std() < 1e-6:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def best_lag(found: F32, wanted: F32) -> int:
+    """Frames by which `found` is late, -5 to 5, where the correlation is highest."""
+    lags = range(-MAX_LAG, MAX_LAG + 1)
+    return max(lags, key=lambda lag: np.nan_to_num(correlation(found, wanted, lag), nan=-1.0))
+
+
+def lmd(found: F32, wanted: F32) -> float:
+    """Landmark distance of the lips in crop pixels, mean over frames; f32[T, 468, 2] each."""
+    distance = np.linalg.norm(found[:, LIPS] - wanted[:, LIPS], axis=2).mean(1)
+    return float(np.nanmean(distance)) if np.isfinite(distance).any() else float("nan")
+
+
+def psnr_db(found: U8, wanted: U8, mask: F32 | None = None) -> float:
+    """Peak signal-to-noise ratio in decibels, where the mask is."""
     error = ((found.astype(np.float64) - wanted) ** 2).mean(axis=2)
-    mean = float((error * mask).sum() / max(float(mask.sum()), 1e-9))
+    weight = np.ones_like(error) if mask is None else mask
+    mean = float((error * weight).sum() / max(float(weight.sum()), 1e-9))
     return 10 * float(np.log10(255**2 / max(mean, 1e-9)))
 
 
-def _correlation(pairs: list[tuple[F32, F32]]) -> float:
-    """Pearson's r over all clips, each clip's own mean removed; NaN pairs left out."""
-    a, b = [], []
-    for x, y in pairs:
-        known = np.isfinite(x) & np.isfinite(y)
-        if known.sum() > 5:
-            a.append(x[known] - x[known].mean())
-            b.append(y[known] - y[known].mean())
-    if not a:
-        return float("nan")
-    return float(np.corrcoef(np.concatenate(a), np.concatenate(b))[0, 1])
+def ssim(found: U8, wanted: U8) -> float:
+    """Structural similarity, 1 for equal pictures."""
+    from skimage.metrics import structural_similarity
+
+    return float(structural_similarity(found, wanted, channel_axis=2))
+
+
+def border_gradient(image: U8, original: U8) -> float:
+    """Mean vertical step across the line between given and painted rows, as a ratio to the original's.
+
+    1.0 = no seam to be seen.
+    """
+    columns = slice(CROP_SIZE // 4, -CROP_SIZE // 4)
+
+    def step(picture: U8) -> float:
+        rows = picture[HALF - 1 : HALF + 1, columns].astype(np.float32)
+        return float(np.abs(rows[1] - rows[0]).mean())
+
+    return step(image) / max(step(original), 1e-3)
+
+
+# --- all clips ---
+
+
+def _median(values: Sequence[float]) -> float:
+    return round(float(np.nanmedian(values)), 3) if len(values) else float("nan")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(float(np.nanmean(values)), 3) if len(values) else float("nan")
+
+
+def _pictures(drive: Drive, clip: ClipData) -> dict[str, float]:
+    """Picture figures of a reconstruction against what was really there; every fifth frame."""
+    picks = range(0, len(drive.painted), 5)
+    masks = [jaw_mask(clip.landmarks[i], _IDENTITY) for i in picks]
+    lower = [(drive.painted[i][HALF:], np.asarray(clip.crops[i])[HALF:]) for i in picks]
+    return {
+        "psnr_db": _mean([psnr_db(a, b, m[HALF:]) for (a, b), m in zip(lower, masks, strict=True)]),
+        "ssim": _mean([ssim(a, b) for a, b in lower]),
+    }
 
 
 def evaluate(
-    bundle: Bundle | Path, shards: Path, *, clips: int = 40, steps: tuple[int, ...] | None = None
+    bundle: Bundle | Path,
+    shards: Path,
+    *,
+    clips: int = 0,
+    steps: tuple[int, ...] | None = None,
+    step_clips: int = 30,
 ) -> dict[str, Any]:
-    """Figures for the manifest, a set for each step count.
+    """Figures for the manifest.
 
     Args:
         bundle: the model.
         shards: prepared clips; the `val` split is used.
-        clips: how many at most.
-        steps: step counts; None takes all that the bundle offers.
+        clips: how many at most, 0 = all.
+        steps: step counts to compare; None takes all that the bundle offers.
+        step_clips: clips on which step counts are compared.
     """
     from rich.progress import track
 
     opened = open_bundle(bundle) if isinstance(bundle, Path) else bundle
     backend = load_backend(opened)
     held_out = load_clips(shards, "val")
-    order = np.random.default_rng(0).permutation(len(held_out))[:clips]
+    order = np.random.default_rng(0).permutation(len(held_out))[: clips or None]
     chosen = [held_out[i] for i in order]
-    tracker = MediaPipeTracker(still=True)
-    result: dict[str, Any] = {
-        "clips": len(chosen),
-        "frames": sum(map(len, chosen)),
-        "speakers": len({c.speaker for c in chosen}),
-    }
+    measure = Measure(backend)
+    default = opened.manifest.default_steps
+    rows: list[dict[str, float]] = []
+    by_steps: dict[int, list[float]] = {}
     try:
-        for count in steps or opened.manifest.steps_offered:
-            psnr, own, cross, kept, spread = [], [], [], [], []
-            for number, clip in enumerate(track(chosen, f"{count} steps")):
-                repainted = drive(backend, clip, clip, count, tracker, "other")
-                truth = clip.codes[: len(repainted.painted), OPENING]
-                own.append((repainted.opening, truth))
-                for i, image in enumerate(repainted.painted):
-                    mask = jaw_mask(clip.landmarks[i], _IDENTITY)
-                    psnr.append(psnr_db(image, clip.crops[i], mask))
-                voice = next(c for c in chosen[number + 1 :] + chosen if c.speaker != clip.speaker)
-                dubbed = drive(backend, clip, voice, count, tracker, "self")
-                wanted = voice.codes[: len(dubbed.painted), OPENING]
-                cross.append((dubbed.opening, wanted))
-                kept.append((dubbed.opening, clip.codes[: len(dubbed.painted), OPENING]))
-                spread.append((np.nanstd(dubbed.opening), wanted.std()))
-            moved = np.nanmean([a for a, _ in spread]) / np.mean([b for _, b in spread])
-            result[f"steps_{count}"] = {
-                "own_psnr_db": round(float(np.mean(psnr)), 2),
-                "own_opening_r": round(_correlation(own), 3),
-                "cross_opening_r": round(_correlation(cross), 3),
-                "cross_old_mouth_r": round(_correlation(kept), 3),
-                "cross_opening_spread": round(float(moved), 3),
-            }
+        for number, clip in enumerate(track(chosen, "evaluating")):
+            rows.append(_one_clip(measure, clip, _another(chosen, number), default))
+            if number < step_clips:
+                for count in steps or opened.manifest.steps_offered:
+                    found = measure.reconstruction(clip, _mels(measure, clip), count).opening
+                    by_steps.setdefault(count, []).append(
+                        correlation(found, clip.codes[: len(found), OPENING]))  # fmt: skip
     finally:
-        tracker.close()
+        measure.close()
         backend.close()
-    return result
+    return {
+        "clips": len(chosen),
+        "frames": sum(min(len(c), MAX_FRAMES) for c in chosen),
+        "speakers": len({c.speaker for c in chosen}),
+        "steps": default,
+        **_summary(rows),
+        "r_by_steps": {str(count): _median(values) for count, values in by_steps.items()},
+        "r_by_steps_clips": min(step_clips, len(chosen)),
+    }
+
+
+def _another(clips: Sequence[ClipData], number: int) -> ClipData:
+    """The next clip of another speaker; the clip itself if there is none."""
+    order = [*clips[number + 1 :], *clips[:number]]
+    return next((c for c in order if c.speaker != clips[number].speaker), clips[number])
+
+
+def _mels(measure: Measure, clip: ClipData) -> F32:
+    return mel_windows(clip, measure.columns)[:MAX_FRAMES]
+
+
+def _one_clip(
+    measure: Measure, clip: ClipData, other: ClipData, steps: int
+) -> dict[str, float]:  # fmt: skip
+    own, foreign = _mels(measure, clip), _mels(measure, other)
+    truth, others = clip.codes[: len(own), OPENING], other.codes[: len(foreign), OPENING]
+    both = min(len(own), len(foreign))
+    painted = measure.reconstruction(clip, own, steps)
+    silent = measure.reconstruction(clip, np.full_like(own, SILENCE), steps)
+    wrong = measure.reconstruction(clip, foreign, steps)
+    dubbed = measure.cross(clip, foreign[:both], steps)
+    quiet = measure.cross(clip, np.full_like(own[:both], SILENCE), steps)
+    copied = np.stack([np.ascontiguousarray(clip.crops[0])] * len(own))
+    still = Drive(list(copied), np.repeat(measure.landmarks(copied[:1]), len(own), axis=0))
+    wanted = clip.landmarks[: len(own)]
+    pictures, baseline = _pictures(painted, clip), _pictures(still, clip)
+    spread = max(float(np.nanstd(painted.opening)), 1e-6)
+    return {
+        "r": correlation(painted.opening, truth),
+        "lag": best_lag(painted.opening, truth),
+        "r_silence": correlation(silent.opening, truth),
+        "r_other_voice": correlation(wrong.opening[:both], truth[:both]),
+        "r_other_voices_mouth": correlation(wrong.opening, others),
+        "spread": spread / max(float(truth.std()), 1e-6),
+        "silence_spread": float(np.nanstd(silent.opening)) / spread,
+        "lmd_px": lmd(painted.landmarks, wanted),
+        "lmd_copy_px": lmd(still.landmarks, wanted),
+        **pictures,
+        **{f"{name}_copy": value for name, value in baseline.items()},
+        "border": _mean([border_gradient(p, np.asarray(clip.crops[0])) for p in painted.painted[::5]]),
+        "upper_half_equal": float(all(
+            np.array_equal(p[:HALF], copied[0][:HALF]) for p in painted.painted)),
+        "cross_r": correlation(dubbed.opening, others[:both]),
+        "cross_r_old_mouth": correlation(dubbed.opening, truth[:both]),
+        "cross_spread": float(np.nanstd(dubbed.opening)) / max(float(others[:both].std()), 1e-6),
+        "cross_silence_spread":
+            float(np.nanstd(quiet.opening)) / max(float(np.nanstd(dubbed.opening)), 1e-6),
+    }  # fmt: skip
+
+
+def _summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
+    def column(name: str) -> list[float]:
+        return [row[name] for row in rows]
+
+    lags = np.array(column("lag"))
+    rng = np.random.default_rng(0)
+    r = np.array(column("r"))
+    draws = [np.nanmedian(rng.choice(r, len(r))) for _ in range(2000)]
+    return {
+        "reconstruction": {
+            "r": _median(r.tolist()),
+            "r_95": [round(float(q), 3) for q in np.quantile(draws, (0.025, 0.975))],
+            "lag_frames": _median(lags.tolist()),
+            "lag_within_1": round(float((np.abs(lags) <= 1).mean()), 3),
+            "spread": _median(column("spread")),
+            "lmd_px": _mean(column("lmd_px")),
+            "psnr_db": _mean(column("psnr_db")),
+            "ssim": _mean(column("ssim")),
+            "border_gradient_ratio": _mean(column("border")),
+            "upper_half_equal": _mean(column("upper_half_equal")),
+        },
+        "baselines": {
+            "r_silence": _median(column("r_silence")),
+            "r_other_voice": _median(column("r_other_voice")),
+            "lmd_copy_px": _mean(column("lmd_copy_px")),
+            "psnr_copy_db": _mean(column("psnr_db_copy")),
+            "ssim_copy": _mean(column("ssim_copy")),
+        },
+        "other_voice": {"r_that_voices_mouth": _median(column("r_other_voices_mouth"))},
+        "silence": {
+            "spread_of_speaking": _mean(column("silence_spread")),
+            "live_spread_of_speaking": _mean(column("cross_silence_spread")),
+        },
+        "cross": {
+            "r": _median(column("cross_r")),
+            "r_old_mouth": _median(column("cross_r_old_mouth")),
+            "spread": _median(column("cross_spread")),
+        },
+    }

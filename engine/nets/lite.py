@@ -35,7 +35,7 @@ class LiteConfig:
     embed: int = 128
     references: int = 2
     """pictures of the same person, the most closed mouth first"""
-    voice_columns: int = 24
+    mel_columns: int = 24
     """mel columns heard for one picture; all but the first 16 of the paper are more past"""
     voice_width: int = 160
     codes: int = len(CODE_NAMES)
@@ -86,7 +86,7 @@ class Voice(nn.Module):
             nn.Conv1d(width, width, 3, stride=2, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
             nn.Conv1d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
             nn.Flatten(), nn.Dropout(0.2),
-            nn.Linear(config.voice_columns // 2 * width, width), nn.SiLU(), nn.Dropout(0.2),
+            nn.Linear(config.mel_columns // 2 * width, width), nn.SiLU(), nn.Dropout(0.2),
             nn.Linear(width, config.codes),
         )  # fmt: skip
         # The layers tell the mouth in units of its own speaker's spread: people differ five-fold

@@ -1,0 +1,87 @@
+"""The pictures of a person that a model is given as references, picked from the live call.
+
+A call offers what a file of pairs never had: seconds of the same face, with the mouth shut and wide.
+The frame to be repainted is a poor reference: it shows the very mouth that must be forgotten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.face import NOSE_TIP, transform
+from engine.types import F32, U8, Alignment
+
+UPPER_LIP, LOWER_LIP = 13, 14  # their inner edges, in the middle
+# A mouth wider than this (pixels of a 128 px crop) shows no more teeth, only a yawn.
+WIDE_PX = 12.0
+# What a second of age and a pixel of another head pose cost, in pixels of opening. Lower: old light
+# and old poses stay and the painted mouth sits askew. Higher: the references follow the present
+# mouth so closely that they are the present mouth.
+AGE_PX_PER_S = 0.5
+POSE_PX_PER_PX = 0.6
+# By how much a newcomer must be better. Lower: references change every few frames and the painted
+# mouth flickers with them. Higher: a mouth that opens a little wider is passed over.
+MARGIN_PX = 1.0
+# An incumbent older than this goes whatever it shows: rooms and clothes change.
+MAX_AGE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    crop: U8
+    opening_px: float
+    nose: F32
+    """f32[2], crop pixels: where the nose's tip lies says how the head is turned"""
+    time_s: float
+
+
+class Gallery:
+    """The best pictures so far for each of `count` ranks, from the most closed mouth to the widest.
+
+    Args:
+        count: of references; a single one is always the newest frame (the paper's cross setting).
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._held: list[_Held] = []
+
+    def see(self, crop: U8, landmarks: F32, alignment: Alignment, time_s: float) -> None:
+        """Consider a frame.
+
+        Args:
+            crop: uint8[S, S, 3], not to be modified any more.
+            landmarks: f32[468, 2], pixels of the frame.
+            alignment: frame -> crop.
+            time_s: when it was taken.
+        """
+        unit = 128 / alignment.size
+        points = transform(landmarks[[UPPER_LIP, LOWER_LIP, NOSE_TIP]], alignment.matrix) * unit
+        opening_px = float(np.hypot(*(points[1] - points[0])))
+        seen = _Held(crop, min(opening_px, WIDE_PX), points[2], time_s)
+        if self._count == 1 or not self._held:
+            self._held = [seen] * self._count
+            return
+        for rank, held in enumerate(self._held):
+            wanted_px = WIDE_PX * rank / (self._count - 1)
+            age_s = time_s - held.time_s
+            loss = _loss(held, wanted_px, seen.nose) + AGE_PX_PER_S * age_s
+            if loss > _loss(seen, wanted_px, seen.nose) + MARGIN_PX or not 0 <= age_s < MAX_AGE_S:
+                self._held[rank] = seen
+
+    @property
+    def references(self) -> U8:
+        """uint8[R, S, S, 3], the most closed mouth first; `see` must have been called."""
+        return np.stack([held.crop for held in self._held])
+
+    def clear(self) -> None:
+        """Forget the person."""
+        self._held = []
+
+
+def _loss(held: _Held, wanted_px: float, nose: F32) -> float:
+    """How far a picture is from what its rank wants, in pixels of opening."""
+    turned_px = float(np.hypot(*(held.nose - nose)))
+    return abs(held.opening_px - wanted_px) + POSE_PX_PER_PX * turned_px

@@ -1,0 +1,101 @@
+"""The gallery keeps the mouths that a model wants to see, and lets go of what is old or turned."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.face import CROP_SIZE, NOSE_TIP
+from engine.gallery import LOWER_LIP, MARGIN_PX, MAX_AGE_S, UPPER_LIP, WIDE_PX, Gallery
+from engine.types import F32, U8, Alignment
+
+IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
+
+
+def face(opening_px: float, nose_x_px: float = 64.0) -> F32:
+    points = np.zeros((468, 2), np.float32)
+    points[UPPER_LIP] = 64, 80
+    points[LOWER_LIP] = 64, 80 + opening_px
+    points[NOSE_TIP] = nose_x_px, 50
+    return points
+
+
+def crop(value: int) -> U8:
+    return np.full((CROP_SIZE, CROP_SIZE, 3), value, np.uint8)
+
+
+def shown(gallery: Gallery) -> list[int]:
+    return [int(picture[0, 0, 0]) for picture in gallery.references]
+
+
+def test_the_first_frame_serves_every_rank() -> None:
+    gallery = Gallery(2)
+    gallery.see(crop(1), face(3), IDENTITY, 0.0)
+    assert shown(gallery) == [1, 1]
+    assert gallery.references.shape == (2, CROP_SIZE, CROP_SIZE, 3)
+
+
+def test_the_most_closed_comes_first_and_the_widest_last() -> None:
+    gallery = Gallery(2)
+    for number, opening_px in enumerate((4.0, 0.0, 8.0, WIDE_PX, 5.0)):
+        gallery.see(crop(number), face(opening_px), IDENTITY, number / 25)
+    assert shown(gallery) == [1, 3]
+
+
+def test_three_references_span_the_range() -> None:
+    gallery = Gallery(3)
+    for number, opening_px in enumerate((4.0, 0.0, WIDE_PX, WIDE_PX / 2)):
+        gallery.see(crop(number), face(opening_px), IDENTITY, number / 25)
+    assert shown(gallery) == [1, 3, 2]
+
+
+def test_a_single_reference_is_the_newest_frame() -> None:
+    gallery = Gallery(1)
+    for number in range(3):
+        gallery.see(crop(number), face(2.0), IDENTITY, number / 25)
+        assert shown(gallery) == [number]
+
+
+def test_one_that_is_hardly_better_changes_nothing() -> None:
+    gallery = Gallery(2)
+    gallery.see(crop(1), face(2.0), IDENTITY, 0.0)
+    gallery.see(crop(2), face(2.0 - 0.9 * MARGIN_PX), IDENTITY, 0.0)
+    assert shown(gallery) == [1, 1]
+
+
+def test_a_turned_head_takes_new_references() -> None:
+    gallery = Gallery(2)
+    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery.see(crop(2), face(WIDE_PX), IDENTITY, 0.04)
+    gallery.see(crop(3), face(4.0, nose_x_px=90.0), IDENTITY, 0.08)
+    assert shown(gallery) == [3, 3]
+
+
+def test_what_is_old_goes_whatever_it_shows() -> None:
+    gallery = Gallery(2)
+    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery.see(crop(2), face(6.0), IDENTITY, MAX_AGE_S + 0.1)
+    assert shown(gallery) == [2, 2]
+
+
+def test_a_clock_that_went_back_starts_afresh() -> None:
+    gallery = Gallery(2)
+    gallery.see(crop(1), face(0.0), IDENTITY, 100.0)
+    gallery.see(crop(2), face(6.0), IDENTITY, 1.0)
+    assert shown(gallery) == [2, 2]
+
+
+def test_openings_are_measured_in_the_crop() -> None:
+    """A face twice as large in the frame does not count as twice as wide open."""
+    half = Alignment(np.array([[0.5, 0, 0], [0, 0.5, 0]], np.float32), CROP_SIZE)
+    gallery = Gallery(2)
+    gallery.see(crop(1), face(6.0), IDENTITY, 0.0)
+    gallery.see(crop(2), 2 * face(6.0), half, 0.04)  # the same mouth
+    assert shown(gallery) == [1, 1]
+
+
+def test_cleared_it_begins_anew() -> None:
+    gallery = Gallery(2)
+    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery.clear()
+    gallery.see(crop(2), face(5.0), IDENTITY, 0.1)
+    assert shown(gallery) == [2, 2]
