@@ -50,7 +50,9 @@ class Ticket:
     """when it is of no more use"""
     model: Hashable = None
     """jobs for different models or step counts do not mix"""
-    payload: Any = None
+    job: Any = None
+    """what a backend is given"""
+    owner: Any = None
     """the caller's own"""
     failed_on: set[str] = field(default_factory=set)
     """devices that raised or hung on it; from the first on it travels alone"""

@@ -82,6 +82,12 @@ class Painter:
         self._smooth.reset()
         self._strength = 0.0
 
+    def resize(self, size: int) -> None:
+        """From now on cut out crops of another side."""
+        if size != self._size:
+            self._size = size
+            self._smooth.reset()  # poses are measured in crops
+
     def fade(self, speaking: bool) -> float:
         """Strength of this frame's mouth, 0 to 1, moving by one step towards speaking or not."""
         step = 1.0 / self._config.fade_frames

@@ -201,6 +201,21 @@ class Session:
             raise ConfigError(f"steps is {steps}, must be one of {list(self._steps_offered)}")
         self.steps = steps
 
+    def adopt(self, *, steps: int, steps_offered: tuple[int, ...], crop_size: int) -> None:
+        """Go on with another model; jobs that were given out before are still for the old one.
+
+        Args:
+            steps: taken where the session's own are not offered any more.
+            steps_offered: what `set_steps` accepts from now on.
+            crop_size: side of the new model's crop.
+        """
+        with self._work:  # waits for a frame that is being tracked
+            self._steps_offered, self._crop_size = steps_offered, crop_size
+            if self.steps not in steps_offered:
+                self.steps = steps
+            if self._painter is not None:
+                self._painter.resize(crop_size)
+
     # --- work ---
 
     @property
@@ -269,12 +284,12 @@ class Session:
                 pending.image, pending.outcome = image, Outcome.GENERATED
                 pending.ready_s = self.time_s(now)
 
-    def fail(self, job: LipJob, now: float) -> None:
-        """The job's backend failed: its original goes out."""
+    def fail(self, job: LipJob, now: float, why: Outcome = Outcome.FAULT) -> None:
+        """Nobody could paint the job: its original goes out."""
         pending = self._find(job.index)
         if pending is not None:
             with self._lock:
-                self._pass_through(pending, Outcome.FAULT, self.time_s(now))
+                self._pass_through(pending, why, self.time_s(now))
 
     # --- out ---
 
