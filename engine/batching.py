@@ -34,7 +34,9 @@ GROWTH = 0.9
 TIE = 1.03
 # A device leaves a job to another that is at least so much quicker.
 CLEARLY_SOONER = 0.95
-SOURCE_FORGOTTEN_S = 2.0
+# A gap this long between two jobs of a session is a pause and says nothing about its pace. Longer:
+# batches would be held open for sessions that have stopped.
+PAUSE_S = 0.15
 
 
 @dataclass(eq=False, slots=True)
@@ -182,8 +184,8 @@ class Batcher:
         if source is None:
             self._sources[ticket.source] = _Source(ticket.key, now)
             return
-        gap = min(now - source.last_s, SOURCE_FORGOTTEN_S)
-        source.period_s += (EWMA if source.period_s else 1.0) * (gap - source.period_s)
+        if (gap := now - source.last_s) < PAUSE_S:
+            source.period_s += (EWMA if source.period_s else 1.0) * (gap - source.period_s)
         source.key, source.last_s = ticket.key, now
 
     def pull(self, lane: Lane, now: float) -> Pull:
@@ -282,18 +284,16 @@ class Batcher:
         took_s = lane.expect(first.steps, count + 1, now)
         one_step_s = took_s / (first.steps + 1)
         latest_s = first.deadline_s - self.tail_s - took_s - one_step_s
-        return latest_s if self._expected_by(latest_s, first.key, now) else now
+        return min(latest_s, self._awaited_s(latest_s, first.key, now))
 
-    def _expected_by(self, latest_s: float, key: Hashable, now: float) -> bool:
-        """Whether a session is about to give another job like these."""
+    def _awaited_s(self, until_s: float, key: Hashable, now: float) -> float:
+        """How long it is worth waiting for another job like these, due by `until_s`."""
         self._sources = {name: source for name, source in self._sources.items()
-                         if now - source.last_s < SOURCE_FORGOTTEN_S}  # fmt: skip
-        return latest_s > now and any(
-            source.key == key
-            and source.last_s + source.period_s <= latest_s
-            and now < source.last_s + 2 * source.period_s  # else it has paused
-            for source in self._sources.values()
-        )
+                         if now - source.last_s < 2 * PAUSE_S}  # fmt: skip
+        due = [source for source in self._sources.values()
+               if source.key == key and source.last_s + source.period_s <= until_s]  # fmt: skip
+        # What is a whole period late has paused.
+        return max((source.last_s + 2 * source.period_s for source in due), default=now)
 
     def _size(self, mates: list[Ticket], lane: Lane, now: float) -> int:
         """How many of them this device should take at once."""

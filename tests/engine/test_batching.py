@@ -127,6 +127,16 @@ def test_a_full_batch_closes_at_once() -> None:
     assert [t.source for t in batcher.waiting] == ["8"]
 
 
+def test_a_session_that_pauses_is_waited_for_no_longer_than_a_period() -> None:
+    device = lane()
+    batcher = Batcher([device])
+    steady(batcher, "b", last_s=-0.020)
+    batcher.put(ticket("a", 0.500), 0.0)
+    again_s = batcher.pull(device, 0.0).again_s
+    assert again_s == pytest.approx(0.060)  # it was due at 0.020
+    assert len(batcher.pull(device, 0.0601).batch) == 1
+
+
 def test_a_session_that_paused_is_not_waited_for() -> None:
     device = lane()
     batcher = Batcher([device])
