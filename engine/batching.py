@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from math import ceil, exp, inf
+from operator import add
 from typing import Any
 
 # Weight of the newest measurement. Larger: one hiccup misleads; smaller: a device that slows down
@@ -32,6 +33,9 @@ FORGET_S = 30.0
 GROWTH = 0.9
 # Sizes whose cost a job differs less are as good as each other; then the smaller is done sooner.
 TIE = 1.03
+# Where not all can be in time, a batch that takes longer must paint so much more a second: what
+# comes meanwhile waits for it.
+WORTH = 1.15
 # A device leaves a job to another that is at least so much quicker.
 CLEARLY_SOONER = 0.95
 # A gap this long between two jobs of a session is a pause and says nothing about its pace. Longer:
@@ -70,30 +74,36 @@ class StepTimes:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[float, float]] = {}  # -> seconds, measured at
+        self._expected: dict[tuple[int, int], tuple[float | None, float]] = {}  # -> it, worked out
 
     def record(self, steps: int, size: int, took_s: float, now: float) -> None:
         """A batch of `size` at `steps` took `took_s`."""
         before = self.expect(steps, size, now) if (steps, size) in self._known else None
         smoothed = took_s if before is None else before + EWMA * (took_s - before)
         self._known[steps, size] = smoothed, now
+        self._expected.clear()
 
     def expect(self, steps: int, size: int, now: float) -> float | None:
         """Seconds that a batch should take; None if nothing was ever measured."""
-        known = self._known.get((steps, size))
-        if known is None:
-            return self._guess(steps, size)
-        value, at = known
-        guess = self._guess(steps, size, leave_out=(steps, size))
+        value, at = self._expected.get((steps, size), (None, -inf))
+        if now - at > FORGET_S / 100:  # asked many times for every job, it changes slowly
+            value = self._work_out(steps, size, now)
+            self._expected[steps, size] = value, now
+        return value
+
+    def _work_out(self, steps: int, size: int, now: float) -> float | None:
+        guess = self._guess(steps, size)
+        if (steps, size) not in self._known:
+            return guess
+        value, at = self._known[steps, size]
         if guess is None:
             return value
         trust = exp(-max(now - at, 0.0) / FORGET_S)
         return trust * value + (1 - trust) * guess
 
-    def _guess(
-        self, steps: int, size: int, leave_out: tuple[int, int] | None = None
-    ) -> float | None:
-        """Scaled from the nearest that was measured, by preference at the same step count."""
-        others = [key for key in self._known if key != leave_out]
+    def _guess(self, steps: int, size: int) -> float | None:
+        """Scaled from the nearest other that was measured, if possible at the same step count."""
+        others = [key for key in self._known if key != (steps, size)]
         if not others:
             return None
         n, b = min(others, key=lambda k: (abs(k[0] - steps), abs(k[1] - size)))
@@ -132,6 +142,11 @@ class Lane:
         costs = {count: self.expect(steps, count, now) / count for count in counts}
         best = min(costs.values())
         return next(count for count, cost in costs.items() if cost <= best * TIE)
+
+    def counts(self, most: int) -> list[int]:
+        """Batches of up to `most` that are worth a thought, ascending."""
+        most = min(most, self.limit)
+        return [*(size for size in self.sizes if size < most), most]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,20 +205,20 @@ class Batcher:
 
     def pull(self, lane: Lane, now: float) -> Pull:
         """What an idle device should do now."""
-        if not lane.live or lane.free_s is not None:
+        if not lane.live or lane.free_s is not None or not self._waiting:
             return Pull()
-        offered = [t for t in self._ranked(lane, now) if not self._better_elsewhere(t, lane, now)]
-        if offered:
-            first = offered[0]
-            mates = _mates(first, offered)
-            closes_s = self._closes_s(first, len(mates), lane, now)
-            if closes_s > now:
-                return Pull(again_s=closes_s)
-            batch = tuple(mates[: self._size(mates, lane, now)])
-            self._waiting = [t for t in self._waiting if t not in batch]
-            lane.free_s = now + lane.expect(first.steps, len(batch), now)
-            return Pull(batch)
-        return Pull()
+        offered = self._offered(lane, now)
+        if not offered:
+            return Pull()
+        first = offered[0]
+        mates = _mates(first, offered)
+        closes_s = self._closes_s(first, len(mates), lane, now)
+        if closes_s > now:
+            return Pull(again_s=closes_s)
+        batch = tuple(self._pick(mates, lane, now))
+        self._waiting = [ticket for ticket in self._waiting if ticket not in batch]
+        lane.free_s = now + lane.expect(first.steps, len(batch), now)
+        return Pull(batch)
 
     def done(self, lane: Lane, batch: tuple[Ticket, ...], took_s: float | None, now: float) -> None:
         """The batch is painted, in `took_s` seconds; None if it failed."""
@@ -237,7 +252,7 @@ class Batcher:
             return False
         rate = 0.0  # jobs a second, all devices at their best
         for lane in live:
-            count = lane.cheapest(steps, range(1, lane.limit + 1), now)
+            count = lane.cheapest(steps, lane.counts(lane.limit), now)
             cost = lane.expect(steps, count, now) / count
             rate += 1 / cost if cost else inf
         begun_s = min(max(now, lane.free_s or now) for lane in live)
@@ -246,39 +261,44 @@ class Batcher:
 
     # --- inside ---
 
-    def _ranked(self, lane: Lane, now: float) -> list[Ticket]:
-        """What this device may take, most urgent first; jobs that are late anyway come last.
+    def _offered(self, lane: Lane, now: float) -> list[Ticket]:
+        """What this device should take, most urgent first; jobs that are late anyway come last.
 
         Strictly by deadline, an overloaded queue would finish every job a little late; this way
         those that can be in time are, and the others pass through.
         """
-        others = [other.name for other in self.live() if other is not lane]
-
-        def may(ticket: Ticket) -> bool:
-            return lane.name not in ticket.failed_on or ticket.failed_on.issuperset(others)
-
-        def rank(ticket: Ticket) -> tuple[bool, float]:
-            done_s = now + lane.expect(ticket.steps, 1, now) + self.tail_s
-            return done_s > ticket.deadline_s, ticket.deadline_s
-
-        return sorted(filter(may, self._waiting), key=rank)
-
-    def _better_elsewhere(self, ticket: Ticket, lane: Lane, now: float) -> bool:
-        """Whether another device should have it: a quicker idle one, or one that is in time."""
-        mine_s = lane.expect(ticket.steps, 1, now)
-        late = now + mine_s + self.tail_s > ticket.deadline_s
-        for other in self.live():
-            if other is lane or other.name in ticket.failed_on:
-                continue
-            wait_s = max(other.free_s - now, 0.0) if other.free_s is not None else 0.0
-            theirs_s = wait_s + other.expect(ticket.steps, 1, now)
-            if theirs_s < CLEARLY_SOONER * mine_s and (other.free_s is None or late):
-                return True
-        return False
+        others = [other for other in self.live() if other is not lane]
+        names = [other.name for other in others]
+        mine_s: dict[int, float] = {}
+        idle_s: dict[int, float] = {}  # the quickest idle device, and
+        any_s: dict[int, float] = {}  # the device that would be done first
+        for steps in {ticket.steps for ticket in self._waiting}:
+            mine_s[steps] = lane.expect(steps, 1, now)
+            alone_s = [other.expect(steps, 1, now) for other in others]
+            waits_s = [max((other.free_s or now) - now, 0.0) for other in others]
+            idle_s[steps] = min(
+                (s for s, other in zip(alone_s, others, strict=True) if other.free_s is None),
+                default=inf,
+            )
+            any_s[steps] = min(map(add, alone_s, waits_s), default=inf)
+        offered: list[tuple[bool, float, int, Ticket]] = []
+        for ticket in self._waiting:
+            mine = mine_s[ticket.steps]
+            late = now + mine + self.tail_s > ticket.deadline_s
+            if ticket.failed_on:
+                # Not where it failed, unless there is no other; and speed does not matter.
+                welcome = lane.name not in ticket.failed_on or ticket.failed_on.issuperset(names)
+            else:
+                # A quicker idle device has it, or one that is in time where this one is not.
+                theirs = any_s[ticket.steps] if late else idle_s[ticket.steps]
+                welcome = theirs >= CLEARLY_SOONER * mine
+            if welcome:
+                offered.append((late, ticket.deadline_s, len(offered), ticket))
+        return [ticket for *_, ticket in sorted(offered)]
 
     def _closes_s(self, first: Ticket, count: int, lane: Lane, now: float) -> float:
         """Until when `first`'s batch of `count` stays open; not after `now`: it closes."""
-        full = lane.cheapest(first.steps, range(1, lane.limit + 1), now)
+        full = lane.cheapest(first.steps, lane.counts(lane.limit), now)
         if first.failed_on or count >= full:
             return now
         took_s = lane.expect(first.steps, count + 1, now)
@@ -295,20 +315,29 @@ class Batcher:
         # What is a whole period late has paused.
         return max((source.last_s + 2 * source.period_s for source in due), default=now)
 
-    def _size(self, mates: list[Ticket], lane: Lane, now: float) -> int:
-        """How many of them this device should take at once."""
+    def _pick(self, mates: list[Ticket], lane: Lane, now: float) -> list[Ticket]:
+        """Which of them this device should take at once."""
         steps = mates[0].steps
         idle = sum(other.free_s is None for other in self.live())
         # Idle neighbours take their share: that is sooner for everybody.
-        most = min(ceil(len(mates) / idle), lane.limit)
-
-        def in_time(count: int, until_s: float) -> bool:
-            return now + lane.expect(steps, count, now) + self.tail_s <= until_s
-
-        counts = [n for n in range(1, most + 1) if in_time(n, mates[0].deadline_s)] or [
-            n for n in range(1, most + 1) if in_time(n, min(t.expires_s for t in mates[:n]))
-        ]
-        return lane.cheapest(steps, counts, now) if counts else 1
+        counts = lane.counts(ceil(len(mates) / idle))
+        done_s = {n: now + lane.expect(steps, n, now) + self.tail_s for n in counts}
+        timely = [n for n in counts if done_s[n] <= mates[0].deadline_s]
+        if timely:
+            count = lane.cheapest(steps, timely, now)
+            rest = mates[count:]
+            more_s = lane.expect(steps, min(len(rest), lane.limit), now) if rest else 0.0
+            if not rest or done_s[count] + more_s <= rest[0].deadline_s:
+                return mates[:count]
+        # Not all can be in time. Then as many as possible a second, whoever comes first: small
+        # batches for the most urgent would make the next ones as urgent, and so for ever.
+        best, best_rate = mates[:1], 0.0  # all are late: one may still be of use
+        for n in counts:
+            ready = [ticket for ticket in mates if ticket.deadline_s >= done_s[n]][:n]
+            rate = len(ready) / max(done_s[n] - now - self.tail_s, 1e-9)
+            if rate > WORTH * best_rate:
+                best, best_rate = ready, rate
+        return best
 
 
 def _mates(first: Ticket, offered: list[Ticket]) -> list[Ticket]:

@@ -31,6 +31,9 @@ WATCH_S = 0.1  # how often is looked; while something runs only
 FAULTS_IN_A_ROW = 3
 # How long it stays out before it is given one job to prove itself; doubles with each relapse.
 OUT_FIRST_S, OUT_LAST_S = 1.0, 60.0
+# Time spent on each device to measure it before it is used. Less: batch sizes are found out at the
+# expense of the first calls; more: the server is ready later.
+MEASURE_S = 0.2
 FAULTS_A_LINE = 250  # a fault in every batch must not fill the disk
 
 
@@ -213,23 +216,29 @@ class Fleet:
             self._close_unused()
 
     def measure(self, model: Model, job: LipJob) -> None:
-        """Run a job alone on every device, twice: what it costs, and nothing is loaded late.
+        """What batches of copies of a job cost on every device; nothing is loaded late either.
+
+        Alone in any case, larger ones as long as that takes next to no time.
 
         Raises:
             BackendError: a device does not run it; the message says which.
         """
         for device, backend, times in zip(self.devices, model.backends, model.times, strict=True):
-            try:
-                with device.hands:
-                    device.paint(backend, [job])
-                    begun_s = self._clock()
-                    device.paint(backend, [job])
-                    ended_s = self._clock()
-            except Exception as error:
-                line = " ".join(str(error).split()) or type(error).__name__
-                raise BackendError(f"{device.name}: {line}") from error
-            with self._wake:
-                times.record(job.steps, 1, ended_s - begun_s, ended_s)
+            first_s = self._clock()
+            for size in backend.batch_sizes:
+                try:
+                    with device.hands:
+                        device.paint(backend, [job] * size)
+                        begun_s = self._clock()
+                        device.paint(backend, [job] * size)
+                        ended_s = self._clock()
+                except Exception as error:
+                    line = " ".join(str(error).split()) or type(error).__name__
+                    raise BackendError(f"{device.name}: {line}") from error
+                with self._wake:
+                    times.record(job.steps, size, ended_s - begun_s, ended_s)
+                if ended_s - first_s > MEASURE_S:
+                    break
 
     def swap(self, model: Model) -> None:
         """From now on jobs are for `model`; the old one is closed when its last job is done."""

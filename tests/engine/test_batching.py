@@ -67,10 +67,10 @@ def test_one_bad_measurement_is_forgotten() -> None:
 
 
 def test_the_cheapest_size_is_the_smallest_of_equals() -> None:
-    assert lane(first_s=0.010, more_s=0.010).cheapest(2, range(1, 9), 0.0) == 1  # no gain: a CPU
-    assert lane(first_s=0.010, more_s=0.001).cheapest(2, range(1, 9), 0.0) == 8
+    assert lane(first_s=0.010, more_s=0.010).cheapest(2, SIZES, 0.0) == 1  # no gain: a CPU
+    assert lane(first_s=0.010, more_s=0.001).cheapest(2, SIZES, 0.0) == 8
     padded = lane(first_s=0.010, more_s=0.001)
-    assert padded.cheapest(2, range(1, 6), 0.0) == 4  # 5 would run as 8
+    assert padded.cheapest(2, padded.counts(5), 0.0) == 4  # 5 would run as 8
 
 
 # --- when a batch closes ---
