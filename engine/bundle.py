@@ -10,10 +10,14 @@ from typing import Any
 
 from engine.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-KINDS = ("lite", "diff2lip")
-PREDICTIONS = ("epsilon", "v", "x0")
+WEIGHTS = "weights.safetensors"
+KINDS = ("lite", "diff2lip", "wav2lip")
+PREDICTIONS = ("epsilon", "v", "x0", "image")
+FRAMINGS = ("stabilised", "box")
+PRECISIONS = ("float32", "float16", "int8")
+DEVICES = ("any", "cpu", "cuda")
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "lite"
 
 
@@ -29,18 +33,27 @@ class Manifest:
     files: dict[str, str]
     """file name -> sha256 in hex"""
     prediction: str
-    """what the denoiser returns: epsilon, v or x0"""
+    """what the network returns: epsilon, v, x0, or at once the image"""
     spacing: str
     """which timesteps are visited: leading or trailing, see engine.diffusion"""
     steps_offered: tuple[int, ...]
     default_steps: int
     crop_size: int
     """pixels"""
+    framing: str = "stabilised"
+    """how the crop is cut out: rotation-stabilised, or the axis-aligned box of the paper"""
+    references: int = 1
+    """pictures of the person that a job must bring"""
+    network: dict[str, Any] = field(default_factory=dict)
+    """the torch network's own settings, see engine.nets.build_network"""
     noise_seed: int = 0
     lookahead_s: float = 0.0
     """sound needed past a picture's own time"""
     mel: dict[str, float] = field(default_factory=dict)
     precision: str = "float32"
+    """of the graphs' arithmetic; what goes in and comes out is float32 in any case"""
+    device: str = "any"
+    """what the graphs were built for: any, cpu or cuda"""
     opset: int = 0
     parameters: int = 0
     gflop_per_frame: float = 0.0
@@ -108,6 +121,9 @@ def _parse(path: Path) -> Manifest:
         ("kind", manifest.kind, KINDS),
         ("prediction", manifest.prediction, PREDICTIONS),
         ("spacing", manifest.spacing, ("leading", "trailing")),
+        ("framing", manifest.framing, FRAMINGS),
+        ("precision", manifest.precision, PRECISIONS),
+        ("device", manifest.device, DEVICES),
     ):
         if value not in allowed:
             raise BundleError(f"{path / MANIFEST}: {name} is {value!r}, must be one of {allowed}")
@@ -131,9 +147,12 @@ def _check_types(path: Path, values: dict[str, Any]) -> None:
         ("default_steps", natural(values["default_steps"]), "a whole number from 1 on"),
         ("crop_size", natural(values["crop_size"]) and values["crop_size"] % 2 == 0,
          "an even number of pixels"),
+        ("references", natural(values.get("references", 1)), "a whole number from 1 on"),
+        ("network", isinstance(values.get("network", {}), dict), "the network's settings"),
+        ("mel", isinstance(values.get("mel", {}), dict), "the sound's settings"),
     ):  # fmt: skip
         if not good:
-            raise BundleError(f"{path}: {name} is {values[name]!r}, must be {wanted}")
+            raise BundleError(f"{path}: {name} is {values.get(name)!r}, must be {wanted}")
 
 
 def open_bundle(path: str | Path | None = None) -> Bundle:

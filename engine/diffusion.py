@@ -209,6 +209,55 @@ def ddim_sample(
     return x
 
 
+# Columns of a step's coefficients, see `step_coefficients`.
+COEFFICIENTS = ("x0_from_x", "x0_from_out", "prev_from_x", "prev_from_x0", "limit")
+
+
+def step_coefficients(
+    alpha_bar: float, alpha_bar_prev: float, *, prediction: Prediction, clip: bool = True
+) -> tuple[float, ...]:
+    """One DDIM step as five numbers, so that a compiled graph can take it without knowing more.
+
+        x0       = clamp(x0_from_x * x_t + x0_from_out * out, -limit, limit)
+        x_{t-1}  = prev_from_x * x_t + prev_from_x0 * x0
+
+    This is `ddim_step` with the noise eps = (x_t - a x0) / s put into x_{t-1} = a' x0 + s' eps.
+
+    Args:
+        alpha_bar: Level of the current step.
+        alpha_bar_prev: Level of the next, less noisy step taken; 1.0 after the last.
+        prediction: What the network returns.
+        clip: Keep the clean-image estimate in ±1.
+
+    Returns:
+        In the order of ``COEFFICIENTS``.
+    """
+    a, s = _scales(alpha_bar)
+    a_prev, s_prev = _scales(alpha_bar_prev)
+    estimate = {"epsilon": (1 / a, -s / a), "v": (a, -s), "x0": (0.0, 1.0)}
+    if prediction not in estimate:
+        raise _unknown(prediction)
+    kept = s_prev / s
+    return (*estimate[prediction], kept, a_prev - kept * a, 1.0 if clip else float("inf"))
+
+
+def trajectory(
+    schedule: NoiseSchedule,
+    steps: int,
+    spacing: Spacing,
+    *,
+    prediction: Prediction,
+    clip: bool = True,
+) -> list[tuple[int, tuple[float, ...]]]:
+    """The steps that ``ddim_sample`` takes, each as its timestep and its coefficients."""
+    timesteps = schedule.timesteps(steps, spacing)
+    levels = [*(schedule.alpha_bar(t) for t in timesteps), 1.0]
+    return [
+        (t, step_coefficients(now, after, prediction=prediction, clip=clip))
+        for t, (now, after) in zip(timesteps, pairwise(levels), strict=True)
+    ]
+
+
 def _scales(alpha_bar: Any) -> tuple[Any, Any]:
     """Signal and noise amplitudes, sqrt(alpha_bar) and sqrt(1 - alpha_bar)."""
     return alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5

@@ -1,1 +1,108 @@
-"""Network architectures; importing any module here loads torch."""
+"""Network architectures; importing this loads torch.
+
+net = build_network(open_bundle(path))      # as it was exported, float32, eval
+for graph in graphs(net, batch=1): ...      # engine.nets.graphs: what a runtime compiles
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.bundle import WEIGHTS, Bundle
+from engine.errors import BundleError, ConfigError
+from engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet
+from engine.nets.lite import LiteConfig, LiteNet
+from engine.onnx_file import read_tensors
+
+
+def make_network(kind: str, settings: dict[str, Any]) -> nn.Module:
+    """An untrained network of a bundle's kind.
+
+    Args:
+        kind: as in the manifest.
+        settings: the manifest's `network`.
+
+    Raises:
+        ConfigError: they do not fit together.
+    """
+    try:
+        if kind == "lite":
+            return LiteNet(LiteConfig.from_dict(settings))
+        if kind == "diff2lip":
+            return Diff2LipUNet(Diff2LipConfig(**settings))
+    except (TypeError, KeyError, ValueError) as error:
+        raise ConfigError(f"the settings of a {kind} network are wrong ({error})") from error
+    raise ConfigError(f"there is no network of kind {kind!r}")
+
+
+def build_network(bundle: Bundle) -> nn.Module:
+    """The network that a bundle was exported from, in float32 on the CPU, in eval mode.
+
+    Its weights are those that the graphs hold under their names in the state dict, and for the
+    rest, which the exporter folded or rounded, `weights.safetensors`.
+
+    Raises:
+        BundleError: the bundle does not describe its network, or tensors are missing, misshapen
+            or not finite; the first is named.
+    """
+    manifest = bundle.manifest
+    if not manifest.network:
+        raise BundleError(f"{bundle.path}: does not describe its network; export it again")
+    try:
+        net = make_network(manifest.kind, manifest.network)
+    except ConfigError as error:
+        raise BundleError(f"{bundle.path}: {error}") from error
+    load_weights(net, _stored_weights(bundle), str(bundle.path))
+    return net.eval()
+
+
+def _stored_weights(bundle: Bundle) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    for name in bundle.manifest.files:
+        if name.endswith(".onnx"):
+            for tensor in read_tensors(bundle.file(name)):
+                if tensor.float32 is not None and tensor.name:
+                    weights[tensor.name.removeprefix("net.")] = torch.from_numpy(
+                        np.array(tensor.float32)
+                    )
+    if WEIGHTS in bundle.manifest.files:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            weights |= load_file(bundle.file(WEIGHTS))
+        except SafetensorError as error:
+            raise BundleError(f"{bundle.file(WEIGHTS)}: cannot be read ({error})") from error
+    return weights
+
+
+def load_weights(net: nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Put weights into a network; what it does not have is ignored.
+
+    Args:
+        net: to be filled.
+        weights: by state-dict name.
+        where: they come from, for the error.
+
+    Raises:
+        BundleError: names the first tensor that is missing, misshapen or not finite.
+    """
+    state = net.state_dict()
+    for name, wanted in state.items():
+        if name.endswith("num_batches_tracked"):  # counts training steps; does nothing in eval
+            continue
+        found = weights.get(name)
+        if found is None:
+            raise BundleError(f"{where}: tensor {name} {list(wanted.shape)} is missing")
+        if found.shape != wanted.shape:
+            raise BundleError(
+                f"{where}: tensor {name} is {list(found.shape)}, must be {list(wanted.shape)}"
+            )
+        if not bool(found.isfinite().all()):
+            raise BundleError(f"{where}: tensor {name} holds NaN or infinity")
+        state[name] = found.to(wanted.dtype)
+    net.load_state_dict(state)
