@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 
+from engine.backends.cuda import gpu_count
 from engine.bundle import Bundle, Manifest
-from engine.errors import BackendError
+from engine.errors import BackendError, BundleError
 from engine.mel import N_MELS, WINDOW_COLUMNS
 from engine.types import U8, LipJob
+
+log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
@@ -39,7 +43,11 @@ class Backend(Protocol):
 
 
 # name -> module:attribute of a factory (Bundle, **options) -> Backend
-_FACTORIES = {"ort": "engine.backends.ort:OrtBackend"}
+_FACTORIES = {
+    "ort": "engine.backends.ort:OrtBackend",
+    "trt": "engine.backends.trt:TrtBackend",
+}
+AUTO = "auto"
 
 
 def load_backend(bundle: Bundle, name: str = "ort", **options: Any) -> Backend:
@@ -47,14 +55,17 @@ def load_backend(bundle: Bundle, name: str = "ort", **options: Any) -> Backend:
 
     Args:
         bundle: the model.
-        name: of the runtime.
+        name: of the runtime; `auto` takes TensorRT on an NVIDIA GPU, and ONNX Runtime where that
+            is not installed or refuses the bundle, which is said once.
         **options: the runtime's own, e.g. `threads=2` for `ort`; None leaves it to the runtime.
 
     Raises:
         BackendError: unknown, not installed, it refuses the graphs, or the device lacks memory.
     """
+    if name == AUTO:
+        return _load_fastest(bundle, options)
     if name not in _FACTORIES:
-        raise BackendError(f"no backend {name!r}; known: {sorted(_FACTORIES)}")
+        raise BackendError(f"no backend {name!r}; known: {sorted([*_FACTORIES, AUTO])}")
     module, attribute = _FACTORIES[name].split(":")
     try:
         factory: Callable[..., Backend] = getattr(import_module(module), attribute)
@@ -70,6 +81,21 @@ def load_backend(bundle: Bundle, name: str = "ort", **options: Any) -> Backend:
         raise BackendError(
             f"{bundle.path}: out of memory while loading it on {where} by {name!r}"
         ) from error
+
+
+_said: set[str] = set()  # why TensorRT is not used, said once a process
+
+
+def _load_fastest(bundle: Bundle, options: dict[str, Any]) -> Backend:
+    device = options.get("device")
+    if device != "cpu" and gpu_count():
+        try:
+            return load_backend(bundle, "trt", device=device)
+        except (BackendError, BundleError) as error:
+            if (why := str(error)) not in _said:
+                _said.add(why)
+                log.warning("TensorRT is not used, ONNX Runtime takes its place: %s", why)
+    return load_backend(bundle, "ort", **options)
 
 
 # How the runtimes say that memory is short: CUDA, torch, ONNX Runtime's arena, TensorRT, C++.
