@@ -1,13 +1,20 @@
-"""A model on disk: a folder with manifest.json and the files it names, each with its checksum."""
+"""A model on disk: a folder with manifest.json and the files it names, each with its checksum.
+
+It may travel as one file, NAME.lipwire (engine/archive.py), which opens like the folder.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from engine.archive import unpacked
+from engine.card import MODEL_CARD, model_card
 from engine.errors import BundleError
 
 FORMAT_VERSION = 2
@@ -77,7 +84,10 @@ class Bundle:
     """A folder whose files have been checked."""
 
     path: Path
+    """of the folder"""
     manifest: Manifest
+    packed: Path | None = None
+    """the file that it came in, if it was packed; `path` is then a copy"""
 
     def file(self, name: str) -> Path:
         """The path of one of the bundle's files.
@@ -159,12 +169,15 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
     """Read a bundle and check every file before anything is loaded from it.
 
     Args:
-        path: its folder; None opens the model that ships with lipwire.
+        path: its folder, or the file that it was packed into; None opens the model that ships with
+            lipwire.
 
     Raises:
         BundleError: a missing or altered file, or a format we do not know; one line says which.
     """
     folder = Path(path) if path is not None else DEFAULT_BUNDLE
+    if folder.is_file():
+        return _open_packed(folder)
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such model bundle")
     manifest = _parse(folder)
@@ -183,11 +196,46 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
     return Bundle(folder, manifest)
 
 
+def _open_packed(file: Path) -> Bundle:
+    try:
+        folder = unpacked(file, sha256(file))
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read ({error.strerror})") from error
+    try:
+        bundle = open_bundle(folder)
+    except BundleError as error:  # the copy was altered, or the file never was whole
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            bundle = open_bundle(unpacked(file, sha256(file)))
+        except BundleError:
+            raise BundleError(f"{file}: {error}") from error
+    return replace(bundle, packed=file)
+
+
+def seal(folder: Path, manifest: Manifest, names: Iterable[str]) -> Bundle:
+    """Write the model card and the manifest of a folder's files, with their checksums.
+
+    Args:
+        folder: of the bundle.
+        manifest: its `files` are replaced.
+        names: of the bundle's files; the card is added.
+    """
+    (folder / MODEL_CARD).write_text(model_card(manifest), encoding="utf-8")
+    sums = {name: sha256(folder / name) for name in sorted({*names, MODEL_CARD})}
+    text = replace(manifest, files=sums).to_json()
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return open_bundle(folder)
+
+
 def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
-    """Rewrite fields of a bundle's manifest that do not describe its files, e.g. quality."""
-    manifest = replace(bundle.manifest, **changes)
-    (bundle.path / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    return open_bundle(bundle.path)
+    """Rewrite fields of a bundle's manifest that do not describe its files, e.g. quality.
+
+    Raises:
+        BundleError: the bundle is packed into one file.
+    """
+    if bundle.packed is not None:
+        raise BundleError(f"{bundle.packed}: is packed; unpack it to change it")
+    return seal(bundle.path, replace(bundle.manifest, **changes), bundle.manifest.files)
 
 
 def check_steps(manifest: Manifest, steps: int) -> int:

@@ -45,6 +45,7 @@ class Backend(Protocol):
 # name -> module:attribute of a factory (Bundle, **options) -> Backend
 _FACTORIES = {
     "ort": "engine.backends.ort:OrtBackend",
+    "eager": "engine.backends.eager:EagerBackend",
     "trt": "engine.backends.trt:TrtBackend",
 }
 AUTO = "auto"

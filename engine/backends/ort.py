@@ -1,132 +1,290 @@
-"""ONNX Runtime: the default, on a CPU. Also the reference that other runtimes are compared with."""
+"""ONNX Runtime: the default, on a CPU; the same class on CUDA and TensorRT where it has them.
+
+Every batch size has its own arrays, bound once. A frame costs writing into them and running:
+
+    jobs -> Feeds -> encode -> context -> step -> step -> ... -> x_prev -> pictures
+                                           x_t and x_prev change places
+"""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from engine.bundle import Bundle, check_steps
-from engine.diffusion import NoiseSchedule, ddim_sample
+from engine.backends.feeds import Arrays, Feeds, check_arrays, check_jobs, feed_shapes
+from engine.backends.ort_session import (
+    Device,
+    choose_device,
+    fewest_threads,
+    one_line,
+    open_session,
+    shortest_run_s,
+)
+from engine.bundle import Bundle, Manifest, check_steps
+from engine.diffusion import COEFFICIENTS, NoiseSchedule, step_coefficients, trajectory
 from engine.errors import BackendError
 from engine.types import F32, U8, LipJob
 
-MAX_BATCH = 16
+BATCH_SIZES = (1, 2, 4, 8, 16)
+ENCODE, STEP = "encode.onnx", "step.onnx"
+# Larger batch sizes are run once while opening until this much time has gone; the paper's network
+# on a CPU would take minutes.
+WARM_UP_S = 1.0
+
+Path = list[tuple[int, F32]]  # timesteps with their coefficients
 
 
 class OrtBackend:
-    """A lite bundle's two graphs: `encode.onnx` once a frame, `denoise.onnx` once a step.
+    """A bundle's graphs, `encode.onnx` once a frame (if it has one) and `step.onnx` once a step.
 
     Args:
-        bundle: the model.
-        threads: CPU threads; None takes the machine's cores, at most 4. More helps little on a
-            network this small and takes cores from decoding and tracking.
+        bundle: the model, of any kind.
+        threads: CPU threads; None measures and takes the fewest that are about as fast as all.
+        device: see `choose_device`.
+
+    Raises:
+        BackendError: a graph or the device is refused, or the model does not run.
+        BundleError: the bundle lacks a graph.
     """
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, threads: int | None = None, device: str | None = None
+    ) -> None:
         self.manifest = bundle.manifest
-        if self.manifest.kind != "lite":
-            raise BackendError(f"{bundle.path}: 'ort' does not run kind {self.manifest.kind!r} yet")
-        self.batch_sizes = (1, 2, 4, 8, MAX_BATCH)
-        self._threads = threads or min(4, os.cpu_count() or 1)
-        self.description = f"ONNX Runtime {ort.__version__}, CPU, {self._threads} threads"
+        self.batch_sizes = BATCH_SIZES
+        self._device = choose_device(self.manifest, device)
         self._schedule = NoiseSchedule.linear()
-        self._encode = self._session(bundle, "encode.onnx")
-        self._denoise = self._session(bundle, "denoise.onnx")
-        self._context_names = [output.name for output in self._encode.get_outputs()]
-        self._noise: dict[int, F32] = {}
-        # Shapes and memory plans are settled by the first run; no live frame should wait for it.
-        size = self.manifest.crop_size
-        blank = np.zeros((1, 3, size, size), np.float32)
-        mel = np.zeros((1, 80, 16), np.float32)
-        self._paint(blank, blank, mel, self.manifest.default_steps, [self.manifest.noise_seed])
+        self._paths = {self.manifest.default_steps: self._trajectory(self.manifest.default_steps)}
+        on_cpu = self._device.kind == "cpu"
+        if threads is None and on_cpu:
+            threads = fewest_threads(lambda count: self._step_time_s(bundle, count), _cores())
+        self._threads = threads or 1
+        self._encode = self._session(bundle, ENCODE) if ENCODE in self.manifest.files else None
+        self._step = self._session(bundle, STEP)
+        threading = f", {self._threads} thread{'s' * (self._threads != 1)}" if on_cpu else ""
+        self.description = f"ONNX Runtime {ort.__version__}, {self._device}{threading}"
+        self._plans: dict[int, _Plan] = {}
+        self._warm_up()
 
-    def _session(self, bundle: Bundle, name: str) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Spinning threads would steal the core that decodes the next frame.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        path = bundle.file(name)
+    def _session(self, bundle: Bundle, name: str, threads: int | None = None) -> Any:
+        return open_session(
+            bundle, name, self._device, threads or self._threads, self.batch_sizes[-1]
+        )
+
+    def _step_time_s(self, bundle: Bundle, threads: int) -> float:
+        step = self._session(bundle, STEP, threads)
+        feeds = {i.name: np.zeros((1, *i.shape[1:]), np.float32) for i in step.get_inputs()}
         try:
-            return ort.InferenceSession(str(path), options,
-                                        providers=["CPUExecutionProvider"])  # fmt: skip
-        except Exception as error:  # the runtime raises several unrelated kinds
-            cause = _one_line(error)
-            raise BackendError(f"{path}: ONNX Runtime refuses it ({cause})") from error
+            return shortest_run_s(lambda: step.run(["x_prev"], feeds))
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed ({one_line(error)})") from error
+
+    def _warm_up(self) -> None:
+        """Settle shapes and memory plans, so that no live frame waits for it."""
+        begin = time.perf_counter()
+        for size in self.batch_sizes:
+            plan = self._plan(size)
+            painted = plan.run(self._paths[self.manifest.default_steps][:1])
+            if not np.isfinite(painted).all():
+                raise BackendError(f"{self.manifest.name}: the model paints NaN; are its weights?")
+            if time.perf_counter() - begin > WARM_UP_S:
+                break
+
+    def _plan(self, jobs: int) -> _Plan:
+        size = next(size for size in self.batch_sizes if size >= jobs)
+        if size not in self._plans:
+            self._plans[size] = _Plan(self.manifest, self._encode, self._step, size, self._device)
+        return self._plans[size]
+
+    def _trajectory(self, steps: int, clip: bool = True) -> Path:
+        if self.manifest.prediction == "image":  # one pass, without noise
+            return [(0, np.zeros(len(COEFFICIENTS), np.float32))]
+        path = trajectory(
+            self._schedule, steps, self.manifest.spacing,  # type: ignore[arg-type]
+            prediction=self.manifest.prediction, clip=clip,  # type: ignore[arg-type]
+        )  # fmt: skip
+        return [(t, np.array(numbers, np.float32)) for t, numbers in path]
 
     def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
         """Repaint the lower half of each crop; see `Backend.generate`."""
+        self._check_open()
         if not jobs:
             return []
-        steps = jobs[0].steps
-        if any(job.steps != steps for job in jobs):
-            raise BackendError("all jobs of a batch must take the same number of steps")
-        check_steps(self.manifest, steps)
-        try:
-            crops = np.stack([job.crop for job in jobs])
-            references = np.stack([job.references[0] for job in jobs])
-            mels = np.stack([job.mel for job in jobs])
-        except ValueError as error:
-            raise BackendError(f"the jobs of a batch differ in shape ({error})") from error
-        seeds = [job.seed for job in jobs]
-        hidden = self._paint(_to_planes(crops), _to_planes(references), mels, steps, seeds)
-        painted = np.rint((hidden.transpose(0, 2, 3, 1) + 1) * 127.5)
-        out = crops.copy()
-        out[:, self.manifest.crop_size // 2 :] = np.clip(painted, 0, 255).astype(np.uint8)
-        return list(out)
+        steps = check_jobs(self.manifest, jobs)
+        largest = self.batch_sizes[-1]
+        if len(jobs) > largest:
+            return [*self.generate(jobs[:largest]), *self.generate(jobs[largest:])]
+        path = self._paths.setdefault(steps, self._trajectory(steps))
+        plan = self._plan(len(jobs))
+        plan.feeds.load_jobs(jobs)
+        return plan.feeds.pictures(jobs, plan.run(path))
 
-    def _paint(
-        self, crops: F32, references: F32, mels: F32, steps: int, seeds: Sequence[int]
-    ) -> F32:
-        """f32[B, 3, S, S] twice, f32[B, 80, 16] -> hidden halves f32[B, 3, S/2, S] in ±1."""
-        visible = np.ascontiguousarray(crops[:, :, : crops.shape[2] // 2])
-        try:
-            maps = self._encode.run(
-                None, {"visible": visible, "reference": references, "mel": mels}
-            )
-            feeds = dict(zip(self._context_names, maps, strict=True))
-            feeds["reference"] = references
+    def sample(self, arrays: Arrays, steps: int, *, clip: bool = True) -> F32:
+        """Sample on raw arrays, to hold a bundle against a reference.
 
-            def denoise(x_t: F32, t: int) -> F32:
-                level = np.full(len(x_t), t, np.float32)
-                sigma = np.full(len(x_t), np.sqrt(1 - self._schedule.alphas_cumprod[t]), np.float32)
-                (v,) = self._denoise.run(None, {**feeds, "x_t": x_t, "t": level, "sigma": sigma})
-                return np.asarray(v, np.float32)
+        Args:
+            arrays: visible, references, mel and noise as in `engine.nets.graphs`.
+            steps: of those offered.
+            clip: keep the clean-image estimate in ±1 at every step.
 
-            noise = np.stack([self._noise_for(seed) for seed in seeds])
-            timesteps = self._schedule.timesteps(steps, spacing=self.manifest.spacing)  # type: ignore[arg-type]
-            return ddim_sample(denoise, noise, timesteps, self._schedule,
-                               prediction=self.manifest.prediction)  # type: ignore[arg-type] # fmt: skip
-        except BackendError:
-            raise
-        except Exception as error:
-            raise BackendError(f"ONNX Runtime failed ({_one_line(error)})") from error
+        Returns:
+            f32[B, 3, H, S]; H is S, or S/2 for a model that samples the hidden half only.
 
-    def _noise_for(self, seed: int) -> F32:
-        """The one noise image of a seed, f32[3, S/2, S]: the same for every frame of a session."""
-        if seed not in self._noise:
-            if len(self._noise) >= 64:  # a seed a session; old sessions need theirs no more
-                self._noise.clear()
-            size = self.manifest.crop_size
-            self._noise[seed] = np.random.default_rng(seed).standard_normal(
-                (3, size // 2, size), dtype=np.float32)  # fmt: skip
-        return self._noise[seed]
+        Raises:
+            BackendError: an array is missing or misshapen, or the runtime failed.
+            BundleError: the steps are not offered.
+        """
+        self._check_open()
+        path = self._trajectory(check_steps(self.manifest, steps), clip)
+        count = check_arrays(self.manifest, arrays, self.noise_rows)
+        largest, pieces = self.batch_sizes[-1], []
+        for begin in range(0, count, largest):
+            piece = {name: values[begin : begin + largest] for name, values in arrays.items()}
+            plan = self._plan(len(piece["mel"]))
+            plan.feeds.load_arrays(piece)
+            pieces.append(plan.run(path)[: len(piece["mel"])].copy())
+        return np.concatenate(pieces)
+
+    def forward(self, arrays: Arrays, t: int) -> F32:
+        """What the network itself returns at step `t` with x_t = noise; otherwise as `sample`."""
+        self._check_open()
+        count = check_arrays(self.manifest, arrays, self.noise_rows)
+        numbers = np.zeros(len(COEFFICIENTS), np.float32)
+        if self.manifest.prediction != "image":
+            level = self._schedule.alpha_bar(t)
+            numbers[:] = step_coefficients(level, 1.0, prediction=self.manifest.prediction)  # type: ignore[arg-type]
+        feeds = {**arrays, "x_t": arrays["noise"], "t": np.full(count, t, np.float32),
+                 "coefficients": np.tile(numbers, (count, 1))}  # fmt: skip
+        for session, outputs in ((self._encode, None), (self._step, ["raw"])):
+            if session is not None:
+                names = outputs or [o.name for o in session.get_outputs()]
+                taken = {i.name: feeds[i.name] for i in session.get_inputs()}
+                feeds |= dict(zip(names, session.run(names, taken), strict=True))
+        return np.asarray(feeds["raw"], np.float32)
+
+    @property
+    def noise_rows(self) -> int:
+        """Height of the noise image and of the sample."""
+        return _noise_rows(self._step, self.manifest)
+
+    def _check_open(self) -> None:
+        if "_step" not in self.__dict__:
+            raise BackendError(f"the backend of {self.manifest.name} is closed")
 
     def close(self) -> None:
-        """Free the graphs; nothing can be generated any more."""
-        self.__dict__.pop("_encode", None)
-        self.__dict__.pop("_denoise", None)
+        """Free the graphs and arrays; nothing can be generated any more."""
+        for name in ("_encode", "_step", "_plans"):
+            self.__dict__.pop(name, None)
 
 
-def _one_line(error: Exception) -> str:
-    """What went wrong; the runtime's own messages run over several lines."""
-    return " ".join(str(error).split()) or type(error).__name__
+class _Plan:
+    """One batch size: arrays, and the graphs bound to them."""
+
+    def __init__(
+        self, manifest: Manifest, encode: Any, step: Any, size: int, device: Device
+    ) -> None:
+        self.size = size
+        rows = _noise_rows(step, manifest)
+        self.feeds = Feeds(manifest, size, rows)
+        shape = feed_shapes(manifest, size, rows)["noise"]
+        self._t, self._coefficients = np.zeros(size, np.float32), np.zeros(
+            (size, len(COEFFICIENTS)), np.float32
+        )  # fmt: skip
+        arrays = {**self.feeds.arrays, "t": self._t, "coefficients": self._coefficients}
+        self._inputs = {name: _Value(array, device) for name, array in arrays.items()}
+        self._x = [_Value(np.zeros(shape, np.float32), device) for _ in range(2)]
+        self._encode, self._step = encode, step
+        context = {}
+        if encode is not None:
+            context = {o.name: _Value(np.zeros((size, *o.shape[1:]), np.float32), device)
+                       for o in encode.get_outputs()}  # fmt: skip
+            self._encoding = _bind(encode, self._inputs, context)
+        inputs = {**self._inputs, **context}
+        self._stepping = [
+            _bind(step, {**inputs, "x_t": now}, {"x_prev": after})
+            for now, after in (self._x, self._x[::-1])
+        ]
+
+    def run(self, path: Path) -> F32:
+        """Sample what the feeds hold; the result is overwritten by the next run.
+
+        Raises:
+            BackendError: the runtime failed.
+        """
+        try:
+            return self._run(path)
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed ({one_line(error)})") from error
+
+    def _run(self, path: Path) -> F32:
+        for name in self.feeds.arrays:
+            self._inputs[name].push()
+        if self._encode is not None:
+            self._encode.run_with_iobinding(self._encoding)
+        np.copyto(self._x[0].array, self.feeds.arrays["noise"])
+        self._x[0].push()
+        for number, (t, coefficients) in enumerate(path):
+            self._t[:], self._coefficients[:] = t, coefficients
+            self._inputs["t"].push()
+            self._inputs["coefficients"].push()
+            self._step.run_with_iobinding(self._stepping[number % 2])
+        return self._x[len(path) % 2].pull()
 
 
-def _to_planes(images: U8) -> F32:
-    """uint8[B, S, S, 3] -> f32[B, 3, S, S] in ±1."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
+class _Value:
+    """An array that a graph is bound to; on a CPU graph and array share the memory."""
+
+    def __init__(self, array: F32, device: Device) -> None:
+        self.array = array
+        self._shared = device.memory == "cpu"
+        self.value = (
+            ort.OrtValue.ortvalue_from_numpy(array)
+            if self._shared
+            else ort.OrtValue.ortvalue_from_numpy(array, device.memory, device.number)
+        )
+
+    def push(self) -> None:
+        """Make the device see what was written to the array."""
+        if not self._shared:
+            self.value.update_inplace(self.array)
+
+    def pull(self) -> F32:
+        """The array with what the device has written."""
+        if not self._shared:
+            np.copyto(self.array, self.value.numpy())
+        return self.array
+
+
+def _bind(session: Any, inputs: dict[str, _Value], outputs: dict[str, _Value]) -> Any:
+    """Bind those inputs that the graph takes."""
+    binding = session.io_binding()
+    for wanted in session.get_inputs():
+        if wanted.name not in inputs:
+            raise BackendError(f"the graph takes {wanted.name!r}, which nothing provides")
+        binding.bind_ortvalue_input(wanted.name, inputs[wanted.name].value)
+    for name, value in outputs.items():
+        binding.bind_ortvalue_output(name, value.value)
+    return binding
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _noise_rows(step: Any, manifest: Manifest) -> int:
+    """Height of the sample: what `x_prev` says."""
+    shape = next(o.shape for o in step.get_outputs() if o.name == "x_prev")
+    rows = shape[2] if len(shape) == 4 else None
+    if rows not in (manifest.crop_size // 2, manifest.crop_size):
+        raise BackendError(
+            f"{STEP} returns x_prev {shape}, which does not fit crops of {manifest.crop_size} px"
+        )
+    return int(rows)

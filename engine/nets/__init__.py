@@ -16,6 +16,7 @@ from engine.bundle import WEIGHTS, Bundle
 from engine.errors import BundleError, ConfigError
 from engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet
 from engine.nets.lite import LiteConfig, LiteNet
+from engine.nets.wav2lip import Wav2Lip, Wav2LipConfig
 from engine.onnx_file import read_tensors
 
 
@@ -34,6 +35,8 @@ def make_network(kind: str, settings: dict[str, Any]) -> nn.Module:
             return LiteNet(LiteConfig.from_dict(settings))
         if kind == "diff2lip":
             return Diff2LipUNet(Diff2LipConfig(**settings))
+        if kind == "wav2lip":
+            return Wav2Lip(Wav2LipConfig(**settings))
     except (TypeError, KeyError, ValueError) as error:
         raise ConfigError(f"the settings of a {kind} network are wrong ({error})") from error
     raise ConfigError(f"there is no network of kind {kind!r}")
@@ -80,29 +83,37 @@ def _stored_weights(bundle: Bundle) -> dict[str, Tensor]:
     return weights
 
 
-def load_weights(net: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Put weights into a network; what it does not have is ignored.
+def load_weights(
+    net: nn.Module, weights: dict[str, Tensor], where: str, *, strict: bool = False
+) -> None:
+    """Put weights into a network.
 
     Args:
         net: to be filled.
         weights: by state-dict name.
         where: they come from, for the error.
+        strict: refuse tensors that the network does not have, too.
 
     Raises:
-        BundleError: names the first tensor that is missing, misshapen or not finite.
+        BundleError: names the first tensors that are missing, misshapen, left over or not finite.
     """
-    state = net.state_dict()
+    # Counts training steps and does nothing in eval; not every checkpoint has it.
+    state = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
+    wrong = []
     for name, wanted in state.items():
-        if name.endswith("num_batches_tracked"):  # counts training steps; does nothing in eval
-            continue
         found = weights.get(name)
         if found is None:
-            raise BundleError(f"{where}: tensor {name} {list(wanted.shape)} is missing")
-        if found.shape != wanted.shape:
-            raise BundleError(
-                f"{where}: tensor {name} is {list(found.shape)}, must be {list(wanted.shape)}"
-            )
-        if not bool(found.isfinite().all()):
-            raise BundleError(f"{where}: tensor {name} holds NaN or infinity")
-        state[name] = found.to(wanted.dtype)
-    net.load_state_dict(state)
+            wrong.append(f"{name} {list(wanted.shape)} is missing")
+        elif found.shape != wanted.shape:
+            wrong.append(f"{name} is {list(found.shape)}, must be {list(wanted.shape)}")
+        elif not bool(found.isfinite().all()):
+            wrong.append(f"{name} holds NaN or infinity")
+        else:
+            state[name] = found.to(wanted.dtype)
+    if strict:
+        wrong += [f"{name} {list(tensor.shape)} does not belong to it"
+                  for name, tensor in weights.items() if name not in net.state_dict()]  # fmt: skip
+    if wrong:
+        more = f"; and {len(wrong) - 3} more tensors differ" if len(wrong) > 3 else ""
+        raise BundleError(f"{where}: {'; '.join(wrong[:3])}{more}")
+    net.load_state_dict(state, strict=False)

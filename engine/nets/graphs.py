@@ -1,7 +1,7 @@
 """What a runtime compiles of a network: `encode` once a frame, `step` once a DDIM step.
 
-Every kind of model is cut into the same two graphs, so that a runtime needs to know no kind. What
-flows in is named the same everywhere, all float32:
+Every kind of model is cut into the same two graphs, so that a runtime needs to know no kind; one
+that paints in a single pass has no `encode`. What flows in is named the same everywhere, float32:
 
     visible       [B, 3, S/2, S]   the half of the crop that the model may see, RGB in ±1
     references    [B, 3R, S, S]    R pictures of the person, RGB in ±1
@@ -28,6 +28,7 @@ from engine.errors import ConfigError
 from engine.mel import MAX_ABS, N_MELS, WINDOW_COLUMNS
 from engine.nets.diff2lip import Diff2LipUNet, network_input
 from engine.nets.lite import LiteNet
+from engine.nets.wav2lip import Wav2Lip
 
 ENCODE, STEP = "encode", "step"
 
@@ -121,6 +122,21 @@ class Diff2LipStep(nn.Module):
         return take_step(x_t, out[:, :3], coefficients), out
 
 
+class Wav2LipStep(nn.Module):
+    """The whole of Wav2Lip as one step: no noise, no audio path worth keeping apart."""
+
+    def __init__(self, net: Wav2Lip) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, visible: Tensor, references: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """The picture, RGB in ±1, and as the network returns it, BGR in 0..1."""
+        masked = torch.cat([(visible + 1) / 2, torch.zeros_like(visible)], dim=2)
+        face = torch.cat([masked.flip(1), ((references + 1) / 2).flip(1)], dim=1)
+        out = self.net(mel[:, None], face)
+        return out.flip(1) * 2 - 1, out
+
+
 def example_inputs(net: nn.Module, batch: int, seed: int = 0) -> dict[str, Tensor]:
     """Random inputs of a network's graphs but the context, in the ranges that they will see."""
     random = torch.Generator().manual_seed(seed)
@@ -161,6 +177,9 @@ def graphs(net: nn.Module, batch: int = 2, seed: int = 0) -> tuple[Graph, ...]:
 
     encode: nn.Module
     step: nn.Module
+    if isinstance(net, Wav2Lip):
+        frame = pick("visible", "references", "mel")
+        return (Graph(STEP, Wav2LipStep(net).eval(), frame, ("x_prev", "raw")),)
     if isinstance(net, LiteNet):
         encode, frame = LiteEncode(net), pick("visible", "references", "mel")
         step, taken = LiteStep(net), pick("x_t", "t", "coefficients", "references")

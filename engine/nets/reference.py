@@ -1,0 +1,73 @@
+"""Sampling in plain torch, as the paper writes it: what every compiled graph is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from engine.bundle import Manifest
+from engine.diffusion import NoiseSchedule, ddim_sample
+from engine.errors import ConfigError
+from engine.nets.diff2lip import Diff2LipUNet, network_input, replace_lower_half
+from engine.nets.graphs import Wav2LipStep
+from engine.nets.lite import LiteNet
+from engine.nets.wav2lip import Wav2Lip
+
+SCHEDULE = NoiseSchedule.linear()
+
+
+@torch.no_grad()
+def sample(
+    net: nn.Module,
+    inputs: Mapping[str, Tensor],
+    manifest: Manifest,
+    steps: int,
+    *,
+    clip: bool = True,
+) -> Tensor:
+    """Sample a batch.
+
+    Args:
+        net: as `engine.nets.build_network` makes it.
+        inputs: visible, references, mel and noise as in `engine.nets.graphs`, on the net's device.
+        manifest: says which steps are visited and what the network predicts.
+        steps: DDIM steps.
+        clip: keep the clean-image estimate in ±1 at every step.
+
+    Returns:
+        f32[B, 3, H, S] in ±1, as high as the noise.
+
+    Raises:
+        ConfigError: a network of no known kind.
+    """
+    visible, references, mel, noise = (
+        inputs[name] for name in ("visible", "references", "mel", "noise")
+    )
+    if isinstance(net, Wav2Lip):
+        painted: Tensor = Wav2LipStep(net)(visible, references, mel)[0]
+        return painted
+    if isinstance(net, LiteNet):
+        context = net.encoder(visible, references, net.voice(mel))
+
+        def denoise(x_t: Tensor, t: int) -> Tensor:
+            sigma = (1 - SCHEDULE.alpha_bar(t)) ** 0.5
+            level, spread = (torch.full_like(mel[:, 0, 0], value) for value in (t, sigma))
+            v: Tensor = net.denoiser(x_t, level, spread, references, *context)
+            return v
+    elif isinstance(net, Diff2LipUNet):
+        style = net.audio_style(mel)
+        whole = torch.cat([visible, torch.zeros_like(visible)], dim=2)
+        condition = replace_lower_half(whole, noise)
+
+        def denoise(x_t: Tensor, t: int) -> Tensor:
+            x = network_input(x_t, condition, references)
+            out: Tensor = net(x, torch.full_like(mel[:, 0, 0], t), style)
+            return out[:, :3]
+    else:
+        raise ConfigError(f"no way is known to sample from a {type(net).__name__}")
+    return ddim_sample(
+        denoise, noise, SCHEDULE.timesteps(steps, manifest.spacing), SCHEDULE,  # type: ignore[arg-type]
+        prediction=manifest.prediction, clip=clip,  # type: ignore[arg-type]
+    )  # fmt: skip

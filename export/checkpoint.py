@@ -1,0 +1,105 @@
+"""Read checkpoints without running what they may contain, and say what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import BundleError
+from engine.nets import load_weights
+
+# Where trainers put the weights, the averaged ones first.
+_WRAPPERS = ("ema", "state_dict", "model", "model_state_dict")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Tensors by name, and whatever else the file says."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    about: dict[str, Any] = field(default_factory=dict)
+    """of a .pt what is not tensors; of a .safetensors its metadata, parsed where it is JSON"""
+
+    def fill(self, net: nn.Module) -> None:
+        """Put the weights into a network, all of them.
+
+        Raises:
+            BundleError: names the first tensors that are missing, misshapen, left over or not
+                finite.
+        """
+        load_weights(net, self.tensors, str(self.path), strict=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a .pt, .pth or .safetensors file.
+
+    Weights may be the whole file or lie under one of a few usual names; the `module.` that
+    data-parallel training puts before every name is taken away.
+
+    Raises:
+        BundleError: not there, truncated, or it holds code besides tensors.
+    """
+    if not path.is_file():
+        raise BundleError(f"{path}: no such checkpoint")
+    if path.suffix == ".safetensors":
+        tensors, about = _read_safetensors(path)
+    else:
+        values = _read_pickle(path)
+        name = next((n for n in _WRAPPERS if isinstance(values.get(n), dict)), None)
+        state = values[name] if name is not None else values
+        tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+        about = {str(k): v for k, v in values.items() if not isinstance(v, Tensor) and k != name}
+    if not tensors:
+        raise BundleError(f"{path}: holds no tensors")
+    return Checkpoint(path, {_plain(name): value for name, value in tensors.items()}, about)
+
+
+def _plain(name: str) -> str:
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            about = {k: _parsed(v) for k, v in (file.metadata() or {}).items()}
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path}: not a safetensors file that can be read ({error})") from error
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read_pickle(path: Path) -> dict[Any, Any]:
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code is None:
+            raise BundleError(f"{path}: not a checkpoint that can be read") from error
+        raise BundleError(
+            f"{path}: holds code ({code.group(1)}) besides tensors and is refused; save its "
+            "state dict alone"
+        ) from error
+    except Exception as error:  # torch raises several unrelated kinds
+        cause = " ".join(str(error).split())[:200]
+        raise BundleError(f"{path}: not a checkpoint that can be read ({cause})") from error
+    if not isinstance(values, dict):
+        raise BundleError(f"{path}: holds a {type(values).__name__} instead of named tensors")
+    return values

@@ -1,0 +1,202 @@
+"""A network and what is to be said of it -> a bundle that has been held against torch."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.backends.ort import OrtBackend
+from engine.bundle import MANIFEST, WEIGHTS, Bundle, Manifest, open_bundle, seal
+from engine.errors import BundleError
+from engine.mel import HOP, LOOKAHEAD_S, N_FFT, N_MELS
+from engine.nets.graphs import STEP, example_inputs, graphs
+from engine.nets.reference import sample
+from engine.onnx_file import read_tensors
+from engine.types import SPEECH_RATE_HZ
+from export.calibration import Calibration
+from export.graph import OPSET, graph_parity, relative_error, write_graph
+from export.precision import to_float16, to_int8
+
+Precision = Literal["float32", "float16", "int8"]
+# Relative error, |a - b| / |b|, that an exported graph and a whole sampled picture may show. The
+# coarse ones are 40 dB or so: below what 8 bits a channel show on skin.
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "int8": 5e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the manifest says beside what the network tells itself."""
+
+    kind: str
+    name: str
+    version: str
+    licence: str
+    prediction: str
+    spacing: str
+    steps_offered: tuple[int, ...]
+    default_steps: int
+    framing: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+    quality: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_bundle(
+    net: nn.Module,
+    recipe: Recipe,
+    out: Path,
+    *,
+    precision: Precision = "float32",
+    calibration: Calibration | None = None,
+) -> Bundle:
+    """Write a bundle; it appears at `out` only when every check has passed.
+
+    Args:
+        net: in float32 with its weights.
+        recipe: what to say of it.
+        out: folder of the bundle; an older bundle there is replaced.
+        precision: of the graphs' arithmetic.
+        calibration: real crops and sounds, which int8 needs.
+
+    Raises:
+        BundleError: a graph or a sampled picture differs from torch by more than `TOLERANCE`, or
+            `out` holds something that is not a bundle.
+    """
+    if out.is_file() or (out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists()):
+        raise BundleError(f"{out}: is not empty and not a bundle; choose another folder")
+    if precision == "int8" and calibration is None:
+        raise BundleError("int8 needs real crops and sounds to calibrate on: --calibrate")
+    net = net.float().eval()
+    manifest = _describe(net, recipe, precision)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
+        folder = Path(scratch) / "bundle"
+        folder.mkdir()
+        for graph in graphs(net):
+            write_graph(graph, folder / f"{graph.name}.onnx")
+        inputs = example_inputs(net, 2, seed=2)
+        if precision == "float16":
+            for file in sorted(folder.iterdir()):
+                to_float16(file)
+        elif precision == "int8" and calibration is not None:
+            inputs = calibration.held_out()
+            share = to_int8(folder / f"{STEP}.onnx", net, manifest, calibration)
+            speed = {"int8 step": f"{share:.2f} of the float32 step's time"}
+            manifest = replace(manifest, built_with={**manifest.built_with, **speed})
+        _write_weights(net, folder)
+        parity = {}
+        if precision != "int8":  # random inputs leave the ranges that it was calibrated on
+            for graph in graphs(net, batch=3, seed=1):
+                parity[f"{graph.name}.onnx"] = graph_parity(graph, folder / f"{graph.name}.onnx")
+            _check(parity, precision)
+        bundle = seal(folder, manifest, [file.name for file in folder.iterdir()])
+        parity |= sample_parity(net, bundle, inputs)
+        _check(parity, precision)
+        rounded = {what: float(f"{error:.2e}") for what, error in parity.items()}
+        seal(folder, replace(manifest, parity=rounded), bundle.manifest.files)
+        if out.exists():
+            shutil.rmtree(out)
+        shutil.move(str(folder), str(out))
+    return open_bundle(out)
+
+
+def _check(parity: Mapping[str, float], precision: Precision) -> None:
+    for what, error in parity.items():
+        if not error <= TOLERANCE[precision]:
+            raise BundleError(
+                f"{what} differs from torch by {error:.1e}, more than "
+                f"{TOLERANCE[precision]:.0e}; nothing was written"
+            )
+
+
+def _describe(net: nn.Module, recipe: Recipe, precision: Precision) -> Manifest:
+    """The manifest, but for files and parity."""
+    import onnxruntime as ort
+
+    inputs = example_inputs(net, 1)
+    references, mel = inputs["references"].shape, inputs["mel"].shape
+    built_with = {"torch": torch.__version__, "onnxruntime": ort.__version__,
+                  "python": platform.python_version()}  # fmt: skip
+    return Manifest(
+        name=recipe.name,
+        version=recipe.version,
+        kind=recipe.kind,
+        licence=recipe.licence,
+        files={},
+        prediction=recipe.prediction,
+        spacing=recipe.spacing,
+        steps_offered=recipe.steps_offered,
+        default_steps=recipe.default_steps,
+        crop_size=references[2],
+        framing=recipe.framing,
+        references=references[1] // 3,
+        network=asdict(net.config),  # type: ignore[call-overload]
+        lookahead_s=LOOKAHEAD_S,
+        mel={"rate_hz": SPEECH_RATE_HZ, "n_fft": N_FFT, "hop": HOP, "bands": N_MELS,
+             "columns": mel[2]},
+        precision=precision,
+        # Int8 is measured on a CPU, and no GPU runtime gains by it.
+        device="cpu" if precision == "int8" else "any",
+        opset=OPSET,
+        parameters=sum(p.numel() for p in net.parameters()),
+        gflop_per_frame=round(count_gflop(net, recipe.default_steps), 4),
+        built_with=built_with,
+        training=dict(recipe.training),
+        quality=dict(recipe.quality),
+    )  # fmt: skip
+
+
+def _write_weights(net: nn.Module, folder: Path) -> None:
+    """`weights.safetensors`: those tensors that the graphs do not hold as they are."""
+    from safetensors.torch import save_file
+
+    held = {
+        tensor.name.removeprefix("net."): tensor.float32
+        for file in folder.glob("*.onnx")
+        for tensor in read_tensors(file)
+        if tensor.float32 is not None
+    }
+    rest = {
+        name: value.contiguous()
+        for name, value in net.state_dict().items()
+        if name not in held or not np.array_equal(held[name], value.numpy())
+    }
+    save_file(rest, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # the library makes it private
+
+
+def sample_parity(
+    net: nn.Module, bundle: Bundle, inputs: Mapping[str, torch.Tensor]
+) -> dict[str, float]:
+    """Relative error of the whole sampled picture against plain torch, at every step count."""
+    backend = OrtBackend(bundle, device="cpu")
+    arrays = {name: inputs[name].numpy() for name in ("visible", "references", "mel", "noise")}
+    try:
+        return {
+            f"sample, {steps} step{'s' * (steps > 1)}": relative_error(
+                backend.sample(arrays, steps), sample(net, inputs, bundle.manifest, steps).numpy()
+            )
+            for steps in bundle.manifest.steps_offered
+        }
+    finally:
+        backend.close()
+
+
+def count_gflop(net: nn.Module, steps: int) -> float:
+    """GFLOP of one frame at `steps` steps, a multiply-add counting as two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    total = 0
+    for graph in graphs(net, batch=1):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            graph.module(*graph.inputs.values())
+        total += counter.get_total_flops() * (steps if graph.name == STEP else 1)
+    return total / 1e9
