@@ -169,15 +169,17 @@ def measured_times(bundle: Path | None, steps: int | None) -> tuple[dict[int, fl
         backend.close()
 
 
-def stored_times(path: Path, steps: int | None) -> tuple[dict[int, float], int, str]:
-    """Batch times out of a file of `lipwire bench denoiser --json`.
+def stored_times(
+    path: Path, steps: int | None, network: str = "lite"
+) -> tuple[dict[int, float], int, str]:
+    """Batch times of a network out of a file of `lipwire bench denoiser --json`.
 
     Raises:
         ConfigError: not such a file, or it has no times at these steps; it names those it has.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        rows = [row for row in result["rows"] if row["kind"] == "sampled"]
+        rows = [row for row in result["rows"] if row["network"] == network]
         offered = {int(row["steps"]) for row in rows}
         steps = steps or int(result["default_steps"])
         times = {int(row["batch"]): row["ms"] / 1e3 for row in rows if row["steps"] == steps}
@@ -240,7 +242,7 @@ def run(
     }  # fmt: skip
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
+def draw(result: dict[str, Any], path: Path) -> None:
     """Missed deadlines against sessions, a colour for each number of devices, as a picture.
 
     Raises:

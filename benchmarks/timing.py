@@ -17,16 +17,18 @@ def take_turns(
     rivals: Mapping[str, Callable[[], object]],
     rounds: int,
     progress: Callable[[], None] = lambda: None,
+    warm: bool = True,
 ) -> dict[str, list[float]]:
     """Seconds of each call, every rival once a round; so drift and neighbours hit all alike.
 
     Args:
-        rivals: what to call; each once more before anything counts.
+        rivals: what to call.
         rounds: how often.
         progress: told after every call.
+        warm: whether each is called once before anything counts.
     """
     taken: dict[str, list[float]] = {name: [] for name in rivals}
-    for number in range(rounds + 1):
+    for number in range(0 if warm else 1, rounds + 1):
         for name, call in rivals.items():
             begun_s = time.perf_counter()
             call()

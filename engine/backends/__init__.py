@@ -119,5 +119,6 @@ def blank_job(manifest: Manifest, steps: int | None = None) -> LipJob:
     size = manifest.crop_size
     crop = np.zeros((size, size, 3), np.uint8)
     mel = np.zeros((N_MELS, int(manifest.mel.get("columns", WINDOW_COLUMNS))), np.float32)
-    return LipJob("", 0, crop, crop[None], mel, manifest.noise_seed,
+    references = np.zeros((manifest.references, *crop.shape), np.uint8)
+    return LipJob("", 0, crop, references, mel, manifest.noise_seed,
                   steps or manifest.default_steps, 0.0)  # fmt: skip
