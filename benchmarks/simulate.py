@@ -153,25 +153,58 @@ def simulate(
     )
 
 
-def measured_times(bundle: Path | None, steps: int | None) -> tuple[dict[int, float], int, str]:
-    """Batch times of a bundle on this machine's ONNX Runtime: the times, the steps, the origin."""
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """How long batches take on one device, and how that is known."""
+
+    seconds: BatchTimes
+    steps: int
+    origin: str
+
+
+def measured(bundle: Path | None, steps: int | None, threads: int | None = None) -> StepTimes:
+    """Batch times of a bundle on this machine's ONNX Runtime.
+
+    Args:
+        bundle: the model; None takes the one that ships.
+        steps: DDIM steps; None takes the model's default.
+        threads: CPU threads; None lets the runtime choose.
+
+    Raises:
+        BundleError: it cannot be opened, or does not offer the steps.
+    """
     from engine.backends import load_backend
     from engine.bundle import check_steps, open_bundle
 
     opened = open_bundle(bundle)
     manifest = opened.manifest
     steps = check_steps(manifest, steps or manifest.default_steps)
-    backend = load_backend(opened, "ort")
+    backend = load_backend(opened, "ort", threads=threads)
     try:
         times = batch_times(backend, steps, backend.batch_sizes)
-        return times, steps, f"{manifest.name} {manifest.version}, {backend.description}"
     finally:
         backend.close()
+    name = f"{manifest.name} {manifest.version}, {steps} steps, {backend.description}"
+    return StepTimes(times, steps, f"measured: {name}, {describe_machine()['processor']}")
 
 
-def stored_times(
-    path: Path, steps: int | None, network: str = "lite"
-) -> tuple[dict[int, float], int, str]:
+def predicted(gpu: str, steps: int | None, network: str) -> StepTimes:
+    """Batch times of a GPU by `benchmarks/roofline.py`.
+
+    Raises:
+        ConfigError: no such GPU or network.
+    """
+    from benchmarks import roofline, subjects
+
+    found = next((g for g in roofline.GPUS if g.name.lower() == gpu.lower()), None)
+    if found is None:
+        raise ConfigError(f"no GPU {gpu!r}: {', '.join(g.name for g in roofline.GPUS)}")
+    cost, steps = roofline.cost_of(subjects.network(network)), steps or 2
+    times = {size: cost.seconds(found, steps, size) for size in roofline.BATCHES}
+    return StepTimes(times, steps, f"predicted: {network} network, {steps} steps, {found.name}")
+
+
+def stored(path: Path, steps: int | None, network: str) -> StepTimes:
     """Batch times of a network out of a file of `lipwire bench denoiser --json`.
 
     Raises:
@@ -180,22 +213,21 @@ def stored_times(
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         rows = [row for row in result["rows"] if row["network"] == network]
-        offered = {int(row["steps"]) for row in rows}
+        offered = sorted({int(row["steps"]) for row in rows})
         steps = steps or int(result["default_steps"])
         times = {int(row["batch"]): row["ms"] / 1e3 for row in rows if row["steps"] == steps}
         processor = result["machine"]["processor"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a result of `lipwire bench denoiser --json`") from error
     if not times:
-        raise ConfigError(f"{path}: was not measured at {steps} steps, only {sorted(offered)}")
-    return times, steps, f"{path.name}: {rows[0]['network']}, {rows[0]['backend']}, {processor}"
+        raise ConfigError(f"{path}: {network} was not measured at {steps} steps, only {offered}")
+    name = f"{network}, {steps} steps, {rows[0]['backend']}, {processor}"
+    return StepTimes(times, steps, f"measured: {name}")
 
 
 def run(
+    one: StepTimes,
     *,
-    times: Path | None = None,
-    bundle: Path | None = None,
-    steps: int | None = None,
     sessions: Sequence[int] = SESSIONS,
     devices: Sequence[int] = DEVICES,
     speeds: Sequence[float] = (1.0,),
@@ -205,41 +237,31 @@ def run(
     """Every number of sessions on every number of devices.
 
     Args:
-        times: a result of `bench denoiser`; None measures `bundle` here and now.
-        bundle: the model to measure; None takes the one that ships.
-        steps: DDIM steps; None takes the model's default.
+        one: batch times of a device.
         sessions: how many, each.
         devices: how many, each.
-        speeds: of the devices against the measured one, over and over: `(1, 0.5)` makes every
-            other one half as fast.
+        speeds: of the devices against that one, over and over: `(1, 0.5)` makes every other one
+            half as fast.
         scene: what the sessions are like.
         progress: told each point.
-
-    Raises:
-        ConfigError: `times` cannot be used.
-        BundleError: the bundle cannot be opened.
     """
     scene = scene or Scene()
-    if min(speeds) <= 0:
-        raise ConfigError(f"speeds must be above 0, got {list(speeds)}")
-    one, steps, origin = stored_times(times, steps) if times else measured_times(bundle, steps)
     loads = []
     for count in devices:
-        park = [{size: took_s / speed for size, took_s in one.items()}
+        park = [{size: took_s / speed for size, took_s in one.seconds.items()}
                 for speed in itertools.islice(itertools.cycle(speeds), count)]  # fmt: skip
         for number in sessions:
-            loads.append(simulate(number, park, steps, scene))
+            loads.append(simulate(number, park, one.steps, scene))
             progress(loads[-1])
+    ms = {str(size): round(took_s * 1e3, 3) for size, took_s in sorted(one.seconds.items())}
     return {
         "benchmark": "simulate",
         "command": " ".join(sys.argv),
-        "machine": describe_machine(),
-        "step_times": {"origin": origin, "steps": steps,
-                       "ms": {str(size): round(t * 1e3, 3) for size, t in sorted(one.items())}},
+        "step_times": {"origin": one.origin, "steps": one.steps, "ms": ms},
         "speeds": list(speeds),
         "scene": asdict(scene),
         "loads": [asdict(load) for load in loads],
-    }  # fmt: skip
+    }
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`lipwire bench denoiser | simulate | roofline`: measure, simulate and predict the model's cost."""
+"""`lipwire bench denoiser | simulate | roofline`: measure, simulate, predict the model's cost."""
 
 from __future__ import annotations
 
@@ -117,6 +117,10 @@ def simulate(
         typer.Option(help="Output of `bench denoiser --json`; without it, measured now."),
     ] = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", "-b", help="Model to measure.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Predicted times of a GPU instead: A6000, L4, 4090, H100.")
+    ] = None,
+    network: Annotated[str, typer.Option(help="For --times and --gpu: lite or paper.")] = "lite",
     steps: Annotated[int | None, typer.Option(min=1, help="DDIM steps.")] = None,
     sessions: Annotated[
         str, typer.Option(help="How many, each.")
@@ -129,8 +133,10 @@ def simulate(
     plot: Annotated[Path | None, typer.Option(help="Write a picture, PNG or SVG.")] = None,
 ) -> None:
     """Sessions against devices in virtual time: missed deadlines, and the least possible."""
-    from benchmarks.simulate import Load, Scene, draw, run
+    from benchmarks.simulate import Load, Scene, draw, measured, predicted, run, stored
 
+    if gpu is not None:
+        _need_torch()
     done: list[Load] = []
     with _status("measuring") as show:
 
@@ -138,7 +144,11 @@ def simulate(
             done.append(load)
             show(f"simulated {load.sessions} sessions on {load.devices} devices")
 
-        result = run(times=times, bundle=bundle, steps=steps, sessions=_numbers(sessions, int),
+        if times is not None:
+            one = stored(times, steps, network)
+        else:
+            one = predicted(gpu, steps, network) if gpu else measured(bundle, steps)
+        result = run(one, sessions=_numbers(sessions, int),
                      devices=_numbers(devices, int), speeds=_numbers(speeds, float),
                      scene=Scene(seconds=seconds), progress=progress)  # fmt: skip
     if plot is not None:
