@@ -16,6 +16,8 @@ from typing import Any
 from engine.archive import unpacked
 from engine.card import MODEL_CARD, model_card
 from engine.errors import BundleError
+from engine.mel import WINDOW_COLUMNS
+from engine.types import JobSpec
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -73,6 +75,12 @@ class Manifest:
     parity: dict[str, float] = field(default_factory=dict)
     """graph -> relative error against the network it was exported from"""
     format_version: int = FORMAT_VERSION
+
+    @property
+    def job_spec(self) -> JobSpec:
+        """What jobs for this model must bring."""
+        columns = int(self.mel.get("columns", WINDOW_COLUMNS))
+        return JobSpec(self.crop_size, self.framing, self.references, columns)
 
     def to_json(self) -> str:
         """As written to disk."""

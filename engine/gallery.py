@@ -1,7 +1,7 @@
 """The pictures of a person that a model is given as references, picked from the live call.
 
-A call offers what a file of pairs never had: seconds of the same face, with the mouth shut and wide.
-The frame to be repainted is a poor reference: it shows the very mouth that must be forgotten.
+A call offers what a file of pairs never had: seconds of the same face, its mouth shut and wide. The
+frame to be repainted is a poor reference: it shows the very mouth that must be forgotten.
 """
 
 from __future__ import annotations

@@ -20,11 +20,15 @@ from engine.face import (
     profile_ratio,
     similarity_to_pose,
 )
+from engine.gallery import Gallery
 from engine.tracker import FaceTracker, OneEuro
-from engine.types import F64, U8, Alignment, Face, Outcome
+from engine.types import F64, U8, Alignment, Face, JobSpec, Outcome
 
 # Nose this many times nearer one ear than the other: half the mouth is out of sight.
 MAX_PROFILE = 5.0
+# One in so many silent frames is looked at. Fewer: references are old when the voice begins. More:
+# tracking a face that is not repainted takes a core's time from others.
+GLANCE_FRAMES = 5
 BOX_FRAMES = 5  # that the paper averages face boxes over; live, they are the last ones
 
 
@@ -36,6 +40,8 @@ class Aligned:
     """uint8[H, W, 3], the whole frame"""
     crop: U8
     """uint8[S, S, 3]"""
+    references: U8
+    """uint8[R, S, S, 3], see `Gallery`"""
     alignment: Alignment
     face: Face
 
@@ -46,18 +52,16 @@ class Painter:
     Args:
         tracker: follows this session's face; closed with the painter.
         config: limits and fades.
-        size: side of the model's crop.
-        framing: how the crop is cut out, as in the bundle's manifest: stabilised or box.
+        spec: what the model asks of a job.
     """
 
-    def __init__(
-        self, tracker: FaceTracker, config: EngineConfig, size: int, framing: str = "stabilised"
-    ) -> None:
-        self._tracker, self._config, self._size = tracker, config, size
-        self._framing = framing
+    def __init__(self, tracker: FaceTracker, config: EngineConfig, spec: JobSpec) -> None:
+        self._tracker, self._config, self._spec = tracker, config, spec
+        self._gallery = Gallery(spec.references)
         self._smooth = OneEuro()
         self._boxes: deque[F64] = deque(maxlen=BOX_FRAMES)
         self._strength = 0.0
+        self._glances = 0
 
     def find(self, image: U8, time_s: float) -> Aligned | Outcome:
         """Track and cut out the face, or say why the frame must pass through.
@@ -82,21 +86,43 @@ class Painter:
             self.lose()
             return Outcome.FACE_UNUSABLE
         alignment = self._align(face, time_s)
-        return Aligned(image, align(image, alignment), alignment, face)
+        crop = align(image, alignment)
+        self._gallery.see(crop, face.landmarks, alignment, time_s)
+        return Aligned(image, crop, self._gallery.references, alignment, face)
+
+    def glance(self, image: U8, time_s: float) -> None:
+        """Keep knowing the face of a frame that is not repainted: now and then, it costs little.
+
+        Without it the first words after a pause would be painted from the first frame's mouth.
+        """
+        if self._spec.references == 1:
+            return
+        self._glances += 1
+        if self._glances % GLANCE_FRAMES == 1:
+            self.find(image, time_s)
 
     def _align(self, face: Face, time_s: float) -> Alignment:
-        if self._framing == "box":
+        size = self._spec.crop_size
+        if self._spec.framing == "box":
             self._boxes.append(face_box(face.landmarks))
-            return box_alignment(np.mean(self._boxes, axis=0), self._size)
-        pose = similarity_to_pose(fit_similarity(face.landmarks, self._size), self._size)
-        similarity = pose_to_similarity(self._smooth(pose, time_s), self._size)
-        return alignment_from(similarity, self._size)
+            return box_alignment(np.mean(self._boxes, axis=0), size)
+        pose = similarity_to_pose(fit_similarity(face.landmarks, size), size)
+        return alignment_from(pose_to_similarity(self._smooth(pose, time_s), size), size)
 
     def lose(self) -> None:
-        """The face is gone: smoothing and fading start afresh when it returns."""
+        """The face is gone: smoothing, fading and references start afresh when one returns."""
         self._smooth.reset()
+        self._gallery.clear()
         self._boxes.clear()
         self._strength = 0.0
+
+    def adopt(self, spec: JobSpec) -> None:
+        """From now on cut out what another model asks for."""
+        if spec != self._spec:
+            self._spec = spec
+            self._gallery = Gallery(spec.references)
+            self._smooth.reset()  # poses are measured in crops
+            self._boxes.clear()
 
     def fade(self, speaking: bool) -> float:
         """Strength of this frame's mouth, 0 to 1, moving by one step towards speaking or not."""

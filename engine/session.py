@@ -31,6 +31,7 @@ from engine.types import (
     PLAYOUT_RATE_HZ,
     U8,
     AudioChunk,
+    JobSpec,
     LipJob,
     Outcome,
     OutputFrame,
@@ -72,8 +73,7 @@ class Session:
         config: delays, fades, limits.
         steps: DDIM steps of each job.
         steps_offered: what `set_steps` accepts; None accepts any.
-        crop_size: side of the model's crop.
-        framing: how the crop is cut out, see `Painter`.
+        spec: what the model asks of a job.
         now: the time at which the session's clock starts.
         wake: called after a frame was pushed, to wake the worker.
     """
@@ -86,8 +86,7 @@ class Session:
         *,
         steps: int = 2,
         steps_offered: tuple[int, ...] | None = None,
-        crop_size: int = 128,
-        framing: str = "stabilised",
+        spec: JobSpec | None = None,
         now: float = 0.0,
         wake: Callable[[], None] | None = None,
     ) -> None:
@@ -95,8 +94,7 @@ class Session:
         self.config = config or EngineConfig()
         self.steps = self.config.steps or steps
         self._steps_offered, self._wake = steps_offered, wake
-        self._make_tracker, self._crop_size = make_tracker, crop_size
-        self._framing = framing
+        self._make_tracker, self._spec = make_tracker, spec or JobSpec()
         self._painter: Painter | None = None  # made by the worker that first needs it
         self._epoch = now
         self._lock = threading.Lock()  # guards the queues; never held while working
@@ -204,6 +202,21 @@ class Session:
             raise ConfigError(f"steps is {steps}, must be one of {list(self._steps_offered)}")
         self.steps = steps
 
+    def adopt(self, *, steps: int, steps_offered: tuple[int, ...], spec: JobSpec) -> None:
+        """Go on with another model; jobs that were given out before are still for the old one.
+
+        Args:
+            steps: taken where the session's own are not offered any more.
+            steps_offered: what `set_steps` accepts from now on.
+            spec: what the new model asks of a job.
+        """
+        with self._work:  # waits for a frame that is being tracked
+            self._steps_offered, self._spec = steps_offered, spec
+            if self.steps not in steps_offered:
+                self.steps = steps
+            if self._painter is not None:
+                self._painter.adopt(spec)
+
     # --- work ---
 
     @property
@@ -223,21 +236,20 @@ class Session:
         strength = 0.0
         try:
             with self._lock:
-                mel = self._speech.mel_window(pending.playout_s)
+                mel = self._speech.mel_window(pending.playout_s, self._spec.mel_columns)
                 speaking = self._speech.speaking(pending.playout_s)
             with self._work:
                 if self.closed:
                     return None
                 if self._painter is None:
-                    self._painter = Painter(
-                        self._make_tracker(), self.config, self._crop_size, self._framing
-                    )
+                    self._painter = Painter(self._make_tracker(), self.config, self._spec)
                 strength = self._painter.fade(speaking or self.config.silence == "generate")
                 if strength > 0:
                     # Smoothed by the camera's time: arrival jitters.
                     found = self._painter.find(pending.frame.image, pending.frame.time_s)
                 else:
-                    found = Outcome.SILENT  # tracking a face that is not repainted is wasted
+                    self._painter.glance(pending.frame.image, pending.frame.time_s)
+                    found = Outcome.SILENT
         except Exception:
             self._complain("tracking", pending.index)
             found = Outcome.FAULT
@@ -246,12 +258,11 @@ class Session:
                 self._pass_through(pending, found, time_s)
                 return None
             pending.aligned, pending.strength = found, strength
-        # The reference is the frame itself (the paper's cross setting): it has today's light.
         return LipJob(
             session=self.name,
             index=pending.index,
             crop=found.crop,
-            references=found.crop[None],
+            references=found.references,
             mel=mel,
             seed=self.config.seed,
             steps=self.steps,
@@ -274,12 +285,12 @@ class Session:
                 pending.image, pending.outcome = image, Outcome.GENERATED
                 pending.ready_s = self.time_s(now)
 
-    def fail(self, job: LipJob, now: float) -> None:
-        """The job's backend failed: its original goes out."""
+    def fail(self, job: LipJob, now: float, why: Outcome = Outcome.FAULT) -> None:
+        """Nobody could paint the job: its original goes out."""
         pending = self._find(job.index)
         if pending is not None:
             with self._lock:
-                self._pass_through(pending, Outcome.FAULT, self.time_s(now))
+                self._pass_through(pending, why, self.time_s(now))
 
     # --- out ---
 

@@ -79,6 +79,20 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a model asks of every job; its manifest says it."""
+
+    crop_size: int = 128
+    """side of the crop and of the references, pixels"""
+    framing: str = "stabilised"
+    """how the crop is cut out: rotation-stabilised, or the axis-aligned box of the paper"""
+    references: int = 1
+    """pictures of the person; a single one is the frame itself (the paper's cross setting)"""
+    mel_columns: int = 16
+    """columns of log-mel; what they have beyond the paper's 16 is more past"""
+
+
+@dataclass(frozen=True, slots=True)
 class LipJob:
     """All that a worker needs to paint one mouth; any worker can take it."""
 

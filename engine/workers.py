@@ -1,56 +1,96 @@
-"""Engine: one model, one worker thread, any number of sessions."""
+"""Engine: one model on any number of devices, any number of sessions.
+
+a CPU thread    Session.next_job (track, align, listen) -> Ticket
+a device        Ticket -> picture               (engine/fleet.py)
+a CPU thread    Session.complete (composite)
+"""
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from engine.backends import Backend, load_backend
+from engine.backends import Backend, blank_job, load_backend
+from engine.batching import Ticket
 from engine.bundle import check_steps, open_bundle
 from engine.config import EngineConfig
-from engine.errors import BackendError, ConfigError, SessionClosed
+from engine.errors import ConfigError, SessionClosed
+from engine.fleet import DeviceStatus, Fleet, Model
 from engine.session import FAULTS_A_LINE, Session
 from engine.tracker import FaceTracker, TrackerPool
-from engine.types import PLAYOUT_RATE_HZ, LipJob, VideoFrame
+from engine.types import PLAYOUT_RATE_HZ, U8, LipJob, Outcome, VideoFrame
 
 log = logging.getLogger(__name__)
 
+# Threads that track and composite. More than half the cores would take them from decoding,
+# encoding and the model itself; more than eight are never busy.
+CPU_THREADS = min(8, max(1, (os.cpu_count() or 1) // 2))
+
 
 class Engine:
-    """A model and the thread that runs it for all sessions, earliest deadline first.
+    """A model, the devices that run it and the threads around them, for all sessions.
 
     Args:
-        backend: paints the mouths; closed with the engine.
+        backend: paints the mouths; several of one bundle are so many devices. Closed with the
+            engine.
         make_tracker: makes a face tracker for each session; None lends MediaPipe's from a pool.
         clock: seconds that only move forward; every `now` given to its sessions is on this clock.
+        devices: names of the devices, for people.
+        cpu_threads: that track and composite; None decides by the machine.
+        opener: opens a bundle on the same devices, for `reload`.
 
     Use `open_engine` to make one from a bundle, and `with` to end it.
     """
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Backend | Sequence[Backend],
         make_tracker: Callable[[], FaceTracker] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        devices: Sequence[str] | None = None,
+        cpu_threads: int | None = None,
+        opener: Callable[[str | Path | None], list[Backend]] | None = None,
     ) -> None:
-        self.backend, self.clock = backend, clock
+        backends = backend if isinstance(backend, Sequence) else [backend]
+        self.clock = clock
+        self._fleet = Fleet(Model(backends), clock, self._painted, self._dropped, devices)
+        self._opener = opener
         self._pool = TrackerPool()
         self._make_tracker = make_tracker or self._pool
         self._sessions: dict[str, Session] = {}
-        self._wake = threading.Condition()
-        self._device = threading.Lock()  # a backend is not shared between threads
+        self._models: WeakKeyDictionary[Session, Model] = WeakKeyDictionary()
+        self._wake = threading.Condition()  # guards what follows
+        self._preparing: set[Session] = set()  # a session's frames are begun one after the other
+        self._to_composite: list[tuple[float, int, Ticket, U8, float]] = []  # heap by deadline
+        self._closing = self._fleet_closed = False
+        self._cpu_threads = cpu_threads or CPU_THREADS
+        self._threads: list[threading.Thread] = []
+        self._reloading = threading.Lock()
         self._faults = 0
-        self._closing = False
-        self._thread: threading.Thread | None = None
-        self._names = itertools.count(1)
+        self._names, self._order = itertools.count(1), itertools.count()
+
+    @property
+    def backend(self) -> Backend:
+        """The model as it runs on the first device."""
+        return self._fleet.model.backends[0]
+
+    def devices(self) -> list[DeviceStatus]:
+        """What every device is and does."""
+        return self._fleet.status()
+
+    # --- sessions ---
 
     def session(self, config: EngineConfig | None = None, name: str | None = None) -> Session:
         """Begin a session; its clock starts now.
@@ -61,41 +101,43 @@ class Engine:
             SessionClosed: the engine has ended.
         """
         config = config or EngineConfig()
-        manifest = self.backend.manifest
-        steps = check_steps(manifest, config.steps or manifest.default_steps)
-        session = Session(
-            name or f"session-{next(self._names)}",
-            self._make_tracker,
-            config,
-            steps=steps,
-            steps_offered=manifest.steps_offered,
-            crop_size=manifest.crop_size,
-            framing=manifest.framing,
-            now=0.0 if config.offline else self.clock(),
-            wake=None if config.offline else self.notify,
-        )
-        with self._wake:
-            if self._closing:
-                raise SessionClosed("the engine has ended; open another")
-            if not config.offline:
-                self._forget_closed()
-                if session.name in self._sessions:
-                    raise ConfigError(f"a session named {session.name!r} is running already")
-                self._sessions[session.name] = session
-                self._ensure_thread()
+        with self._fleet.borrow() as model:
+            manifest = model.manifest
+            steps = check_steps(manifest, config.steps or manifest.default_steps)
+            session = Session(
+                name or f"session-{next(self._names)}",
+                self._make_tracker,
+                config,
+                steps=steps,
+                steps_offered=manifest.steps_offered,
+                spec=manifest.job_spec,
+                now=0.0 if config.offline else self.clock(),
+                wake=None if config.offline else self.notify,
+            )
+            with self._wake:
+                if self._closing:
+                    raise SessionClosed("the engine has ended; open another")
+                self._models[session] = model
+                if not config.offline:
+                    self._forget_closed()
+                    if session.name in self._sessions:
+                        raise ConfigError(f"a session named {session.name!r} is running already")
+                    self._sessions[session.name] = session
+                    self._ensure_threads()
         return session
 
     def _forget_closed(self) -> None:
         """Let go of sessions that were closed by themselves instead of through `end`."""
         self._sessions = {n: s for n, s in self._sessions.items() if not s.closed}
 
-    def _ensure_thread(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lipwire-worker", daemon=True)
-            self._thread.start()
+    def _ensure_threads(self) -> None:
+        while len(self._threads) < self._cpu_threads:
+            thread = threading.Thread(target=self._run, name="lipwire-worker", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def notify(self) -> None:
-        """Wake the worker; `Session.push_video` does it too."""
+        """Wake a worker; `Session.push_video` does it too."""
         with self._wake:
             self._wake.notify()
 
@@ -106,13 +148,73 @@ class Engine:
                 del self._sessions[session.name]
         session.close()
 
+    def _adopt(self, session: Session, model: Model) -> None:
+        """Make the session's next job one for `model`."""
+        if self._models.get(session) is not model:
+            manifest = model.manifest
+            session.adopt(
+                steps=manifest.default_steps,
+                steps_offered=manifest.steps_offered,
+                spec=manifest.job_spec,
+            )
+            self._models[session] = model
+
+    # --- models ---
+
     def warm_up(self) -> None:
-        """Load what is loaded on first use: a second that no call should wait for."""
+        """Load what is loaded on first use, and measure every device; no call should wait for it.
+
+        Raises:
+            BackendError: a device does not run the model.
+        """
+        with self._fleet.borrow() as model:
+            self._fleet.measure(model, blank_job(model.manifest))
         session = self.session(EngineConfig(offline=True, silence="generate"))
         session.push_speech(np.zeros(PLAYOUT_RATE_HZ // 2, np.int16), PLAYOUT_RATE_HZ, 0.0)
         session.push_video(VideoFrame(np.zeros((64, 64, 3), np.uint8), 0, Fraction(1, 25)), 0.0)
         self.work([session], 0.0)
         self.end(session)
+
+    def reload(self, bundle: str | Path | None = None) -> None:
+        """Go on with another bundle; no session is dropped, no frame lost.
+
+        It is opened and warmed beside the one that runs, in the calling thread, so the devices must
+        hold both for a moment. Frames already begun are finished by the old one. A session whose
+        steps the new one does not offer takes its default.
+
+        Raises:
+            ConfigError: the engine was not opened from a bundle.
+            BundleError: the bundle is incomplete, altered or unknown; the old one goes on.
+            BackendError: a device refuses it or lacks memory for both; the old one goes on.
+        """
+        if self._opener is None:
+            raise ConfigError("this engine was given its backends; use `swap` to give it others")
+        self.swap(self._opener(bundle))
+
+    def swap(self, backends: Sequence[Backend]) -> None:
+        """As `reload`, with backends that are open already, one for each device.
+
+        Raises:
+            ConfigError: another number of them than the engine has devices.
+            BackendError: one of them fails on a blank job; all are closed, the old ones go on.
+        """
+        if len(backends) != len(self._fleet.devices):
+            raise ConfigError(f"{len(backends)} backends for {len(self._fleet.devices)} devices")
+        model = Model(backends)
+        with self._reloading:
+            try:
+                self._fleet.measure(model, blank_job(model.manifest))
+            except BaseException:
+                for backend in backends:
+                    backend.close()
+                raise
+            self._fleet.swap(model)
+            with self._wake:  # the others follow when the frame that they are tracking is done
+                for session in self._sessions.values():
+                    if session not in self._preparing:
+                        self._adopt(session, model)
+
+    # --- offline work, in the calling thread ---
 
     def work(self, sessions: list[Session], now: float) -> int:
         """Do one batch for these sessions in the calling thread; returns jobs begun.
@@ -121,21 +223,20 @@ class Engine:
         """
         waiting = [(s.earliest_deadline_s, s) for s in sessions]
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
-        jobs: list[tuple[LipJob, Session]] = []
-        for _, session in due[: self.backend.batch_sizes[-1]]:
-            job = session.next_job(now)
-            if job is not None:
-                jobs.append((job, session))
-        for steps in {job.steps for job, _ in jobs}:
-            self._generate([pair for pair in jobs if pair[0].steps == steps], now)
+        with self._fleet.borrow() as model:
+            jobs: list[tuple[LipJob, Session]] = []
+            for _, session in due[: model.backends[0].batch_sizes[-1]]:
+                self._adopt(session, model)
+                job = session.next_job(now)
+                if job is not None:
+                    jobs.append((job, session))
+            for steps in {job.steps for job, _ in jobs}:
+                self._generate(model, [pair for pair in jobs if pair[0].steps == steps], now)
         return len(due)
 
-    def _generate(self, batch: list[tuple[LipJob, Session]], now: float) -> None:
+    def _generate(self, model: Model, batch: list[tuple[LipJob, Session]], now: float) -> None:
         try:
-            with self._device:
-                painted = self.backend.generate([job for job, _ in batch])
-            if len(painted) != len(batch):
-                raise BackendError(f"{len(painted)} pictures came back for {len(batch)} jobs")
+            painted = self._fleet.paint_now(model, [job for job, _ in batch])
         except Exception:
             self._faults += 1
             if self._faults == 1:
@@ -148,37 +249,100 @@ class Engine:
         for (job, session), image in zip(batch, painted, strict=True):
             session.complete(job, image, now if session.config.offline else self.clock())
 
+    # --- live work: the CPU threads ---
+
     def _run(self) -> None:
-        while True:
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        """Do one thing; a method, so that an idle thread keeps no session alive."""
+        with self._wake:
+            while (work := self._choose()) is None:
+                if self._fleet_closed:
+                    return False
+                self._wake.wait()
+        try:
+            work()
+        except Exception:  # a session's own fault must not end the others' worker
+            log.exception("a worker stumbled and goes on")
+        return True
+
+    def _choose(self) -> Callable[[], None] | None:
+        """The most urgent thing to do; lock held. What is painted is nearest to its deadline."""
+        if self._to_composite:
+            _, _, ticket, image, since_s = heapq.heappop(self._to_composite)
+            return lambda: self._composite(ticket, image, since_s)
+        if self._closing:
+            return None
+        self._forget_closed()
+        waiting = [(s.earliest_deadline_s, s) for s in self._sessions.values()
+                   if s not in self._preparing]  # fmt: skip
+        due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
+        for deadline_s, session in due:
+            if self._fleet.admits(session.steps, deadline_s + session.config.patience_s):
+                self._preparing.add(session)
+                return lambda session=session: self._prepare(session)  # type: ignore[misc]
+        return None
+
+    def _prepare(self, session: Session) -> None:
+        try:
+            with self._fleet.borrow() as model:
+                self._adopt(session, model)
+                job = session.next_job(self.clock())
+                if job is not None:
+                    self._fleet.put(
+                        Ticket(
+                            source=session.name,
+                            steps=job.steps,
+                            deadline_s=job.deadline_s,
+                            expires_s=job.deadline_s + session.config.patience_s,
+                            model=model,
+                            job=job,
+                            owner=session,
+                        )
+                    )
+        finally:
             with self._wake:
-                while not self._closing and not any(
-                    s.earliest_deadline_s is not None for s in self._sessions.values()
-                ):
-                    self._wake.wait()
-                if self._closing:
-                    return
-                self._forget_closed()
-                sessions = list(self._sessions.values())
-            try:
-                self.work(sessions, self.clock())
-            except Exception:  # a session's own fault must not end the others' worker
-                log.exception("the worker stumbled and goes on")
+                self._preparing.discard(session)
+                # A frame that came meanwhile has woken nobody who could take it.
+                self._wake.notify()
+
+    def _painted(self, ticket: Ticket, image: U8) -> None:
+        with self._wake:
+            entry = (ticket.deadline_s, next(self._order), ticket, image, self.clock())
+            heapq.heappush(self._to_composite, entry)
+            self._wake.notify()
+
+    def _composite(self, ticket: Ticket, image: U8, since_s: float) -> None:
+        session: Session = ticket.owner
+        session.complete(ticket.job, image, self.clock())
+        self._fleet.composited(self.clock() - since_s)
+
+    def _dropped(self, ticket: Ticket, why: Outcome) -> None:
+        session: Session = ticket.owner
+        session.fail(ticket.job, self.clock(), why)
+        self.notify()  # there is room for another
+
+    # --- the end ---
 
     def close(self) -> None:
-        """End every session and the worker."""
+        """End every session and the workers."""
         with self._wake:
             if self._closing:
                 return
             self._closing = True
-            self._wake.notify_all()
             sessions = list(self._sessions.values())
             self._sessions.clear()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
+        self._fleet.close()
+        with self._wake:
+            self._fleet_closed = True
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=10)
         for session in sessions:
             session.close()
         self._pool.close()
-        self.backend.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -193,20 +357,41 @@ class Engine:
 
 
 def open_engine(
-    bundle: str | Path | None = None, *, backend: str = "ort", threads: int | None = None
+    bundle: str | Path | None = None,
+    *,
+    backend: str = "ort",
+    threads: int | None = None,
+    devices: Sequence[str] | None = None,
 ) -> Engine:
     """Open a model on this machine, warm: the first frame of a session costs no more than others.
 
     Args:
         bundle: a bundle's folder; None takes the model that ships with lipwire.
-        backend: the runtime.
+        backend: the runtime; `auto` takes the fastest that this machine has for each device.
         threads: CPU threads of the runtime; None decides by the machine.
+        devices: where to run it, e.g. `["cuda:0", "cuda:1", "cpu"]`; a device named twice gets two
+            workers. None takes the runtime's own choice of one.
 
     Raises:
         BundleError: the bundle is incomplete, altered or unknown.
-        BackendError: the runtime is missing or refuses the model.
+        BackendError: the runtime or a device is missing, refuses the model or lacks memory for it.
     """
-    engine = Engine(load_backend(open_bundle(bundle), backend, threads=threads))
+
+    places: Sequence[str | None] = devices or [None]
+
+    def opener(path: str | Path | None) -> list[Backend]:
+        opened = open_bundle(path)
+        backends: list[Backend] = []
+        try:
+            for device in places:
+                backends.append(load_backend(opened, backend, device=device, threads=threads))
+        except BaseException:
+            for made in backends:
+                made.close()
+            raise
+        return backends
+
+    engine = Engine(opener(bundle), devices=devices or [backend], opener=opener)
     try:
         engine.warm_up()
     except BaseException:

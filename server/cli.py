@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.errors import ConfigError, LipwireError
-from server import __version__
+from server import __version__, cli_bench
 from server.cli_bundle import app as bundle_app
 from server.cli_export import app as export_app
 from server.cli_export import need
@@ -59,6 +59,7 @@ bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(bench_app, name="bench")
+bench_app.add_typer(cli_bench.app)
 
 BundleFlag = Annotated[
     Path | None,

@@ -1,4 +1,4 @@
-"""How well a bundle lip-syncs, on clips of speakers that it has not seen, beside what anyone can do.
+"""How well a bundle lip-syncs, on clips of speakers it has not seen, beside what anyone can do.
 
 reconstruction  the clip's first frame, as input and as reference, with the clip's own voice (paper,
                 section 4): the mouth must move as the real one did
@@ -76,8 +76,10 @@ class Measure:
 
     def _drive(self, faces: Sequence[tuple[U8, U8]], mels: F32, steps: int) -> Drive:
         seed = self.backend.manifest.noise_seed
-        jobs = [LipJob("evaluate", i, crop, references, mel, seed, steps, 0.0)
-                for i, ((crop, references), mel) in enumerate(zip(faces, mels, strict=True))]  # fmt: skip
+        jobs = [
+            LipJob("evaluate", i, crop, references, mel, seed, steps, 0.0)
+            for i, ((crop, references), mel) in enumerate(zip(faces, mels, strict=True))
+        ]
         painted: list[U8] = []
         for begin in range(0, len(jobs), 8):
             painted += self.backend.generate(jobs[begin : begin + 8])
@@ -137,14 +139,12 @@ def ssim(found: U8, wanted: U8) -> float:
     """Structural similarity, 1 for equal pictures."""
     from skimage.metrics import structural_similarity
 
-    return float(structural_similarity(found, wanted, channel_axis=2))
+    value = structural_similarity(found, wanted, channel_axis=2)  # type: ignore[no-untyped-call]
+    return float(value)
 
 
 def border_gradient(image: U8, original: U8) -> float:
-    """Mean vertical step across the line between given and painted rows, as a ratio to the original's.
-
-    1.0 = no seam to be seen.
-    """
+    """Mean step across the line between given and painted rows over the original's; 1 = no seam."""
     columns = slice(CROP_SIZE // 4, -CROP_SIZE // 4)
 
     def step(picture: U8) -> float:
@@ -264,7 +264,7 @@ def _one_clip(
         "lmd_copy_px": lmd(still.landmarks, wanted),
         **pictures,
         **{f"{name}_copy": value for name, value in baseline.items()},
-        "border": _mean([border_gradient(p, np.asarray(clip.crops[0])) for p in painted.painted[::5]]),
+        "border": _mean([border_gradient(p, copied[0]) for p in painted.painted[::5]]),
         "upper_half_equal": float(all(
             np.array_equal(p[:HALF], copied[0][:HALF]) for p in painted.painted)),
         "cross_r": correlation(dubbed.opening, others[:both]),

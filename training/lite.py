@@ -1,7 +1,7 @@
 """The lite painter's objective: the paper's pixel losses, a shape critic and a patch critic.
 
-The painter is driven by the *measured* code of its target, so that it learns to obey within minutes;
-what the voice says is learned apart (training/voice.py), on far more sound than there are pictures.
+The painter is driven by the *measured* code of its target, so that it learns to obey within
+minutes; what the voice says is learned apart (training/voice.py).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class LiteWeights:
 
     simple: float = 1.0  # paper eq. 3
     l2: float = 1.0  # paper eq. 5, issue 41 of the authors
-    shape: float = 0.05
-    features: float = 0.05
-    gan: float = 0.004
+    shape: float = 0.1
+    features: float = 0.2
+    gan: float = 0.006
     code_noise: float = 0.2
 
 

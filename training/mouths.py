@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,7 +63,7 @@ def augment(pictures: list[U8], weight: F32, rng: np.random.Generator) -> tuple[
     small = int(rng.uniform(0.4, 0.9) * CROP_SIZE) if rng.random() < 0.15 else 0
     out = []
     for number, picture in enumerate(pictures):
-        image = np.clip(picture * gain + offset, 0, 255).astype(np.uint8)
+        image: Any = np.clip(picture * gain + offset, 0, 255).astype(np.uint8)
         if small:  # a face of fewer pixels than the crop
             image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
             image = cv2.resize(image, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_LINEAR)

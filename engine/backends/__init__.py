@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
+import numpy as np
+
+from engine.backends.cuda import gpu_count
 from engine.bundle import Bundle, Manifest
-from engine.errors import BackendError
+from engine.errors import BackendError, BundleError
+from engine.mel import N_MELS, WINDOW_COLUMNS
 from engine.types import U8, LipJob
+
+log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
@@ -39,7 +46,9 @@ class Backend(Protocol):
 _FACTORIES = {
     "ort": "engine.backends.ort:OrtBackend",
     "eager": "engine.backends.eager:EagerBackend",
+    "trt": "engine.backends.trt:TrtBackend",
 }
+AUTO = "auto"
 
 
 def load_backend(bundle: Bundle, name: str = "ort", **options: Any) -> Backend:
@@ -47,17 +56,69 @@ def load_backend(bundle: Bundle, name: str = "ort", **options: Any) -> Backend:
 
     Args:
         bundle: the model.
-        name: of the runtime.
-        **options: the runtime's own, e.g. `threads=2` for `ort`.
+        name: of the runtime; `auto` takes TensorRT on an NVIDIA GPU, and ONNX Runtime where that
+            is not installed or refuses the bundle, which is said once.
+        **options: the runtime's own, e.g. `threads=2` for `ort`; None leaves it to the runtime.
 
     Raises:
-        BackendError: unknown, not installed, or it refuses the graphs.
+        BackendError: unknown, not installed, it refuses the graphs, or the device lacks memory.
     """
+    if name == AUTO:
+        return _load_fastest(bundle, options)
     if name not in _FACTORIES:
-        raise BackendError(f"no backend {name!r}; known: {sorted(_FACTORIES)}")
+        raise BackendError(f"no backend {name!r}; known: {sorted([*_FACTORIES, AUTO])}")
     module, attribute = _FACTORIES[name].split(":")
     try:
         factory: Callable[..., Backend] = getattr(import_module(module), attribute)
     except ImportError as error:
         raise BackendError(f"backend {name!r} is not installed ({error})") from error
-    return factory(bundle, **options)
+    given = {option: value for option, value in options.items() if value is not None}
+    try:
+        return factory(bundle, **given)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        where = given.get("device", "the default device")
+        raise BackendError(
+            f"{bundle.path}: out of memory while loading it on {where} by {name!r}"
+        ) from error
+
+
+_said: set[str] = set()  # why TensorRT is not used, said once a process
+
+
+def _load_fastest(bundle: Bundle, options: dict[str, Any]) -> Backend:
+    device = options.get("device")
+    if device != "cpu" and gpu_count():
+        try:
+            return load_backend(bundle, "trt", device=device)
+        except (BackendError, BundleError) as error:
+            if (why := str(error)) not in _said:
+                _said.add(why)
+                log.warning("TensorRT is not used, ONNX Runtime takes its place: %s", why)
+    return load_backend(bundle, "ort", **options)
+
+
+# How the runtimes say that memory is short: CUDA, torch, ONNX Runtime's arena, TensorRT, C++.
+_OUT_OF_MEMORY = ("out of memory", "failed to allocate", "outofmemory", "bad_alloc",
+                  "smaller than requested bytes")  # fmt: skip
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, means that the device's memory does not suffice."""
+    while error is not None:
+        text = f"{type(error).__name__}: {error}".lower()
+        if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
+            return True
+        error = error.__cause__
+    return False
+
+
+def blank_job(manifest: Manifest, steps: int | None = None) -> LipJob:
+    """A job of a model's shapes that shows nothing: to warm up and to measure with."""
+    size = manifest.crop_size
+    crop = np.zeros((size, size, 3), np.uint8)
+    mel = np.zeros((N_MELS, int(manifest.mel.get("columns", WINDOW_COLUMNS))), np.float32)
+    references = np.zeros((manifest.references, *crop.shape), np.uint8)
+    return LipJob("", 0, crop, references, mel, manifest.noise_seed,
+                  steps or manifest.default_steps, 0.0)  # fmt: skip

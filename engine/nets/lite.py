@@ -135,7 +135,9 @@ class ConditionEncoder(nn.Module):
             f32[B, embed], then one map a scale, finest first.
         """
         embed = self.code(code)
-        halves = [h for r in references.split(3, dim=1) for h in r.chunk(2, dim=2)]
+        halves = [
+            h for r in references.chunk(references.shape[1] // 3, dim=1) for h in r.chunk(2, dim=2)
+        ]
         seen = torch.cat([visible, *halves], dim=1)
         h = self.stem(F.pixel_unshuffle(seen, 2))
         maps = []
@@ -222,7 +224,12 @@ class Denoiser(nn.Module):
         gates = torch.softmax(F.pad(mixed[:, 3:], (0, 0, 0, 0, 1, 0)), dim=1)  # painting first
         x0 = gates[:, :1] * mixed[:, :3]
         for index, (reference, motion) in enumerate(
-            zip(references.split(3, dim=1), flow.split(2, dim=1), strict=True), start=1
+            zip(
+                references.chunk(self.references, dim=1),
+                flow.chunk(self.references, dim=1),
+                strict=True,
+            ),
+            start=1,
         ):
             moved = F.grid_sample(
                 reference, self.grid + motion.permute(0, 2, 3, 1), padding_mode="border",

@@ -9,13 +9,13 @@ from fakes import FakeTracker, ScriptedTracker, face_mesh, picture
 from engine.config import EngineConfig
 from engine.face import transform
 from engine.painter import Aligned, Painter
-from engine.types import U8, Face, Outcome
+from engine.types import U8, Face, JobSpec, Outcome
 
 CONFIG = EngineConfig(fade_frames=4)
 
 
 def painter(tracker: FakeTracker | None = None, config: EngineConfig = CONFIG) -> Painter:
-    return Painter(tracker or FakeTracker(), config, 128)
+    return Painter(tracker or FakeTracker(), config, JobSpec())
 
 
 def find(paint: Painter, image: U8, time_s: float = 0.0) -> Aligned:

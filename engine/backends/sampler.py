@@ -1,0 +1,94 @@
+"""A whole frame as one torch function: bytes in, audio path, all DDIM steps, mask, bytes out.
+
+Kinds of models are not told apart: `engine.nets.graphs` cuts each into `encode` and `step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.bundle import Manifest, check_steps
+from engine.diffusion import COEFFICIENTS, NoiseSchedule, trajectory
+from engine.nets.graphs import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A graph that runs: what it takes, by name, and what runs it."""
+
+    inputs: tuple[str, ...]
+    run: Callable[..., Sequence[Tensor]]
+
+    @classmethod
+    def of(cls, graph: Graph, run: Callable[..., Sequence[Tensor]] | None = None) -> Part:
+        """A graph run by its own module, or by something compiled from it."""
+        return cls(tuple(graph.inputs), run or graph.module)
+
+
+class Sampler:
+    """Paints batches at one number of steps; all its constants lie on the device.
+
+    Args:
+        manifest: of the model.
+        encode: runs once a frame; None for a model that paints in a single pass.
+        step: runs once a step.
+        steps: DDIM steps.
+        device: where it runs.
+    """
+
+    def __init__(
+        self, manifest: Manifest, encode: Part | None, step: Part, steps: int, device: torch.device
+    ) -> None:
+        self._encode, self._step = encode, step
+        check_steps(manifest, steps)
+        plan: list[tuple[int, tuple[float, ...]]] = [(0, (0.0,) * len(COEFFICIENTS))]
+        if manifest.prediction != "image":
+            plan = trajectory(
+                NoiseSchedule.linear(), steps, manifest.spacing,  # type: ignore[arg-type]
+                prediction=manifest.prediction,  # type: ignore[arg-type]
+            )  # fmt: skip
+        self._t = torch.tensor([[float(t)] for t, _ in plan], device=device)
+        self._coefficients = torch.tensor([[c] for _, c in plan], device=device)
+
+    def __call__(self, crops: Tensor, references: Tensor, mel: Tensor, noise: Tensor) -> Tensor:
+        """Repaint the lower halves.
+
+        Args:
+            crops: uint8[B, S, S, 3].
+            references: uint8[B, R, S, S, 3].
+            mel: f32[B, 80, C].
+            noise: f32[B, 3, H, S].
+
+        Returns:
+            uint8[B, S, S, 3]; the upper halves are the crops' own.
+        """
+        batch, size = crops.shape[:2]
+        half = size // 2
+        feeds = {
+            "visible": _planes(crops[:, :half]),
+            "references": _planes(references).flatten(1, 2),
+            "mel": mel,
+            "noise": noise,
+        }
+        if self._encode is not None:
+            context = self._encode.run(*(feeds[name] for name in self._encode.inputs))
+            feeds |= {f"context_{i}": made for i, made in enumerate(context)}
+        x = noise
+        for t, coefficients in zip(self._t, self._coefficients, strict=True):
+            feeds |= {
+                "x_t": x,
+                "t": t.expand(batch).contiguous(),
+                "coefficients": coefficients.expand(batch, -1).contiguous(),
+            }
+            x = self._step.run(*(feeds[name] for name in self._step.inputs))[0]
+        painted = ((x[:, :, x.shape[2] - half :].float() + 1) * 127.5).round().clamp(0, 255)
+        return torch.cat([crops[:, :half], painted.permute(0, 2, 3, 1).to(torch.uint8)], dim=1)
+
+
+def _planes(images: Tensor) -> Tensor:
+    """uint8[..., H, W, 3] -> f32[..., 3, H, W] in ±1."""
+    return (images.movedim(-1, -3).float() / 127.5 - 1).contiguous()

@@ -1,0 +1,151 @@
+"""What the denoiser's figures are made of, on networks small enough to test."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeBackend
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from benchmarks import roofline, subjects  # noqa: E402
+from benchmarks.denoiser import growth_mib, plain_loop, trajectory_error, worker_ms  # noqa: E402
+from benchmarks.timing import batch_times, sgemm, sgemm_gflops, take_turns  # noqa: E402
+from engine.errors import ConfigError  # noqa: E402
+from engine.nets.graphs import example_inputs  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def small() -> Any:
+    return subjects.paper_network(subjects.SMALL)
+
+
+@pytest.fixture(scope="module")
+def bundle(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return subjects.paper_bundle(small, tmp_path_factory.mktemp("bench") / "small")
+
+
+def test_onnx_runtime_follows_the_plain_loop(small: Any, bundle: Any) -> None:
+    assert trajectory_error(bundle, small, None) < 1e-4
+
+
+def test_another_network_does_not(bundle: Any) -> None:
+    """Or the figure could not fail."""
+    other: Any = subjects.paper_network(subjects.SMALL)
+    with torch.no_grad():
+        for values in other.parameters():
+            values.mul_(1.01)
+    assert trajectory_error(bundle, other, None) > 1e-4
+
+
+def test_onnx_runtime_follows_the_reference_trajectory(bundle: Any, shared_dir: Path) -> None:
+    config, _ = subjects.golden(shared_dir / "goldens")
+    assert config == subjects.SMALL
+    net: Any = subjects.paper_network(config)
+    assert trajectory_error(bundle, net, shared_dir / "goldens") < 1e-4
+
+
+def test_goldens_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no golden vectors"):
+        subjects.golden(tmp_path)
+
+
+def test_the_plain_loop_hears_the_audio_at_every_step(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = itertools.count()
+    style = small.audio_style
+
+    def counted(mel: Any) -> Any:
+        next(calls)
+        return style(mel)
+
+    monkeypatch.setattr(small, "audio_style", counted)
+    plain_loop(small, example_inputs(small, 1), 4)
+    assert next(calls) == 4
+
+
+def test_rivals_take_turns() -> None:
+    log: list[str] = []
+    taken = take_turns({"a": lambda: log.append("a"), "b": lambda: log.append("b")}, 3)
+    assert log == ["a", "b"] * 4  # once to warm up
+    assert {name: len(times) for name, times in taken.items()} == {"a": 3, "b": 3}
+    take_turns({"a": lambda: log.append("a")}, 1, warm=False)
+    assert len(log) == 9
+
+
+def test_sgemm_is_a_matrix_product() -> None:
+    product: Any = sgemm()()
+    assert product.shape == (2048, 2048) and np.isfinite(product).all()
+    assert sgemm_gflops([1.0, 2.0, 9.0]) == pytest.approx(2 * 2048**3 / 2 / 1e9)
+
+
+def test_every_batch_size_is_timed() -> None:
+    backend = FakeBackend()
+    times = batch_times(backend, 2, (1, 4), rounds=2)
+    assert set(times) == {1, 4}
+    assert [len(batch) for batch in backend.batches] == [1, 4] * 3
+
+
+def test_every_job_passes_the_worker() -> None:
+    backend = FakeBackend(delay_s=0.001)
+    figures = worker_ms(backend, 20)
+    assert len(backend.jobs) >= 20
+    assert 0 < figures["worker_ms"] <= figures["worker_p95_ms"]
+
+
+def test_growth_is_seen() -> None:
+    class Leaky(FakeBackend):
+        kept: list[bytearray] = []
+
+        def generate(self, jobs: Any) -> Any:
+            self.kept.append(bytearray(b"x" * 500_000))
+            return super().generate(jobs)
+
+    assert growth_mib(Leaky(), 100, lambda: None) > 30
+
+
+# --- the roofline ---
+
+
+def test_operations_are_those_of_the_flop_counter(small: Any) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from engine.nets.graphs import graphs
+
+    cost = roofline.cost_of(small)
+    for graph, part in zip(graphs(small, 1), (cost.encode, cost.step), strict=True):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            graph.module(*graph.inputs.values())
+        assert sum(op.flop for op in part) == counter.get_total_flops()
+    held = sum(op.weights for op in (*cost.encode, *cost.step))
+    total = sum(p.numel() for p in small.parameters() if p.ndim > 1)
+    assert total <= held <= 1.05 * sum(p.numel() for p in small.parameters())
+
+
+def test_the_roof_is_arithmetic_memory_or_the_kernel() -> None:
+    gpu = roofline.Gpu("made up", tflops=1.0, gb_s=1.0, source="")
+
+    def seconds(flop: int, weights: int) -> float:
+        cost = roofline.Cost((), (roofline.Operation(flop, weights, 0),))
+        return cost.seconds(gpu, 1, 1)
+
+    assert seconds(10**12, 0) == pytest.approx(1 / roofline.COMPUTE_SHARE)
+    assert seconds(0, 10**9) == pytest.approx(roofline.BYTES / roofline.MEMORY_SHARE)
+    assert seconds(1, 1) == roofline.KERNEL_S
+
+
+def test_the_table_has_every_gpu_and_says_that_it_is_predicted(small: Any) -> None:
+    result = roofline.run({"small": small}, steps=(1, 2))
+    assert result["predicted"] is True
+    assert len(result["rows"]) == len(roofline.GPUS) * 2 * len(roofline.BATCHES)
+    speeds = {(r["gpu"], r["batch"]): r["frames_per_s"] for r in result["rows"] if r["steps"] == 1}
+    assert speeds["H100", 8] > speeds["L4", 8] >= speeds["L4", 1]
+    table = roofline.markdown(result).splitlines()
+    assert len(table) == 2 + 2 * 2
+    assert all(line.count("|") == table[0].count("|") for line in table)

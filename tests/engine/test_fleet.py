@@ -1,0 +1,396 @@
+"""Several devices: they share, what fails or hangs is taken out, models are swapped under load."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from fakes import FakeBackend, FakeTracker, video_frame
+
+from engine import fleet
+from engine.backends import blank_job, is_out_of_memory
+from engine.batching import Ticket
+from engine.config import EngineConfig
+from engine.errors import BackendError, BundleError, ConfigError
+from engine.fleet import Fleet, Model
+from engine.session import Session
+from engine.types import U8, LipJob, Outcome, OutputFrame
+from engine.workers import Engine
+
+CONFIG = EngineConfig(silence="generate", fade_frames=1, delay_s=0.02, patience_s=2.0)
+# Long enough to be given to another device when the first one has been given up.
+PATIENT = EngineConfig(silence="generate", fade_frames=1, delay_s=2.0, patience_s=2.0)
+
+
+class Stuck(FakeBackend):
+    """Hangs in `generate` until it is released."""
+
+    def __init__(self, **manifest: object) -> None:
+        super().__init__(**manifest)  # type: ignore[arg-type]
+        self.release, self.entered = threading.Event(), threading.Event()
+
+    def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
+        self.entered.set()
+        assert self.release.wait(30)
+        return super().generate(jobs)
+
+
+class Small(FakeBackend):
+    """Has memory for so many jobs at once."""
+
+    room = 1
+
+    def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
+        if len(jobs) > self.room:
+            raise RuntimeError("CUDA error: out of memory")
+        return super().generate(jobs)
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    until_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until_s, "it never happened"
+        time.sleep(0.002)
+
+
+def next_frame(engine: Engine, session: Session, ahead_s: float = 0.0) -> OutputFrame:
+    """Wait for one; `ahead_s` looks past a long delay."""
+    found: list[OutputFrame] = []
+
+    def pop() -> bool:
+        out = session.pop_video(engine.clock() + ahead_s)
+        if out is not None:
+            found.append(out)
+        return bool(found)
+
+    wait_for(pop)
+    return found[0]
+
+
+def show(engine: Engine, session: Session, index: int = 0) -> OutputFrame:
+    session.push_video(video_frame(index), engine.clock())
+    return next_frame(engine, session)
+
+
+def state(engine: Engine) -> list[str]:
+    return [device.state for device in engine.devices()]
+
+
+@contextmanager
+def running(*backends: FakeBackend, **options: object) -> Iterator[Engine]:
+    engine = Engine(list(backends), FakeTracker, **options)  # type: ignore[arg-type]
+    try:
+        yield engine
+    finally:
+        for backend in backends:
+            if isinstance(backend, Stuck):
+                backend.release.set()
+        engine.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hanging is noticed soon; every batch was measured to take next to nothing."""
+    monkeypatch.setattr(fleet, "HANG_FLOOR_S", 0.15)
+    monkeypatch.setattr(fleet, "HANG_UNMEASURED_S", 0.15)
+    monkeypatch.setattr(fleet, "WATCH_S", 0.02)
+
+
+# --- several at once ---
+
+
+def test_all_devices_take_part() -> None:
+    backends = [FakeBackend(delay_s=0.05, batch_sizes=(1,)) for _ in range(3)]
+    with running(*backends, cpu_threads=2) as engine:
+        sessions = [engine.session(PATIENT) for _ in range(6)]
+        for session in sessions:
+            session.push_video(video_frame(0), engine.clock())
+        for session in sessions:
+            assert next_frame(engine, session, 2.0).outcome is Outcome.GENERATED
+        assert all(backend.jobs for backend in backends)
+        status = engine.devices()
+        assert [device.name for device in status] == ["device#1", "device#2", "device#3"]
+        wait_for(lambda: sum(device.jobs for device in engine.devices()) == 6)
+
+
+def test_frames_leave_in_order_whoever_painted_them() -> None:
+    quick, slow = FakeBackend(), FakeBackend(delay_s=0.03)
+    with running(quick, slow, cpu_threads=2) as engine:
+        sessions = [engine.session(CONFIG) for _ in range(3)]
+        for index in range(6):
+            for session in sessions:
+                session.push_video(video_frame(index), engine.clock())
+            outs = [next_frame(engine, session) for session in sessions]
+            assert [out.index for out in outs] == [index] * 3
+
+
+# --- faults ---
+
+
+def test_a_failing_device_is_taken_out_and_its_jobs_go_elsewhere(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bad, good = FakeBackend(), FakeBackend(delay_s=0.001)
+    bad.error = RuntimeError("scripted")
+    with running(bad, good) as engine, caplog.at_level(logging.ERROR):
+        session = engine.session(CONFIG)
+        for index in range(12):
+            assert show(engine, session, index).outcome is Outcome.GENERATED
+        assert state(engine) == ["out", "live"]
+        assert len(bad.batches) == fleet.FAULTS_IN_A_ROW
+    assert "taken out" in caplog.text
+
+
+def test_a_device_that_was_taken_out_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "OUT_FIRST_S", 0.05)
+    bad, good = FakeBackend(), FakeBackend(delay_s=0.001)
+    bad.error = RuntimeError("scripted")
+    with running(bad, good) as engine:
+        for device in engine._fleet.devices:
+            device.out_s = 0.05
+        session = engine.session(CONFIG)
+        index = 0
+        while state(engine)[0] == "live":
+            assert index < 50
+            show(engine, session, index := index + 1)
+        bad.error = None
+        wait_for(lambda: state(engine)[0] == "live")
+        before = len(bad.batches)
+        while len(bad.batches) == before:
+            assert index < 200
+            assert show(engine, session, index := index + 1).outcome is Outcome.GENERATED
+
+
+def test_the_last_device_is_not_taken_out() -> None:
+    bad = FakeBackend()
+    bad.error = RuntimeError("scripted")
+    with running(bad) as engine:
+        session = engine.session(CONFIG)
+        for index in range(2 * fleet.FAULTS_IN_A_ROW):
+            assert show(engine, session, index).outcome is Outcome.FAULT
+        bad.error = None
+        assert show(engine, session, 99).outcome is Outcome.GENERATED
+
+
+def test_a_bad_job_does_not_take_its_neighbours_with_it() -> None:
+    class Picky(FakeBackend):
+        def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
+            if any(job.session == "bad" for job in jobs):
+                raise RuntimeError("scripted")
+            return super().generate(jobs)
+
+    gate = threading.Event()
+    done: dict[str, object] = {}
+
+    class Gated(Picky):
+        def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
+            assert gate.wait(20)
+            return super().generate(jobs)
+
+    backend = Gated(batch_sizes=(1, 2, 4))
+    model = Model([backend])
+    line = Fleet(
+        model, time.monotonic,
+        lambda ticket, image: done.update({ticket.source: image}),
+        lambda ticket, why: done.update({ticket.source: why}),
+    )  # fmt: skip
+    now = time.monotonic()
+    for name in ("first", "bad", "a", "b"):
+        blank = blank_job(model.manifest)
+        job = LipJob(name, 0, blank.crop, blank.references, blank.mel, 0, 2, now + 20)
+        line.put(Ticket(name, 2, now + 20, now + 20, model, job))
+    gate.set()
+    wait_for(lambda: len(done) == 4)
+    line.close()
+    assert done["bad"] is Outcome.FAULT
+    assert all(isinstance(done[name], np.ndarray) for name in ("first", "a", "b"))
+
+
+# --- hanging ---
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_jobs_of_a_hanging_device_go_to_another(caplog: pytest.LogCaptureFixture) -> None:
+    stuck, good = Stuck(), FakeBackend(delay_s=0.01)
+    with running(stuck, good) as engine, caplog.at_level(logging.WARNING):
+        session = engine.session(PATIENT)
+        index = 0
+        while not stuck.entered.is_set():
+            assert index < 50
+            session.push_video(video_frame(index), engine.clock())
+            out = next_frame(engine, session, 2.0)
+            assert out.outcome is Outcome.GENERATED
+            index += 1
+        wait_for(lambda: state(engine) == ["hung", "live"])
+        assert "hangs on a batch of 1" in caplog.text
+        for index in range(100, 104):
+            session.push_video(video_frame(index), engine.clock())
+            assert next_frame(engine, session, 2.0).outcome is Outcome.GENERATED
+        # It comes back: what it brings is of no use, but it is used again.
+        stuck.release.set()
+        wait_for(lambda: state(engine) == ["live", "live"])
+        assert "is back" in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+def test_pictures_flow_though_the_only_device_hangs() -> None:
+    stuck = Stuck()
+    with running(stuck) as engine:
+        session = engine.session(CONFIG)
+        outs = [show(engine, session, index) for index in range(4)]
+        assert {out.outcome for out in outs} == {Outcome.FAULT}
+        assert np.array_equal(outs[3].image, video_frame(3).image)
+        assert state(engine) == ["hung"]
+        stuck.release.set()
+        wait_for(lambda: state(engine) == ["live"])
+        assert show(engine, session, 9).outcome is Outcome.GENERATED
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_hanging_device_does_not_hold_up_the_end() -> None:
+    stuck = Stuck()
+    engine = Engine(stuck, FakeTracker)
+    session = engine.session(CONFIG)
+    assert show(engine, session).outcome is Outcome.FAULT
+    begun_s = time.monotonic()
+    engine.close()
+    assert time.monotonic() - begun_s < 9  # it waits 10 s for one that works
+    assert not stuck.closed  # somebody is still inside
+    stuck.release.set()
+
+
+# --- memory ---
+
+
+def test_batches_shrink_where_memory_lacks(caplog: pytest.LogCaptureFixture) -> None:
+    backend = Small(batch_sizes=(1, 2, 4))
+    with running(backend) as engine, caplog.at_level(logging.WARNING):
+        config = EngineConfig(offline=True, silence="generate", fade_frames=1)
+        sessions = [engine.session(config) for _ in range(4)]
+        for session in sessions:
+            session.push_video(video_frame(0), 0.0)
+        engine.work(sessions, 0.0)
+        for session in sessions:
+            out = session.pop_video(0.0)
+            assert out is not None and out.outcome is Outcome.GENERATED
+        assert engine.devices()[0].largest_batch == 1
+    assert "out of memory on a batch of 4" in caplog.text
+
+
+def test_no_memory_for_a_single_job_is_a_fault() -> None:
+    backend = Small()
+    backend.room = 0
+    with running(backend) as engine:
+        session = engine.session(CONFIG)
+        assert show(engine, session).outcome is Outcome.FAULT
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("Failed to allocate memory for requested buffer of size 9"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("shapes differ"), False),
+        (None, False),
+    ],
+)
+def test_the_runtimes_words_for_it_are_known(error: Exception | None, memory: bool) -> None:
+    assert is_out_of_memory(error) is memory
+
+
+def test_the_cause_counts_too() -> None:
+    try:
+        try:
+            raise MemoryError
+        except MemoryError as cause:
+            raise BackendError("the runtime failed") from cause
+    except BackendError as error:
+        assert is_out_of_memory(error)
+
+
+# --- another model ---
+
+
+def test_sessions_go_on_with_another_model() -> None:
+    old, new = FakeBackend(), FakeBackend(crop_size=64, steps_offered=(1, 4), default_steps=4)
+    with running(old) as engine:
+        session = engine.session(CONFIG)
+        assert show(engine, session).outcome is Outcome.GENERATED
+        engine.swap([new])
+        assert old.closed and not new.closed
+        out = show(engine, session, 1)
+        assert out.outcome is Outcome.GENERATED and out.index == 1
+        assert new.jobs[-1].crop.shape == (64, 64, 3)
+        assert session.steps == 4  # two are not offered any more
+        session.set_steps(1)
+        with pytest.raises(ConfigError, match="steps is 2"):
+            session.set_steps(2)
+        assert engine.backend is new
+        with pytest.raises(BundleError, match=r"offers \[1, 4\] steps"):
+            engine.session(EngineConfig(steps=2))
+    assert new.closed
+
+
+def test_frames_under_way_are_finished_by_the_model_they_were_cut_for() -> None:
+    old = Stuck()
+    new = FakeBackend(crop_size=64)
+    with running(old) as engine:
+        session = engine.session(PATIENT)
+        session.push_video(video_frame(0), engine.clock())
+        assert old.entered.wait(20)
+        swapping = threading.Thread(target=engine.swap, args=([new],))
+        # The device is busy; the new model is measured when its batch is done.
+        swapping.start()
+        session.push_video(video_frame(1), engine.clock())
+        wait_for(lambda: len(engine._fleet._batcher.waiting) == 1)
+        assert not old.closed
+        old.release.set()
+        swapping.join(20)
+        outs = [next_frame(engine, session, 2.5) for _ in range(2)]
+        assert [out.outcome for out in outs] == [Outcome.GENERATED] * 2
+        session.push_video(video_frame(2), engine.clock())
+        assert next_frame(engine, session, 2.5).outcome is Outcome.GENERATED
+        wait_for(lambda: old.closed)
+        assert all(job.crop.shape[0] == 128 for job in old.jobs)
+        assert all(job.crop.shape[0] == 64 for job in new.jobs)
+
+
+def test_models_are_swapped_under_load_without_losing_a_frame() -> None:
+    frames, sizes = 40, (128, 64)
+    with running(FakeBackend(), FakeBackend(delay_s=0.002), cpu_threads=2) as engine:
+        sessions = [engine.session(CONFIG) for _ in range(3)]
+        outs: list[list[OutputFrame]] = [[], [], []]
+        for index in range(frames):
+            for session in sessions:
+                session.push_video(video_frame(index), engine.clock())
+            if index % 8 == 4:
+                size = sizes[(index // 8 + 1) % 2]
+                engine.swap([FakeBackend(crop_size=size), FakeBackend(crop_size=size)])
+            for session, got in zip(sessions, outs, strict=True):
+                got.append(next_frame(engine, session))
+        for got in outs:
+            assert [out.index for out in got] == list(range(frames))
+            assert {out.outcome for out in got} == {Outcome.GENERATED}
+        assert not engine._fleet._retired
+
+
+def test_a_model_that_fails_does_not_replace_one_that_works() -> None:
+    good, bad = FakeBackend(), FakeBackend()
+    bad.error = RuntimeError("CUDA\nout of memory")
+    with running(good, devices=["cuda:0"]) as engine:
+        session = engine.session(CONFIG)
+        with pytest.raises(BackendError, match="cuda:0: CUDA out of memory"):
+            engine.swap([bad])
+        assert bad.closed and not good.closed
+        assert show(engine, session).outcome is Outcome.GENERATED
+        with pytest.raises(ConfigError, match="2 backends for 1 devices"):
+            engine.swap([FakeBackend(), FakeBackend()])
+        with pytest.raises(ConfigError, match="was given its backends"):
+            engine.reload()
