@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.errors import ConfigError, LipwireError
-from server import __version__
+from server import __version__, cli_train
 
 if TYPE_CHECKING:
     from server.dub import DubSummary, Progress
@@ -55,6 +54,7 @@ app = typer.Typer(
 )
 export_app = typer.Typer(help="Make a model bundle from a checkpoint.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+app.add_typer(cli_train.app, name="train")
 app.add_typer(export_app, name="export")
 app.add_typer(bench_app, name="bench")
 
@@ -284,33 +284,6 @@ def prepare(
 
     _bars_to_stderr()
     print(json.dumps(run(source, out, workers=workers, exclude=tuple(exclude or ()))))
-
-
-@app.command()
-def train(
-    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder that `prepare` wrote.")],
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder of the run; one found here goes on.")
-    ],
-    preset: Annotated[
-        Literal["lite", "smoke"], typer.Option(help="Settings to begin with; smoke takes minutes.")
-    ] = "lite",
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-) -> None:
-    """Train the lite model; killed anywhere, the same command goes on."""
-    _need("torch", "tensorboard")
-    if not shards.is_dir():
-        raise ConfigError(f"{shards}: no such folder")
-    from training.config import PRESETS
-    from training.loop import train as run
-
-    wanted = {"steps": steps, "batch": batch, "seed": seed}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    _bars_to_stderr()
-    trainer = run(shards, folder, replace(PRESETS[preset], **given))
-    print(f"{trainer.checkpoint_path}: {trainer.step} steps")
 
 
 @export_app.command("lite")

@@ -231,26 +231,6 @@ def test_prepare_passes_its_flags_on(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert call("prepare", tmp_path / "none", "o").exit_code == 2
 
 
-def test_train_begins_with_the_preset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    loop = pytest.importorskip("training.loop")
-    from types import SimpleNamespace
-
-    seen: list[Any] = []
-
-    def notes(shards: Path, folder: Path, config: Any) -> Any:
-        seen.append((shards, folder, config))
-        return SimpleNamespace(checkpoint_path=folder / "checkpoint.pt", step=config.steps)
-
-    monkeypatch.setattr(loop, "train", notes)
-    result = call("train", tmp_path, "run", "--preset", "smoke", "--batch", 2, "--seed", 7)
-    assert result.exit_code == 0, result.output
-    (shards, folder, config) = seen[0]
-    assert (shards, folder) == (tmp_path, Path("run"))
-    assert (config.steps, config.batch, config.seed) == (20, 2, 7)
-    assert "checkpoint.pt: 20 steps" in result.stdout
-
-
 def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     (tmp_path / "c.pt").write_bytes(b"no")

@@ -1,0 +1,1 @@
+"""Networks that only training needs: the sync experts, the discriminator, perceptual features."""
