@@ -71,7 +71,7 @@ class FiveFrames:
     """Draws five consecutive frames from prepared clips.
 
     Args:
-        clips: to draw from; those shorter than five frames are left out.
+        clips: to draw from; those without a sixth frame, for the reference, are left out.
         size: side of the crops, px.
         mirror: flip every second sample, frames and reference alike.
 
@@ -80,9 +80,9 @@ class FiveFrames:
     """
 
     def __init__(self, clips: Sequence[ClipData], size: int, *, mirror: bool = True) -> None:
-        self.clips = [clip for clip in clips if len(clip) >= FRAMES]
+        self.clips = [clip for clip in clips if len(clip) > FRAMES]
         if not self.clips:
-            raise ConfigError(f"no clip has {FRAMES} frames; nothing can be drawn")
+            raise ConfigError(f"no clip has {FRAMES + 1} frames; nothing can be drawn")
         self.size, self.mirror = size, mirror
         # A clip longer than this counts as this long: one long talk must not drown the others.
         lengths = np.array([min(len(clip), 250) for clip in self.clips], np.float64)
@@ -92,8 +92,11 @@ class FiveFrames:
         """One sample."""
         clip = self.clips[int(rng.choice(len(self.clips), p=self.shares))]
         first = int(rng.integers(len(clip) - FRAMES + 1))
-        return self.at(clip, first, other_frame(clip.codes, first + FRAMES // 2, rng),
-                       mirrored=self.mirror and rng.random() < 0.5)  # fmt: skip
+        reference = other_frame(clip.codes, first + FRAMES // 2, rng)
+        if first <= reference < first + FRAMES:  # in a short clip the nearest other is none other
+            outside = [i for i in range(len(clip)) if not first <= i < first + FRAMES]
+            reference = int(rng.choice(outside))
+        return self.at(clip, first, reference, mirrored=self.mirror and rng.random() < 0.5)
 
     def at(
         self, clip: ClipData, first: int, reference: int, *, mirrored: bool = False
