@@ -162,7 +162,7 @@ class ExpertObjective(Objective):
         """What it says of every mouth and sound, f32[B, 1 + K]."""
         faces = net.embed_faces(batch.halves)
         audio = net.embed_audio(batch.mels.flatten(0, 1)).view(*batch.mels.shape[:2], -1)
-        return net.judge(audio.float(), faces.float()[:, None])
+        return net.judge(audio, faces[:, None])
 
     @torch.no_grad()
     def report(self, ema: nn.Module, folder: Path, step: int) -> dict[str, float]:

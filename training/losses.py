@@ -56,7 +56,7 @@ def sync_loss(expert: SyncExpert, x0: Tensor, mel: Tensor) -> Tensor:
 
 def perceptual_loss(measure: Perceptual, x0: Tensor, target: Tensor) -> Tensor:
     """L_lpips (paper eq. 7) on whole frames f32[N, 3, S, S], so that the seam counts too."""
-    return frozen_call(measure, x0, target).mean()
+    return frozen_call(measure, x0, target).float().mean()
 
 
 def generator_loss(critic: nn.Module, x0: Tensor, form: GanForm) -> Tensor:
@@ -70,12 +70,13 @@ def generator_loss(critic: nn.Module, x0: Tensor, form: GanForm) -> Tensor:
             the critic is sure (Goodfellow et al., 2014, sec. 3; Isola et al. do the same);
             "hinge" is -logit (Lim & Ye, 2017).
     """
-    logits = frozen_call(critic, x0)
+    logits = frozen_call(critic, x0).float()
     return F.softplus(-logits).mean() if form == "log" else -logits.mean()
 
 
 def critic_loss(real: Tensor, fake: Tensor, form: GanForm) -> Tensor:
     """What L_GAN asks of the critic, from its logits f32[B, P] (paper eq. 8, negated)."""
+    real, fake = real.float(), fake.float()
     if form == "log":  # -log D(real) - log(1 - D(fake))
         return F.softplus(-real).mean() + F.softplus(fake).mean()
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()

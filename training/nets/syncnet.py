@@ -34,6 +34,11 @@ def stack_halves(halves: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(stacked, size, mode="bilinear", antialias=True, align_corners=False)
 
 
+def _unit(vectors: Tensor) -> Tensor:
+    """At length 1, in float32: in half precision cosines near 1 are all alike."""
+    return F.normalize(vectors.float())
+
+
 class _Conv(nn.Module):
     """Convolution, batch norm, ReLU; with a skip where the shape stays."""
 
@@ -92,11 +97,11 @@ class ColourSyncNet(nn.Module):
 
     def embed_audio(self, mel: Tensor) -> Tensor:
         """f32[B, 80, 16] in ±4 -> f32[B, 512] of length 1; no entry is negative."""
-        return F.normalize(self.audio_encoder(mel[:, None]).flatten(1))
+        return _unit(self.audio_encoder(mel[:, None]).flatten(1))
 
     def embed_faces(self, halves: Tensor) -> Tensor:
         """f32[B, 5, 3, h, w] RGB in ±1 -> f32[B, 512] of length 1; no entry is negative."""
-        return F.normalize(self.face_encoder(stack_halves(halves, self.size)).flatten(1))
+        return _unit(self.face_encoder(stack_halves(halves, self.size)).flatten(1))
 
     def judge(self, audio: Tensor, faces: Tensor) -> Tensor:
         """Probability that they belong together: their cosine; f32[..., 512] twice -> f32[...]."""
@@ -153,13 +158,13 @@ class SmallSyncNet(nn.Module):
 
     def embed_audio(self, mel: Tensor) -> Tensor:
         """f32[B, 80, 16] in ±4 -> f32[B, E] of length 1."""
-        return F.normalize(self.audio(mel / 4))
+        return _unit(self.audio(mel / 4))
 
     def embed_faces(self, halves: Tensor) -> Tensor:
         """f32[B, 5, 3, h, w] RGB in ±1 -> f32[B, E] of length 1."""
         faces = stack_halves(halves, self.size)
         movement = 2 * (faces[:, 3:] - faces[:, :-3])
-        return F.normalize(self.face(torch.cat([2 * faces - 1, movement], dim=1)))
+        return _unit(self.face(torch.cat([2 * faces - 1, movement], dim=1)))
 
     def judge(self, audio: Tensor, faces: Tensor) -> Tensor:
         """Probability that they belong together; f32[..., E] twice -> f32[...]."""
