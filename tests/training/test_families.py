@@ -89,6 +89,19 @@ def test_estimates_undo_the_noise() -> None:
         torch.testing.assert_close(found_x0, x0, rtol=1e-3, atol=1e-3)
 
 
+def test_half_precision_stops_before_the_estimate() -> None:
+    torch.manual_seed(0)
+    net = PaperFamily().build(TINY_PAPER)
+    given = (torch.rand(1, 9, 32, 32), torch.tensor([999]), torch.rand(1, 128))
+    with torch.no_grad():
+        net.out[2].weight.normal_(std=0.1)
+        with torch.autocast("cpu", torch.bfloat16):
+            inner = net.input_blocks[0](given[0], given[2])
+            out = net(*given)
+    assert inner.dtype == torch.bfloat16 and out.dtype == torch.float32
+    assert not torch.equal(out, out.bfloat16().float()), "nor was it rounded on the way"
+
+
 @pytest.mark.parametrize(("family", "config"), FAMILIES)
 def test_a_trajectory_starts_at_the_noise_and_keeps_the_visible_half(
     family: Family, config: dict[str, Any]
