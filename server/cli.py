@@ -267,27 +267,6 @@ def _bars_to_stderr() -> None:
 
 
 @app.command()
-def prepare(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="SOURCE", help="Folder of clips, with or without manifest.csv."),
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Pattern of file names to leave out; may repeat.")
-    ] = None,
-) -> None:
-    """Cut talking clips into shards to train on."""
-    if not source.is_dir():
-        raise ConfigError(f"{source}: no such folder")
-    from training.prepare import prepare as run
-
-    _bars_to_stderr()
-    print(json.dumps(run(source, out, workers=workers, exclude=tuple(exclude or ()))))
-
-
-@app.command()
 def train(
     shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder that `prepare` wrote.")],
     folder: Annotated[

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from engine.errors import ConfigError
 from engine.face import (
     CROP_SIZE,
-    align,
     alignment_from,
     fit_similarity,
     pose_to_similarity,
@@ -21,7 +19,7 @@ from engine.face import (
 )
 from engine.mel import PAPER_FPS
 from engine.tracker import OneEuro
-from engine.types import F32, F64, U8, Alignment
+from engine.types import F32, F64, Alignment
 
 FRAMINGS = ("stabilised", "box", "centre")
 BOX_SMOOTHING = 5  # frames (OFFICIAL: boxes are a moving average over 5)
@@ -84,37 +82,3 @@ def box_alignment(box: F64, size: int = CROP_SIZE) -> Alignment:
     return Alignment(
         np.array([[sx, 0, (0.5 - x0) * sx - 0.5], [0, sy, (0.5 - y0) * sy - 0.5]], np.float32), size
     )
-
-
-def cut(image: U8, alignment: Alignment) -> U8:
-    """uint8[H, W, 3] -> uint8[S, S, 3]; large faces are averaged down, small ones interpolated."""
-    matrix = alignment.matrix
-    if matrix[0, 0] == matrix[1, 1]:
-        return align(image, alignment)
-    # Unequal sides: first resize the whole frame's part, then warp what is left of the scale.
-    sx, sy = float(matrix[0, 0]), float(matrix[1, 1])
-    if min(sx, sy) >= 1:
-        return align(image, alignment)
-    size = alignment.size
-    x0, y0 = -matrix[0, 2] / sx, -matrix[1, 2] / sy
-    left, top = int(np.floor(x0)) - 1, int(np.floor(y0)) - 1
-    right, bottom = int(np.ceil(x0 + size / sx)) + 2, int(np.ceil(y0 + size / sy)) + 2
-    padded = cv2.copyMakeBorder(
-        image[max(top, 0) : bottom, max(left, 0) : right],
-        max(-top, 0), max(bottom - image.shape[0], 0),
-        max(-left, 0), max(right - image.shape[1], 0), cv2.BORDER_REPLICATE,
-    )  # fmt: skip
-    width, height = round(padded.shape[1] * sx), round(padded.shape[0] * sy)
-    reduced = cv2.resize(padded, (width, height), interpolation=cv2.INTER_AREA)
-    rx, ry = width / padded.shape[1], height / padded.shape[0]
-    # crop = s * (frame) + t, frame = (reduced + 0.5) / r - 0.5 + corner.
-    move = np.array(
-        [
-            [sx / rx, 0, sx * (0.5 / rx - 0.5 + left) + matrix[0, 2]],
-            [0, sy / ry, sy * (0.5 / ry - 0.5 + top) + matrix[1, 2]],
-        ],
-        np.float32,
-    )
-    return np.asarray(
-        cv2.warpAffine(reduced, move, (size, size), flags=cv2.INTER_LINEAR,
-                       borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip

@@ -72,7 +72,11 @@ def guess_layout(source: Path) -> str:
     """What the folder looks like."""
     if (source / "manifest.csv").exists():
         return "manifest"
-    if (source / "dev" / "mp4").is_dir() or (source / "mp4").is_dir() or any(source.glob("id[0-9]*")):
+    if (
+        (source / "dev" / "mp4").is_dir()
+        or (source / "mp4").is_dir()
+        or any(source.glob("id[0-9]*"))
+    ):
         return "voxceleb2"
     if any(source.glob("*/train/*.mp4")) or any(source.glob("*/val/*.mp4")):
         return "lrw"
@@ -81,7 +85,7 @@ def guess_layout(source: Path) -> str:
 
 def held_out(speaker: str) -> bool:
     """Whether a speaker belongs to validation: by name alone, whoever else there is."""
-    digest = hashlib.sha256(speaker.encode()).digest()
+    digest = hashlib.sha256(f"split:{speaker}".encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32 < VAL_SHARE
 
 
@@ -126,7 +130,9 @@ def _manifest(source: Path) -> list[Clip]:
                     f"{row['split']}; a split must not share speakers"
                 )
             file_path = source / row["file"]
-            clips.append(Clip(str(file_path), row["speaker"], row["split"], _key(file_path, source)))
+            clips.append(
+                Clip(str(file_path), row["speaker"], row["split"], _key(file_path, source))
+            )
     return clips
 
 

@@ -11,6 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from engine.errors import ConfigError
+
+FORMAT = 2  # of a prepared clip; 1 had no speech.npy
+
 
 def add_member(tar: tarfile.TarFile, name: str, value: Any) -> None:
     """Add an array as .npy, or anything else as JSON."""
@@ -37,13 +41,35 @@ def map_member(path: Path, member: tarfile.TarInfo) -> Any:
 
 
 def read_index(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], dict[str, Any]]]:
-    """Every sample of a shard: its key, its members by name without the key, its JSON."""
-    with tarfile.open(path) as tar:
-        samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-        for member in tar:
-            key, _, name = member.name.partition(".")
-            samples.setdefault(key, {})[name] = member
-        for key, members in samples.items():
-            file = tar.extractfile(members["json"])
-            assert file is not None
-            yield key, members, json.load(file)
+    """Every sample of a shard: its key, its members by name without the key, its JSON.
+
+    Raises:
+        ConfigError: the file is no shard of ours.
+    """
+    try:
+        with tarfile.open(path) as tar:
+            members = {member.name: member for member in tar}
+            for name in members:
+                if not name.endswith(".json"):
+                    continue
+                # Keys written before format 2 may have dots in them.
+                key = name.removesuffix(".json")
+                own = {n[len(key) + 1 :]: m for n, m in members.items() if n.startswith(f"{key}.")}
+                file = tar.extractfile(members[name])
+                assert file is not None
+                yield key, own, json.load(file)
+    except (tarfile.TarError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: is not a shard ({error})") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write so that the file is never there in part."""
+    partial = path.with_suffix(f"{path.suffix}.partial")
+    partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    partial.replace(path)
+
+
+def shard_reports(folder: Path) -> Iterator[dict[str, Any]]:
+    """What was noted beside each shard."""
+    for path in sorted(folder.glob("*-[0-9]*.tar")):
+        yield json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

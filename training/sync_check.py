@@ -19,7 +19,6 @@ import numpy as np
 from engine.errors import ConfigError
 from engine.mel import MEL_RATE_HZ, PAPER_FPS
 from engine.types import F32, F64
-from training.articulation import raw_codes
 
 MAX_LAG = 15  # frames either way
 MIN_OVERLAP = 20  # frames that a lag must leave to compare
@@ -44,21 +43,22 @@ class Talking(Protocol):
     """What is compared."""
 
     @property
-    def landmarks(self) -> F32:
-        """f32[T, 468, 2], crop pixels."""
+    def codes(self) -> F32:
+        """f32[T, 7], see training.articulation."""
 
     @property
     def mel(self) -> F32:
         """f32[80, M], column 0 at the first frame."""
 
 
-def mouth_features(landmarks: F32) -> F32:
+def mouth_features(codes: F32) -> F32:
     """The articulation code in units of the clip's own spread, f32[T, 7]."""
-    codes = raw_codes(landmarks)
     return np.asarray((codes - codes.mean(0)) / (codes.std(0) + 1e-3), np.float32)
 
 
-def sound_features(mel: F32, first: int, count: int) -> tuple[F32, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def sound_features(
+    mel: F32, first: int, count: int
+) -> tuple[F32, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """What is heard around frames `first` .. `first + count - 1`; and which of them have sound.
 
     Returns:
@@ -108,9 +108,9 @@ def fit_model(clips: Sequence[Talking]) -> MouthModel:
     """
     sounds, mouths = [], []
     for clip in clips:
-        features, heard = sound_features(clip.mel, 0, len(clip.landmarks))
+        features, heard = sound_features(clip.mel, 0, len(clip.codes))
         sounds.append(features[heard])
-        mouths.append(mouth_features(clip.landmarks)[heard])
+        mouths.append(mouth_features(clip.codes)[heard])
     if not sum(map(len, sounds)):
         raise ConfigError("no clip to fit the sound of mouths to")
     x, y = np.concatenate(sounds), np.concatenate(mouths)
@@ -150,8 +150,8 @@ def find_lag(model: MouthModel, clip: Talking, max_lag: int = MAX_LAG) -> Step:
     With Gaussian errors a correlation r over n frames speaks for its lag with a log-likelihood of
     -n/2 log(1 - r^2); lags are equally probable beforehand.
     """
-    frames = len(clip.landmarks)
-    mouth = mouth_features(clip.landmarks)
+    frames = len(clip.codes)
+    mouth = mouth_features(clip.codes)
     features, heard = sound_features(clip.mel, -max_lag, frames + 2 * max_lag)
     predicted = model.predict(features)
     lags = np.arange(-max_lag, max_lag + 1)
@@ -174,3 +174,45 @@ def _correlations(a: F32, b: F32) -> F64:
     a, b = a - a.mean(0), b - b.mean(0)
     norm = np.sqrt((a**2).sum(0) * (b**2).sum(0))
     return np.clip((a * b).sum(0) / np.maximum(norm, 1e-6), -0.99, 0.99).astype(np.float64)
+
+
+class Known(Talking, Protocol):
+    """A clip with a name and a speaker."""
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+
+    @property
+    def speaker(self) -> str:
+        """Who speaks."""
+
+    @property
+    def split(self) -> str:
+        """What it is for."""
+
+
+# With less than this of other people's speech the published model knows more.
+REFIT_FRAMES = 10 * 60 * PAPER_FPS
+MAX_FIT_FRAMES = 200_000  # more adds nothing to a linear model
+FOLDS = 5
+
+
+def find_lags(clips: Sequence[Known]) -> dict[str, Step]:
+    """The lag of every clip.
+
+    First by the published model; then, where there is enough, by models fitted to the material
+    itself without the clips found out of step, each clip by one that has not met its speaker.
+    """
+    steps = {clip.key: find_lag(published_model(), clip) for clip in clips}
+    speakers = sorted({clip.speaker for clip in clips})
+    for fold in range(FOLDS):
+        judged = set(speakers[fold::FOLDS])
+        others = [c for c in clips if c.speaker not in judged and not steps[c.key].off
+                  and c.split == "train"]  # fmt: skip
+        frames = np.cumsum([len(c.codes) for c in others])
+        if len(frames) and frames[-1] >= REFIT_FRAMES:
+            model = fit_model(others[: int(np.searchsorted(frames, MAX_FIT_FRAMES)) + 1])
+            second = {c.key: find_lag(model, c) for c in clips if c.speaker in judged}
+            steps.update(second)
+    return steps
