@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,26 @@ import numpy as np
 
 from engine.errors import ConfigError
 from engine.face import CROP_SIZE, jaw_mask, lips_mask
-from engine.mel import MAX_ABS, MEL_RATE_HZ, PAPER_FPS, WINDOW_COLUMNS, window, window_start
-from engine.types import F32, I16, U8, Alignment
+from engine.media import as_float
+from engine.mel import (
+    MAX_ABS,
+    MEL_RATE_HZ,
+    N_FFT,
+    PAPER_FPS,
+    WINDOW_COLUMNS,
+    log_mel,
+    window,
+    window_start,
+)
+from engine.types import F32, I16, SPEECH_RATE_HZ, U8, Alignment
 from training.articulation import clip_codes
+from training.augment_sound import degrade
 from training.shards import FORMAT, map_member, read_index
 
 _IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
 # The reference is another frame of the clip, at least this far away so that its mouth differs.
 MIN_REFERENCE_GAP = 4
+_SAMPLES_PER_FRAME = SPEECH_RATE_HZ // PAPER_FPS
 NO_SPEECH: I16 = np.zeros(0, np.int16)
 
 
@@ -170,6 +182,38 @@ def loss_weight(landmarks: F32) -> F32:
     """Where a mistake is seen: lips most, then the jaw, what is never shown hardly; f32[S, S]."""
     weight = 0.08 + jaw_mask(landmarks, _IDENTITY) + 2 * lips_mask(landmarks, _IDENTITY)
     return np.asarray(weight / weight[CROP_SIZE // 2 :].mean(), np.float32)
+
+
+# What degrades a sound in whole frames and columns at once: 5 frames are 16 columns.
+_SPAN_FRAMES = 5
+
+
+def with_degraded_sound(
+    clip: ClipData, first: int, count: int, rng: np.random.Generator
+) -> ClipData:
+    """The clip as a room, a network or a telephone would have let it be heard around some frames.
+
+    Only about a second on either side of them is changed, which is cheap whatever the clip's
+    length. A clip of format 1, which kept no sound, comes back as it is.
+
+    Args:
+        clip: as prepared.
+        first: frame that will be looked at.
+        count: how many.
+        rng: draws what happens to the sound.
+    """
+    begin = max(0, first - PAPER_FPS) // _SPAN_FRAMES * _SPAN_FRAMES
+    speech = clip.speech[begin * _SAMPLES_PER_FRAME :][
+        : (count + 2 * PAPER_FPS) * _SAMPLES_PER_FRAME
+    ]
+    if len(speech) <= N_FFT:
+        return clip
+    heard = log_mel(degrade(as_float(np.asarray(speech)), rng))
+    column = begin * MEL_RATE_HZ // PAPER_FPS
+    mel = clip.mel.copy()
+    width = min(heard.shape[1], mel.shape[1] - column)
+    mel[:, column : column + width] = heard[:, :width]
+    return replace(clip, mel=mel)
 
 
 def augment_mel(mel: F32, rng: np.random.Generator) -> F32:

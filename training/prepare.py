@@ -20,6 +20,7 @@ import multiprocessing
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -158,16 +159,15 @@ def _write_shard(task: tuple[Path, list[Clip]], rules: Rules) -> int:
     path, clips = task
     rejected: dict[str, dict[str, str]] = defaultdict(dict)
     partial_path = path.with_suffix(".partial")
-    with tarfile.open(partial_path, "w") as tar:
+    with tarfile.open(partial_path, "w") as tar, closing(MediaPipeTracker()) as tracker:
         for clip in clips:
-            tracker = MediaPipeTracker()  # a tracker remembers the face it saw: one per clip
             try:
                 members = prepare_clip(clip, rules, tracker)
             except Rejected as error:
                 rejected[error.reason][clip.key] = error.detail
                 continue
             finally:
-                tracker.close()
+                tracker.forget()  # the next clip's face is another
             for name, value in members.items():
                 add_member(tar, f"{clip.key}.{name}", value)
     write_json(path.with_suffix(".json"), {"rejected": rejected})
