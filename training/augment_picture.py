@@ -124,12 +124,11 @@ def lit(frames: U8, light: Light) -> U8:
     """The frames in another light."""
     size = frames.shape[1]
     axis = np.linspace(-1, 1, size, dtype=np.float32)
-    field = 1 + light.slope[0] * axis[None, :] + light.slope[1] * axis[:, None]
+    field: F32 = 1 + light.slope[0] * axis[None, :] + light.slope[1] * axis[:, None]
     field = field * (1 - light.vignette * (axis[None, :] ** 2 + axis[:, None] ** 2) / 2)
     factor = light.gain * field[..., None] * np.asarray(light.tint, np.float32)
     curve: F32 = ((np.arange(256) / 255) ** light.gamma * 255).astype(np.float32)
-    toned: F32 = curve[frames]
-    return _bytes(toned * factor.astype(np.float32))
+    return _bytes(np.asarray(curve[frames] * factor, np.float32))
 
 
 def occlusion(size: int, rng: np.random.Generator, frames: int = 1) -> tuple[U8, F32]:
@@ -171,7 +170,8 @@ def occlusion(size: int, rng: np.random.Generator, frames: int = 1) -> tuple[U8,
 
 def covered(frames: U8, picture: U8, cover: F32) -> U8:
     """Something held before the face."""
-    return _bytes(frames + cover[..., None] * (picture.astype(np.float32) - frames))
+    face = frames.astype(np.float32)
+    return _bytes(face + cover[..., None] * (picture.astype(np.float32) - face))
 
 
 @dataclass(frozen=True, slots=True)
