@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from engine.errors import ConfigError
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say on Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("lipwire: whole shards are kept; the same command goes on", file=sys.stderr)
+        raise
 
 
 def prepare(
@@ -57,7 +70,8 @@ def prepare(
         sync, unsure,
     )  # fmt: skip
     rich.reconfigure(stderr=True)
-    report = run(source, out, config, workers=workers)
+    with _resumable():
+        report = run(source, out, config, workers=workers)
     _print_rejected(report)
     counts = {reason: len(names) for reason, names in report["rejected"].items()}
     sync_counts = {**report["sync"], "shifted": len(report["sync"].get("shifted", {}))}
@@ -93,7 +107,8 @@ def voices(
     from training.voices import write_voices
 
     rich.reconfigure(stderr=True)
-    report = write_voices(out, hours, seed=seed, workers=workers, degraded=degraded)
+    with _resumable():
+        report = write_voices(out, hours, seed=seed, workers=workers, degraded=degraded)
     print(json.dumps(report))
 
 

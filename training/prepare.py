@@ -16,7 +16,6 @@ was, and ends with the same bytes.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from engine.errors import ConfigError
 from training.clip import Rejected, Rules, prepare_clip, shifted
 from training.framing import FRAMINGS
 from training.layouts import SPLITS, Clip, find_clips
+from training.processes import in_processes
 from training.shards import FORMAT, add_member, map_member, read_index, shard_reports, write_json
 from training.sync_check import find_lags
 
@@ -90,16 +90,16 @@ def prepare(
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, config, clips)
     tasks = list(_missing(out, clips))
-    context = multiprocessing.get_context("spawn")  # a fork would inherit half of MediaPipe
-    with Progress() as bar, context.Pool(workers) as pool:
+    with Progress() as bar:
         work = bar.add_task("preparing", total=sum(len(c) for _, c in tasks))
-        for done in pool.imap_unordered(partial(_write_shard, rules=config.rules), tasks):
+        for done in in_processes(partial(_write_shard, rules=config.rules), tasks, workers):
             bar.advance(work, done)
         if config.sync != "off":
             _check_sync(out)
-            paths = sorted(path for s in SPLITS for path in out.glob(f"{s}-*.tar"))
-            work = bar.add_task("checking sync", total=len(paths))
-            for _ in pool.imap_unordered(partial(_mend_shard, config=config), paths):
+            paths = [path for s in SPLITS for path in sorted(out.glob(f"{s}-*.tar"))
+                     if set(_verdicts(path, config).values()) - {"keep"}]  # fmt: skip
+            work = bar.add_task("mending sync", total=len(paths))
+            for _ in in_processes(partial(_mend_shard, config=config), paths, workers):
                 bar.advance(work)
     report = _report(out, config)
     write_json(out / "report.json", report)
@@ -209,10 +209,9 @@ def _talking(out: Path, split: str) -> Iterator[_Talking]:
             yield _Talking(key, about["speaker"], split, clip_codes(landmarks), mel)
 
 
-def _mend_shard(path: Path, config: PrepareConfig) -> None:
-    """Write a shard again if a clip of it must be moved or left out; doing so twice is harmless."""
+def _verdicts(path: Path, config: PrepareConfig) -> dict[str, str]:
+    """What is to be done with each clip of a shard: keep, shift or drop."""
     steps = json.loads((path.parent / "sync.json").read_text(encoding="utf-8"))
-    samples = list(read_index(path))
 
     def verdict(key: str, about: dict[str, Any]) -> str:
         step = steps[key]
@@ -222,12 +221,16 @@ def _mend_shard(path: Path, config: PrepareConfig) -> None:
             return config.sync
         return "keep" if step["sure"] else config.unsure
 
-    verdicts = {key: verdict(key, about) for key, _, about in samples}
-    if set(verdicts.values()) <= {"keep"}:
-        return
+    return {key: verdict(key, about) for key, _, about in read_index(path)}
+
+
+def _mend_shard(path: Path, config: PrepareConfig) -> None:
+    """Write a shard again without clips to be dropped, others moved; doing it twice is harmless."""
+    steps = json.loads((path.parent / "sync.json").read_text(encoding="utf-8"))
+    verdicts = _verdicts(path, config)
     partial_path = path.with_suffix(".partial")
     with tarfile.open(partial_path, "w") as tar:
-        for key, members, about in samples:
+        for key, members, about in read_index(path):
             if verdicts[key] == "drop":
                 continue
             sample = {name: map_member(path, member) for name, member in members.items()

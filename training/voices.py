@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import multiprocessing
 import re
 import shutil
 import subprocess
@@ -34,6 +33,7 @@ from engine.mel import HOP, log_mel
 from engine.types import F32, I16, SPEECH_RATE_HZ, U8
 from training import texts
 from training.augment_sound import NOISES, degrade, make_noise
+from training.processes import in_processes
 from training.shards import add_member, map_member, read_index
 from training.visemes import from_arpabet, mouth_track, segments_of, viseme_track
 
@@ -377,11 +377,9 @@ def write_voices(
     total: Counter[str] = Counter()
     # The library's wave generator carries state from one utterance to the next: only in a process
     # of its own does a shard follow from its seed alone.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, maxtasksperchild=1) as pool:
-        results = pool.imap_unordered(_write_shard, tasks)
-        for report in track(results, "speaking", len(tasks)):
-            total.update(report)
+    results = in_processes(_write_shard, tasks, workers, fresh=True)
+    for report in track(results, "speaking", len(tasks)):
+        total.update(report)
     return dict(total)
 
 

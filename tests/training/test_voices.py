@@ -92,7 +92,7 @@ def test_splits_share_no_voice(espeak: Espeak) -> None:
     heard: dict[str, set[str]] = {"train": set(), "val": set()}
     for split, names in heard.items():
         rng = np.random.default_rng(0)
-        for _ in range(30):
+        for _ in range(16):
             said, about = draw_utterance(espeak, split, rng, degraded=0)
             names.add(about["voice"].partition("+")[2] or about["voice"])
             if about["voice"] in (*voices.NOISES, "none"):
