@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.errors import ConfigError, LipwireError
-from server import __version__, cli_train
+from server import __version__, cli_data, cli_train
 
 if TYPE_CHECKING:
     from server.dub import DubSummary, Progress
@@ -57,6 +57,7 @@ bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(cli_train.app, name="train")
 app.add_typer(export_app, name="export")
 app.add_typer(bench_app, name="bench")
+cli_data.register(app)
 
 BundleFlag = Annotated[
     Path | None,
@@ -263,27 +264,6 @@ def _bars_to_stderr() -> None:
     import rich
 
     rich.reconfigure(stderr=True)
-
-
-@app.command()
-def prepare(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="SOURCE", help="Folder of clips, with or without manifest.csv."),
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Pattern of file names to leave out; may repeat.")
-    ] = None,
-) -> None:
-    """Cut talking clips into shards to train on."""
-    if not source.is_dir():
-        raise ConfigError(f"{source}: no such folder")
-    from training.prepare import prepare as run
-
-    _bars_to_stderr()
-    print(json.dumps(run(source, out, workers=workers, exclude=tuple(exclude or ()))))
 
 
 @export_app.command("lite")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, overload
 
 import cv2
 import numpy as np
@@ -18,8 +19,9 @@ from torch import Tensor
 from engine.errors import ConfigError
 from engine.mel import MEL_RATE_HZ, PAPER_FPS, window, window_start
 from engine.types import F32, U8
-from training.data import ClipData, other_frame, to_planes
+from training.data import ClipData, other_frame, read_clip, to_planes
 from training.nets.syncnet import FRAMES
+from training.shards import read_index
 
 
 class ClipBatch(NamedTuple):
@@ -67,30 +69,79 @@ def resized(image: U8, size: int) -> U8:
     return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
+class StoredClips(Sequence[ClipData]):
+    """The clips of a split, each read when it is asked for: a corpus need not fit into memory.
+
+    Args:
+        folder: where `prepare` wrote.
+        split: train, val or test.
+
+    Raises:
+        ConfigError: the folder holds no shard of that split.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._entries = [
+            (path, *entry)
+            for path in sorted(folder.glob(f"{split}-*.tar"))
+            for entry in read_index(path)
+        ]
+        if not self._entries:
+            raise ConfigError(f"{folder}: no {split} shards; run `lipwire prepare` first")
+        self.lengths = [int(about["frames"]) for *_, about in self._entries]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> ClipData: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ClipData]: ...
+    def __getitem__(self, index: int | slice) -> ClipData | list[ClipData]:
+        """Read one clip, or several."""
+        if isinstance(index, slice):
+            return [read_clip(*entry) for entry in self._entries[index]]
+        return read_clip(*self._entries[index])
+
+
 class FiveFrames:
     """Draws five consecutive frames from prepared clips.
 
     Args:
-        clips: to draw from; those without a sixth frame, for the reference, are left out.
+        clips: to draw from.
         size: side of the crops, px.
         mirror: flip every second sample, frames and reference alike.
+        at_least: frames of a clip; shorter ones are left out. Six leave one for the reference.
 
     Raises:
         ConfigError: no clip is long enough.
     """
 
-    def __init__(self, clips: Sequence[ClipData], size: int, *, mirror: bool = True) -> None:
-        self.clips = [clip for clip in clips if len(clip) > FRAMES]
-        if not self.clips:
-            raise ConfigError(f"no clip has {FRAMES + 1} frames; nothing can be drawn")
+    def __init__(
+        self,
+        clips: Sequence[ClipData],
+        size: int,
+        *,
+        mirror: bool = True,
+        at_least: int = FRAMES + 1,
+    ) -> None:
+        lengths = clips.lengths if isinstance(clips, StoredClips) else [len(c) for c in clips]
+        self.clips = clips
+        self.long = [index for index, length in enumerate(lengths) if length >= at_least]
+        if not self.long:
+            raise ConfigError(f"no clip has {at_least} frames; nothing can be drawn")
         self.size, self.mirror = size, mirror
         # A clip longer than this counts as this long: one long talk must not drown the others.
-        lengths = np.array([min(len(clip), 250) for clip in self.clips], np.float64)
-        self.shares = lengths / lengths.sum()
+        weights = np.array([min(lengths[index], 250) for index in self.long], np.float64)
+        self._shares = weights / weights.sum()
+
+    def pick(self, rng: np.random.Generator) -> ClipData:
+        """A clip, the longer the likelier."""
+        return self.clips[self.long[int(rng.choice(len(self.long), p=self._shares))]]
 
     def sample(self, rng: np.random.Generator) -> ClipBatch:
         """One sample."""
-        clip = self.clips[int(rng.choice(len(self.clips), p=self.shares))]
+        clip = self.pick(rng)
         first = int(rng.integers(len(clip) - FRAMES + 1))
         reference = other_frame(clip.codes, first + FRAMES // 2, rng)
         if first <= reference < first + FRAMES:  # in a short clip the nearest other is none other

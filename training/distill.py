@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from engine.diffusion import ddim_step, predict_x0
 from engine.errors import ConfigError
-from training.batch import FiveFrames, NoisedBatch, NoisedClips
+from training.batch import FiveFrames, NoisedBatch, NoisedClips, StoredClips
 from training.config import TrainConfig
-from training.data import load_clips
 from training.diff2lip import given_of, noised
 from training.families import (
     SCHEDULE,
@@ -233,7 +232,7 @@ def distil(
     if not stages or stages[-1] < 1 or any(a != 2 * b for a, b in pairwise(stages)):
         raise ConfigError(f"stages must fall by halves, as 4 2 1 do; got {list(stages)}")
     teacher = open_network(checkpoint)
-    clips = FiveFrames(load_clips(shards, "train"), teacher.family.size(teacher.net))
+    clips = FiveFrames(StoredClips(shards, "train"), teacher.family.size(teacher.net))
     found = []
     for steps in stages:
         trainer = distil_stage(teacher, clips, folder / f"steps-{steps}", config, steps)

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.errors import CheckpointError, ConfigError
+from engine.errors import CheckpointError
 from engine.mel import PAPER_FPS
-from training.batch import FiveFrames, Slot, sync_window
+from training.batch import FiveFrames, Slot, StoredClips, sync_window
 from training.checkpoint import fit_weights, load_checkpoint, weights_of
 from training.config import TrainConfig
-from training.data import ClipData, augment_mel, load_clips
+from training.data import ClipData, augment_mel
 from training.loop import Trainer, train
 from training.losses import agreement_loss
 from training.nets.syncnet import FRAMES, ExpertKind, SyncExpert, make_expert
@@ -89,10 +89,7 @@ class Pairs:
         augment: bool = True,
     ) -> None:
         # A window in the middle needs MIN_SHIFT frames on one side.
-        long = [clip for clip in clips if len(clip) >= FRAMES + 2 * MIN_SHIFT]
-        if not long:
-            raise ConfigError(f"no clip has {FRAMES + 2 * MIN_SHIFT} frames; none can be shifted")
-        self.frames = FiveFrames(long, CROP_SIZE)
+        self.clips = FiveFrames(clips, CROP_SIZE, at_least=FRAMES + 2 * MIN_SHIFT)
         self.batch, self.negatives, self.seed, self.augment = batch, negatives, seed, augment
 
     def draw(self, step: int, slot: Slot) -> PairBatch:
@@ -105,7 +102,7 @@ class Pairs:
 
     def pair(self, rng: np.random.Generator) -> PairBatch:
         """One sample, without the B."""
-        clip = self.frames.clips[int(rng.choice(len(self.frames.clips), p=self.frames.shares))]
+        clip = self.clips.pick(rng)
         first = int(rng.integers(len(clip) - FRAMES + 1))
         crops = np.asarray(clip.crops[first : first + FRAMES, CROP_SIZE // 2 :], np.float32)
         windows = [first, *out_of_step(len(clip), first, rng, self.negatives)]
@@ -203,7 +200,7 @@ def train_expert(
     chosen = config or EXPERT_PRESETS[kind]
     torch.manual_seed(chosen.seed)
     objective = ExpertObjective(
-        make_expert(kind), chosen, load_clips(shards, "train"), load_clips(shards, "val")
+        make_expert(kind), chosen, StoredClips(shards, "train"), StoredClips(shards, "val")
     )
     trainer = train(Trainer(folder, chosen, objective))
     return trainer, objective.report(trainer.ema, folder, trainer.step)

@@ -76,7 +76,8 @@ class _Float32(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float())
+            out: Tensor = nn.Sequential.forward(self, x.float())  # type: ignore[no-untyped-call]
+            return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from torchmetrics.functional.image import (
 )
 
 from engine.errors import ConfigError
-from training.batch import FiveFrames, in_fives, sync_window
+from training.batch import FiveFrames, StoredClips, in_fives, sync_window
 from training.checkpoint import fit_weights, load_checkpoint, weights_of
 from training.config import ABLATION, LossWeights, Preset, preset_named, scaled_down
-from training.data import ClipData, load_clips
+from training.data import ClipData
 from training.diff2lip import ClipObjective
 from training.expert import load_expert
 from training.families import Family, Given, family_named
@@ -81,9 +81,9 @@ def make_trainer(
     if init is not None:
         fit_weights(net, weights_of(load_checkpoint(init)), init)
     size = family.size(net)
-    clips = FiveFrames(load_clips(shards, "train"), size)
+    clips = FiveFrames(StoredClips(shards, "train"), size)
     try:
-        held_out = FiveFrames(load_clips(shards, "val"), size, mirror=False)
+        held_out = FiveFrames(StoredClips(shards, "val"), size, mirror=False)
     except ConfigError:
         held_out = clips
     objective = ClipObjective(family, net, clips, preset.train, weights, expert, measure, held_out)
@@ -166,8 +166,9 @@ def measure_network(
     agreed, foreign, r = [], [], []
     tracker = MediaPipeTracker(still=True)
     try:
-        for number, clip in enumerate(clips.clips):
-            other = clips.clips[number - 1]
+        chosen = [clips.clips[index] for index in clips.long]
+        for number, clip in enumerate(chosen):
+            other = chosen[number - 1]
             painted, real = _painted(family, net, clips, clip, clip, steps)
             a, b = painted[:, :, half:], real[:, :, half:]
             change = [(x[1:] - x[:-1]).abs().mean() for x in (a, b)]
@@ -251,7 +252,7 @@ def ablate(
 
     expert = judges.open_expert(LossWeights())
     measure = load_perceptual(judges.perceptual)
-    held_out = load_clips(shards, "val")
+    held_out = StoredClips(shards, "val")
     order = np.random.default_rng(seed).permutation(len(held_out))[:clips]
     found: dict[str, dict[str, Any]] = {}
     for name in ABLATION:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,16 @@ import torch
 from toys import clip, five_frames
 
 from engine.errors import ConfigError
-from training.batch import FiveFrames, NoisedClips, Slot, in_fives, stack, sync_window
-from training.data import ClipData
+from training.batch import (
+    FiveFrames,
+    NoisedClips,
+    Slot,
+    StoredClips,
+    in_fives,
+    stack,
+    sync_window,
+)
+from training.data import ClipData, load_clips
 
 
 def numbered(length: int) -> ClipData:
@@ -51,9 +60,19 @@ def test_the_reference_is_none_of_the_five() -> None:
 
 def test_clips_without_a_sixth_frame_are_left_out() -> None:
     short = clip(3, frames=5)
-    assert len(FiveFrames([short, clip(0)], 32).clips) == 1
+    assert FiveFrames([short, clip(0)], 32).long == [1]
     with pytest.raises(ConfigError, match="no clip has 6 frames"):
         FiveFrames([short], 32)
+
+
+def test_stored_clips_are_the_loaded_ones(shards: Path) -> None:
+    stored, loaded = StoredClips(shards, "train"), load_clips(shards, "train")
+    assert len(stored) == len(loaded) and stored.lengths == [len(c) for c in loaded]
+    assert stored[-1].key == loaded[-1].key and len(stored[:2]) == 2
+    ours, theirs = (FiveFrames(c, 32).sample(np.random.default_rng(3)) for c in (stored, loaded))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    with pytest.raises(ConfigError, match="run `lipwire prepare` first"):
+        StoredClips(shards / "none", "train")
 
 
 def test_slots_deal_out_every_sample_once() -> None:
