@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import CheckpointError
+from engine.face import CROP_SIZE
 from engine.mel import PAPER_FPS
 from training.batch import FiveFrames, Slot, StoredClips, sync_window
 from training.checkpoint import fit_weights, load_checkpoint, weights_of
@@ -27,7 +28,6 @@ from training.objective import Objective, Priced
 
 # Nearer than 120 ms people do not notice either; farther than 2 s it is hardly the same sentence.
 MIN_SHIFT, MAX_SHIFT = 3, 2 * PAPER_FPS
-CROP_SIZE = 128
 VALIDATION_PAIRS = 400
 
 EXPERT_PRESETS: dict[ExpertKind, TrainConfig] = {
@@ -104,10 +104,10 @@ class Pairs:
         """One sample, without the B."""
         clip = self.clips.pick(rng)
         first = int(rng.integers(len(clip) - FRAMES + 1))
-        crops = np.asarray(clip.crops[first : first + FRAMES, CROP_SIZE // 2 :], np.float32)
+        hidden = clip.crops[first : first + FRAMES, clip.crops.shape[1] // 2 :]
         windows = [first, *out_of_step(len(clip), first, rng, self.negatives)]
         mels = [sync_window(clip, start) for start in windows]
-        halves = crops.transpose(0, 3, 1, 2) / 127.5 - 1
+        halves = np.asarray(hidden, np.float32).transpose(0, 3, 1, 2) / 127.5 - 1
         if self.augment:
             if rng.random() < 0.5:
                 halves = halves[..., ::-1]

@@ -9,14 +9,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-import json
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +27,7 @@ from training.batch import Slot, Source
 from training.checkpoint import fit_weights, load_checkpoint, save_checkpoint
 from training.config import FREE, TrainConfig
 from training.objective import Objective
+from training.runlog import RunLog, stopping
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -258,7 +256,11 @@ def train(trainer: Trainer) -> Trainer:
     config, main = trainer.config, trainer.accelerator.is_main_process
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
-    with _Log(trainer) as log, _stopping() as stop, Progress(*columns, disable=not main) as bar:
+    with (
+        RunLog(trainer.folder, trainer.step, main) as log,
+        stopping() as stop,
+        Progress(*columns, disable=not main) as bar,
+    ):
         task = bar.add_task("training", total=config.steps, completed=trainer.step)
         while trainer.step < config.steps:
             losses = trainer.run_step()
@@ -282,91 +284,3 @@ def train(trainer: Trainer) -> Trainer:
     trainer.objective.finish(trainer.ema)
     trainer.save()
     return trainer
-
-
-class _Log:
-    """`stats.jsonl` and TensorBoard; silent on all ranks but the first."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.folder, self.start = trainer.folder, trainer.step
-        self.main = trainer.accelerator.is_main_process
-        self.recent: dict[str, float] = {}
-
-    def __enter__(self) -> _Log:
-        if self.main:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.start)
-            self.stats = _open_stats(self.folder, self.start)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.main:
-            self.writer.close()
-            with contextlib.suppress(OSError):  # a full disk has been told already
-                self.stats.close()
-
-    def add(self, step: int, losses: dict[str, float]) -> None:
-        """Note one step."""
-        for name, value in losses.items():
-            self.recent[name] = 0.98 * self.recent.get(name, value) + 0.02 * value
-        self._write({"step": step, **losses})
-        if self.main and step % 50 == 0:
-            for name, value in self.recent.items():
-                self.writer.add_scalar(name, value, step)
-
-    def figures(self, step: int, values: dict[str, float]) -> None:
-        """Note what a report measured."""
-        if values:
-            self._write({"step": step, **values})
-        for name, value in values.items():
-            if self.main:
-                self.writer.add_scalar(name, value, step)
-
-    def _write(self, line: dict[str, float]) -> None:
-        if not self.main:
-            return
-        try:
-            self.stats.write(json.dumps(line) + "\n")
-            if line["step"] % 50 == 0:
-                self.stats.flush()
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.folder} cannot be written ({error}); the last good checkpoint is kept"
-            ) from error
-
-    def summary(self) -> str:
-        """The losses of late, short."""
-        hidden = ("total", "grad_norm", "lr", "critic_norm")
-        return " ".join(f"{k} {v:.4f}" for k, v in self.recent.items() if k not in hidden)
-
-
-def _open_stats(folder: Path, step: int) -> TextIO:
-    """The log, without lines that a killed run wrote after its last checkpoint."""
-    path = folder / "stats.jsonl"
-    if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        path.write_text("".join(kept))
-    return path.open("a")
-
-
-@contextlib.contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C or SIGTERM came; the second one interrupts at once."""
-    wishes: list[int] = []
-
-    def wish(number: int, _: object) -> None:
-        wishes.append(number)
-        if len(wishes) > 1:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # signals are the main thread's
-        return
-    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(wishes)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
