@@ -112,7 +112,7 @@ def train_model(
                 f"preset {preset} has its own losses: --small, --expert, --perceptual-weights and "
                 "--init belong to paper and the ablation presets"
             )
-        from training.lite import train_lite
+        from training.lite_objective import train_lite
 
         trainer = train_lite(shards, folder, replace(chosen.train, **wanted), chosen.objective)
     else:

@@ -21,7 +21,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the training functions are asked for, instead of training."""
     import training.distill
     import training.expert
-    import training.lite
+    import training.lite_objective
     import training.loop
     import training.suite
 
@@ -35,7 +35,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return note
 
     run = SimpleNamespace(checkpoint_path=Path("run/checkpoint.pt"), step=20)
-    monkeypatch.setattr(training.lite, "train_lite", noting(run))
+    monkeypatch.setattr(training.lite_objective, "train_lite", noting(run))
     monkeypatch.setattr(training.suite, "make_trainer", noting(run))
     monkeypatch.setattr(training.loop, "train", lambda trainer: trainer)
     monkeypatch.setattr(training.expert, "train_expert", noting((run, {"val_loss": 0.25})))

@@ -1,1 +1,1 @@
-"""Networks that only training needs: the sync experts, the discriminator, perceptual features."""
+"""Networks that only training needs: critics and experts. None of them is exported."""

@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 from engine.nets.lite import LiteConfig
 from training.config import PRESETS, LiteRecipe
 from training.data import Clips
-from training.lite import LiteObjective, compute_losses, train_lite, visited_timesteps
+from training.lite_objective import LiteObjective, compute_losses, train_lite, visited_timesteps
 from training.loop import Trainer
 
 SMALL = LiteConfig(widths=(8, 16, 24, 32), embed=32, voice_width=32)
