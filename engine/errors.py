@@ -4,6 +4,7 @@ LipwireError
 ├── ConfigError        a setting is out of range, or two contradict each other
 ├── MediaError         a picture, sound or container cannot be used
 ├── BundleError        a model directory is incomplete, altered or of an unknown format
+├── CheckpointError    training's state cannot be written, read or fitted to a network
 ├── BackendError       a runtime refused or failed to run a graph
 ├── BacklogFull        more voice was pushed than may wait to be played
 └── SessionClosed      the session has ended; nothing more can be pushed
@@ -26,6 +27,10 @@ class MediaError(LipwireError, ValueError):
 
 class BundleError(LipwireError):
     """A model directory is incomplete, altered, or of a format we do not know."""
+
+
+class CheckpointError(LipwireError):
+    """A checkpoint cannot be written or read, or fits another network; the old one is untouched."""
 
 
 class BackendError(LipwireError, RuntimeError):

@@ -11,18 +11,16 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from engine.errors import ConfigError, LipwireError
-from server import __version__, cli_bench
+from engine.errors import LipwireError
+from server import __version__, cli_bench, cli_data, cli_train
 from server.cli_bundle import app as bundle_app
 from server.cli_export import app as export_app
-from server.cli_export import need
 
 if TYPE_CHECKING:
     from server.dub import DubSummary, Progress
@@ -56,10 +54,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+app.add_typer(cli_train.app, name="train")
 app.add_typer(export_app, name="export")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(bench_app, name="bench")
 bench_app.add_typer(cli_bench.app)
+cli_data.register(app)
 
 BundleFlag = Annotated[
     Path | None,
@@ -252,54 +252,6 @@ def _bars_to_stderr() -> None:
     import rich
 
     rich.reconfigure(stderr=True)
-
-
-@app.command()
-def prepare(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="SOURCE", help="Folder of clips, with or without manifest.csv."),
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Pattern of file names to leave out; may repeat.")
-    ] = None,
-) -> None:
-    """Cut talking clips into shards to train on."""
-    if not source.is_dir():
-        raise ConfigError(f"{source}: no such folder")
-    from training.prepare import prepare as run
-
-    _bars_to_stderr()
-    print(json.dumps(run(source, out, workers=workers, exclude=tuple(exclude or ()))))
-
-
-@app.command()
-def train(
-    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder that `prepare` wrote.")],
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder of the run; one found here goes on.")
-    ],
-    preset: Annotated[
-        Literal["lite", "smoke"], typer.Option(help="Settings to begin with; smoke takes minutes.")
-    ] = "lite",
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-) -> None:
-    """Train the lite model; killed anywhere, the same command goes on."""
-    need("torch", "tensorboard")
-    if not shards.is_dir():
-        raise ConfigError(f"{shards}: no such folder")
-    from training.config import PRESETS
-    from training.loop import train as run
-
-    wanted = {"steps": steps, "batch": batch, "seed": seed}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    _bars_to_stderr()
-    trainer = run(shards, folder, replace(PRESETS[preset], **given))
-    print(f"{trainer.checkpoint_path}: {trainer.step} steps")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,9 +28,27 @@ def portrait(opening: float, size: int = 256) -> np.ndarray:
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def write_clip(path: Path, frames: int = 30, *, sound: bool = True, blank: bool = False) -> Path:
-    """A talking clip at 25 fps: the mouth opens with the loudness of a buzzing voice."""
+def write_clip(
+    path: Path,
+    frames: int = 30,
+    *,
+    sound: bool = True,
+    blank: bool = False,
+    pictures: Sequence[np.ndarray] | None = None,
+    late_s: float = 0.0,
+) -> Path:
+    """A talking clip at 25 fps: the mouth opens with the loudness of a buzzing voice.
+
+    Args:
+        path: to write.
+        frames: its length.
+        sound: with a voice.
+        blank: black pictures.
+        pictures: these instead, uint8[256, 256, 3] each.
+        late_s: the sound stream begins so much after the picture.
+    """
     rng = np.random.default_rng(len(path.name))
+    frames = frames if pictures is None else len(pictures)
     opening = 0.5 + 0.5 * np.sin(np.arange(frames) / 2.5 + rng.uniform(0, 6))
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25)
@@ -37,13 +56,17 @@ def write_clip(path: Path, frames: int = 30, *, sound: bool = True, blank: bool 
         video.pix_fmt = "yuv420p"
         audio = container.add_stream("aac", rate=RATE_HZ, layout="mono") if sound else None
         for index in range(frames):
-            image = np.zeros((256, 256, 3), np.uint8) if blank else portrait(opening[index])
+            if pictures is not None:
+                image = pictures[index]
+            else:
+                image = np.zeros((256, 256, 3), np.uint8) if blank else portrait(opening[index])
             for packet in video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
         for packet in video.encode(None):
             container.mux(packet)
         if audio is not None:
-            time = np.arange(frames * RATE_HZ // 25) / RATE_HZ
+            late = round(late_s * RATE_HZ)
+            time = np.arange(frames * RATE_HZ // 25 - late) / RATE_HZ + late_s
             loud = np.interp(time, np.arange(frames) / 25, opening)
             wave = loud * np.sign(np.sin(2 * np.pi * 120 * time)) * 6000
             frame = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], "s16", "mono")
@@ -51,6 +74,7 @@ def write_clip(path: Path, frames: int = 30, *, sound: bool = True, blank: bool 
             fifo = av.AudioFifo()
             fifo.write(frame)
             for piece in fifo.read_many(1024, partial=True):
+                piece.pts += late
                 for packet in audio.encode(piece):
                     container.mux(packet)
             for packet in audio.encode(None):

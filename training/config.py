@@ -1,39 +1,42 @@
-"""TrainConfig and its presets."""
+"""Settings of a run and the presets. Every batch follows from the seed and the step's number."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from engine.errors import ConfigError
+from training.losses import GanForm
+
+Precision = Literal["no", "bf16", "fp16"]
+FamilyName = Literal["paper", "lite"]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """One training run; every batch follows from `seed` and the step's number."""
+    """How a run goes, whatever it learns."""
 
     steps: int = 9_000
     batch: int = 16
-    voices: int = 256
-    """sounds without pictures a step: they cost little and the voice needs many"""
+    """samples an optimiser step, over all devices"""
+    accumulate: int = 1
+    """micro-batches that a device splits its share into, where memory is short"""
     learning_rate: float = 2e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
     warmup: int = 100
+    weight_decay: float = 1e-4
     ema: float = 0.999
     clip_norm: float = 1.0
-    l2_weight: float = 1.0
-    code_weight: float = 0.5
-    voice_share: float = 0.25
-    """share of pictures driven by what the voice branch hears instead of the measured mouth"""
-    code_noise: float = 0.15
-    timestep_grid: int = 8
-    """noise levels trained: those that 1, 2, 4 .. this many sampling steps visit; 0 = all 1000"""
+    precision: Precision = "no"
     seed: int = 0
+    workers: int = 0
+    """processes that load data; 0 loads between steps"""
     checkpoint_every: int = 250
     sample_every: int = 500
 
     def __post_init__(self) -> None:
         """Check what would only show after hours."""
-        for name in ("steps", "batch", "voices", "checkpoint_every", "sample_every"):
+        for name in ("steps", "batch", "accumulate", "checkpoint_every", "sample_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, must be at least 1")
         if not 0 < self.learning_rate < 1:
@@ -46,9 +49,138 @@ class TrainConfig:
         return asdict(self)
 
 
-PRESETS = {
-    "lite": TrainConfig(),
-    # A few minutes, to see that everything works.
-    "smoke": replace(TrainConfig(), steps=20, batch=4, voices=16, warmup=2, checkpoint_every=10,
-                     sample_every=10),
+# Of these a resumed run may have others: they change how long it goes on and what it writes, not
+# what a step does (but for a cosine, whose end moves with the steps).
+FREE = frozenset({"steps", "workers", "checkpoint_every", "sample_every"})
+
+
+@dataclass(frozen=True, slots=True)
+class LiteRecipe:
+    """The lite painter's losses, beside L_simple at weight 1."""
+
+    l2: float = 1.0
+    shape: float = 0.1
+    """the shape critic's reading of the painted mouth against the code"""
+    features: float = 0.2
+    """the shape critic's features of the painted against those of the true mouth"""
+    gan: float = 0.006
+    r1: float = 0.0005
+    """on the sum over patches; 40 times as much kept the critic from learning at all"""
+    critic_rate: float = 8e-4
+    gan_start: int = 2_000
+    """steps before the patch critic is listened to: before, it only learns"""
+    shape_warmup: int = 500
+    code_noise: float = 0.2
+    """of the measured codes, in their spreads: what is heard is no more exact"""
+    timestep_grid: int = 8
+    """noise levels trained: those that 1, 2, 4 .. this many sampling steps visit; 0 = all 1000"""
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceRecipe:
+    """What the voice branch hears."""
+
+    silence: float = 0.05
+    """share of windows without a voice, which must shut the mouth"""
+    gain_db: float = 3.0
+    """loudness varies by this; 6 cost 0.005 of correlation on unseen speakers, spectral tilt,
+    masked and shifted bands up to 0.1"""
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if not 0 <= self.silence < 1:
+            raise ConfigError(f"silence is {self.silence}, must lie in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class LossWeights:
+    """The paper's total (eq. 9); the defaults are those of the released checkpoint."""
+
+    l2: float = 1.0
+    sync: float = 0.1
+    perceptual: float = 0.25
+    gan: float = 0.5
+    gan_form: GanForm = "log"
+    r1: float = 0.0
+    """weight of the R1 penalty on real clips; 0 leaves it out, as the paper does"""
+    critic_rate: float = 1e-4
+    """learning rate of the critic; much above the denoiser's it wins and its gradients die"""
+
+    def __post_init__(self) -> None:
+        """Check."""
+        for name in ("l2", "sync", "perceptual", "gan", "r1"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"weight {name} is {getattr(self, name)}, must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Settings under a name: what, how, and which losses."""
+
+    family: FamilyName
+    train: TrainConfig
+    objective: LiteRecipe | LossWeights
+    net: dict[str, Any] = field(default_factory=dict)
+    """of `Diff2LipConfig` or `LiteConfig`; empty: the published sizes, the shipped ones"""
+
+
+LITE = TrainConfig(steps=7_500, batch=18, learning_rate=1e-3, warmup=200)
+# Five passes over 40 minutes; more overfit: 0.54 became 0.5 on unseen speakers.
+VOICE = TrainConfig(
+    steps=1_070, batch=256, learning_rate=1e-3, weight_decay=1e-2, ema=0.99, sample_every=250
+)
+SMOKE = replace(LITE, steps=20, batch=4, warmup=2, checkpoint_every=10, sample_every=10)
+# From the paper: 5 frames, one t, all 1000 levels, 8 GPUs for 4 days, the losses and their weights.
+# It does not give batch, learning rate, decay and steps: rate and decay are those of the code that
+# it builds on, two clips a GPU fill 48 GB, and the steps fit the four days.
+PAPER = TrainConfig(
+    steps=400_000, batch=16, learning_rate=1e-4, schedule="constant", warmup=1000,
+    weight_decay=0.0, ema=0.9999, precision="bf16", workers=4, checkpoint_every=2_000,
+    sample_every=5_000,
+)  # fmt: skip
+# Small enough for two CPU cores: 64 px, an hour or so for each.
+TRIAL = TrainConfig(
+    steps=1_000, batch=4, learning_rate=5e-4, warmup=50, ema=0.995, checkpoint_every=250,
+    sample_every=1_000,
+)  # fmt: skip
+SMALL_PAPER = {
+    "image_size": 64, "model_channels": 32, "num_res_blocks": 1, "attention_resolutions": (4,),
+    "channel_mult": (1, 2, 2), "num_head_channels": 32,
 }  # fmt: skip
+SMALL_LITE = {
+    "size": 64, "widths": (24, 48, 64, 96), "embed": 96, "voice_width": 96, "references": 1,
+    "mel_columns": 16,
+}  # fmt: skip
+
+# The four rows of the paper's tables 1 and 3 (sec. 4.3), each with one more loss.
+ABLATION = {
+    "reconstruction": LossWeights(l2=0.0, sync=0.0, perceptual=0.0, gan=0.0),
+    "syncnet": LossWeights(perceptual=0.0, gan=0.0),
+    "perceptual": LossWeights(gan=0.0),
+    "gan": LossWeights(),
+}
+
+PRESETS: dict[str, Preset] = {
+    "lite": Preset("lite", LITE, LiteRecipe()),
+    "smoke": Preset("lite", SMOKE, LiteRecipe(gan_start=5, shape_warmup=5)),
+    "paper": Preset("paper", PAPER, LossWeights()),
+    **{f"paper-ablation-{k}": Preset("paper", PAPER, w) for k, w in ABLATION.items()},
+    **{f"lite-ablation-{k}": Preset("lite", TRIAL, w, SMALL_LITE) for k, w in ABLATION.items()},
+}
+
+
+def preset_named(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        ConfigError: there is none; lists those that there are.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"no preset is named {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def scaled_down(preset: Preset) -> Preset:
+    """The same losses on a network that two CPU cores can train: 64 px, for trials."""
+    net = SMALL_PAPER if preset.family == "paper" else SMALL_LITE
+    return replace(preset, train=replace(TRIAL, seed=preset.train.seed), net=net)

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from engine.errors import ConfigError
 from engine.face import CROP_SIZE, jaw_mask, lips_mask
-from engine.mel import MAX_ABS, PAPER_FPS, WINDOW_COLUMNS, window, window_start
-from engine.types import F32, U8, Alignment
+from engine.media import as_float
+from engine.mel import (
+    MAX_ABS,
+    MEL_RATE_HZ,
+    N_FFT,
+    PAPER_FPS,
+    WINDOW_COLUMNS,
+    log_mel,
+    window,
+    window_start,
+)
+from engine.types import F32, I16, SPEECH_RATE_HZ, U8, Alignment
 from training.articulation import clip_codes
+from training.augment_sound import degrade
+from training.shards import FORMAT, map_member, read_index
 
 _IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
 # The reference is another frame of the clip, at least this far away so that its mouth differs.
 MIN_REFERENCE_GAP = 4
+_SAMPLES_PER_FRAME = SPEECH_RATE_HZ // PAPER_FPS
+NO_SPEECH: I16 = np.zeros(0, np.int16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,40 +48,11 @@ class ClipData:
     """f32[80, M]"""
     codes: F32
     """f32[T, 7]"""
+    speech: I16 = field(default_factory=lambda: NO_SPEECH)
+    """int16[N] at 16 kHz, memory-mapped; sample 0 at the first frame; empty where none was kept"""
 
     def __len__(self) -> int:
         return len(self.crops)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one step trains on."""
-
-    crops: F32
-    """f32[B, 3, 128, 128] in ±1"""
-    references: F32
-    """f32[B, 3, 128, 128] in ±1"""
-    mels: F32
-    """f32[B, 80, 16]"""
-    codes: F32
-    """f32[B, 7], normalised"""
-    weights: F32
-    """f32[B, 1, 64, 128], how much each hidden pixel counts; mean 1"""
-    voice_mels: F32
-    """f32[V, 80, 16], more sound without pictures"""
-    voice_codes: F32
-    """f32[V, 7]"""
-
-
-def _map_member(path: Path, member: tarfile.TarInfo) -> Any:
-    """A .npy inside an uncompressed tar as a memory map."""
-    with path.open("rb") as file:
-        file.seek(member.offset_data)
-        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
-            np.lib.format.read_array_header_2_0)  # fmt: skip
-        shape, _, dtype = read(file)  # type: ignore[no-untyped-call]
-        return np.memmap(path, dtype, "r", file.tell(), shape)
 
 
 def load_clips(folder: Path, split: str) -> list[ClipData]:
@@ -80,23 +63,28 @@ def load_clips(folder: Path, split: str) -> list[ClipData]:
     """
     clips = []
     for path in sorted(folder.glob(f"{split}-*.tar")):
-        with tarfile.open(path) as tar:
-            members = {m.name: m for m in tar}
-            for name in members:
-                if not name.endswith(".json"):
-                    continue
-                key = name.removesuffix(".json")
-                file = tar.extractfile(members[name])
-                assert file is not None
-                about = json.load(file)
-                landmarks = _map_member(path, members[f"{key}.landmarks.npy"]).astype(np.float32)
-                clips.append(ClipData(
-                    key, about["speaker"], _map_member(path, members[f"{key}.crops.npy"]),
-                    landmarks, np.array(_map_member(path, members[f"{key}.mel.npy"])),
-                    clip_codes(landmarks)))  # fmt: skip
+        clips += [read_clip(path, key, members, about) for key, members, about in read_index(path)]
     if not clips:
         raise ConfigError(f"{folder}: no {split} shards; run `lipwire prepare` first")
     return clips
+
+
+def read_clip(
+    path: Path, key: str, members: dict[str, tarfile.TarInfo], about: dict[str, Any]
+) -> ClipData:
+    """One clip of a shard, memory-mapped.
+
+    Raises:
+        ConfigError: a later version of lipwire wrote it.
+    """
+    if about.get("format", 1) > FORMAT:
+        raise ConfigError(f"{path}: was prepared by a later version (format {about['format']})")
+    landmarks = map_member(path, members["landmarks.npy"]).astype(np.float32)
+    # Format 1 kept no sound.
+    speech = map_member(path, members["speech.npy"]) if "speech.npy" in members else NO_SPEECH
+    return ClipData(
+        key, about["speaker"], map_member(path, members["crops.npy"]), landmarks,
+        np.array(map_member(path, members["mel.npy"])), clip_codes(landmarks), speech)  # fmt: skip
 
 
 class Clips:
@@ -130,29 +118,6 @@ class Clips:
         """Numbers of `size` clips, longer ones more often."""
         return [int(i) for i in rng.choice(len(self.clips), size=size, p=self._weights)]
 
-    def batch(self, size: int, voices: int, rng: np.random.Generator, augment: bool) -> Batch:
-        """Draw `size` pictures and `voices` further sounds."""
-        picks = rng.choice(len(self.clips), size=size + voices, p=self._weights)
-        crops, references, weights, mels, codes = [], [], [], [], []
-        for number, pick in enumerate(picks):
-            clip = self.clips[pick]
-            index = int(rng.integers(len(clip)))
-            mel = window(clip.mel, window_start(index))
-            mels.append(augment_mel(mel, rng) if augment else mel)
-            codes.append(self.normalised(clip.codes[index]))
-            if number >= size:
-                continue
-            crop, reference = clip.crops[index], clip.crops[other_frame(clip.codes, index, rng)]
-            weight = loss_weight(clip.landmarks[index])
-            if augment:
-                crop, reference, weight = augment_pair(crop, reference, weight, rng)
-            crops.append(to_planes(crop))
-            references.append(to_planes(reference))
-            weights.append(weight[None, CROP_SIZE // 2 :])
-        return Batch(
-            np.stack(crops), np.stack(references), np.stack(mels[:size]), np.stack(codes[:size]),
-            np.stack(weights), np.stack(mels), np.stack(codes))  # fmt: skip
-
 
 def to_planes(image: U8) -> F32:
     """uint8[S, S, 3] -> f32[3, S, S] in ±1."""
@@ -179,6 +144,38 @@ def loss_weight(landmarks: F32) -> F32:
     return np.asarray(weight / weight[CROP_SIZE // 2 :].mean(), np.float32)
 
 
+# What degrades a sound in whole frames and columns at once: 5 frames are 16 columns.
+_SPAN_FRAMES = 5
+
+
+def with_degraded_sound(
+    clip: ClipData, first: int, count: int, rng: np.random.Generator
+) -> ClipData:
+    """The clip as a room, a network or a telephone would have let it be heard around some frames.
+
+    Only about a second on either side of them is changed, which is cheap whatever the clip's
+    length. A clip of format 1, which kept no sound, comes back as it is.
+
+    Args:
+        clip: as prepared.
+        first: frame that will be looked at.
+        count: how many.
+        rng: draws what happens to the sound.
+    """
+    begin = max(0, first - PAPER_FPS) // _SPAN_FRAMES * _SPAN_FRAMES
+    speech = clip.speech[begin * _SAMPLES_PER_FRAME :][
+        : (count + 2 * PAPER_FPS) * _SAMPLES_PER_FRAME
+    ]
+    if len(speech) <= N_FFT:
+        return clip
+    heard = log_mel(degrade(as_float(np.asarray(speech)), rng))
+    column = begin * MEL_RATE_HZ // PAPER_FPS
+    mel = clip.mel.copy()
+    width = min(heard.shape[1], mel.shape[1] - column)
+    mel[:, column : column + width] = heard[:, :width]
+    return replace(clip, mel=mel)
+
+
 def augment_mel(mel: F32, rng: np.random.Generator) -> F32:
     """Loudness, and now and then a noise floor.
 
@@ -191,27 +188,6 @@ def augment_mel(mel: F32, rng: np.random.Generator) -> F32:
     if rng.random() < 0.15:
         mel = np.maximum(mel, np.float32(rng.uniform(-MAX_ABS, -2)))
     return np.clip(mel, -MAX_ABS, MAX_ABS).astype(np.float32)
-
-
-def augment_pair(
-    crop: U8, reference: U8, weight: F32, rng: np.random.Generator
-) -> tuple[U8, U8, F32]:
-    """Mirror, brightness, contrast and tint alike; a slight shift of the reference alone."""
-    if rng.random() < 0.5:
-        crop, reference, weight = crop[:, ::-1], reference[:, ::-1], weight[:, ::-1]
-    gain = rng.uniform(0.75, 1.25) * rng.uniform(0.95, 1.05, 3)
-    offset = rng.uniform(-20, 20)
-    if rng.random() < 0.5:
-        x, y = rng.uniform(-1.5, 1.5, 2)
-        matrix = np.array([[1, 0, x], [0, 1, y]], np.float32)
-        reference = np.asarray(
-            cv2.warpAffine(np.ascontiguousarray(reference), matrix, (CROP_SIZE, CROP_SIZE),
-                           borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip
-
-    def light(image: U8) -> U8:
-        return np.clip(image * gain + offset, 0, 255).astype(np.uint8)
-
-    return light(crop), light(reference), np.ascontiguousarray(weight)
 
 
 def mel_windows(clip: ClipData, columns: int = WINDOW_COLUMNS) -> F32:

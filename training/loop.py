@@ -1,139 +1,175 @@
-"""The training loop: draw, step, average, save, report; killed anywhere, it goes on exactly."""
+"""The training loop: draw, step, average, save, report; killed anywhere, it goes on exactly.
+
+It trains any `Objective`, on one device or on many (`accelerate launch`, `torchrun`): the samples
+of a step are dealt out to ranks and micro-batches, so that their number changes nothing but speed.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import dataclass
+import contextlib
+import copy
+import itertools
+import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from engine.diffusion import NoiseSchedule
-from engine.errors import ConfigError
-from engine.nets.lite import LiteConfig, LiteNet
-from training.config import TrainConfig
-from training.data import Batch, Clips, mel_windows
-from training.losses import code_loss, l2_loss, simple_loss, split_v
-
-SCHEDULE = NoiseSchedule.linear()
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """The losses of one step, as scalars that carry gradients."""
-
-    total: Tensor
-    parts: dict[str, float]
-
-
-def visited_timesteps(grid: int) -> npt.NDArray[np.int64]:
-    """Noise levels to train on, each as often as 1, 2, 4 .. `grid` sampling steps visit it.
-
-    Sampling starts at pure noise whatever its step count, so that level matters most.
-    """
-    if grid == 0:
-        return np.arange(len(SCHEDULE))
-    counts = [2**i for i in range(grid.bit_length()) if 2**i <= grid]
-    return np.concatenate([SCHEDULE.timesteps(n, spacing="trailing") for n in counts])
-
-
-def compute_losses(net: LiteNet, batch: Batch, config: TrainConfig, step: int) -> StepResult:
-    """All losses of one batch; noise, levels and mixing follow from (seed, step)."""
-    random = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    crops, references = torch.from_numpy(batch.crops), torch.from_numpy(batch.references)
-    weights = torch.from_numpy(batch.weights)
-    size = len(crops)
-    heard = net.voice(torch.from_numpy(batch.voice_mels))
-    voice_loss = code_loss(heard, torch.from_numpy(batch.voice_codes))
-
-    # Mostly the mouth as measured, so that the painter learns to obey; sometimes as heard, so
-    # that it has seen what it will be given. Its loss does not reach the voice branch.
-    codes = torch.from_numpy(batch.codes)
-    codes = codes + config.code_noise * torch.randn(codes.shape, generator=random)
-    use_heard = torch.rand(size, 1, generator=random) < config.voice_share
-    codes = torch.where(use_heard, heard[:size].detach(), codes)
-
-    levels = torch.from_numpy(visited_timesteps(config.timestep_grid))
-    t = levels[torch.randint(len(levels), (size,), generator=random)]
-    alpha_bar = torch.tensor(SCHEDULE.alphas_cumprod, dtype=torch.float32)[t]
-    hidden = crops[:, :, crops.shape[2] // 2 :]
-    noise = torch.randn(hidden.shape, generator=random)
-    ab = alpha_bar.view(-1, 1, 1, 1)
-    x_t = ab.sqrt() * hidden + (1 - ab).sqrt() * noise
-
-    visible = crops[:, :, : crops.shape[2] // 2]
-    context = net.encoder(visible, references, codes)
-    v = net.denoiser(x_t, t.float(), (1 - alpha_bar).sqrt(), references, *context)
-    eps, x0 = split_v(v, x_t, alpha_bar)
-    simple = simple_loss(eps, noise, weights)
-    l2 = l2_loss(x0, hidden, weights)
-    total = simple + config.l2_weight * l2 + config.code_weight * voice_loss
-    parts = {"total": total, "simple": simple, "l2": l2, "voice": voice_loss}
-    return StepResult(total, {name: float(value.detach()) for name, value in parts.items()})
+from engine.errors import CheckpointError, ConfigError
+from training.batch import Slot, Source
+from training.checkpoint import fit_weights, load_checkpoint, save_checkpoint
+from training.config import FREE, TrainConfig
+from training.objective import Objective
+from training.runlog import RunLog, stopping
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to a twentieth."""
+    """Linear warm-up, then a cosine to a twentieth, or no change."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return config.learning_rate
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.learning_rate * (0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * min(done, 1.0)))))
 
 
+class _Draws(Dataset[Any]):
+    """Batches of one rank by running number: step after step, micro-batch after micro-batch."""
+
+    def __init__(self, source: Source, rank: int, ranks: int, accumulate: int) -> None:
+        self.source, self.rank, self.accumulate = source, rank, accumulate
+        self.count = ranks * accumulate
+
+    def __getitem__(self, number: int) -> Any:
+        step, micro = divmod(number, self.accumulate)
+        return self.source.draw(step, Slot(self.rank * self.accumulate + micro, self.count))
+
+
 class Trainer:
-    """A run in a folder: network, average, optimiser, step.
+    """A run in a folder: an objective, its average, its optimisers, the step.
 
     Args:
         folder: checkpoints, logs and sample sheets go here; a checkpoint found here is resumed.
-        config: of the run; the number of steps may be changed on resuming, nothing else.
-        train: clips to learn from.
-        net_config: sizes of the network.
+        config: of the run; what `config.FREE` names may be changed on resuming, nothing else.
+        objective: what is learnt.
+
+    Raises:
+        ConfigError: the batch cannot be dealt out evenly, the precision is not to be had here, or
+            the checkpoint was made with other settings.
+        CheckpointError: the checkpoint cannot be read, or is of another network.
     """
 
-    def __init__(
-        self, folder: Path, config: TrainConfig, train: Clips, net_config: LiteConfig | None = None
-    ) -> None:
-        self.folder, self.config, self.train_clips = folder, config, train
+    def __init__(self, folder: Path, config: TrainConfig, objective: Objective) -> None:
+        self.folder, self.config, self.objective = folder, config, objective
         folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(config.seed)
-        self.net = LiteNet(net_config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = LiteNet(net_config).requires_grad_(False)
-        self.ema.load_state_dict(self.net.state_dict())
-        self.optimiser = torch.optim.AdamW(self.net.parameters(), weight_decay=1e-4)
+        if config.precision == "fp16" and (objective.cpu_only or not torch.cuda.is_available()):
+            raise ConfigError("precision fp16 needs a CUDA device; bf16 works on a CPU")
+        self.accelerator = Accelerator(cpu=objective.cpu_only, mixed_precision=config.precision)
+        ranks = self.accelerator.num_processes
+        if config.batch % (ranks * config.accumulate):
+            raise ConfigError(
+                f"batch {config.batch} cannot be dealt out to {ranks} processes "
+                f"times {config.accumulate} micro-batches"
+            )
         self.step = 0
+        self.net = objective.net
+        self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
+        self.ema.to(self.accelerator.device)
+        self.optimiser = torch.optim.AdamW(
+            self.net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.critic_optimiser: torch.optim.AdamW | None = None
+        if objective.critic is not None:
+            # Adam's memory is short for an opponent that moves (Radford et al., 2016).
+            self.critic_optimiser = torch.optim.AdamW(
+                objective.critic.parameters(), lr=self._critic_rate, betas=(0.5, 0.99),
+                weight_decay=0.0,
+            )  # fmt: skip
         if self.checkpoint_path.exists():
-            self._load(torch.load(self.checkpoint_path, weights_only=True))
+            self._load(load_checkpoint(self.checkpoint_path))
+        self._priced, self.optimiser = self.accelerator.prepare(objective, self.optimiser)
+        if objective.critic is not None:
+            self._judged, self.critic_optimiser = self.accelerator.prepare(
+                objective.critic, self.critic_optimiser
+            )
+        self._batches: Iterator[Any] | None = None
 
     @property
     def checkpoint_path(self) -> Path:
-        """The newest state of the run, optimiser included."""
+        """The newest state of the run, optimisers included."""
         return self.folder / "checkpoint.pt"
 
+    @property
+    def _critic_rate(self) -> float:
+        rate: float = self.objective.settings().get("critic_rate", self.config.learning_rate)
+        return rate
+
+    def _next_batch(self) -> Any:
+        if self._batches is None:
+            c, a = self.config, self.accelerator
+            draws = _Draws(self.objective.source, a.process_index, a.num_processes, c.accumulate)
+            loader = DataLoader(
+                draws, batch_size=None, num_workers=c.workers,
+                sampler=itertools.count(self.step * c.accumulate),
+                generator=torch.Generator(),  # or it would draw from the one that dropout uses
+            )  # fmt: skip
+            self._batches = iter(loader)
+        return send_to_device(next(self._batches), self.accelerator.device)
+
     def run_step(self) -> dict[str, float]:
-        """One step of the optimiser; returns the losses."""
-        c = self.config
-        rng = np.random.default_rng((c.seed, self.step))
-        batch = self.train_clips.batch(c.batch, c.voices, rng, augment=True)
+        """One step of the optimisers; returns the losses, averaged over ranks."""
+        c, a = self.config, self.accelerator
         rate = learning_rate(c, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         # Dropout draws from the global generator: seeding it a step makes resuming exact.
-        torch.manual_seed(c.seed * 1_000_003 + self.step)
-        self.net.train()
-        result = compute_losses(self.net, batch, c, self.step)
-        self.optimiser.zero_grad(set_to_none=True)
-        result.total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), c.clip_norm)
-        if torch.isfinite(norm):
-            self.optimiser.step()
+        torch.manual_seed((c.seed * 1_000_003 + self.step) * a.num_processes + a.process_index)
+        self._priced.train()
+        parts: dict[str, Tensor] = {}
+
+        def add(values: dict[str, Tensor]) -> None:
+            for name, value in values.items():
+                parts[name] = parts.get(name, 0) + value.detach().float() / c.accumulate
+
+        critic = self.objective.critic
+        for micro in range(c.accumulate):
+            batch = self._next_batch()
+            # Ranks exchange gradients once a step, with the last micro-batch.
+            alone = micro + 1 < c.accumulate
+            with a.no_sync(self._priced) if alone else contextlib.nullcontext():
+                priced = self._priced(batch)
+                a.backward(priced.total / c.accumulate)
+            add(priced.parts)
+            if critic is not None:
+                assert priced.fake is not None and priced.real is not None
+                with a.no_sync(self._judged) if alone else contextlib.nullcontext():
+                    judged = self._judged(priced.fake.detach(), priced.real)
+                    a.backward(judged.total / c.accumulate)
+                add(judged.parts)
+        norm = self._apply(self.optimiser, self.net)
+        if critic is not None:
+            parts["critic_norm"] = self._apply(self.critic_optimiser, critic)
         self.step += 1
         self._average()
-        return {**result.parts, "grad_norm": float(norm), "lr": rate}
+        means = a.reduce(torch.stack(list(parts.values())), "mean").tolist()
+        return {**dict(zip(parts, means, strict=True)), "grad_norm": float(norm), "lr": rate}
+
+    def _apply(self, optimiser: Any, net: nn.Module) -> Tensor:
+        """Clip, step unless a gradient is not finite, forget the gradients; returns their norm."""
+        self.accelerator.unscale_gradients(optimiser)
+        norm = nn.utils.clip_grad_norm_(net.parameters(), self.config.clip_norm)
+        # A GradScaler skips such a step itself, and lowers its scale.
+        if torch.isfinite(norm) or self.accelerator.scaler is not None:
+            optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return norm
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -141,42 +177,73 @@ class Trainer:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         for average, value in zip(self.ema.parameters(), self.net.parameters(), strict=True):
             average.lerp_(value, 1 - decay)
+        for old, new in zip(self.ema.buffers(), self.net.buffers(), strict=True):
+            old.copy_(new)
+
+    def _settings(self) -> dict[str, Any]:
+        return {**self.config.to_dict(), **self.objective.settings()}
 
     def save(self) -> None:
-        """Write the checkpoint aside and rename it: a kill leaves the old one or the new one."""
+        """Write the checkpoint, on the first rank alone.
+
+        Raises:
+            CheckpointError: it could not be written; the last good one is untouched.
+        """
+        if not self.accelerator.is_main_process:
+            return
         state = {
+            **self.objective.state(),
             "step": self.step,
             "net": self.net.state_dict(),
             "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "config": self.config.to_dict(),
-            "net_config": self.net.config.to_dict(),
-            "code_stats": torch.from_numpy(self.train_clips.code_stats),
+            "config": self._settings(),
         }
-        partial = self.checkpoint_path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.checkpoint_path)
+        if self.objective.critic is not None and self.critic_optimiser is not None:
+            state["critic"] = self.objective.critic.state_dict()
+            state["critic_optimiser"] = self.critic_optimiser.state_dict()
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        save_checkpoint(state, self.checkpoint_path)
 
     def _load(self, state: dict[str, Any]) -> None:
-        ours, theirs = self.config.to_dict(), state["config"]
-        changed = [k for k in ours if k != "steps" and theirs.get(k, ours[k]) != ours[k]]
-        if changed or LiteConfig.from_dict(state["net_config"]) != self.net.config:
+        if missing := {"step", "net", "ema", "optimiser", "config"} - set(state):
+            raise CheckpointError(f"{self.checkpoint_path}: not a run's checkpoint, has no "
+                                  f"{', '.join(sorted(missing))}")  # fmt: skip
+        fit_weights(self.net, state["net"], self.checkpoint_path)
+        ours, theirs = self._settings(), state["config"]
+        changed = [k for k in ours if k not in FREE and theirs.get(k, ours[k]) != ours[k]]
+        if changed:
             raise ConfigError(
-                f"{self.checkpoint_path} was trained with other settings "
-                f"({', '.join(changed) or 'network'}); use another folder or the same settings"
+                f"{self.checkpoint_path} was trained with other settings ({', '.join(changed)}); "
+                "use another folder or the same settings"
             )
-        self.net.load_state_dict(state["net"])
         self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.objective.critic is not None and self.critic_optimiser is not None:
+            fit_weights(self.objective.critic, state["critic"], self.checkpoint_path)
+            self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        if self.accelerator.scaler is not None and "scaler" in state:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
 
+    def agree(self, stop: bool) -> bool:
+        """Whether any rank wants to stop: one that left alone would leave the others waiting."""
+        if self.accelerator.num_processes == 1:
+            return stop
+        wish = torch.tensor([float(stop)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(wish, "sum").item())
 
-def train(
-    shards: Path, folder: Path, config: TrainConfig, net_config: LiteConfig | None = None
-) -> Trainer:
-    """Train until `config.steps`, resuming what lies in `folder`.
 
-    Writes `checkpoint.pt`, `stats.jsonl`, TensorBoard events and `samples-NNNNNN.png` there.
+def train(trainer: Trainer) -> Trainer:
+    """Train until `config.steps`.
+
+    Writes `checkpoint.pt`, `stats.jsonl`, TensorBoard events and sample sheets into its folder.
+    Ctrl-C and SIGTERM let the step end and save it.
+
+    Raises:
+        CheckpointError: the folder can no longer be written to; the last good checkpoint stays.
+        KeyboardInterrupt: stopped and saved.
     """
     from rich.progress import (
         BarColumn,
@@ -185,69 +252,35 @@ def train(
         TextColumn,
         TimeRemainingColumn,
     )
-    from torch.utils.tensorboard import SummaryWriter
 
-    from training.samples import sample_sheet
-
-    clips = Clips(shards, "train")
-    trainer = Trainer(folder, config, clips, net_config)
-    try:
-        held_out = Clips(shards, "val", clips.code_stats)
-    except ConfigError:
-        held_out = clips
+    config, main = trainer.config, trainer.accelerator.is_main_process
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=trainer.step)
-    with writer, _open_stats(folder, trainer.step) as stats, Progress(*columns) as progress:
-        task = progress.add_task("training", total=config.steps, completed=trainer.step)
-        recent: dict[str, float] = {}
+    with (
+        RunLog(trainer.folder, trainer.step, main) as log,
+        stopping() as stop,
+        Progress(*columns, disable=not main) as bar,
+    ):
+        task = bar.add_task("training", total=config.steps, completed=trainer.step)
         while trainer.step < config.steps:
             losses = trainer.run_step()
-            for name, value in losses.items():
-                recent[name] = 0.98 * recent.get(name, value) + 0.02 * value
-            stats.write(json.dumps({"step": trainer.step, **losses}) + "\n")
-            progress.update(
-                task,
-                advance=1,
-                description=f"simple {recent['simple']:.4f} l2 {recent['l2']:.4f} "
-                f"voice {recent['voice']:.3f}",
-            )
-            if trainer.step % 50 == 0:
-                stats.flush()
-                for name, value in recent.items():
-                    writer.add_scalar(name, value, trainer.step)
-            last = trainer.step == config.steps
-            if trainer.step % config.checkpoint_every == 0 or last:
+            log.add(trainer.step, losses)
+            bar.update(task, advance=1, description=log.summary())
+            stopped, last = trainer.agree(stop()), trainer.step == config.steps
+            if trainer.step % config.checkpoint_every == 0 or last or stopped:
                 trainer.save()
+            if stopped and not last:
+                break
             if trainer.step % config.sample_every == 0 or last:
-                sample_sheet(trainer.ema, held_out, folder / f"samples-{trainer.step:06d}.png")
-    trainer.ema.voice.gain.copy_(voice_gain(trainer.ema, held_out))
+                if main:
+                    figures = trainer.objective.report(trainer.ema, trainer.folder, trainer.step)
+                    log.figures(trainer.step, figures)
+                trainer.accelerator.wait_for_everyone()
+    if trainer.step < config.steps:
+        if main:
+            print(f"stopped and saved at step {trainer.step}; to go on: "
+                  f"{shlex.join(sys.argv)}", file=sys.stderr)  # fmt: skip
+        raise KeyboardInterrupt
+    trainer.objective.finish(trainer.ema)
     trainer.save()
     return trainer
-
-
-def _open_stats(folder: Path, step: int) -> TextIO:
-    """The log, without lines that a killed run wrote after its last checkpoint."""
-    path = folder / "stats.jsonl"
-    if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        path.write_text("".join(kept))
-    return path.open("a")
-
-
-# Understanding is partial, so louder gestures are also wronger ones. With 1.6 the first lite model
-# moved 0.6 of what people do; with 2.4 as much as they do, but wide mouths lost their shape.
-MAX_GAIN = 2.0
-
-
-@torch.no_grad()
-def voice_gain(net: LiteNet, clips: Clips) -> Tensor:
-    """How much more mouths move than the voice branch says, per code, f32[7] in 1..MAX_GAIN."""
-    net.eval()
-    heard = [
-        net.voice(torch.from_numpy(mel_windows(clip))) / net.voice.gain for clip in clips.clips
-    ]
-    moved = np.concatenate([clips.normalised(clip.codes) for clip in clips.clips])
-    ratio = torch.from_numpy(moved.std(0)) / torch.cat(heard).std(0)
-    return ratio.clamp(1.0, MAX_GAIN)

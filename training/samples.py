@@ -12,6 +12,7 @@ from engine.diffusion import NoiseSchedule, ddim_sample
 from engine.nets.lite import LiteNet
 from engine.types import F32, U8
 from training.data import Clips
+from training.mouths import draw
 
 SCHEDULE = NoiseSchedule.linear()
 
@@ -43,22 +44,20 @@ def to_image(planes: Tensor | F32) -> U8:
 
 
 def sample_sheet(net: LiteNet, clips: Clips, path: Path, columns: int = 10, steps: int = 2) -> None:
-    """Write a PNG of rows: input, own mouth as measured, as heard, closed, wide open.
+    """Write a PNG of rows: input, references, the mouth as measured, closed, wide open.
 
-    Each column is the middle frame of another clip, its reference an earlier frame.
+    Each column is a frame of another clip.
     """
     import cv2
 
     net.eval()
-    rng = np.random.default_rng(0)
-    batch = clips.batch(columns, 1, rng, augment=False)
+    batch = draw(clips, columns, net.config.references, np.random.default_rng(0), augmented=False)
     crops, references = torch.from_numpy(batch.crops), torch.from_numpy(batch.references)
-    with torch.no_grad():
-        heard = net.voice(torch.from_numpy(batch.mels))
-    closed, wide = torch.zeros_like(heard), torch.zeros_like(heard)
+    codes = torch.from_numpy(batch.codes)
+    closed, wide = torch.zeros_like(codes), torch.zeros_like(codes)
     # Opening, its sides, jaw and lower lip move together when a mouth opens.
     closed[:, [0, 1, 3, 5]], wide[:, [0, 1, 3, 5]] = -0.9, 2.0
-    rows = [crops, references, paint(net, crops, references, torch.from_numpy(batch.codes), steps)]
-    rows += [paint(net, crops, references, codes, steps) for codes in (heard, closed, wide)]
+    rows = [crops, *references.chunk(net.config.references, dim=1)]
+    rows += [paint(net, crops, references, wanted, steps) for wanted in (codes, closed, wide)]
     sheet = np.vstack([np.hstack([to_image(p) for p in row]) for row in rows])
     cv2.imwrite(str(path), sheet[..., ::-1])

@@ -80,7 +80,7 @@ class Voice(nn.Module):
 
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
-        width = config.voice_width
+        width, self.columns = config.voice_width, config.mel_columns
         self.layers = nn.Sequential(
             nn.Conv1d(80, width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
             nn.Conv1d(width, width, 3, stride=2, padding=1), nn.GroupNorm(8, width), nn.SiLU(),

@@ -218,37 +218,21 @@ def test_without_torch_the_extra_is_named(
 def test_prepare_passes_its_flags_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: dict[str, Any] = {}
 
-    def notes(source: Path, out: Path, **kwargs: Any) -> dict[str, int]:
-        given.update(kwargs, source=source, out=out)
-        return {"kept": 3}
+    def notes(source: Path, out: Path, config: Any, **kwargs: Any) -> dict[str, Any]:
+        given.update(kwargs, source=source, out=out, config=config)
+        return {"kept": 3, "rejected": {"no face": {"a_b": "in 3 of 9 frames"}}, "sync": {}}
 
     monkeypatch.setattr(training.prepare, "prepare", notes)
-    result = call("prepare", tmp_path, "o", "--workers", 1, "--exclude", "a*", "--exclude", "b*")
-    assert json.loads(result.stdout) == {"kept": 3}
-    assert given == {
-        "source": tmp_path, "out": Path("o"), "workers": 1, "exclude": ("a*", "b*"),
-    }  # fmt: skip
+    result = call("prepare", tmp_path, "o", "--workers", 1, "--exclude", "a*", "--exclude", "b*",
+                  "--framing", "box", "--unsure", "drop")  # fmt: skip
+    found = json.loads(result.stdout)
+    assert found == {"kept": 3, "rejected": {"no face": 1}, "sync": {"shifted": 0}}
+    assert "a_b (in 3 of 9 frames)" in result.stderr
+    config = given.pop("config")
+    assert given == {"source": tmp_path, "out": Path("o"), "workers": 1}
+    assert config.exclude == ("a*", "b*") and config.rules.framing == "box"
+    assert config.unsure == "drop" and config.sync == "shift"
     assert call("prepare", tmp_path / "none", "o").exit_code == 2
-
-
-def test_train_begins_with_the_preset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    loop = pytest.importorskip("training.loop")
-    from types import SimpleNamespace
-
-    seen: list[Any] = []
-
-    def notes(shards: Path, folder: Path, config: Any) -> Any:
-        seen.append((shards, folder, config))
-        return SimpleNamespace(checkpoint_path=folder / "checkpoint.pt", step=config.steps)
-
-    monkeypatch.setattr(loop, "train", notes)
-    result = call("train", tmp_path, "run", "--preset", "smoke", "--batch", 2, "--seed", 7)
-    assert result.exit_code == 0, result.output
-    (shards, folder, config) = seen[0]
-    assert (shards, folder) == (tmp_path, Path("run"))
-    assert (config.steps, config.batch, config.seed) == (20, 2, 7)
-    assert "checkpoint.pt: 20 steps" in result.stdout
 
 
 def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Prepared shards of clips that the tests make."""
+"""Prepared shards of clips that the tests make, and a clean slate for accelerate."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,20 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("shards")
     prepare(source, out, workers=1)
     return out
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """These networks are too small to share out; on a busy machine threads wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """Precision and device are process-wide in accelerate; a test must not inherit them."""
+    from accelerate.state import AcceleratorState
+
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

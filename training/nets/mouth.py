@@ -20,19 +20,23 @@ class ShapeCritic(nn.Module):
 
     It looks at half the resolution: at the full one the painter would learn to write the code into
     a texture that this network reads and nobody sees.
+
+    Args:
+        codes: length of a code.
+        size: side of the crop, px.
     """
 
-    def __init__(self, codes: int) -> None:
+    def __init__(self, codes: int, size: int = 128) -> None:
         super().__init__()
-        self.features = nn.ModuleList(
-            (_down(3, 32), _down(32, 64), _down(64, 96), _down(96, 128))
-        )  # 32x64 -> 2x4
+        self.features = nn.ModuleList((_down(3, 32), _down(32, 64), _down(64, 96), _down(96, 128)))
+        last = (size // 64) * (size // 32)  # pixels left of size/4 x size/2
         self.head = nn.Sequential(
-            nn.Flatten(), nn.Dropout(0.1), nn.Linear(128 * 8, 128), nn.SiLU(), nn.Linear(128, codes)
-        )
+            nn.Flatten(), nn.Dropout(0.1), nn.Linear(128 * last, 128), nn.SiLU(),
+            nn.Linear(128, codes),
+        )  # fmt: skip
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """f32[B, 3, 64, 128] in ±1 -> code f32[B, codes], and the feature maps on the way."""
+        """f32[B, 3, S/2, S] in ±1 -> code f32[B, codes], and the feature maps on the way."""
         h = F.avg_pool2d(hidden, 2)
         maps = []
         for layer in self.features:
@@ -60,7 +64,7 @@ class MouthCritic(nn.Module):
         self.code = nn.Linear(codes, 4 * width)
 
     def forward(self, hidden: Tensor, code: Tensor) -> Tensor:
-        """f32[B, 3, 64, 128], f32[B, codes] -> f32[B, 1, 16, 32], high where it looks real."""
+        """f32[B, 3, S/2, S], f32[B, codes] -> f32[B, 1, S/8, S/4], high where it looks real."""
         h = self.layers(hidden)
         wanted = torch.einsum("bchw,bc->bhw", h, self.code(code)) / h.shape[1]
         verdict: Tensor = self.verdict(h) + wanted[:, None]

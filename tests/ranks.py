@@ -1,0 +1,43 @@
+"""Two steps of a tiny paper run with its critic, for `torch.distributed.run`; see test_loop.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from toys import TINY_PAPER, five_frames
+
+from training.config import LossWeights, TrainConfig
+from training.diff2lip import ClipObjective
+from training.families import PaperFamily
+from training.loop import Trainer
+
+CONFIG = TrainConfig(steps=2, batch=4, accumulate=1, learning_rate=1e-3, warmup=1)
+
+
+def make(folder: Path, accumulate: int = 1) -> Trainer:
+    """The run, whatever the number of processes."""
+    torch.manual_seed(0)
+    family = PaperFamily()
+    net = family.build(TINY_PAPER)
+    with torch.no_grad():  # zero layers would let a wrong gradient elsewhere go unseen
+        for value in net.parameters():
+            value.add_(0.02 * torch.randn_like(value))
+    config = TrainConfig(**{**CONFIG.to_dict(), "accumulate": accumulate})
+    weights = LossWeights(sync=0, perceptual=0, gan=0.5)
+    objective = ClipObjective(family, net, five_frames(), config, weights)
+    objective.cpu_only = True
+    return Trainer(folder, config, objective)
+
+
+if __name__ == "__main__":
+    trainer = make(Path(sys.argv[1]), accumulate=2)
+    assert trainer.accelerator.num_processes == 2
+    curve = [trainer.run_step()]
+    trainer.save()
+    curve.append(trainer.run_step())
+    if trainer.accelerator.is_main_process:
+        print(json.dumps(curve))
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,227 @@
+"""What the lite model's voice branch learns: the mouth that belongs to a sound.
+
+People open their mouths up to five times as far as others for the same sound, so targets are taken
+in units of each speaker's own spread; what comes out is turned into a typical speaker's mouth.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.errors import ConfigError
+from engine.mel import MAX_ABS, N_MELS, WINDOW_COLUMNS, window, window_start
+from engine.nets.lite import LiteConfig, Voice
+from engine.types import F32
+from training.batch import Slot
+from training.config import TrainConfig, VoiceRecipe
+from training.data import Clips, mel_windows
+from training.loop import Trainer, train
+from training.losses import code_loss, cosine_of_codes
+from training.objective import Objective, Priced
+
+OPENINGS = (0, 1)  # codes that are 0 for a closed mouth, whoever it is
+CLOSED = 0.15  # spreads above the least opening of a speaker: a shut mouth
+# Landmarks jitter: a speaker who hardly moves must not be blown up to one who does.
+LEAST_SPREAD = 0.15
+# Understanding is partial, so louder gestures are also wronger ones. With 1.6 the first lite model
+# moved 0.6 of what people do; with 2.4 as much as they do, but wide mouths lost their shape.
+MAX_GAIN = 2.0
+
+
+class Spreads(NamedTuple):
+    """How a speaker's codes lie."""
+
+    least: F32
+    """f32[7], the closed mouth's; 0 for codes that are taken from the clip's median"""
+    spread: F32
+    """f32[7]"""
+
+
+def speakers_of(clips: Clips) -> dict[str, Spreads]:
+    """Of every speaker, in crop pixels."""
+    codes: dict[str, list[F32]] = defaultdict(list)
+    for clip in clips.clips:
+        codes[clip.speaker].append(clip.codes)
+    everybody = np.concatenate([c for own in codes.values() for c in own]).std(0)
+    found = {}
+    for speaker, own in codes.items():
+        all_codes = np.concatenate(own)
+        least = np.zeros(all_codes.shape[1], np.float32)
+        least[list(OPENINGS)] = np.percentile(all_codes[:, OPENINGS], 5, axis=0)
+        found[speaker] = Spreads(least, all_codes.std(0) + LEAST_SPREAD * everybody)
+    return found
+
+
+class Heard(NamedTuple):
+    """Sounds and the mouths that belong to them."""
+
+    mels: Tensor
+    """f32[B, 80, C]"""
+    codes: Tensor
+    """f32[B, 7] in the speaker's spreads"""
+
+
+class HeardSource:
+    """Windows of all clips, now and then one without a voice in it."""
+
+    def __init__(self, clips: Clips, batch: int, columns: int, recipe: VoiceRecipe, seed: int):
+        self.clips, self.batch, self.columns, self.seed = clips, batch, columns, seed
+        self.recipe, speakers = recipe, speakers_of(clips)
+        self.targets = [
+            np.clip((c.codes - speakers[c.speaker].least) / speakers[c.speaker].spread, -4, 5)
+            for c in clips.clips
+        ]
+        every = np.concatenate(self.targets)
+        shut = every[every[:, 0] < CLOSED]
+        self.shut: F32 = (shut if len(shut) else every).mean(0).astype(np.float32)
+
+    def draw(self, step: int, slot: Slot) -> Heard:
+        """See `training.batch.Source`."""
+        part = () if slot.count == 1 else (slot.index,)
+        rng = np.random.default_rng((self.seed, step, *part))
+        mels, codes = [], []
+        more = self.columns - WINDOW_COLUMNS
+        for pick in self.clips.pick(self.batch // slot.count, rng):
+            if rng.random() < self.recipe.silence:
+                mels.append(voiceless(self.columns, rng))
+                codes.append(self.shut)
+                continue
+            index = int(rng.integers(len(self.targets[pick])))
+            mel = window(self.clips.clips[pick].mel, window_start(index) - more, self.columns)
+            mels.append(louder_or_noisier(mel, self.recipe.gain_db, rng))
+            codes.append(self.targets[pick][index])
+        return Heard(torch.from_numpy(np.stack(mels)),
+                     torch.from_numpy(np.stack(codes).astype(np.float32)))  # fmt: skip
+
+
+def voiceless(columns: int, rng: np.random.Generator) -> F32:
+    """A room in which nobody speaks: a floor of any level and colour, f32[80, C]."""
+    level = rng.uniform(-MAX_ABS - 0.5, -1.5)
+    colour = 0.1 * np.cumsum(rng.normal(0, 0.4, (N_MELS, 1)), axis=0)
+    hiss = 0.25 * rng.standard_normal((N_MELS, columns))
+    return np.clip(level + colour + hiss, -MAX_ABS, MAX_ABS).astype(np.float32)
+
+
+def louder_or_noisier(mel: F32, gain_db: float, rng: np.random.Generator) -> F32:
+    """Another loudness, and for one in five a noise floor under it."""
+    db = MAX_ABS / 50  # mel units a decibel: 100 dB span ±4
+    mel = mel + np.float32(rng.uniform(-1.2 * gain_db, 0.8 * gain_db) * db)
+    if rng.random() < 0.2:
+        mel = np.maximum(mel, np.float32(rng.uniform(-MAX_ABS, -1.5)))
+    return np.clip(mel, -MAX_ABS, MAX_ABS).astype(np.float32)
+
+
+class HearingObjective(Objective):
+    """The voice branch alone.
+
+    Args:
+        clips: to learn from.
+        config: of the run.
+        recipe: of the sounds.
+        net_config: sizes of the lite network.
+        held_out: for the figures and the gain; without it, `clips`.
+    """
+
+    cpu_only = True
+    net: Voice
+
+    def __init__(
+        self,
+        clips: Clips,
+        config: TrainConfig,
+        recipe: VoiceRecipe,
+        net_config: LiteConfig | None = None,
+        held_out: Clips | None = None,
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self_config = net_config or LiteConfig()
+        source = HeardSource(clips, config.batch, self_config.mel_columns, recipe, config.seed)
+        super().__init__(Voice(self_config), source)
+        self.sizes, self.recipe = self_config, recipe
+        self.clips, self.held_out = clips, held_out or clips
+
+    def forward(self, heard: Heard) -> Priced:
+        """See `Objective`; in the speaker's spreads, as gain and offset are not set yet."""
+        loss = code_loss(self.net.layers(heard.mels / MAX_ABS), heard.codes)
+        return Priced(loss, {"total": loss})
+
+    def settings(self) -> dict[str, Any]:
+        """See `Objective`."""
+        return asdict(self.recipe)
+
+    def state(self) -> dict[str, Any]:
+        """See `Objective`."""
+        return {
+            "family": "voice",
+            "net_config": self.sizes.to_dict(),
+            "code_stats": torch.from_numpy(self.clips.code_stats),
+        }
+
+    def report(self, ema: nn.Module, folder: Path, step: int) -> dict[str, float]:
+        """Median over held-out clips of each code's correlation with the mouth."""
+        assert isinstance(ema, Voice)
+        found = correlations(ema, self.held_out)
+        return {"opening_r": float(found[0]), "mean_r": float(found.mean())}
+
+    def finish(self, ema: nn.Module) -> None:
+        """Turn spreads into a typical speaker's mouth, moving about as far as people's."""
+        assert isinstance(ema, Voice)
+        speakers = speakers_of(self.clips).values()
+        typical = np.median([s.spread for s in speakers], axis=0)
+        least = np.median([s.least for s in speakers], axis=0)
+        mean, std = self.clips.code_stats
+        gain = typical * regression_gain(ema, self.held_out) / std
+        ema.gain.copy_(torch.from_numpy(gain.astype(np.float32)))
+        ema.offset.copy_(torch.from_numpy(((least - mean) / std).astype(np.float32)))
+
+
+@torch.no_grad()
+def _spoken(voice: Voice, clips: Clips) -> list[tuple[Tensor, Tensor]]:
+    """(said in spreads, true in spreads) of every clip, f32[T, 7] each."""
+    voice.eval()
+    speakers = speakers_of(clips)
+    columns = voice.columns
+    pairs = []
+    for clip in clips.clips:
+        least, spread = speakers[clip.speaker]
+        said = voice.layers(torch.from_numpy(mel_windows(clip, columns)) / MAX_ABS)
+        pairs.append((said, torch.from_numpy((clip.codes - least) / spread).float()))
+    return pairs
+
+
+def correlations(voice: Voice, clips: Clips) -> F32:
+    """Median over clips of the correlation of each code, f32[7]."""
+    found = torch.stack([cosine_of_codes(said, true) for said, true in _spoken(voice, clips)])
+    return found.nanmedian(0).values.numpy()
+
+
+def regression_gain(voice: Voice, clips: Clips) -> F32:
+    """How much more mouths move than the voice branch says, per code, f32[7] in 1..MAX_GAIN."""
+    pairs = _spoken(voice, clips)
+    said, true = (torch.cat([pair[i] for pair in pairs]).std(0) for i in (0, 1))
+    return (true / said.clamp_min(1e-6)).clamp(1.0, MAX_GAIN).numpy()
+
+
+def train_voice(
+    shards: Path,
+    folder: Path,
+    config: TrainConfig,
+    recipe: VoiceRecipe | None = None,
+    net_config: LiteConfig | None = None,
+) -> tuple[Trainer, dict[str, float]]:
+    """Train the voice branch on `shards` in `folder`; returns its figures on held-out speakers."""
+    clips = Clips(shards, "train")
+    try:
+        held_out = Clips(shards, "val", clips.code_stats)
+    except ConfigError:
+        held_out = None
+    objective = HearingObjective(clips, config, recipe or VoiceRecipe(), net_config, held_out)
+    trainer = train(Trainer(folder, config, objective))
+    return trainer, objective.report(trainer.ema, folder, trainer.step)

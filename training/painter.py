@@ -1,0 +1,289 @@
+"""The lite painter's objective: the paper's pixel losses, a shape critic and a patch critic.
+
+The painter is driven by the *measured* code of its target, so that it learns to obey within
+minutes; what the voice says is learned apart (training/hearing.py), on its own number of steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.errors import ConfigError
+from engine.nets.lite import LiteConfig, LiteNet
+from training.batch import Slot
+from training.checkpoint import fit_weights, load_checkpoint, weights_of
+from training.config import LiteRecipe, TrainConfig
+from training.data import Clips
+from training.families import SCHEDULE, alpha_bars
+from training.loop import Trainer, train
+from training.losses import code_loss, l2_loss, simple_loss, split_v
+from training.mouths import MouthBatch, draw
+from training.nets.mouth import MouthCritic, ShapeCritic
+from training.objective import Objective, Priced
+from training.samples import sample_sheet
+
+FIRST, SECOND = len(SCHEDULE) - 1, (len(SCHEDULE) - 1) // 2  # levels that two steps visit
+
+
+def visited_timesteps(grid: int) -> npt.NDArray[np.int64]:
+    """Noise levels to train on, each as often as 1, 2, 4 .. `grid` sampling steps visit it.
+
+    Sampling starts at pure noise whatever its step count, so that level matters most.
+    """
+    if grid == 0:
+        return np.arange(len(SCHEDULE))
+    counts = [2**i for i in range(grid.bit_length()) if 2**i <= grid]
+    return np.concatenate([SCHEDULE.timesteps(n, spacing="trailing") for n in counts])
+
+
+class Painted(NamedTuple):
+    """What the painter made of a batch."""
+
+    x0: Tensor
+    """f32[B, 3, S/2, S], its estimate of the hidden half"""
+    codes: Tensor
+    """f32[B, codes], the shape that it was asked for"""
+    losses: dict[str, Tensor]
+
+
+def _estimate(
+    net: LiteNet, x_t: Tensor, t: Tensor, references: Tensor, context: tuple[Tensor, ...]
+) -> Tensor:
+    """x0 as estimated at levels `t`, int64[B]."""
+    alpha_bar = alpha_bars(t).flatten()
+    v = net.denoiser(x_t, t.float(), (1 - alpha_bar).sqrt(), references, *context)
+    return split_v(v, x_t, alpha_bar)[1]
+
+
+def paint(net: LiteNet, batch: MouthBatch, recipe: LiteRecipe, random: torch.Generator) -> Painted:
+    """Estimates and pixel losses of one batch, a third each of three kinds of x_t.
+
+    Pure noise, where every sampling starts; the network's own first estimate with noise put back,
+    which is what the second of two steps is given; and the true picture with noise, as the paper
+    trains. Without the second kind the network learns to trust the mouth that shines through x_t
+    more than the code, and further steps only damp the movement.
+    """
+    crops, references = torch.from_numpy(batch.crops), torch.from_numpy(batch.references)
+    size, half = len(crops), crops.shape[2] // 2
+    hidden, visible = crops[:, :, half:], crops[:, :, :half]
+    codes = torch.from_numpy(batch.codes)
+    codes = codes + recipe.code_noise * torch.randn(codes.shape, generator=random)
+    context = net.encoder(visible, references, codes)
+    noise = torch.randn(hidden.shape, generator=random)
+
+    levels = torch.from_numpy(visited_timesteps(recipe.timestep_grid))
+    t = levels[torch.randint(len(levels), (size,), generator=random)]
+    third = size // 3
+    own = slice(third, 2 * third)
+    t[:third], t[own] = FIRST, SECOND
+    start = hidden
+    if third:
+        with torch.no_grad():
+            guess = _estimate(net, noise[own], torch.full((third,), FIRST), references[own],
+                              tuple(c[own] for c in context))  # fmt: skip
+        start = torch.cat([hidden[:third], guess.clamp(-1, 1), hidden[2 * third :]])
+    ab = alpha_bars(t)
+    x_t = ab.sqrt() * start + (1 - ab).sqrt() * noise
+    x0 = _estimate(net, x_t, t, references, context)
+    # The noise that x_t holds if the true picture, or the estimate, is what it was made of.
+    true_eps, eps = ((x_t - ab.sqrt() * x) / (1 - ab).sqrt() for x in (hidden, x0))
+    where = torch.from_numpy(batch.weights)
+    simple, l2 = simple_loss(eps, true_eps, where), l2_loss(x0, hidden, where)
+    return Painted(x0, codes, {"simple": simple, "l2": l2})
+
+
+def shape_losses(critic: ShapeCritic, painted: Painted, hidden: Tensor) -> dict[str, Tensor]:
+    """How far the painted shape is from the code, and its features from the true mouth's.
+
+    Args:
+        critic: its parameters are left alone if they are frozen.
+        painted: gradients reach its estimate.
+        hidden: f32[B, 3, S/2, S], the true mouths.
+    """
+    found, maps = critic(painted.x0)
+    with torch.no_grad():
+        _, wanted = critic(hidden)
+    features = torch.stack([F.l1_loss(a, b) for a, b in zip(maps[:3], wanted[:3], strict=True)])
+    return {"shape": code_loss(found, painted.codes), "features": features.mean()}
+
+
+def mouth_gan_loss(critic: MouthCritic, fake: Tensor, real: Tensor, codes: Tensor) -> Tensor:
+    """The patch critic's hinge (Lim & Ye, 2017): real above 1, painted below -1.
+
+    A quarter of what counts as painted are real mouths beside the code of another.
+    """
+    wrong = codes.roll(1, dims=0)
+    loss: Tensor = (
+        F.relu(1 - critic(real, codes)).mean()
+        + 0.75 * F.relu(1 + critic(fake, codes)).mean()
+        + 0.25 * F.relu(1 + critic(real, wrong)).mean()
+    )
+    return loss
+
+
+def gradient_penalty(critic: MouthCritic, real: Tensor, codes: Tensor) -> Tensor:
+    """R1 (Mescheder et al., 2018): the squared gradient at real pictures."""
+    real = real.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(real, codes).sum(), real, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+class MouthCritics(nn.Module):
+    """Both critics and their own loss; pictures come with their codes as constant planes."""
+
+    def __init__(self, codes: int, size: int, r1: float) -> None:
+        super().__init__()
+        self.shape, self.patches = ShapeCritic(codes, size), MouthCritic(codes)
+        self.r1 = r1
+
+    def forward(self, fake: Tensor, real: Tensor) -> Priced:
+        """Price estimates and real mouths, f32[B, 3 + codes, S/2, S], see `with_code`."""
+        hidden, codes = real[:, :3], real[:, 3:, 0, 0]
+        # A little noise: it must not learn what only this camera's pixels say.
+        found, _ = self.shape(hidden + 0.03 * torch.randn_like(hidden))
+        shape = code_loss(found, codes)
+        gan = mouth_gan_loss(self.patches, fake[:, :3].clamp(-1, 1), hidden, codes)
+        penalty = gradient_penalty(self.patches, hidden, codes) if self.r1 else gan.new_zeros(())
+        return Priced(shape + gan + self.r1 * penalty, {"read": shape, "critic": gan})
+
+
+def with_code(hidden: Tensor, codes: Tensor) -> Tensor:
+    """f32[B, 3, h, w] and f32[B, codes] -> f32[B, 3 + codes, h, w]."""
+    planes = codes[:, :, None, None].expand(-1, -1, *hidden.shape[2:])
+    return torch.cat([hidden, planes], dim=1)
+
+
+class MouthDraw(NamedTuple):
+    """A batch, the step that it is for and the seed of all else that is random about it."""
+
+    batch: MouthBatch
+    step: int
+    seed: int
+
+
+class MouthSource:
+    """Augmented frames with references; one process draws a step whole."""
+
+    def __init__(self, clips: Clips, batch: int, references: int, seed: int) -> None:
+        self.clips, self.batch, self.references, self.seed = clips, batch, references, seed
+
+    def draw(self, step: int, slot: Slot) -> MouthDraw:
+        """See `training.batch.Source`."""
+        part = () if slot.count == 1 else (slot.index,)
+        rng = np.random.default_rng((self.seed, step, *part))
+        batch = draw(self.clips, self.batch // slot.count, self.references, rng)
+        return MouthDraw(batch, step, int(rng.integers(2**62)))
+
+
+class PainterObjective(Objective):
+    """Encoder and denoiser of a lite network; its voice stays as it is.
+
+    Args:
+        clips: to learn from.
+        config: of the run.
+        recipe: of the losses.
+        net: the lite network, with a trained voice.
+        held_out: for sample sheets; without it, `clips`.
+    """
+
+    cpu_only = True
+    net: LiteNet
+
+    def __init__(
+        self,
+        clips: Clips,
+        config: TrainConfig,
+        recipe: LiteRecipe,
+        net: LiteNet,
+        held_out: Clips | None = None,
+    ) -> None:
+        sizes = net.config
+        source = MouthSource(clips, config.batch, sizes.references, config.seed)
+        critics = MouthCritics(sizes.codes, sizes.size, recipe.r1)
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(net, source, critics)
+        self.net.voice.requires_grad_(False)
+        self.recipe, self.clips, self.held_out = recipe, clips, held_out or clips
+
+    def forward(self, drawn: MouthDraw) -> Priced:
+        """See `Objective`."""
+        critics, w = self.critic, self.recipe
+        assert isinstance(critics, MouthCritics)
+        hidden = torch.from_numpy(drawn.batch.crops)[:, :, self.net.config.size // 2 :]
+        random = torch.Generator().manual_seed(drawn.seed)
+        painted = paint(self.net, drawn.batch, w, random)
+        critics.requires_grad_(False)
+        parts = painted.losses | shape_losses(critics.shape.eval(), painted, hidden)
+        parts["gan"] = -critics.patches(painted.x0, painted.codes).mean()
+        critics.requires_grad_(True).train()
+        # Critics that know nothing yet have nothing to say.
+        heard = min(1.0, drawn.step / w.shape_warmup)
+        judged = min(1.0, max(0.0, (drawn.step - w.gan_start) / w.shape_warmup))
+        total = (
+            parts["simple"] + w.l2 * parts["l2"]
+            + heard * (w.shape * parts["shape"] + w.features * parts["features"])
+            + judged * w.gan * parts["gan"]
+        )  # fmt: skip
+        codes = torch.from_numpy(drawn.batch.codes)
+        fake = with_code(painted.x0.detach(), painted.codes)
+        return Priced(total, {"total": total, **parts}, fake, with_code(hidden, codes))
+
+    def settings(self) -> dict[str, Any]:
+        """See `Objective`."""
+        return asdict(self.recipe)
+
+    def state(self) -> dict[str, Any]:
+        """See `Objective`."""
+        return {
+            "family": "lite",
+            "net_config": self.net.config.to_dict(),
+            "code_stats": torch.from_numpy(self.clips.code_stats),
+        }
+
+    def report(self, ema: nn.Module, folder: Path, step: int) -> dict[str, float]:
+        """See `Objective`."""
+        assert isinstance(ema, LiteNet)
+        sample_sheet(ema, self.held_out, folder / f"samples-{step:06d}.png")
+        return {}
+
+
+def train_lite(
+    shards: Path,
+    folder: Path,
+    config: TrainConfig,
+    recipe: LiteRecipe | None = None,
+    net_config: LiteConfig | None = None,
+    *,
+    voice: Path,
+) -> Trainer:
+    """Train the lite painter on `shards` in `folder`; see `training.loop.train`.
+
+    Args:
+        shards: prepared clips, framed as the lite model's are.
+        folder: of the run.
+        config: of the run.
+        recipe: of the losses.
+        net_config: sizes of the network.
+        voice: checkpoint of `lipwire train voice`.
+
+    Raises:
+        CheckpointError: the voice cannot be read or is of other sizes.
+    """
+    clips = Clips(shards, "train")
+    try:
+        held_out = Clips(shards, "val", clips.code_stats)
+    except ConfigError:
+        held_out = None
+    torch.manual_seed(config.seed)
+    net = LiteNet(net_config)
+    fit_weights(net.voice, weights_of(load_checkpoint(voice)), voice)
+    objective = PainterObjective(clips, config, recipe or LiteRecipe(), net, held_out)
+    return train(Trainer(folder, config, objective))

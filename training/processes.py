@@ -1,0 +1,60 @@
+"""Work dealt out to processes, results as they come; a worker that dies is an error, not a wait."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from engine.errors import LipwireError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def in_processes(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, *, fresh: bool = False
+) -> Iterator[Result]:
+    """`function` of every task, in the order in which they are done.
+
+    Processes are spawned, not forked: a fork would inherit half of a native library's threads.
+
+    Args:
+        function: of a module, so that it can be sent.
+        tasks: its arguments.
+        workers: processes.
+        fresh: give every task a process of its own.
+
+    Raises:
+        LipwireError: a worker was killed, most often for want of memory.
+    """
+    if not tasks:
+        return
+    executor = ProcessPoolExecutor(
+        min(workers, len(tasks)),
+        multiprocessing.get_context("spawn"),
+        initializer=_die_quietly,
+        max_tasks_per_child=1 if fresh else None,
+    )
+    before = set(multiprocessing.active_children())
+    try:
+        for done in as_completed([executor.submit(function, task) for task in tasks]):
+            yield done.result()
+    except BrokenProcessPool:
+        raise LipwireError("a worker was killed; memory is the usual reason: use fewer") from None
+    except BaseException:
+        # Ctrl-C, or a task that failed: what is half done will be done again, so stop at once.
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _die_quietly() -> None:
+    """Ctrl-C reaches workers too; the parent alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
