@@ -64,8 +64,7 @@ class LiteRecipe:
     features: float = 0.2
     """the shape critic's features of the painted against those of the true mouth"""
     gan: float = 0.006
-    r1: float = 0.0005
-    """on the sum over patches; 40 times as much kept the critic from learning at all"""
+    r1: float = 1.0
     critic_rate: float = 8e-4
     gan_start: int = 2_000
     """steps before the patch critic is listened to: before, it only learns"""

@@ -130,9 +130,10 @@ def mouth_gan_loss(critic: MouthCritic, fake: Tensor, real: Tensor, codes: Tenso
 
 
 def gradient_penalty(critic: MouthCritic, real: Tensor, codes: Tensor) -> Tensor:
-    """R1 (Mescheder et al., 2018): the squared gradient at real pictures."""
+    """R1 (Mescheder et al., 2018): the squared gradient, at real pictures, of the mean verdict."""
     real = real.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(critic(real, codes).sum(), real, create_graph=True)
+    verdicts = critic(real, codes).mean(dim=(1, 2, 3))  # a sum would weigh 500 patches 250,000-fold
+    (gradient,) = torch.autograd.grad(verdicts.sum(), real, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 

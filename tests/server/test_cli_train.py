@@ -21,8 +21,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the training functions are asked for, instead of training."""
     import training.distill
     import training.expert
-    import training.lite_objective
+    import training.hearing
     import training.loop
+    import training.painter
     import training.suite
 
     asked: list[Any] = []
@@ -35,7 +36,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return note
 
     run = SimpleNamespace(checkpoint_path=Path("run/checkpoint.pt"), step=20)
-    monkeypatch.setattr(training.lite_objective, "train_lite", noting(run))
+    monkeypatch.setattr(training.painter, "train_lite", noting(run))
+    monkeypatch.setattr(training.hearing, "train_voice", noting((run, {"opening_r": 0.5})))
     monkeypatch.setattr(training.suite, "make_trainer", noting(run))
     monkeypatch.setattr(training.loop, "train", lambda trainer: trainer)
     monkeypatch.setattr(training.expert, "train_expert", noting((run, {"val_loss": 0.25})))
@@ -49,17 +51,31 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_train_alone_trains_the_lite_model(
     name: tuple[str, ...], seen: list[Any], tmp_path: Path
 ) -> None:
-    result = call("train", *name, tmp_path, "run", "--preset", "smoke", "--batch", 2, "--seed", 7)
+    result = call("train", *name, tmp_path, "run", "--preset", "smoke", "--batch", 2, "--seed", 7,
+                  "--voice", "v.pt")  # fmt: skip
     assert result.exit_code == 0, result.output
-    (shards, folder, config, recipe), _ = seen[0]
-    assert (shards, folder) == (tmp_path, Path("run"))
-    assert (config.steps, config.batch, config.seed, recipe.voices) == (20, 2, 7, 16)
+    (shards, folder, config, recipe), named = seen[0]
+    assert (shards, folder) == (tmp_path, Path("run")) and named == {"voice": Path("v.pt")}
+    assert (config.steps, config.batch, config.seed, recipe.gan_start) == (20, 2, 7, 5)
     assert "checkpoint.pt: 20 steps" in result.stdout
 
 
 def test_options_may_come_first(seen: list[Any], tmp_path: Path) -> None:
-    assert call("train", "--preset", "lite", tmp_path, "run").exit_code == 0
-    assert seen[0][0][2].steps == 9000
+    assert call("train", "--preset", "lite", "--voice", "v.pt", tmp_path, "run").exit_code == 0
+    assert seen[0][0][2].steps == 7500
+
+
+def test_a_voice_belongs_to_the_lite_recipe_alone(seen: list[Any], tmp_path: Path) -> None:
+    result = call("train", tmp_path, "run")
+    assert result.exit_code == 2 and "needs a voice" in result.stderr
+    result = call("train", tmp_path, "run", "--preset", "paper", "--voice", "v.pt")
+    assert result.exit_code == 2 and "leave --voice out" in result.stderr and not seen
+
+
+def test_voice_prints_its_figures(seen: list[Any], tmp_path: Path) -> None:
+    result = call("train", "voice", tmp_path, "run", "--steps", 5)
+    assert result.exit_code == 0 and '{"opening_r": 0.5}' in result.stdout
+    assert seen[0][0][2].steps == 5
 
 
 def test_the_papers_preset_takes_its_judges(seen: list[Any], tmp_path: Path) -> None:
@@ -110,4 +126,4 @@ def test_ablate_prints_a_table(seen: list[Any], tmp_path: Path) -> None:
 
 def test_help_names_every_command() -> None:
     shown = call("train", "-h").stdout
-    assert all(name in shown for name in ("model", "syncnet", "distill", "ablate"))
+    assert all(name in shown for name in ("model", "voice", "syncnet", "distill", "ablate"))

@@ -6,30 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from training.data import (
-    Clips,
     augment_mel,
-    augment_pair,
     load_clips,
     other_frame,
     with_degraded_sound,
 )
-
-
-def test_a_batch_is_a_function_of_its_seed(shards: Path) -> None:
-    clips = Clips(shards, "train")
-    a, b, c = (clips.batch(3, 5, np.random.default_rng(s), True) for s in (1, 1, 2))
-    assert np.array_equal(a.crops, b.crops) and np.array_equal(a.voice_mels, b.voice_mels)
-    assert not np.array_equal(a.crops, c.crops)
-
-
-def test_shapes_and_ranges(shards: Path) -> None:
-    batch = Clips(shards, "train").batch(3, 5, np.random.default_rng(0), True)
-    assert batch.crops.shape == batch.references.shape == (3, 3, 128, 128)
-    assert batch.mels.shape == (3, 80, 16) and batch.voice_mels.shape == (8, 80, 16)
-    assert batch.codes.shape == (3, 7) and batch.voice_codes.shape == (8, 7)
-    assert batch.weights.shape == (3, 1, 64, 128)
-    assert np.abs(batch.weights.mean((1, 2, 3)) - 1).max() < 0.2
-    assert np.abs(batch.crops).max() <= 1 and np.abs(batch.voice_mels).max() <= 4
 
 
 def test_the_reference_is_another_frame() -> None:
@@ -48,16 +29,11 @@ def test_the_reference_prefers_another_mouth() -> None:
     assert np.mean([codes[d, 0] == 5 for d in drawn]) > 0.85
 
 
-def test_augmentation_stays_in_range_and_treats_the_pair_alike() -> None:
+def test_augmented_sound_stays_in_range() -> None:
     rng = np.random.default_rng(0)
-    image = rng.integers(100, 140, (128, 128, 3), np.uint8)
     for _ in range(20):
         mel = augment_mel(rng.uniform(-4, 4, (80, 16)).astype(np.float32), rng)
         assert np.abs(mel).max() <= 4 and mel.dtype == np.float32
-        crop, reference, weight = augment_pair(image, image, np.ones((128, 128), np.float32), rng)
-        middle = np.s_[32:96, 32:96]
-        assert abs(float(crop[middle].mean()) - float(reference[middle].mean())) < 4
-        assert weight.shape == (128, 128)
 
 
 def test_degraded_sound_stays_in_its_place(shards: Path) -> None:

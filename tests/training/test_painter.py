@@ -1,6 +1,9 @@
+"""The lite painter: its data, its losses, and which network each of them trains."""
+
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,33 +11,86 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from engine.errors import ConfigError
-from engine.nets.lite import LiteConfig
+from engine.errors import CheckpointError
+from engine.nets.lite import LiteConfig, LiteNet
+from training.batch import Slot
+from training.checkpoint import save_checkpoint
 from training.config import PRESETS, LiteRecipe
 from training.data import Clips
-from training.lite_objective import LiteObjective, compute_losses, train_lite, visited_timesteps
 from training.loop import Trainer
+from training.mouths import augment, draw, pick_references
+from training.nets.mouth import MouthCritic, ShapeCritic
+from training.painter import (
+    MouthCritics,
+    Painted,
+    PainterObjective,
+    gradient_penalty,
+    mouth_gan_loss,
+    paint,
+    shape_losses,
+    train_lite,
+    visited_timesteps,
+    with_code,
+)
 
 SMALL = LiteConfig(widths=(8, 16, 24, 32), embed=32, voice_width=32)
 CONFIG = replace(PRESETS["smoke"].train, steps=6, checkpoint_every=3, sample_every=6)
-RECIPE = LiteRecipe(voices=16)
+RECIPE = LiteRecipe(gan_start=0, shape_warmup=1)
 
 
-def trainer(shards: Path, folder: Path) -> Trainer:
-    objective = LiteObjective(Clips(shards, "train"), CONFIG, RECIPE, SMALL)
-    return Trainer(folder, CONFIG, objective)
+def objective(shards: Path) -> PainterObjective:
+    torch.manual_seed(0)
+    return PainterObjective(Clips(shards, "train"), CONFIG, RECIPE, LiteNet(SMALL))
+
+
+def moved(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether any gradient has arrived."""
+    return any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in parameters)
+
+
+def test_a_batch_is_a_function_of_its_seed(shards: Path) -> None:
+    clips = Clips(shards, "train")
+    a, b, c = (draw(clips, 3, 2, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(a.crops, b.crops) and np.array_equal(a.references, b.references)
+    assert not np.array_equal(a.crops, c.crops)
+    assert a.crops.shape == (3, 3, 128, 128) and a.references.shape == (3, 6, 128, 128)
+    assert a.codes.shape == (3, 7) and a.weights.shape == (3, 1, 64, 128)
+    assert np.abs(a.weights.mean((1, 2, 3)) - 1).max() < 0.2
+    assert np.abs(a.crops).max() <= 1
+
+
+def test_references_are_ordered_and_never_the_target(shards: Path) -> None:
+    clip = Clips(shards, "train").clips[0]
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        index = int(rng.integers(len(clip)))
+        closed, wide = pick_references(clip, index, 2, rng)
+        assert abs(closed - index) >= min(4, len(clip) // 3) <= abs(wide - index)
+        assert clip.codes[closed, 0] <= clip.codes[wide, 0]
+
+
+def test_pictures_of_one_face_are_lit_alike() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(100, 140, (128, 128, 3), np.uint8)
+    for _ in range(20):
+        (crop, one, two), weight = augment([image] * 3, np.ones((128, 128), np.float32), rng)
+        middle = np.s_[32:96, 32:96]
+        for reference in (one, two):
+            assert abs(float(crop[middle].mean()) - float(reference[middle].mean())) < 4
+        assert weight.shape == (128, 128)
 
 
 def test_a_killed_run_goes_on_with_the_same_curve(shards: Path, tmp_path: Path) -> None:
-    whole = trainer(shards, tmp_path / "whole")
+    whole = Trainer(tmp_path / "whole", CONFIG, objective(shards))
     curve = [whole.run_step() for _ in range(4)]
-    killed = trainer(shards, tmp_path / "killed")
+    killed = Trainer(tmp_path / "killed", CONFIG, objective(shards))
     for _ in range(2):
         killed.run_step()
     killed.save()
     killed.run_step()  # lost with the kill
-    resumed = trainer(shards, tmp_path / "killed")
+    resumed = Trainer(tmp_path / "killed", CONFIG, objective(shards))
     assert resumed.step == 2
     assert [resumed.run_step() for _ in range(2)] == curve[2:]
     for a, b in zip(whole.ema.parameters(), resumed.ema.parameters(), strict=True):
@@ -42,39 +98,109 @@ def test_a_killed_run_goes_on_with_the_same_curve(shards: Path, tmp_path: Path) 
 
 
 def test_train_learns_and_leaves_its_records(shards: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, steps=40, sample_every=40, checkpoint_every=20, learning_rate=3e-3)
-    run = train_lite(shards, tmp_path, config, RECIPE, SMALL)
-    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 41))
-    first, last = (np.mean([x["total"] for x in part]) for part in (lines[:8], lines[-8:]))
+    voice = tmp_path / "voice.pt"
+    save_checkpoint({"ema": LiteNet(SMALL).voice.state_dict()}, voice)
+    config = replace(CONFIG, steps=30, sample_every=30, checkpoint_every=15, learning_rate=3e-3)
+    recipe = replace(RECIPE, gan_start=1000)
+    run = train_lite(shards, tmp_path / "run", config, recipe, SMALL, voice=voice)
+    lines = [json.loads(line) for line in (tmp_path / "run/stats.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 31))
+    first, last = (np.mean([x["l2"] for x in part]) for part in (lines[:8], lines[-8:]))
     assert last < first
-    sheet = cv2.imread(str(tmp_path / "samples-000040.png"))
+    sheet = cv2.imread(str(tmp_path / "run" / "samples-000030.png"))
     assert sheet.shape == (6 * 128, 10 * 128, 3) and sheet.std() > 10
-    assert list((tmp_path / "tensorboard").iterdir())
-    assert run.checkpoint_path.exists() and not list(tmp_path.glob("*.partial"))
-    gain = run.ema.voice.gain
-    assert float(gain.min()) >= 1 and float(gain.max()) > 1, "an unsure voice is turned up"
+    assert run.checkpoint_path.exists() and not list(tmp_path.glob("run/*.partial"))
 
 
-def test_the_painter_does_not_train_the_voice(shards: Path) -> None:
+def test_a_voice_of_other_sizes_is_refused(shards: Path, tmp_path: Path) -> None:
+    voice = tmp_path / "voice.pt"
+    save_checkpoint({"ema": LiteNet(replace(SMALL, voice_width=64)).voice.state_dict()}, voice)
+    with pytest.raises(CheckpointError, match=r"layers\.0\.weight"):
+        train_lite(shards, tmp_path / "run", CONFIG, RECIPE, SMALL, voice=voice)
+
+
+def test_the_painters_step_trains_neither_voice_nor_critics(shards: Path) -> None:
+    painter = objective(shards)
+    with torch.no_grad():  # an untrained head is zero and would let nothing through
+        for parameter in painter.net.denoiser.parameters():
+            parameter.add_(0.01)
+    painter.train()
+    priced = painter(painter.source.draw(3, whole_step()))
+    priced.total.backward()
+    assert moved(painter.net.denoiser.parameters()) and moved(painter.net.encoder.parameters())
+    assert not moved(painter.net.voice.parameters())
+    critics = painter.critic
+    assert critics is not None and not moved(critics.parameters())
+    assert all(p.requires_grad for p in critics.parameters())
+
+
+def test_the_critics_step_does_not_train_the_painter(shards: Path) -> None:
+    painter = objective(shards)
+    priced = painter(painter.source.draw(3, whole_step()))
+    assert priced.fake is not None and priced.real is not None and painter.critic is not None
+    painter.critic(priced.fake, priced.real).total.backward()
+    assert not moved(painter.net.parameters())
+    assert moved(painter.critic.shape.parameters()) and moved(painter.critic.patches.parameters())
+
+
+def whole_step() -> Slot:
+    return Slot()
+
+
+def test_pixel_losses_of_a_known_estimate(shards: Path) -> None:
+    """An untrained network shows its references: L_2 is their weighted distance, by hand."""
     clips = Clips(shards, "train")
-    net = LiteObjective(clips, CONFIG, RECIPE, SMALL).net
-    batch = clips.batch(2, 4, np.random.default_rng(0), False)
-    silent = replace(RECIPE, code_weight=0.0)
-    compute_losses(net, batch, silent, torch.Generator().manual_seed(0)).total.backward()
-    grads = [p.grad for p in net.voice.parameters()]
-    assert all(g is None or float(g.abs().max()) == 0 for g in grads)
-    assert any(p.grad is not None for p in net.denoiser.parameters())
+    batch = draw(clips, 2, 2, np.random.default_rng(0), augmented=False)
+    net = LiteNet(SMALL)
+    recipe = replace(RECIPE, code_noise=0.0)
+    painted = paint(net, batch, recipe, torch.Generator().manual_seed(0))
+    hidden = batch.crops[:, :, 64:]
+    share = np.exp(2.0) / (1 + 2 * np.exp(2.0))  # of each reference, beside painting's 0
+    shown = share * (batch.references[:, :3, 64:] + batch.references[:, 3:, 64:])
+    wanted = float(((shown - hidden) ** 2 * batch.weights).mean())
+    assert float(painted.losses["l2"].detach()) == pytest.approx(wanted, rel=1e-3)
 
 
 def test_levels_are_those_that_sampling_visits() -> None:
-    levels = visited_timesteps(8)
-    values, counts = np.unique(levels, return_counts=True)
+    values, counts = np.unique(visited_timesteps(8), return_counts=True)
     assert values.tolist() == [124, 249, 374, 499, 624, 749, 874, 999]
     assert counts[-1] == 4, "every step count begins at pure noise"
     assert len(visited_timesteps(0)) == 1000
 
 
-def test_a_recipe_without_voices_is_refused() -> None:
-    with pytest.raises(ConfigError, match="voices"):
-        LiteRecipe(voices=0)
+class _Reads(ShapeCritic):
+    """Reads the mean of the picture as every code, and has one feature map: the picture."""
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return hidden.mean(dim=(1, 2, 3))[:, None].expand(-1, 7), [hidden] * 4
+
+
+def test_shape_losses_by_hand() -> None:
+    painted = Painted(torch.full((1, 3, 64, 128), 0.5), torch.full((1, 7), 0.7), {})
+    losses = shape_losses(_Reads(7), painted, torch.full((1, 3, 64, 128), 0.1))
+    assert float(losses["shape"]) == pytest.approx(0.5 * 0.2**2 / 0.5)  # Huber inside its bend
+    assert float(losses["features"]) == pytest.approx(0.4)
+
+
+class _Mean(MouthCritic):
+    """Finds a picture as real as it is bright."""
+
+    def forward(self, hidden: Tensor, code: Tensor) -> Tensor:
+        return hidden.mean(dim=(1, 2, 3), keepdim=True) + 0 * code.sum()
+
+
+def test_the_hinge_by_hand() -> None:
+    real, fake = torch.full((2, 3, 64, 128), 0.25), torch.full((2, 3, 64, 128), -0.5)
+    loss = mouth_gan_loss(_Mean(7), fake, real, torch.zeros(2, 7))
+    assert float(loss) == pytest.approx(0.75 + 0.75 * 0.5 + 0.25 * 1.25)
+    # d mean / d pixel = 1 / n for each of n pixels, so the squared sum is 1 / n.
+    penalty = gradient_penalty(_Mean(7), real, torch.zeros(2, 7))
+    assert float(penalty) == pytest.approx(1 / (3 * 64 * 128))
+
+
+def test_critics_find_the_codes_they_are_given() -> None:
+    hidden, codes = torch.rand(2, 3, 64, 128), torch.randn(2, 7)
+    packed = with_code(hidden, codes)
+    assert torch.equal(packed[:, :3], hidden) and torch.equal(packed[:, 3:, 5, 9], codes)
+    critics = MouthCritics(7, 128, r1=0.0).eval()
+    assert set(critics(packed, packed).parts) == {"read", "critic"}
