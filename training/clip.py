@@ -33,6 +33,7 @@ LOOK_EVERY = 12  # frames between two looks for other faces
 # Two frames on either side of a cut are as little alike as two other pictures. Higher: nods and
 # camera shake count as cuts; lower: cuts between two shots of one studio are missed.
 CUT_LIKENESS = 0.55
+EDGE_FRAMES = PAPER_FPS  # a title or a fade in the first or last second is trimmed, not a cut
 
 
 class Rejected(LipwireError):
@@ -148,7 +149,8 @@ def _longest_shot(
     """Track every frame; the longest run with a usable face, and the shape of the frames."""
     shots: list[_Shot] = []
     reasons: Counter[str] = Counter()
-    rivals, looks, cuts, count = 0, 0, 0, 0
+    rivals, looks, count = 0, 0, 0
+    cuts: list[int] = []
     thumb: F32 | None = None
     shape: tuple[int, ...] = ()
     broken = True
@@ -156,9 +158,7 @@ def _longest_shot(
         count, shape = index + 1, image.shape
         before, thumb = thumb, _thumbnail(image)
         if before is not None and _likeness(before, thumb) < CUT_LIKENESS:
-            cuts += 1
-            if rules.cuts == "reject":
-                raise Rejected("with cuts", f"at {index / PAPER_FPS:.2f} s")
+            cuts.append(index)
             broken = True
             tracker.forget()
         face = tracker.track(image)
@@ -181,6 +181,9 @@ def _longest_shot(
             shots.append(_Shot(index))
             broken = False
         shots[-1].landmarks.append(face.landmarks)
+    inside = [cut for cut in cuts if EDGE_FRAMES <= cut < count - EDGE_FRAMES]
+    if inside and rules.cuts == "reject":
+        raise Rejected("with cuts", f"{len(inside)}, the first at {inside[0] / PAPER_FPS:.2f} s")
     if rivals > looks / 4:
         raise Rejected("several faces", f"in {rivals} of {looks} frames looked at")
     longest = max(shots, key=lambda shot: len(shot.landmarks), default=_Shot(0))
@@ -188,7 +191,7 @@ def _longest_shot(
         if count < MIN_FRAMES:
             raise Rejected(f"shorter than {MIN_FRAMES} frames", f"{count}")
         reason = reasons.most_common(1)[0][0] if reasons else "with cuts"
-        raise Rejected(reason, f"in {reasons[reason] or cuts} of {count} frames")
+        raise Rejected(reason, f"in {reasons[reason] or len(cuts)} of {count} frames")
     return longest, shape
 
 

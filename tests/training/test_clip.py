@@ -60,7 +60,7 @@ def test_reasons_of_rejection(tmp_path: Path, tracker: MediaPipeTracker) -> None
     talk = [portrait(o) for o in np.linspace(0, 1, 10)]
     cases = {
         "several faces": write_clip(tmp_path / "pair.mp4", pictures=pair),
-        "with cuts": write_clip(tmp_path / "cut.mp4", pictures=talk + [_other_scene()] * 8),
+        "with cuts": write_clip(tmp_path / "cut.mp4", pictures=talk * 3 + [_other_scene()] * 30),
         "face too small|no face": write_clip(tmp_path / "small.mp4", pictures=small),
         "shorter than 5 frames": write_clip(tmp_path / "short.mp4", 4),
         "no audio: .*no audio stream": write_clip(tmp_path / "mute.mp4", 8, sound=False),
@@ -76,8 +76,15 @@ def test_reasons_of_rejection(tmp_path: Path, tracker: MediaPipeTracker) -> None
 
 def test_the_longest_shot_can_be_kept(tmp_path: Path, tracker: MediaPipeTracker) -> None:
     talk = [portrait(o) for o in np.linspace(0, 1, 12)]
-    path = write_clip(tmp_path / "cut.mp4", pictures=[_other_scene()] * 7 + talk)
+    path = write_clip(tmp_path / "cut.mp4", pictures=[_other_scene()] * 30 + talk * 3)
     about = prepare_clip(_clip(path), Rules(cuts="longest"), tracker)["json"]
+    assert about["first_frame"] == 30 and about["frames"] == 36
+
+
+def test_a_title_is_trimmed(tmp_path: Path, tracker: MediaPipeTracker) -> None:
+    talk = [portrait(o) for o in np.linspace(0, 1, 12)]
+    path = write_clip(tmp_path / "titled.mp4", pictures=[_other_scene()] * 7 + talk)
+    about = prepare_clip(_clip(path), Rules(), tracker)["json"]
     assert about["first_frame"] == 7 and about["frames"] == 12
 
 
