@@ -48,7 +48,11 @@ def through_graphs(
                       strict=True))  # fmt: skip
     feeds["x_t"] = feeds["noise"]
     for t, numbers in trajectory(
-        SCHEDULE, 4, spacing, prediction=prediction, clip=clip  # type: ignore[arg-type]
+        SCHEDULE,
+        4,
+        spacing,
+        prediction=prediction,
+        clip=clip,  # type: ignore[arg-type]
     ):
         feeds["t"] = torch.full((2,), float(t))
         feeds["coefficients"] = torch.tensor([numbers]).repeat(2, 1)
