@@ -81,6 +81,11 @@ def unpack(file: Path, out: Path) -> Path:
     return out
 
 
+def is_plain(name: str) -> bool:
+    """Whether a file's name stays in its folder, on any system."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\:\0")
+
+
 def _checked_members(file: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     members = archive.infolist()
     names = [info.filename for info in members]
@@ -95,7 +100,7 @@ def _checked_members(file: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipIn
     allowed = {_MANIFEST, *(listed if isinstance(listed, dict) else ())}
     for info in members:
         name = info.filename
-        if name not in allowed or Path(name).name != name or "\\" in name or ":" in name:
+        if name not in allowed or not is_plain(name):
             raise BundleError(f"{file}: member {name!r} is none of the bundle's files")
         # Stored, a member cannot be larger than the file that it came in.
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:

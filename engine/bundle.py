@@ -13,7 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from engine.archive import unpacked
+from engine.archive import is_plain, unpacked
 from engine.card import MODEL_CARD, model_card
 from engine.errors import BundleError
 from engine.mel import WINDOW_COLUMNS
@@ -190,7 +190,7 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
         raise BundleError(f"{folder}: no such model bundle")
     manifest = _parse(folder)
     for name, expected in manifest.files.items():
-        if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
+        if not is_plain(name):
             raise BundleError(f"{folder}: file name {name!r} leaves the bundle")
         file = folder / name
         if not file.is_file():

@@ -118,6 +118,7 @@ def write_safetensors(bundle: Path, out: Path) -> Path:
     Raises:
         BundleError: the bundle does not hold its network, or `out` cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     opened = open_bundle(bundle)
@@ -130,8 +131,8 @@ def write_safetensors(bundle: Path, out: Path) -> Path:
     try:
         save_file(tensors, partial, about)
         partial.replace(out)
-    except OSError as error:
-        raise BundleError(f"{out}: cannot be written ({error.strerror or error})") from error
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{out}: cannot be written ({error})") from error
     finally:
         partial.unlink(missing_ok=True)
     return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +12,6 @@ from engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
-    from export.write import Options
 
 app = typer.Typer(help="Make a model bundle from a checkpoint.", no_args_is_help=True)
 
@@ -56,7 +55,8 @@ def _options(
     licence: str | None,
     precision: Literal["float32", "float16", "int8"],
     calibrate: Path | None,
-) -> Options:
+) -> Any:
+    """What the flags wish, as export.write.Options."""
     need("torch", "onnx", "onnxscript", "safetensors")
     from export.write import Options
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,13 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 # On CI everything that a test may want is there, so a skip is a fault of the set-up.
 NO_SKIPS = bool(os.environ.get("LIPWIRE_NO_SKIPS"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep optimised graphs and unpacked bundles of the tests apart from the user's."""
+    if "LIPWIRE_CACHE" not in os.environ:
+        folder = os.environ["LIPWIRE_CACHE"] = tempfile.mkdtemp(prefix="lipwire-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

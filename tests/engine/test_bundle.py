@@ -73,8 +73,8 @@ def test_no_such_folder(tmp_path: Path) -> None:
     assert "no such model bundle" in refused(tmp_path / "bundle")
 
 
-def test_a_file_instead_of_a_folder(folder: Path) -> None:
-    assert "no such model bundle" in refused(folder / "encode.onnx")
+def test_a_file_that_is_no_packed_bundle(folder: Path) -> None:
+    assert "not a packed bundle" in refused(folder / "encode.onnx")
 
 
 def test_no_manifest(folder: Path) -> None:
@@ -138,6 +138,12 @@ def test_a_format_that_we_do_not_know(folder: Path, version: object) -> None:
         ({"steps_offered": 2}, "steps_offered is 2"),
         ({"crop_size": 127}, "crop_size is 127, must be an even number"),
         ({"crop_size": "128"}, "crop_size is '128'"),
+        ({"framing": "round"}, "framing is 'round'"),
+        ({"precision": "int4"}, "precision is 'int4'"),
+        ({"device": "tpu"}, "device is 'tpu', must be one of"),
+        ({"references": 0}, "references is 0, must be a whole number"),
+        ({"network": []}, "network is []"),
+        ({"mel": 16}, "mel is 16"),
         ({"files": ["encode.onnx"]}, "files is ['encode.onnx']"),
         ({"files": {"encode.onnx": 5}}, "files is"),
         ({"name": None}, "incomplete, without ['name']"),

@@ -19,7 +19,9 @@ from engine.diffusion import (
     ddim_sample,
     ddim_step,
     predict_x0,
+    step_coefficients,
     training_target,
+    trajectory,
 )
 from engine.errors import ConfigError
 
@@ -223,3 +225,39 @@ def test_unknown_prediction_is_named() -> None:
 def test_importing_loads_no_torch() -> None:
     code = "import engine.diffusion, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize(("t", "t_prev"), [(999, 499), (960, 920), (40, 0), (0, None)])
+def test_five_coefficients_are_a_ddim_step(
+    prediction: Prediction, clip: bool, t: int, t_prev: int | None
+) -> None:
+    x_t, out = images(3)
+    now = SCHEDULE.alpha_bar(t)
+    after = 1.0 if t_prev is None else SCHEDULE.alpha_bar(t_prev)
+    wanted = ddim_step(x_t, out, now, after, prediction=prediction, clip=clip)
+    from_x, from_out, prev_x, prev_x0, limit = step_coefficients(
+        now, after, prediction=prediction, clip=clip
+    )
+    x0 = np.clip(from_x * x_t + from_out * out, -limit, limit)
+    np.testing.assert_allclose(prev_x * x_t + prev_x0 * x0, wanted, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_a_trajectory_is_what_ddim_sample_takes(spacing: Spacing) -> None:
+    x, out = images(4)
+    steps = trajectory(SCHEDULE, 8, spacing, prediction="epsilon")
+    assert [t for t, _ in steps] == list(SCHEDULE.timesteps(8, spacing))
+    wanted = ddim_sample(
+        lambda x_t, t: 0.3 * x_t + out, x, [t for t, _ in steps], SCHEDULE, prediction="epsilon"
+    )
+    for _, (from_x, from_out, prev_x, prev_x0, limit) in steps:
+        x0 = np.clip(from_x * x + from_out * (0.3 * x + out), -limit, limit)
+        x = (prev_x * x + prev_x0 * x0).astype(np.float32)
+    np.testing.assert_allclose(x, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_coefficients_of_an_unknown_prediction() -> None:
+    with pytest.raises(ConfigError, match="unknown prediction type 'image'"):
+        step_coefficients(0.5, 0.6, prediction="image")  # type: ignore[arg-type]

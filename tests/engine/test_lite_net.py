@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import torch
 
+from engine.nets.graphs import example_inputs
 from engine.nets.lite import CODE_NAMES, GATE_START, LiteNet
-from export.lite import DEFAULT_STEPS, count_gflop, example_inputs
+from export.lite import DEFAULT_STEPS
+from export.write import count_gflop
 
 
 def test_a_frame_costs_at_most_eight_tenths_of_a_gflop() -> None:
@@ -19,9 +21,9 @@ def test_an_untrained_network_repeats_the_reference() -> None:
     net = LiteNet().eval()
     inputs = example_inputs(net, 2)
     with torch.no_grad():
-        context = net.encode(inputs["reference"], inputs["reference"], inputs["mel"])
-        v = net.denoiser(inputs["x_t"], inputs["t"], torch.ones(2), inputs["reference"], *context)
-    lower = torch.sigmoid(torch.tensor(GATE_START)) * inputs["reference"][:, :, 64:]
+        context = net.encode(inputs["references"], inputs["references"], inputs["mel"])
+        v = net.denoiser(inputs["x_t"], inputs["t"], torch.ones(2), inputs["references"], *context)
+    lower = torch.sigmoid(torch.tensor(GATE_START)) * inputs["references"][:, :, 64:]
     torch.testing.assert_close(-v, lower)  # x0 = -v at pure noise
 
 
@@ -29,12 +31,12 @@ def test_the_hidden_half_of_the_crop_is_not_looked_at() -> None:
     torch.manual_seed(0)
     net = LiteNet().eval()
     inputs = example_inputs(net, 1)
-    crop = inputs["reference"].clone()
+    crop = inputs["references"].clone()
     other = crop.clone()
     other[:, :, 64:] = 0
     with torch.no_grad():
-        a = net.encode(crop, inputs["reference"], inputs["mel"])
-        b = net.encode(other, inputs["reference"], inputs["mel"])
+        a = net.encode(crop, inputs["references"], inputs["mel"])
+        b = net.encode(other, inputs["references"], inputs["mel"])
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 

@@ -134,6 +134,39 @@ def test_painting_shows_the_generated_mouth_and_nothing_else() -> None:
     assert np.array_equal(Painter.paint(found, generated, 0.0), found.image)
 
 
+def test_a_box_is_cut_out_as_it_lies_and_averaged_over_five_frames() -> None:
+    tracker = FakeTracker((0.5, 0.5), 0.4)
+    paint = Painter(tracker, CONFIG, 96, "box")
+    image = picture()
+    found = find(paint, image)
+    assert found.crop.shape == (96, 96, 3)
+    inside = transform(found.face.landmarks, found.alignment.matrix)
+    np.testing.assert_allclose(inside.min(0), -0.5 + 0.5 * np.diag(found.alignment.matrix), atol=1)
+    np.testing.assert_allclose(inside.max(0), 95.5, atol=1.5)
+    assert found.alignment.matrix[0, 1] == found.alignment.matrix[1, 0] == 0  # never turned
+    for _ in range(4):
+        find(paint, image)
+    tracker.centre = (0.6, 0.5)  # a jump of 32 px
+    moved = [find(paint, image).alignment.matrix[0, 2] for _ in range(6)]
+    steps = np.diff([found.alignment.matrix[0, 2], *moved])
+    np.testing.assert_allclose(steps[:5], steps[0], rtol=0.02)  # a fifth of the way each
+    assert steps[5] == pytest.approx(0, abs=1e-3)
+    paint.lose()
+    fresh = find(Painter(FakeTracker((0.6, 0.5), 0.4), CONFIG, 96, "box"), image)
+    assert np.array_equal(find(paint, image).alignment.matrix, fresh.alignment.matrix)
+
+
+def test_a_mouth_painted_in_a_box_goes_back_into_the_lower_half() -> None:
+    found = find(Painter(FakeTracker(), CONFIG, 64, "box"), picture())
+    generated = found.crop.copy()
+    generated[32:] = (200, 30, 30)
+    out = Painter.paint(found, generated, 1.0)
+    rows, cols = np.nonzero((out != found.image).any(2))
+    there = transform(np.stack([cols, rows], 1), found.alignment.matrix)
+    assert len(rows) > 300
+    assert there[:, 1].min() >= 31.4
+
+
 def test_closing_closes_the_tracker() -> None:
     tracker = FakeTracker()
     painter(tracker).close()
