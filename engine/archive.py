@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import shutil
 import tempfile
 import zipfile
@@ -18,6 +19,7 @@ from engine.errors import BundleError
 
 SUFFIX = ".lipwire"
 _MANIFEST = "manifest.json"
+_KEPT_BUNDLES = 4  # unpacked in the cache, those used last
 _MAX_MEMBERS = 32  # a bundle has half a dozen
 _MAX_MANIFEST_BYTES = 1 << 20
 _DATE = (1980, 1, 1, 0, 0, 0)  # of every member: equal bundles give equal files
@@ -124,4 +126,8 @@ def unpacked(file: Path, checksum: str) -> Path:
         except OSError as error:
             if not folder.is_dir():  # else another process was faster
                 raise BundleError(f"{file}: cannot be unpacked ({error.strerror})") from error
+    os.utime(folder)
+    by_use = sorted(cache.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in by_use[_KEPT_BUNDLES:]:
+        shutil.rmtree(old, ignore_errors=True)
     return folder

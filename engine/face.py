@@ -2,7 +2,8 @@
 
 The crop is rotation-stabilised: eyes and nose, which speech does not move, are brought to fixed
 places, so that the model sees the same framing whatever the head does. Rows S/2..S-1 are hidden
-from the model and repainted; the nose stays visible just above them.
+from the model and repainted; the nose stays visible just above them. The published models want the
+plain axis-aligned box of a face detector instead (`face_box`, `box_alignment`).
 """
 
 from __future__ import annotations
@@ -80,6 +81,23 @@ def pose_to_similarity(pose: F64, size: int = CROP_SIZE) -> F64:
     scale = np.exp(log_scale / 100)
     a, b = scale * np.cos(roll / 100), scale * np.sin(roll / 100)
     return np.array([a, b, size / 2 - a * cx + b * cy, size / 2 - b * cx - a * cy])
+
+
+def face_box(landmarks: F32) -> F64:
+    """The axis-aligned box of a face, f64[4] (x0, y0, x1, y1): forehead to chin, ear to ear.
+
+    That is about what face detectors draw, which the published models were trained on.
+    """
+    return np.concatenate([landmarks.min(0), landmarks.max(0)]).astype(np.float64)
+
+
+def box_alignment(box: F64, size: int = CROP_SIZE) -> Alignment:
+    """The alignment that stretches a box to the crop, as the published models had it."""
+    x0, y0, x1, y1 = box
+    wide, high = size / max(x1 - x0, 1.0), size / max(y1 - y0, 1.0)
+    # Pixel centres: the box's edge at x0 - 0.5 becomes the crop's at -0.5.
+    matrix = [[wide, 0, (0.5 - x0) * wide - 0.5], [0, high, (0.5 - y0) * high - 0.5]]
+    return Alignment(np.array(matrix, np.float32), size)
 
 
 def face_width_px(landmarks: F32) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,9 @@ from engine.config import EngineConfig
 from engine.face import (
     align,
     alignment_from,
+    box_alignment,
     composite,
+    face_box,
     face_width_px,
     fit_similarity,
     pose_to_similarity,
@@ -18,10 +21,11 @@ from engine.face import (
     similarity_to_pose,
 )
 from engine.tracker import FaceTracker, OneEuro
-from engine.types import U8, Alignment, Face, Outcome
+from engine.types import F64, U8, Alignment, Face, Outcome
 
 # Nose this many times nearer one ear than the other: half the mouth is out of sight.
 MAX_PROFILE = 5.0
+BOX_FRAMES = 5  # that the paper averages face boxes over; live, they are the last ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,16 @@ class Painter:
         tracker: follows this session's face; closed with the painter.
         config: limits and fades.
         size: side of the model's crop.
+        framing: how the crop is cut out, as in the bundle's manifest: stabilised or box.
     """
 
-    def __init__(self, tracker: FaceTracker, config: EngineConfig, size: int) -> None:
+    def __init__(
+        self, tracker: FaceTracker, config: EngineConfig, size: int, framing: str = "stabilised"
+    ) -> None:
         self._tracker, self._config, self._size = tracker, config, size
+        self._framing = framing
         self._smooth = OneEuro()
+        self._boxes: deque[F64] = deque(maxlen=BOX_FRAMES)
         self._strength = 0.0
 
     def find(self, image: U8, time_s: float) -> Aligned | Outcome:
@@ -72,14 +81,21 @@ class Painter:
         ):
             self.lose()
             return Outcome.FACE_UNUSABLE
+        alignment = self._align(face, time_s)
+        return Aligned(image, align(image, alignment), alignment, face)
+
+    def _align(self, face: Face, time_s: float) -> Alignment:
+        if self._framing == "box":
+            self._boxes.append(face_box(face.landmarks))
+            return box_alignment(np.mean(self._boxes, axis=0), self._size)
         pose = similarity_to_pose(fit_similarity(face.landmarks, self._size), self._size)
         similarity = pose_to_similarity(self._smooth(pose, time_s), self._size)
-        alignment = alignment_from(similarity, self._size)
-        return Aligned(image, align(image, alignment), alignment, face)
+        return alignment_from(similarity, self._size)
 
     def lose(self) -> None:
         """The face is gone: smoothing and fading start afresh when it returns."""
         self._smooth.reset()
+        self._boxes.clear()
         self._strength = 0.0
 
     def resize(self, size: int) -> None:

@@ -73,6 +73,7 @@ class Session:
         steps: DDIM steps of each job.
         steps_offered: what `set_steps` accepts; None accepts any.
         crop_size: side of the model's crop.
+        framing: how the crop is cut out, see `Painter`.
         now: the time at which the session's clock starts.
         wake: called after a frame was pushed, to wake the worker.
     """
@@ -86,6 +87,7 @@ class Session:
         steps: int = 2,
         steps_offered: tuple[int, ...] | None = None,
         crop_size: int = 128,
+        framing: str = "stabilised",
         now: float = 0.0,
         wake: Callable[[], None] | None = None,
     ) -> None:
@@ -94,6 +96,7 @@ class Session:
         self.steps = self.config.steps or steps
         self._steps_offered, self._wake = steps_offered, wake
         self._make_tracker, self._crop_size = make_tracker, crop_size
+        self._framing = framing
         self._painter: Painter | None = None  # made by the worker that first needs it
         self._epoch = now
         self._lock = threading.Lock()  # guards the queues; never held while working
@@ -241,7 +244,9 @@ class Session:
                 if self.closed:
                     return None
                 if self._painter is None:
-                    self._painter = Painter(self._make_tracker(), self.config, self._crop_size)
+                    self._painter = Painter(
+                        self._make_tracker(), self.config, self._crop_size, self._framing
+                    )
                 strength = self._painter.fade(speaking or self.config.silence == "generate")
                 if strength > 0:
                     # Smoothed by the camera's time: arrival jitters.

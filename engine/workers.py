@@ -111,6 +111,7 @@ class Engine:
                 steps=steps,
                 steps_offered=manifest.steps_offered,
                 crop_size=manifest.crop_size,
+                framing=manifest.framing,
                 now=0.0 if config.offline else self.clock(),
                 wake=None if config.offline else self.notify,
             )

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.bundle import open_bundle
 from engine.errors import BundleError
-from engine.nets import load_weights
+from engine.nets import build_network, load_weights
 
 # Where trainers put the weights, the averaged ones first.
 _WRAPPERS = ("ema", "state_dict", "model", "model_state_dict")
@@ -103,3 +104,34 @@ def _read_pickle(path: Path) -> dict[Any, Any]:
     if not isinstance(values, dict):
         raise BundleError(f"{path}: holds a {type(values).__name__} instead of named tensors")
     return values
+
+
+def write_safetensors(bundle: Path, out: Path) -> Path:
+    """Write a bundle's network as safetensors: float32, by the names of its state dict.
+
+    The metadata say what it is, so that `read_checkpoint` and the exporters take it again.
+
+    Args:
+        bundle: folder or packed file.
+        out: the file; it appears when it is whole.
+
+    Raises:
+        BundleError: the bundle does not hold its network, or `out` cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    tensors = {k: v.contiguous() for k, v in build_network(opened).state_dict().items()}
+    about = {"kind": manifest.kind, "name": manifest.name, "version": manifest.version,
+             "licence": manifest.licence, "net_config": json.dumps(manifest.network)}  # fmt: skip
+    about |= {k: json.dumps(v) for k, v in manifest.training.items() if k in ("step", "config")}
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        save_file(tensors, partial, about)
+        partial.replace(out)
+    except OSError as error:
+        raise BundleError(f"{out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return out

@@ -15,9 +15,8 @@ from torch import Tensor
 from engine.bundle import Bundle
 from engine.errors import BundleError, ConfigError
 from engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet
-from export.calibration import read_calibration
 from export.checkpoint import read_checkpoint
-from export.write import Precision, Recipe, write_bundle
+from export.write import Options, Recipe, write_bundle
 
 STEPS_OFFERED = (1, 2, 4, 8, 25)
 DEFAULT_STEPS = 25
@@ -31,14 +30,14 @@ def infer_config(
     tensors: Mapping[str, Tensor],
     *,
     image_size: int | None = None,
-    head_channels: int = HEAD_CHANNELS,
+    head_channels: int | None = None,
 ) -> Diff2LipConfig:
     """How the network of a state dict is built.
 
     Args:
         tensors: of the state dict.
         image_size: side of the crop; None takes the published one for these multipliers.
-        head_channels: of one attention head.
+        head_channels: of one attention head; None takes the published one.
 
     Raises:
         BundleError: these are not the tensors of the paper's network; the first that is missing is
@@ -78,7 +77,7 @@ def infer_config(
         num_res_blocks=blocks,
         attention_resolutions=tuple(attention),
         channel_mult=tuple(multipliers),
-        num_head_channels=head_channels,
+        num_head_channels=head_channels or HEAD_CHANNELS,
     )
 
 
@@ -88,18 +87,25 @@ def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def load_diff2lip(
-    path: Path, *, image_size: int | None = None, head_channels: int = HEAD_CHANNELS
+    path: Path, *, image_size: int | None = None, head_channels: int | None = None
 ) -> Diff2LipUNet:
     """The network of a published checkpoint; no code in the file is run.
+
+    What a .safetensors says of itself goes before the published defaults, and what is given here
+    before both.
 
     Raises:
         BundleError: unreadable, of another architecture, or tensors are missing, misshapen or not
             finite; the first are named.
     """
     checkpoint = read_checkpoint(path)
+    said = checkpoint.about.get("net_config")
+    said = said if isinstance(said, dict) else {}
     try:
         config = infer_config(
-            checkpoint.tensors, image_size=image_size, head_channels=head_channels
+            checkpoint.tensors,
+            image_size=image_size or said.get("image_size"),
+            head_channels=head_channels or said.get("num_head_channels"),
         )
         net = Diff2LipUNet(config)
     except (BundleError, ConfigError) as error:
@@ -111,29 +117,21 @@ def load_diff2lip(
 def export_diff2lip(
     checkpoint: Path,
     out: Path,
+    options: Options | None = None,
     *,
-    name: str = "diff2lip",
-    version: str = "0",
-    licence: str = WEIGHTS_LICENCE,
     image_size: int | None = None,
-    head_channels: int = HEAD_CHANNELS,
+    head_channels: int | None = None,
     steps: int = DEFAULT_STEPS,
-    precision: Precision = "float32",
-    calibrate: Path | None = None,
 ) -> Bundle:
     """Write a bundle; it appears at `out` only when every check has passed.
 
     Args:
         checkpoint: .pt or .safetensors, the published state dict.
-        out: folder of the bundle; an older bundle there is replaced.
-        name: of the model.
-        version: of the model.
-        licence: of the weights.
+        out: folder or file, see `export.write.write_bundle`.
+        options: the exporter's wishes.
         image_size: side of the crop; None takes the published one.
-        head_channels: of one attention head.
+        head_channels: of one attention head; None takes the published one.
         steps: default DDIM steps.
-        precision: of the graphs' arithmetic.
-        calibrate: shards or an .npz, which int8 needs.
 
     Raises:
         BundleError: see `load_diff2lip` and `export.write.write_bundle`.
@@ -141,9 +139,7 @@ def export_diff2lip(
     net = load_diff2lip(checkpoint, image_size=image_size, head_channels=head_channels)
     recipe = Recipe(
         kind="diff2lip",
-        name=name,
-        version=version,
-        licence=licence,
+        licence=WEIGHTS_LICENCE,
         prediction="epsilon",
         spacing="leading",
         steps_offered=tuple(sorted({*STEPS_OFFERED, steps})),
@@ -151,5 +147,4 @@ def export_diff2lip(
         framing="box",
         training={"checkpoint": checkpoint.name},
     )
-    calibration = read_calibration(calibrate, net) if calibrate is not None else None
-    return write_bundle(net, recipe, out, precision=precision, calibration=calibration)
+    return write_bundle(net, recipe, out, options or Options())

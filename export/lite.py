@@ -10,9 +10,8 @@ from engine.bundle import Bundle
 from engine.errors import BundleError, ConfigError
 from engine.nets import make_network
 from engine.nets.lite import LiteNet
-from export.calibration import read_calibration
 from export.checkpoint import Checkpoint, read_checkpoint
-from export.write import Precision, Recipe, write_bundle
+from export.write import Options, Recipe, write_bundle
 
 STEPS_OFFERED = (1, 2, 4, 8, 25)
 DEFAULT_STEPS = 2
@@ -41,46 +40,31 @@ def load_lite(path: Path) -> tuple[LiteNet, Checkpoint]:
 def export_lite(
     checkpoint: Path,
     out: Path,
+    options: Options | None = None,
     *,
-    name: str = "lite",
-    version: str = "0",
-    licence: str = WEIGHTS_LICENCE,
     training: Mapping[str, Any] | None = None,
-    quality: Mapping[str, Any] | None = None,
-    precision: Precision = "float32",
-    calibrate: Path | None = None,
 ) -> Bundle:
     """Write a bundle; it appears at `out` only when every check has passed.
 
     Args:
         checkpoint: of `lipwire train`.
-        out: folder of the bundle; an older bundle there is replaced.
-        name: of the model.
-        version: of the model.
-        licence: of the weights.
+        out: folder or file, see `export.write.write_bundle`.
+        options: the exporter's wishes.
         training: what the manifest says of the data, beside the run's own settings.
-        quality: measured figures for the manifest.
-        precision: of the graphs' arithmetic.
-        calibrate: shards or an .npz, which int8 needs.
 
     Raises:
-        BundleError: unreadable checkpoint, a graph that differs too much from torch, or `out`
-            holds something that is not a bundle.
+        BundleError: see `load_lite` and `export.write.write_bundle`.
     """
     net, loaded = load_lite(checkpoint)
     about: dict[str, Any] = {k: loaded.about[k] for k in ("step", "config") if k in loaded.about}
     recipe = Recipe(
         kind="lite",
-        name=name,
-        version=version,
-        licence=licence,
+        licence=WEIGHTS_LICENCE,
         prediction="v",
         spacing="trailing",
         steps_offered=STEPS_OFFERED,
         default_steps=DEFAULT_STEPS,
         framing="stabilised",
         training={**about, **(training or {})},
-        quality=quality or {},
     )
-    calibration = read_calibration(calibrate, net) if calibrate is not None else None
-    return write_bundle(net, recipe, out, precision=precision, calibration=calibration)
+    return write_bundle(net, recipe, out, options or Options())

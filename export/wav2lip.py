@@ -6,9 +6,8 @@ from pathlib import Path
 
 from engine.bundle import Bundle
 from engine.nets.wav2lip import Wav2Lip
-from export.calibration import read_calibration
 from export.checkpoint import read_checkpoint
-from export.write import Precision, Recipe, write_bundle
+from export.write import Options, Recipe, write_bundle
 
 WEIGHTS_LICENCE = "research only; the published weights were trained on LRS2"
 
@@ -24,36 +23,20 @@ def load_wav2lip(path: Path) -> Wav2Lip:
     return net.eval()
 
 
-def export_wav2lip(
-    checkpoint: Path,
-    out: Path,
-    *,
-    name: str = "wav2lip",
-    version: str = "0",
-    licence: str = WEIGHTS_LICENCE,
-    precision: Precision = "float32",
-    calibrate: Path | None = None,
-) -> Bundle:
+def export_wav2lip(checkpoint: Path, out: Path, options: Options | None = None) -> Bundle:
     """Write a bundle; it appears at `out` only when every check has passed.
 
     Args:
         checkpoint: .pth or .safetensors with the generator's weights.
-        out: folder of the bundle; an older bundle there is replaced.
-        name: of the model.
-        version: of the model.
-        licence: of the weights.
-        precision: of the graphs' arithmetic.
-        calibrate: shards or an .npz, which int8 needs.
+        out: folder or file, see `export.write.write_bundle`.
+        options: the exporter's wishes.
 
     Raises:
         BundleError: see `load_wav2lip` and `export.write.write_bundle`.
     """
-    net = load_wav2lip(checkpoint)
     recipe = Recipe(
         kind="wav2lip",
-        name=name,
-        version=version,
-        licence=licence,
+        licence=WEIGHTS_LICENCE,
         prediction="image",
         spacing="trailing",
         steps_offered=(1,),
@@ -61,5 +44,4 @@ def export_wav2lip(
         framing="box",
         training={"checkpoint": checkpoint.name},
     )
-    calibration = read_calibration(calibrate, net) if calibrate is not None else None
-    return write_bundle(net, recipe, out, precision=precision, calibration=calibration)
+    return write_bundle(load_wav2lip(checkpoint), recipe, out, options or Options())

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.archive import SUFFIX, pack
 from engine.backends.ort import OrtBackend
 from engine.bundle import MANIFEST, WEIGHTS, Bundle, Manifest, open_bundle, seal
 from engine.errors import BundleError
@@ -22,7 +23,7 @@ from engine.nets.graphs import STEP, example_inputs, graphs
 from engine.nets.reference import sample
 from engine.onnx_file import read_tensors
 from engine.types import SPEECH_RATE_HZ
-from export.calibration import Calibration
+from export.calibration import read_calibration
 from export.graph import OPSET, graph_parity, relative_error, write_graph
 from export.precision import to_float16, to_int8
 
@@ -34,11 +35,9 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "int8": 5e-2}
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What the manifest says beside what the network tells itself."""
+    """What a kind of model says in its manifest beside what the network tells itself."""
 
     kind: str
-    name: str
-    version: str
     licence: str
     prediction: str
     spacing: str
@@ -46,36 +45,49 @@ class Recipe:
     default_steps: int
     framing: str
     training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the one who exports decides."""
+
+    name: str | None = None
+    """of the model; None takes its kind's"""
+    version: str = "0"
+    licence: str | None = None
+    """of the weights; None takes that of the published ones"""
+    precision: Precision = "float32"
+    """of the graphs' arithmetic"""
+    calibrate: Path | None = None
+    """shards or an .npz, which int8 needs"""
     quality: Mapping[str, Any] = field(default_factory=dict)
+    """measured figures for the manifest"""
 
 
-def write_bundle(
-    net: nn.Module,
-    recipe: Recipe,
-    out: Path,
-    *,
-    precision: Precision = "float32",
-    calibration: Calibration | None = None,
-) -> Bundle:
+def write_bundle(net: nn.Module, recipe: Recipe, out: Path, options: Options) -> Bundle:
     """Write a bundle; it appears at `out` only when every check has passed.
 
     Args:
         net: in float32 with its weights.
         recipe: what to say of it.
-        out: folder of the bundle; an older bundle there is replaced.
-        precision: of the graphs' arithmetic.
-        calibration: real crops and sounds, which int8 needs.
+        out: folder of the bundle, an older bundle there is replaced; or a file NAME.lipwire.
+        options: the exporter's wishes.
 
     Raises:
         BundleError: a graph or a sampled picture differs from torch by more than `TOLERANCE`, or
             `out` holds something that is not a bundle.
     """
-    if out.is_file() or (out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists()):
-        raise BundleError(f"{out}: is not empty and not a bundle; choose another folder")
-    if precision == "int8" and calibration is None:
+    packed = out.suffix == SUFFIX
+    foreign = out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists()
+    if foreign or (out.is_dir() and packed) or (out.is_file() and not packed):
+        raise BundleError(f"{out}: is there and not a bundle; choose another name")
+    precision, calibration = options.precision, None
+    if options.calibrate is not None:
+        calibration = read_calibration(options.calibrate, net)
+    elif precision == "int8":
         raise BundleError("int8 needs real crops and sounds to calibrate on: --calibrate")
     net = net.float().eval()
-    manifest = _describe(net, recipe, precision)
+    manifest = _describe(net, recipe, options)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
         folder = Path(scratch) / "bundle"
@@ -101,10 +113,13 @@ def write_bundle(
         parity |= sample_parity(net, bundle, inputs)
         _check(parity, precision)
         rounded = {what: float(f"{error:.2e}") for what, error in parity.items()}
-        seal(folder, replace(manifest, parity=rounded), bundle.manifest.files)
-        if out.exists():
-            shutil.rmtree(out)
-        shutil.move(str(folder), str(out))
+        bundle = seal(folder, replace(manifest, parity=rounded), bundle.manifest.files)
+        if packed:
+            pack(folder, [MANIFEST, *bundle.manifest.files], out)
+        else:
+            if out.exists():
+                shutil.rmtree(out)
+            shutil.move(str(folder), str(out))
     return open_bundle(out)
 
 
@@ -117,7 +132,7 @@ def _check(parity: Mapping[str, float], precision: Precision) -> None:
             )
 
 
-def _describe(net: nn.Module, recipe: Recipe, precision: Precision) -> Manifest:
+def _describe(net: nn.Module, recipe: Recipe, options: Options) -> Manifest:
     """The manifest, but for files and parity."""
     import onnxruntime as ort
 
@@ -126,10 +141,10 @@ def _describe(net: nn.Module, recipe: Recipe, precision: Precision) -> Manifest:
     built_with = {"torch": torch.__version__, "onnxruntime": ort.__version__,
                   "python": platform.python_version()}  # fmt: skip
     return Manifest(
-        name=recipe.name,
-        version=recipe.version,
+        name=options.name or recipe.kind,
+        version=options.version,
         kind=recipe.kind,
-        licence=recipe.licence,
+        licence=options.licence or recipe.licence,
         files={},
         prediction=recipe.prediction,
         spacing=recipe.spacing,
@@ -142,15 +157,15 @@ def _describe(net: nn.Module, recipe: Recipe, precision: Precision) -> Manifest:
         lookahead_s=LOOKAHEAD_S,
         mel={"rate_hz": SPEECH_RATE_HZ, "n_fft": N_FFT, "hop": HOP, "bands": N_MELS,
              "columns": mel[2]},
-        precision=precision,
+        precision=options.precision,
         # Int8 is measured on a CPU, and no GPU runtime gains by it.
-        device="cpu" if precision == "int8" else "any",
+        device="cpu" if options.precision == "int8" else "any",
         opset=OPSET,
         parameters=sum(p.numel() for p in net.parameters()),
         gflop_per_frame=round(count_gflop(net, recipe.default_steps), 4),
         built_with=built_with,
         training=dict(recipe.training),
-        quality=dict(recipe.quality),
+        quality=dict(options.quality),
     )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ one line and exit code 2; a traceback is our bug.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
 import sys
@@ -21,6 +20,9 @@ from typer.core import TyperGroup
 
 from engine.errors import ConfigError, LipwireError
 from server import __version__, cli_bench
+from server.cli_bundle import app as bundle_app
+from server.cli_export import app as export_app
+from server.cli_export import need
 
 if TYPE_CHECKING:
     from server.dub import DubSummary, Progress
@@ -53,9 +55,9 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-export_app = typer.Typer(help="Make a model bundle from a checkpoint.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
+app.add_typer(bundle_app, name="bundle")
 app.add_typer(bench_app, name="bench")
 bench_app.add_typer(cli_bench.app)
 
@@ -245,20 +247,6 @@ def doctor(
 # --- making models ---
 
 
-def _need(*modules: str) -> None:
-    """Raise unless these modules of the `train` extra are installed.
-
-    Raises:
-        ConfigError: names what is missing and how to get it.
-    """
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"this needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            "installed: pip install 'lipwire[train]'"
-        )
-
-
 def _bars_to_stderr() -> None:
     """Progress bars of the training package go where ours go."""
     import rich
@@ -301,7 +289,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
 ) -> None:
     """Train the lite model; killed anywhere, the same command goes on."""
-    _need("torch", "tensorboard")
+    need("torch", "tensorboard")
     if not shards.is_dir():
         raise ConfigError(f"{shards}: no such folder")
     from training.config import PRESETS
@@ -312,28 +300,6 @@ def train(
     _bars_to_stderr()
     trainer = run(shards, folder, replace(PRESETS[preset], **given))
     print(f"{trainer.checkpoint_path}: {trainer.step} steps")
-
-
-@export_app.command("lite")
-def export_lite(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="checkpoint.pt of a run.")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
-    version: Annotated[str, typer.Option(help="Version of the model.")] = "0",
-    data: Annotated[str, typer.Option(help="What it was trained on, for the manifest.")] = "",
-) -> None:
-    """Write an ONNX bundle; refused where ONNX Runtime and torch differ."""
-    _need("torch", "onnx", "onnxscript")
-    from export.lite import export_lite as run
-
-    bundle = run(checkpoint, out, version=version, training={"data": data} if data else None)
-    manifest = bundle.manifest
-    size_mb = sum((bundle.path / name).stat().st_size for name in manifest.files) / 1e6
-    print(f"{bundle.path}: {manifest.name} {manifest.version}, {size_mb:.1f} MB")
-    print(f"cost     {manifest.gflop_per_frame} GFLOP a frame at {manifest.default_steps} steps")
-    for graph, error in manifest.parity.items():
-        print(f"parity   {graph}: relative error {error:.1e} against torch")
 
 
 @app.command()

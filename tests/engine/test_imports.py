@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "benchmarks": OURS,
 }
 # The command line hands over to these, inside the command that needs them.
-HANDED_OVER = {("server/cli.py", "export"), ("server/cli.py", "training"),
+HANDED_OVER = {("server/cli_export.py", "export"), ("server/cli.py", "training"),
                ("server/cli.py", "benchmarks"), ("server/cli_bench.py", "benchmarks"),
                ("server/doctor.py", "benchmarks")}  # fmt: skip
 # Off the first breath of `import engine`, whatever is done with it later.
