@@ -98,11 +98,12 @@ class Painter:
         self._boxes.clear()
         self._strength = 0.0
 
-    def resize(self, size: int) -> None:
-        """From now on cut out crops of another side."""
-        if size != self._size:
-            self._size = size
+    def reframe(self, size: int, framing: str) -> None:
+        """From now on cut out crops of another side or in another way."""
+        if (size, framing) != (self._size, self._framing):
+            self._size, self._framing = size, framing
             self._smooth.reset()  # poses are measured in crops
+            self._boxes.clear()
 
     def fade(self, speaking: bool) -> float:
         """Strength of this frame's mouth, 0 to 1, moving by one step towards speaking or not."""

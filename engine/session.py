@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.bundle import Manifest
 from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
@@ -204,20 +205,18 @@ class Session:
             raise ConfigError(f"steps is {steps}, must be one of {list(self._steps_offered)}")
         self.steps = steps
 
-    def adopt(self, *, steps: int, steps_offered: tuple[int, ...], crop_size: int) -> None:
+    def adopt(self, manifest: Manifest) -> None:
         """Go on with another model; jobs that were given out before are still for the old one.
 
-        Args:
-            steps: taken where the session's own are not offered any more.
-            steps_offered: what `set_steps` accepts from now on.
-            crop_size: side of the new model's crop.
+        Steps that it does not offer become its default.
         """
         with self._work:  # waits for a frame that is being tracked
-            self._steps_offered, self._crop_size = steps_offered, crop_size
-            if self.steps not in steps_offered:
-                self.steps = steps
+            self._steps_offered = manifest.steps_offered
+            self._crop_size, self._framing = manifest.crop_size, manifest.framing
+            if self.steps not in manifest.steps_offered:
+                self.steps = manifest.default_steps
             if self._painter is not None:
-                self._painter.resize(crop_size)
+                self._painter.reframe(self._crop_size, self._framing)
 
     # --- work ---
 

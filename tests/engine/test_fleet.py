@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from fakes import FakeBackend, FakeTracker, video_frame
 
-from engine import fleet
+from engine import device, fleet
 from engine.backends import blank_job, is_out_of_memory
 from engine.batching import Ticket
 from engine.config import EngineConfig
+from engine.device import Model
 from engine.errors import BackendError, BundleError, ConfigError
-from engine.fleet import Fleet, Model
+from engine.fleet import Fleet
 from engine.session import Session
 from engine.types import U8, LipJob, Outcome, OutputFrame
 from engine.workers import Engine
@@ -78,7 +79,7 @@ def show(engine: Engine, session: Session, index: int = 0) -> OutputFrame:
 
 
 def state(engine: Engine) -> list[str]:
-    return [device.state for device in engine.devices()]
+    return [each.state for each in engine.devices()]
 
 
 @contextmanager
@@ -96,8 +97,8 @@ def running(*backends: FakeBackend, **options: object) -> Iterator[Engine]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hanging is noticed soon; every batch was measured to take next to nothing."""
-    monkeypatch.setattr(fleet, "HANG_FLOOR_S", 0.15)
-    monkeypatch.setattr(fleet, "HANG_UNMEASURED_S", 0.15)
+    monkeypatch.setattr(device, "HANG_FLOOR_S", 0.15)
+    monkeypatch.setattr(device, "HANG_UNMEASURED_S", 0.15)
     monkeypatch.setattr(fleet, "WATCH_S", 0.02)
 
 
@@ -114,8 +115,8 @@ def test_all_devices_take_part() -> None:
             assert next_frame(engine, session, 2.0).outcome is Outcome.GENERATED
         assert all(backend.jobs for backend in backends)
         status = engine.devices()
-        assert [device.name for device in status] == ["device#1", "device#2", "device#3"]
-        wait_for(lambda: sum(device.jobs for device in engine.devices()) == 6)
+        assert [each.name for each in status] == ["device#1", "device#2", "device#3"]
+        wait_for(lambda: sum(each.jobs for each in engine.devices()) == 6)
 
 
 def test_frames_leave_in_order_whoever_painted_them() -> None:
@@ -138,6 +139,7 @@ def test_a_failing_device_is_taken_out_and_its_jobs_go_elsewhere(
     bad, good = FakeBackend(), FakeBackend(delay_s=0.001)
     bad.error = RuntimeError("scripted")
     with running(bad, good) as engine, caplog.at_level(logging.ERROR):
+        engine._fleet.devices[0].out_s = 60  # longer than the test
         session = engine.session(CONFIG)
         for index in range(12):
             assert show(engine, session, index).outcome is Outcome.GENERATED
@@ -146,13 +148,12 @@ def test_a_failing_device_is_taken_out_and_its_jobs_go_elsewhere(
     assert "taken out" in caplog.text
 
 
-def test_a_device_that_was_taken_out_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "OUT_FIRST_S", 0.05)
+def test_a_device_that_was_taken_out_is_tried_again() -> None:
     bad, good = FakeBackend(), FakeBackend(delay_s=0.001)
     bad.error = RuntimeError("scripted")
     with running(bad, good) as engine:
-        for device in engine._fleet.devices:
-            device.out_s = 0.05
+        for each in engine._fleet.devices:
+            each.out_s = 0.3
         session = engine.session(CONFIG)
         index = 0
         while state(engine)[0] == "live":
