@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +16,14 @@ from fakes import FakeBackend, FakeTracker, video_frame
 from engine import device, fleet
 from engine.backends import blank_job, is_out_of_memory
 from engine.batching import Ticket
+from engine.bundle import DEFAULT_BUNDLE, MANIFEST
 from engine.config import EngineConfig
 from engine.device import Model
 from engine.errors import BackendError, BundleError, ConfigError
 from engine.fleet import Fleet
 from engine.session import Session
 from engine.types import U8, LipJob, Outcome, OutputFrame
-from engine.workers import Engine
+from engine.workers import Engine, open_engine
 
 CONFIG = EngineConfig(silence="generate", fade_frames=1, delay_s=0.02, patience_s=2.0)
 # Long enough to be given to another device when the first one has been given up.
@@ -395,3 +397,36 @@ def test_a_model_that_fails_does_not_replace_one_that_works() -> None:
             engine.swap([FakeBackend(), FakeBackend()])
         with pytest.raises(ConfigError, match="was given its backends"):
             engine.reload()
+
+
+def test_a_bundle_opens_on_several_devices_and_is_opened_anew(tmp_path: Path) -> None:
+    if not (DEFAULT_BUNDLE / MANIFEST).is_file():
+        pytest.skip("no model has been built into this copy")
+    with open_engine(devices=["cpu", "cpu"], threads=1) as engine:
+        assert [each.name for each in engine.devices()] == ["cpu#1", "cpu#2"]
+        session = engine.session(PATIENT)
+        before = engine.backend
+        with pytest.raises(BundleError, match="no such model bundle"):
+            engine.reload(tmp_path / "none")
+        assert engine.backend is before
+        engine.reload()
+        assert engine.backend is not before
+        with pytest.raises(BackendError, match="closed"):
+            before.generate([blank_job(before.manifest)])
+        session.push_video(video_frame(0), engine.clock())
+        out = next_frame(engine, session, 2.5)
+        assert out.outcome is Outcome.NO_FACE  # the picture shows none; the tracker was asked
+
+
+def test_a_device_that_is_not_here_is_named() -> None:
+    with pytest.raises(BackendError, match="no CUDAExecutionProvider"):
+        open_engine(devices=["cuda:0"])
+
+
+def test_stages_can_be_watched() -> None:
+    seen: list[str] = []
+    with running(FakeBackend()) as engine:
+        engine.observe = lambda stage, took_s: seen.append(stage)
+        show(engine, engine.session(CONFIG))
+        wait_for(lambda: len(seen) == 3)
+    assert seen == ["prepare", "generate", "composite"]
