@@ -29,8 +29,9 @@ from benchmarks.timing import batch_times, sgemm, sgemm_gflops, take_turns
 from engine.backends import Backend, blank_job, load_backend
 from engine.batching import Ticket
 from engine.bundle import Bundle, open_bundle
+from engine.device import Model
 from engine.diffusion import NoiseSchedule, ddim_sample
-from engine.fleet import Fleet, Model
+from engine.fleet import Fleet
 from engine.nets.diff2lip import Diff2LipUNet, network_input, replace_lower_half
 from engine.nets.graphs import example_inputs
 from engine.types import F32, U8, LipJob

@@ -233,14 +233,23 @@ class Batcher:
     def expire(self, now: float) -> list[Ticket]:
         """Take out the jobs that no device can finish before they are of no use."""
         live = self.live()
+        soon = self._spare(1)
 
         def hopeless(ticket: Ticket) -> bool:
             soonest = min((lane.expect(ticket.steps, 1, now) for lane in live), default=inf)
-            return now + soonest + self.tail_s > ticket.expires_s
+            left_s = 0.0 if soon else soonest + self.tail_s
+            return not live or now + left_s > ticket.expires_s
 
         gone = [ticket for ticket in self._waiting if hopeless(ticket)]
         self._waiting = [ticket for ticket in self._waiting if ticket not in gone]
         return gone
+
+    def _spare(self, waiting: int) -> bool:
+        """Whether a device is idle and next to nothing waits. Then expectations do not count.
+
+        They are put right by painting only; after a hiccup nothing might ever be tried again.
+        """
+        return len(self._waiting) <= waiting and any(lane.free_s is None for lane in self.live())
 
     def admits(self, steps: int, expires_s: float, now: float) -> bool:
         """Whether one more job would be done before `expires_s`, by the queue's length.
@@ -250,6 +259,8 @@ class Batcher:
         live = self.live()
         if not live:
             return False
+        if self._spare(0):
+            return now <= expires_s
         rate = 0.0  # jobs a second, all devices at their best
         for lane in live:
             count = lane.cheapest(steps, lane.counts(lane.limit), now)

@@ -11,114 +11,22 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from engine.backends import Backend, is_out_of_memory
-from engine.batching import Batcher, Lane, StepTimes, Ticket
-from engine.bundle import Manifest
+from engine.batching import Batcher, Lane, Ticket
+from engine.device import OUT_FIRST_S, Device, DeviceStatus, Model, Run
 from engine.errors import BackendError
 from engine.types import U8, LipJob, Outcome
 
 log = logging.getLogger(__name__)
 
-# A batch that takes so many times as long as expected, and at least so long, hangs. Smaller: a busy
-# machine's hiccup takes a good device out for a moment; larger: its jobs come too late for another.
-HANG_FACTOR = 10.0
-HANG_FLOOR_S = 0.5
-HANG_UNMEASURED_S = 60.0  # the first batch of its kind may compile or load something
 WATCH_S = 0.1  # how often is looked; while something runs only
 # So many faults in a row take a device out. One may be the job's; more would cost more frames.
 FAULTS_IN_A_ROW = 3
-# How long it stays out before it is given one job to prove itself; doubles with each relapse.
-OUT_FIRST_S, OUT_LAST_S = 1.0, 60.0
+OUT_LAST_S = 60.0  # the longest that it stays out
 # Time spent on each device to measure it before it is used. Less: batch sizes are found out at the
 # expense of the first calls; more: the server is ready later.
 MEASURE_S = 0.2
 FAULTS_A_LINE = 250  # a fault in every batch must not fill the disk
-
-
-class Model:
-    """A bundle, opened on every device.
-
-    Args:
-        backends: one for each device, in the devices' order; all of one bundle.
-    """
-
-    def __init__(self, backends: Sequence[Backend]) -> None:
-        assert backends, "a model needs a device"
-        self.backends = tuple(backends)
-        self.manifest: Manifest = backends[0].manifest
-        self.times = tuple(StepTimes() for _ in backends)
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceStatus:
-    """A device as people see it."""
-
-    name: str
-    description: str
-    state: str
-    """live, out (it failed; it will be tried again) or hung"""
-    batches: int
-    jobs: int
-    faults: int
-    largest_batch: int
-
-
-@dataclass(slots=True)
-class _Run:
-    """A batch on a device."""
-
-    batch: tuple[Ticket, ...]
-    expected_s: float
-    started_s: float | None = None  # None: the device is still in another's hands
-    given_up: bool = False
-
-
-class Device:
-    """One place where models run, and its record.
-
-    Args:
-        index: into `Model.backends`.
-        lane: what the policy sees of it.
-    """
-
-    def __init__(self, index: int, lane: Lane) -> None:
-        self.index, self.lane = index, lane
-        self.hands = threading.Lock()  # a backend is not shared between threads
-        self.run: _Run | None = None
-        self.hung = False
-        self.out_until_s: float | None = None
-        self.out_s = OUT_FIRST_S
-        self.in_a_row = 0
-        self.batches = self.jobs = self.faults = 0
-        self.thread: threading.Thread | None = None
-
-    @property
-    def name(self) -> str:
-        """As given by the user."""
-        return self.lane.name
-
-    def paint(self, backend: Backend, jobs: Sequence[LipJob]) -> list[U8]:
-        """Run a batch, in smaller pieces where memory lacks; the pieces stay small from then on.
-
-        Raises:
-            BackendError: another number of pictures came back.
-            Exception: whatever the backend raised.
-        """
-        try:
-            painted = backend.generate(jobs)
-        except Exception as error:
-            if len(jobs) < 2 or not is_out_of_memory(error):
-                raise
-            half = (len(jobs) + 1) // 2
-            self.lane.limit = min(self.lane.limit, half)
-            log.warning("%s: out of memory on a batch of %d; batches of at most %d from now on",
-                        self.name, len(jobs), self.lane.limit)  # fmt: skip
-            return self.paint(backend, jobs[:half]) + self.paint(backend, jobs[half:])
-        if len(painted) != len(jobs):
-            raise BackendError(f"{len(painted)} pictures came back for {len(jobs)} jobs")
-        return painted
 
 
 class Fleet:
@@ -130,6 +38,7 @@ class Fleet:
         painted: is given each picture, in a device's thread.
         dropped: is given each job that nobody could or will paint.
         names: of the devices; None numbers them.
+        generated: is told how long each batch took, seconds.
     """
 
     def __init__(
@@ -139,9 +48,11 @@ class Fleet:
         painted: Callable[[Ticket, U8], None],
         dropped: Callable[[Ticket, Outcome], None],
         names: Sequence[str] | None = None,
+        generated: Callable[[float], None] = lambda took_s: None,
     ) -> None:
         self.model = model
         self._clock, self._painted, self._dropped = clock, painted, dropped
+        self._generated = generated
         names = _distinct(names or ["device"] * len(model.backends))
         self.devices = [
             Device(index, Lane(name, backend.batch_sizes, times))
@@ -198,7 +109,10 @@ class Fleet:
         if device is None:
             raise BackendError("no device is left that works")
         with device.hands:
-            return device.paint(model.backends[device.index], jobs)
+            begun_s = self._clock()
+            painted = device.paint(model.backends[device.index], jobs)
+            self._generated(self._clock() - begun_s)
+        return painted
 
     # --- models ---
 
@@ -302,10 +216,11 @@ class Fleet:
                 painted = device.paint(model.backends[device.index], jobs)
             except Exception as caught:
                 error = caught
+            self._generated(self._clock() - run.started_s)
         self._settle(device, run, painted, error)
         return True
 
-    def _next(self, device: Device) -> tuple[_Run | None, list[Ticket]]:
+    def _next(self, device: Device) -> tuple[Run | None, list[Ticket]]:
         """Wait for a batch, or for jobs that have expired; neither means that all is over."""
         with self._wake:
             while not self._closing:
@@ -317,7 +232,7 @@ class Fleet:
                 pull = self._batcher.pull(device.lane, now)
                 if pull.batch:
                     expected_s = (device.lane.free_s or now) - now
-                    device.run = _Run(pull.batch, expected_s)
+                    device.run = Run(pull.batch, expected_s)
                     self._wake.notify_all()  # for the others an idle neighbour less
                     if not self._awake:
                         self._watching.notify()
@@ -326,9 +241,7 @@ class Fleet:
                 self._wake.wait(min(times_s) - now if times_s else None)
             return None, []
 
-    def _settle(
-        self, device: Device, run: _Run, painted: list[U8], error: Exception | None
-    ) -> None:
+    def _settle(self, device: Device, run: Run, painted: list[U8], error: Exception | None) -> None:
         """A batch came back from a device."""
         lost: list[Ticket] = []
         with self._wake:
@@ -400,7 +313,7 @@ class Fleet:
                     return
                 now = self._clock()
                 for device in self.devices:
-                    if device.run is not None and _hangs(device.run, now):
+                    if device.run is not None and device.run.hangs(now):
                         lost += self._give_up(device, device.run, now)
                 if not lost:
                     self._awake = any(d.run and not d.run.given_up for d in self.devices)
@@ -408,7 +321,7 @@ class Fleet:
             for ticket in lost:
                 self._dropped(ticket, Outcome.FAULT)
 
-    def _give_up(self, device: Device, run: _Run, now: float) -> list[Ticket]:
+    def _give_up(self, device: Device, run: Run, now: float) -> list[Ticket]:
         """A device hangs: its jobs go elsewhere or are returned, its thread is left to itself.
 
         A thread inside a native library cannot be ended. Should it come back, the device is used
@@ -469,15 +382,6 @@ class Fleet:
             if device.thread is None or not device.thread.is_alive():
                 for model in models:
                     model.backends[device.index].close()
-
-
-def _hangs(run: _Run, now: float) -> bool:
-    if run.given_up or run.started_s is None:
-        return False
-    limit_s = HANG_UNMEASURED_S
-    if run.expected_s > 0:
-        limit_s = max(HANG_FLOOR_S, HANG_FACTOR * run.expected_s)
-    return now - run.started_s > limit_s
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.bundle import Manifest
 from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
@@ -202,20 +203,17 @@ class Session:
             raise ConfigError(f"steps is {steps}, must be one of {list(self._steps_offered)}")
         self.steps = steps
 
-    def adopt(self, *, steps: int, steps_offered: tuple[int, ...], spec: JobSpec) -> None:
+    def adopt(self, manifest: Manifest) -> None:
         """Go on with another model; jobs that were given out before are still for the old one.
 
-        Args:
-            steps: taken where the session's own are not offered any more.
-            steps_offered: what `set_steps` accepts from now on.
-            spec: what the new model asks of a job.
+        Steps that it does not offer become its default.
         """
         with self._work:  # waits for a frame that is being tracked
-            self._steps_offered, self._spec = steps_offered, spec
-            if self.steps not in steps_offered:
-                self.steps = steps
+            self._steps_offered, self._spec = manifest.steps_offered, manifest.job_spec
+            if self.steps not in manifest.steps_offered:
+                self.steps = manifest.default_steps
             if self._painter is not None:
-                self._painter.adopt(spec)
+                self._painter.adopt(self._spec)
 
     # --- work ---
 

@@ -13,7 +13,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -25,13 +26,17 @@ from engine.backends import Backend, blank_job, load_backend
 from engine.batching import Ticket
 from engine.bundle import check_steps, open_bundle
 from engine.config import EngineConfig
+from engine.device import DeviceStatus, Model
 from engine.errors import ConfigError, SessionClosed
-from engine.fleet import DeviceStatus, Fleet, Model
+from engine.fleet import Fleet
 from engine.session import FAULTS_A_LINE, Session
 from engine.tracker import FaceTracker, TrackerPool
 from engine.types import PLAYOUT_RATE_HZ, U8, LipJob, Outcome, VideoFrame
 
 log = logging.getLogger(__name__)
+
+Observe = Callable[[str, float], None]
+"""Is told a stage's name and how long it took, seconds."""
 
 # Threads that track and composite. More than half the cores would take them from decoding,
 # encoding and the model itself; more than eight are never busy.
@@ -65,7 +70,11 @@ class Engine:
     ) -> None:
         backends = backend if isinstance(backend, Sequence) else [backend]
         self.clock = clock
-        self._fleet = Fleet(Model(backends), clock, self._painted, self._dropped, devices)
+        self._fleet = Fleet(
+            Model(backends), clock, self._painted, self._dropped, devices, self._generated
+        )
+        self.observe: Observe | None = None
+        """told how long preparing, generating and compositing took, by the thread that did it"""
         self._opener = opener
         self._pool = TrackerPool()
         self._make_tracker = make_tracker or self._pool
@@ -151,12 +160,7 @@ class Engine:
     def _adopt(self, session: Session, model: Model) -> None:
         """Make the session's next job one for `model`."""
         if self._models.get(session) is not model:
-            manifest = model.manifest
-            session.adopt(
-                steps=manifest.default_steps,
-                steps_offered=manifest.steps_offered,
-                spec=manifest.job_spec,
-            )
+            session.adopt(model.manifest)
             self._models[session] = model
 
     # --- models ---
@@ -227,7 +231,8 @@ class Engine:
             jobs: list[tuple[LipJob, Session]] = []
             for _, session in due[: model.backends[0].batch_sizes[-1]]:
                 self._adopt(session, model)
-                job = session.next_job(now)
+                with self._timed("prepare"):
+                    job = session.next_job(now)
                 if job is not None:
                     jobs.append((job, session))
             for steps in {job.steps for job, _ in jobs}:
@@ -247,7 +252,19 @@ class Engine:
                 session.fail(job, now)
             return
         for (job, session), image in zip(batch, painted, strict=True):
-            session.complete(job, image, now if session.config.offline else self.clock())
+            with self._timed("composite"):
+                session.complete(job, image, now if session.config.offline else self.clock())
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begun_s = self.clock()
+        yield
+        if self.observe is not None:
+            self.observe(stage, self.clock() - begun_s)
+
+    def _generated(self, took_s: float) -> None:
+        if self.observe is not None:
+            self.observe("generate", took_s)
 
     # --- live work: the CPU threads ---
 
@@ -289,7 +306,8 @@ class Engine:
         try:
             with self._fleet.borrow() as model:
                 self._adopt(session, model)
-                job = session.next_job(self.clock())
+                with self._timed("prepare"):
+                    job = session.next_job(self.clock())
                 if job is not None:
                     self._fleet.put(
                         Ticket(
@@ -316,7 +334,8 @@ class Engine:
 
     def _composite(self, ticket: Ticket, image: U8, since_s: float) -> None:
         session: Session = ticket.owner
-        session.complete(ticket.job, image, self.clock())
+        with self._timed("composite"):
+            session.complete(ticket.job, image, self.clock())
         self._fleet.composited(self.clock() - since_s)
 
     def _dropped(self, ticket: Ticket, why: Outcome) -> None:

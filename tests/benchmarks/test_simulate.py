@@ -32,7 +32,7 @@ def test_overload_misses_little_more_than_any_schedule_must(
 ) -> None:
     sessions = int(2 * devices * capacity_hz(times, SCENE) / SCENE.fps)
     load = simulate(sessions, [times] * devices, 2, SCENE)
-    assert load.bound == pytest.approx(0.5, abs=0.05)
+    assert load.bound == pytest.approx(0.5, abs=0.08)
     assert load.bound - 0.02 <= load.missed <= load.bound + 0.12
 
 

@@ -261,14 +261,26 @@ def test_hopeless_jobs_are_given_back() -> None:
 def test_a_long_queue_admits_nobody() -> None:
     device = lane(more_s=0.010)  # 10 ms a job, however batched
     batcher = Batcher([device])
-    assert batcher.admits(2, 0.010, 0.0)
-    assert not batcher.admits(2, 0.009, 0.0)
     for index in range(5):
         batcher.put(ticket(str(index), 1.0), 0.0)
     assert not batcher.admits(2, 0.055, 0.0)
     assert batcher.admits(2, 0.065, 0.0)
     device.live = False
     assert not batcher.admits(2, 9.0, 0.0)
+
+
+def test_a_hiccup_does_not_shut_the_door_for_ever() -> None:
+    """Expectations are put right by painting only, so an idle device is always tried."""
+    device = lane(first_s=9.0)
+    batcher = Batcher([device])
+    for _ in range(9):
+        batcher.composited(3.0)
+    assert batcher.admits(2, 0.140, 0.0)
+    assert not batcher.admits(2, 0.140, 0.141)
+    batcher.put(ticket(deadline_s=0.060), 0.0)
+    assert not batcher.expire(0.0)
+    assert len(batcher.pull(device, 0.0).batch) == 1
+    assert not batcher.admits(2, 0.140, 0.0), "it is busy now"
 
 
 # --- whatever comes ---

@@ -7,20 +7,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import FakeBackend, FakeTracker, video_frame
 
-from engine import fleet
+from engine import device, fleet
 from engine.backends import blank_job, is_out_of_memory
 from engine.batching import Ticket
+from engine.bundle import DEFAULT_BUNDLE, MANIFEST
 from engine.config import EngineConfig
+from engine.device import Model
 from engine.errors import BackendError, BundleError, ConfigError
-from engine.fleet import Fleet, Model
+from engine.fleet import Fleet
 from engine.session import Session
 from engine.types import U8, LipJob, Outcome, OutputFrame
-from engine.workers import Engine
+from engine.workers import Engine, open_engine
 
 CONFIG = EngineConfig(silence="generate", fade_frames=1, delay_s=0.02, patience_s=2.0)
 # Long enough to be given to another device when the first one has been given up.
@@ -78,7 +81,7 @@ def show(engine: Engine, session: Session, index: int = 0) -> OutputFrame:
 
 
 def state(engine: Engine) -> list[str]:
-    return [device.state for device in engine.devices()]
+    return [each.state for each in engine.devices()]
 
 
 @contextmanager
@@ -96,8 +99,8 @@ def running(*backends: FakeBackend, **options: object) -> Iterator[Engine]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hanging is noticed soon; every batch was measured to take next to nothing."""
-    monkeypatch.setattr(fleet, "HANG_FLOOR_S", 0.15)
-    monkeypatch.setattr(fleet, "HANG_UNMEASURED_S", 0.15)
+    monkeypatch.setattr(device, "HANG_FLOOR_S", 0.15)
+    monkeypatch.setattr(device, "HANG_UNMEASURED_S", 0.15)
     monkeypatch.setattr(fleet, "WATCH_S", 0.02)
 
 
@@ -114,8 +117,8 @@ def test_all_devices_take_part() -> None:
             assert next_frame(engine, session, 2.0).outcome is Outcome.GENERATED
         assert all(backend.jobs for backend in backends)
         status = engine.devices()
-        assert [device.name for device in status] == ["device#1", "device#2", "device#3"]
-        wait_for(lambda: sum(device.jobs for device in engine.devices()) == 6)
+        assert [each.name for each in status] == ["device#1", "device#2", "device#3"]
+        wait_for(lambda: sum(each.jobs for each in engine.devices()) == 6)
 
 
 def test_frames_leave_in_order_whoever_painted_them() -> None:
@@ -138,6 +141,7 @@ def test_a_failing_device_is_taken_out_and_its_jobs_go_elsewhere(
     bad, good = FakeBackend(), FakeBackend(delay_s=0.001)
     bad.error = RuntimeError("scripted")
     with running(bad, good) as engine, caplog.at_level(logging.ERROR):
+        engine._fleet.devices[0].out_s = 60  # longer than the test
         session = engine.session(CONFIG)
         for index in range(12):
             assert show(engine, session, index).outcome is Outcome.GENERATED
@@ -146,13 +150,12 @@ def test_a_failing_device_is_taken_out_and_its_jobs_go_elsewhere(
     assert "taken out" in caplog.text
 
 
-def test_a_device_that_was_taken_out_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "OUT_FIRST_S", 0.05)
+def test_a_device_that_was_taken_out_is_tried_again() -> None:
     bad, good = FakeBackend(), FakeBackend(delay_s=0.001)
     bad.error = RuntimeError("scripted")
     with running(bad, good) as engine:
-        for device in engine._fleet.devices:
-            device.out_s = 0.05
+        for each in engine._fleet.devices:
+            each.out_s = 0.3
         session = engine.session(CONFIG)
         index = 0
         while state(engine)[0] == "live":
@@ -394,3 +397,36 @@ def test_a_model_that_fails_does_not_replace_one_that_works() -> None:
             engine.swap([FakeBackend(), FakeBackend()])
         with pytest.raises(ConfigError, match="was given its backends"):
             engine.reload()
+
+
+def test_a_bundle_opens_on_several_devices_and_is_opened_anew(tmp_path: Path) -> None:
+    if not (DEFAULT_BUNDLE / MANIFEST).is_file():
+        pytest.skip("no model has been built into this copy")
+    with open_engine(devices=["cpu", "cpu"], threads=1) as engine:
+        assert [each.name for each in engine.devices()] == ["cpu#1", "cpu#2"]
+        session = engine.session(PATIENT)
+        before = engine.backend
+        with pytest.raises(BundleError, match="no such model bundle"):
+            engine.reload(tmp_path / "none")
+        assert engine.backend is before
+        engine.reload()
+        assert engine.backend is not before
+        with pytest.raises(BackendError, match="closed"):
+            before.generate([blank_job(before.manifest)])
+        session.push_video(video_frame(0), engine.clock())
+        out = next_frame(engine, session, 2.5)
+        assert out.outcome is Outcome.NO_FACE  # the picture shows none; the tracker was asked
+
+
+def test_a_device_that_is_not_here_is_named() -> None:
+    with pytest.raises(BackendError, match="no CUDAExecutionProvider"):
+        open_engine(devices=["cuda:0"])
+
+
+def test_stages_can_be_watched() -> None:
+    seen: list[str] = []
+    with running(FakeBackend()) as engine:
+        engine.observe = lambda stage, took_s: seen.append(stage)
+        show(engine, engine.session(CONFIG))
+        wait_for(lambda: len(seen) == 3)
+    assert seen == ["prepare", "generate", "composite"]

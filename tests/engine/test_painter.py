@@ -171,3 +171,17 @@ def test_closing_closes_the_tracker() -> None:
     tracker = FakeTracker()
     painter(tracker).close()
     assert tracker.closed
+
+
+def test_another_framing_begins_afresh() -> None:
+    """A model may be replaced under a running session."""
+    paint = painter()
+    for index in range(3):
+        find(paint, picture(), index / 25)
+    strength = paint.fade(True)
+    paint.reframe(64, "box")
+    found = find(paint, picture(), 3 / 25)
+    fresh = find(Painter(FakeTracker(), CONFIG, 64, "box"), picture(), 3 / 25)
+    assert found.crop.shape == (64, 64, 3)
+    assert np.array_equal(found.alignment.matrix, fresh.alignment.matrix)
+    assert paint.fade(True) > strength  # the mouth does not blink for it
