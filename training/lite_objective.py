@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -16,22 +15,11 @@ from engine.nets.lite import LiteConfig, LiteNet
 from training.batch import Slot
 from training.config import LiteRecipe, TrainConfig
 from training.data import Batch, Clips, mel_windows
-from training.families import SCHEDULE
+from training.families import SCHEDULE, visited_timesteps
 from training.loop import Trainer, train
 from training.losses import code_loss, l2_loss, simple_loss, split_v
 from training.objective import Objective, Priced
 from training.samples import sample_sheet
-
-
-def visited_timesteps(grid: int) -> npt.NDArray[np.int64]:
-    """Noise levels to train on, each as often as 1, 2, 4 .. `grid` sampling steps visit it.
-
-    Sampling starts at pure noise whatever its step count, so that level matters most.
-    """
-    if grid == 0:
-        return np.arange(len(SCHEDULE))
-    counts = [2**i for i in range(grid.bit_length()) if 2**i <= grid]
-    return np.concatenate([SCHEDULE.timesteps(n, spacing="trailing") for n in counts])
 
 
 def compute_losses(

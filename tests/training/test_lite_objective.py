@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 from engine.nets.lite import LiteConfig
 from training.config import PRESETS, LiteRecipe
 from training.data import Clips
-from training.lite_objective import LiteObjective, compute_losses, train_lite, visited_timesteps
+from training.lite_objective import LiteObjective, compute_losses, train_lite
 from training.loop import Trainer
 
 SMALL = LiteConfig(widths=(8, 16, 24, 32), embed=32, voice_width=32)
@@ -65,14 +65,6 @@ def test_the_painter_does_not_train_the_voice(shards: Path) -> None:
     grads = [p.grad for p in net.voice.parameters()]
     assert all(g is None or float(g.abs().max()) == 0 for g in grads)
     assert any(p.grad is not None for p in net.denoiser.parameters())
-
-
-def test_levels_are_those_that_sampling_visits() -> None:
-    levels = visited_timesteps(8)
-    values, counts = np.unique(levels, return_counts=True)
-    assert values.tolist() == [124, 249, 374, 499, 624, 749, 874, 999]
-    assert counts[-1] == 4, "every step count begins at pure noise"
-    assert len(visited_timesteps(0)) == 1000
 
 
 def test_a_recipe_without_voices_is_refused() -> None:
