@@ -18,7 +18,10 @@ TINY_PAPER = {
     "image_size": 32, "model_channels": 32, "num_res_blocks": 1, "attention_resolutions": (),
     "channel_mult": (1, 1), "num_head_channels": 32,
 }  # fmt: skip
-TINY_LITE = {"size": 32, "widths": (8, 8, 16, 16), "embed": 16, "voice_width": 16}
+TINY_LITE = {
+    "size": 32, "widths": (8, 8, 16, 16), "embed": 16, "voice_width": 16, "references": 1,
+    "mel_columns": 16,
+}  # fmt: skip
 
 
 def clip(seed: int, frames: int = 60, size: int = 128) -> ClipData:

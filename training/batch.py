@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, overload
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -203,7 +204,11 @@ class NoisedClips:
     """
 
     def __init__(
-        self, clips: FiveFrames, batch: int, seed: int, levels: Sequence[int] | None = None
+        self,
+        clips: FiveFrames,
+        batch: int,
+        seed: int,
+        levels: Sequence[int] | npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Bind.
 

@@ -105,7 +105,7 @@ class ClipObjective(Objective):
             # Isola's patch is 70 of 256 px; a picture of 64 px would be one patch.
             layers = 3 if clips.size > 64 else 2
             critic = Critic(SequencePatchGan(layers=layers), weights.gan_form, weights.r1)
-        super().__init__(net, NoisedClips(clips, config.batch, config.seed), critic)
+        super().__init__(net, NoisedClips(clips, config.batch, config.seed, family.levels), critic)
         assert weights.sync == 0 or expert is not None
         assert weights.perceptual == 0 or perceptual is not None
         self.family, self.weights, self.clips = family, weights, clips

@@ -20,7 +20,7 @@ import numpy as np
 
 from engine.backends import Backend, load_backend
 from engine.bundle import Bundle, open_bundle
-from engine.face import CROP_SIZE, LIPS_OUTER, jaw_mask
+from engine.face import CROP_SIZE, LIPS_OUTER, composite, jaw_mask
 from engine.gallery import Gallery
 from engine.mel import PAPER_FPS, SILENCE
 from engine.tracker import MediaPipeTracker
@@ -122,8 +122,15 @@ def best_lag(found: F32, wanted: F32) -> int:
 
 
 def lmd(found: F32, wanted: F32) -> float:
-    """Landmark distance of the lips in crop pixels, mean over frames; f32[T, 468, 2] each."""
-    distance = np.linalg.norm(found[:, LIPS] - wanted[:, LIPS], axis=2).mean(1)
+    """Landmark distance of the lips in crop pixels, mean over frames; f32[T, 468, 2] each.
+
+    The two sets are brought to one centre first (Chen et al., 2018, sec. 4.2): the mouth's shape
+    counts, not where a head that stands still has it.
+    """
+    shapes = [
+        points[:, LIPS] - points[:, LIPS].mean(1, keepdims=True) for points in (found, wanted)
+    ]
+    distance = np.linalg.norm(shapes[0] - shapes[1], axis=2).mean(1)
     return float(np.nanmean(distance)) if np.isfinite(distance).any() else float("nan")
 
 
@@ -143,15 +150,19 @@ def ssim(found: U8, wanted: U8) -> float:
     return float(value)
 
 
-def border_gradient(image: U8, original: U8) -> float:
-    """Mean step across the line between given and painted rows over the original's; 1 = no seam."""
+def border_gradient(generated: U8, original: U8, landmarks: F32) -> float:
+    """Mean step from row to row where the painted half begins, as composited, over the original's.
+
+    1 = no seam to be seen.
+    """
+    shown = composite(original, original, generated, _IDENTITY, landmarks)
     columns = slice(CROP_SIZE // 4, -CROP_SIZE // 4)
 
     def step(picture: U8) -> float:
-        rows = picture[HALF - 1 : HALF + 1, columns].astype(np.float32)
-        return float(np.abs(rows[1] - rows[0]).mean())
+        rows = picture[HALF - 1 : HALF + 7, columns].astype(np.float32)  # all of the fade
+        return float(np.abs(np.diff(rows, axis=0)).mean())
 
-    return step(image) / max(step(original), 1e-3)
+    return step(shown) / max(step(original), 1e-3)
 
 
 # --- all clips ---
@@ -166,8 +177,11 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _pictures(drive: Drive, clip: ClipData) -> dict[str, float]:
-    """Picture figures of a reconstruction against what was really there; every fifth frame."""
-    picks = range(0, len(drive.painted), 5)
+    """Picture figures of a reconstruction against what was really there; every fifth frame.
+
+    The first frame is left out: who copies it would be perfect there.
+    """
+    picks = range(1, len(drive.painted), 5)
     masks = [jaw_mask(clip.landmarks[i], _IDENTITY) for i in picks]
     lower = [(drive.painted[i][HALF:], np.asarray(clip.crops[i])[HALF:]) for i in picks]
     return {
@@ -264,7 +278,8 @@ def _one_clip(
         "lmd_copy_px": lmd(still.landmarks, wanted),
         **pictures,
         **{f"{name}_copy": value for name, value in baseline.items()},
-        "border": _mean([border_gradient(p, copied[0]) for p in painted.painted[::5]]),
+        "border": _mean([
+            border_gradient(p, copied[0], clip.landmarks[0]) for p in painted.painted[::5]]),
         "upper_half_equal": float(all(
             np.array_equal(p[:HALF], copied[0][:HALF]) for p in painted.painted)),
         "cross_r": correlation(dubbed.opening, others[:both]),

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,17 @@ from training.config import FamilyName
 from training.losses import split_v
 
 SCHEDULE = NoiseSchedule.linear()
+
+
+def visited_timesteps(grid: int) -> npt.NDArray[np.int64]:
+    """Noise levels to train on, each as often as 1, 2, 4 .. `grid` sampling steps visit it.
+
+    Sampling starts at pure noise whatever its step count, so that level matters most.
+    """
+    if grid == 0:
+        return np.arange(len(SCHEDULE))
+    counts = [2**i for i in range(grid.bit_length()) if 2**i <= grid]
+    return np.concatenate([SCHEDULE.timesteps(n, spacing="trailing") for n in counts])
 
 
 class Given(NamedTuple):
@@ -51,6 +64,10 @@ class Family(Protocol):
     @property
     def spacing(self) -> Spacing:
         """Which levels its sampler visits."""
+
+    @property
+    def levels(self) -> npt.NDArray[np.int64]:
+        """Noise levels to train on, each as likely as it is often in here."""
 
     def build(self, config: dict[str, Any]) -> nn.Module:
         """A fresh network; an empty `config` is the published or shipped size."""
@@ -92,6 +109,11 @@ class PaperFamily:
     spacing: Spacing = "leading"
     name: FamilyName = "paper"
 
+    @property
+    def levels(self) -> npt.NDArray[np.int64]:
+        """All, uniformly (paper, 3.2)."""
+        return visited_timesteps(0)
+
     def build(self, config: dict[str, Any]) -> Diff2LipUNet:
         """See `Family`."""
         net = Diff2LipUNet(Diff2LipConfig(**config) if config else Diff2LipConfig.official())
@@ -132,6 +154,15 @@ class LiteFamily:
     prediction: Prediction = "v"
     spacing: Spacing = "trailing"
     name: FamilyName = "lite"
+
+    @property
+    def levels(self) -> npt.NDArray[np.int64]:
+        """Those that it samples at.
+
+        It estimates x0, whose error eps magnifies where there is little noise: below them L_simple
+        would ask for nothing but the first decimals of a picture that x_t already shows.
+        """
+        return visited_timesteps(8)
 
     def build(self, config: dict[str, Any]) -> LiteNet:
         """See `Family`."""

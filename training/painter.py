@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +21,7 @@ from training.batch import Slot
 from training.checkpoint import fit_weights, load_checkpoint, weights_of
 from training.config import LiteRecipe, TrainConfig
 from training.data import Clips
-from training.families import SCHEDULE, alpha_bars
+from training.families import SCHEDULE, alpha_bars, visited_timesteps
 from training.loop import Trainer, train
 from training.losses import code_loss, l2_loss, simple_loss, split_v
 from training.mouths import MouthBatch, draw
@@ -31,17 +30,6 @@ from training.objective import Objective, Priced
 from training.samples import sample_sheet
 
 FIRST, SECOND = len(SCHEDULE) - 1, (len(SCHEDULE) - 1) // 2  # levels that two steps visit
-
-
-def visited_timesteps(grid: int) -> npt.NDArray[np.int64]:
-    """Noise levels to train on, each as often as 1, 2, 4 .. `grid` sampling steps visit it.
-
-    Sampling starts at pure noise whatever its step count, so that level matters most.
-    """
-    if grid == 0:
-        return np.arange(len(SCHEDULE))
-    counts = [2**i for i in range(grid.bit_length()) if 2**i <= grid]
-    return np.concatenate([SCHEDULE.timesteps(n, spacing="trailing") for n in counts])
 
 
 class Painted(NamedTuple):

@@ -55,7 +55,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inputs(folder: Path, **changes: Any) -> Path:
     rng = np.random.default_rng(0)
     values = {
-        "face": rng.uniform(-1, 1, (2, 3, SIZE, SIZE)), "ref": rng.uniform(-1, 1, (2, 3, SIZE, SIZE)),
+        "face": rng.uniform(-1, 1, (2, 3, SIZE, SIZE)),
+        "ref": rng.uniform(-1, 1, (2, 3, SIZE, SIZE)),
         "noise": rng.standard_normal((1, 3, SIZE, SIZE)), "mel": rng.uniform(-4, 4, (2, 80, 16)),
     } | changes  # fmt: skip
     path = folder / "in.npz"

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from goldens import fill_golden, load_golden, relative_error
@@ -19,6 +20,7 @@ from training.families import (
     estimates,
     family_named,
     open_network,
+    visited_timesteps,
 )
 from training.trajectory import repaint, trajectory
 
@@ -87,6 +89,15 @@ def test_estimates_undo_the_noise() -> None:
         found_eps, found_x0 = estimates(out, x_t, t, prediction)  # type: ignore[arg-type]
         torch.testing.assert_close(found_eps, eps, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(found_x0, x0, rtol=1e-3, atol=1e-3)
+
+
+def test_levels_are_those_that_sampling_visits() -> None:
+    levels = visited_timesteps(8)
+    values, counts = np.unique(levels, return_counts=True)
+    assert values.tolist() == [124, 249, 374, 499, 624, 749, 874, 999]
+    assert counts[-1] == 4, "every step count begins at pure noise"
+    assert PaperFamily().levels.tolist() == list(range(1000))
+    assert LiteFamily().levels.tolist() == levels.tolist()
 
 
 def test_half_precision_stops_before_the_estimate() -> None:

@@ -31,7 +31,6 @@ from training.painter import (
     paint,
     shape_losses,
     train_lite,
-    visited_timesteps,
     with_code,
 )
 
@@ -159,13 +158,6 @@ def test_pixel_losses_of_a_known_estimate(shards: Path) -> None:
     shown = share * (batch.references[:, :3, 64:] + batch.references[:, 3:, 64:])
     wanted = float(((shown - hidden) ** 2 * batch.weights).mean())
     assert float(painted.losses["l2"].detach()) == pytest.approx(wanted, rel=1e-3)
-
-
-def test_levels_are_those_that_sampling_visits() -> None:
-    values, counts = np.unique(visited_timesteps(8), return_counts=True)
-    assert values.tolist() == [124, 249, 374, 499, 624, 749, 874, 999]
-    assert counts[-1] == 4, "every step count begins at pure noise"
-    assert len(visited_timesteps(0)) == 1000
 
 
 class _Reads(ShapeCritic):
