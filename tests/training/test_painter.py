@@ -20,7 +20,7 @@ from training.checkpoint import save_checkpoint
 from training.config import PRESETS, LiteRecipe
 from training.data import Clips
 from training.loop import Trainer
-from training.mouths import augment, draw, pick_references
+from training.mouths import draw, pick_references
 from training.nets.mouth import MouthCritic, ShapeCritic
 from training.painter import (
     MouthCritics,
@@ -56,7 +56,7 @@ def test_a_batch_is_a_function_of_its_seed(shards: Path) -> None:
     assert not np.array_equal(a.crops, c.crops)
     assert a.crops.shape == (3, 3, 128, 128) and a.references.shape == (3, 6, 128, 128)
     assert a.codes.shape == (3, 7) and a.weights.shape == (3, 1, 64, 128)
-    assert np.abs(a.weights.mean((1, 2, 3)) - 1).max() < 0.2
+    assert np.abs(a.weights.mean((1, 2, 3)) - 1).max() < 0.4  # less where something covers it
     assert np.abs(a.crops).max() <= 1
 
 
@@ -68,17 +68,6 @@ def test_references_are_ordered_and_never_the_target(shards: Path) -> None:
         closed, wide = pick_references(clip, index, 2, rng)
         assert abs(closed - index) >= min(4, len(clip) // 3) <= abs(wide - index)
         assert clip.codes[closed, 0] <= clip.codes[wide, 0]
-
-
-def test_pictures_of_one_face_are_lit_alike() -> None:
-    rng = np.random.default_rng(0)
-    image = rng.integers(100, 140, (128, 128, 3), np.uint8)
-    for _ in range(20):
-        (crop, one, two), weight = augment([image] * 3, np.ones((128, 128), np.float32), rng)
-        middle = np.s_[32:96, 32:96]
-        for reference in (one, two):
-            assert abs(float(crop[middle].mean()) - float(reference[middle].mean())) < 4
-        assert weight.shape == (128, 128)
 
 
 def test_a_killed_run_goes_on_with_the_same_curve(shards: Path, tmp_path: Path) -> None:
