@@ -6,6 +6,7 @@ with 25, ONNX Runtime with the plain loop and with this machine's own matrix pro
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import statistics
@@ -160,6 +161,7 @@ def growth_mib(backend: Backend, frames: int, tick: Callable[[], None]) -> float
     """How much resident memory grows over so many frames, after a tenth of them to settle."""
     job = blank_job(backend.manifest)
     before = 0.0
+    gc.collect()  # what others left would fall away meanwhile, and hide what grows
     for number in range(frames):
         if number == frames // 10:
             before = process_memory_mib(os.getpid())["resident_mib"]

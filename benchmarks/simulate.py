@@ -22,6 +22,7 @@ from benchmarks.timing import batch_times
 from engine.batching import Batcher, Lane, Ticket
 from engine.config import EngineConfig
 from engine.errors import ConfigError
+from engine.fleet import MEASURE_S
 
 SESSIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 DEVICES = (1, 2, 4, 8)
@@ -86,8 +87,13 @@ def simulate(
     rng = random.Random(seed)
     lanes = [Lane(str(i), tuple(sorted(times))) for i, times in enumerate(devices)]
     tables = dict(zip(map(id, lanes), devices, strict=True))
-    for lane, times in zip(lanes, devices, strict=True):  # as `Engine.warm_up` does
-        lane.times.record(steps, lane.sizes[0], times[lane.sizes[0]], 0.0)
+    for lane, times in zip(lanes, devices, strict=True):  # as `Fleet.measure` does
+        spent_s = 0.0
+        for size in lane.sizes:
+            lane.times.record(steps, size, times[size], 0.0)
+            spent_s += 2 * times[size]
+            if spent_s > MEASURE_S:
+                break
     batcher = Batcher(lanes)
     batcher.tail_s = scene.composite_s
     events: list[tuple[float, int, Callable[[float], None]]] = []

@@ -93,7 +93,7 @@ def denoiser(
         f"{result['machine']['processor']}: SGEMM {result['sgemm_gflops']:.0f} GFLOP/s",
         ["network", "backend", "steps", "batch", "ms", "ms a frame", "GFLOP/s", "of SGEMM"],
         [
-            [row["network"], row["backend"], str(row["steps"]), str(row["batch"]),
+            [row["network"], row["backend"].split(",")[0], str(row["steps"]), str(row["batch"]),
              f"{row['ms']:.1f}", f"{row['ms_a_frame']:.1f}", f"{row['gflops']:.1f}",
              f"{row['sgemm_share']:.0%}"]
             for row in result["rows"]

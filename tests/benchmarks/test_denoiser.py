@@ -104,7 +104,7 @@ def test_growth_is_seen() -> None:
         kept: list[bytearray] = []
 
         def generate(self, jobs: Any) -> Any:
-            self.kept.append(bytearray(b"x" * 500_000))
+            self.kept.append(bytearray(b"x" * 2_000_000))
             return super().generate(jobs)
 
     assert growth_mib(Leaky(), 100, lambda: None) > 30
