@@ -30,15 +30,17 @@ REPEAT_EVERY_S = 0.010  # the same packet
 class Governor:
     """An encoder's bit rate from a receiver's estimates (REMB), with hysteresis.
 
+    A new rate means a new encoder and so a key frame: libvpx takes none while it runs, and x264
+    takes one only while rate and ceiling are equal, which PyAV cannot keep so.
+
     Args:
         start: bits a second to begin with.
         lowest: never less: below it a face cannot be made out.
         highest: never more.
-        cheap: whether the encoder changes its rate without a key frame.
     """
 
-    def __init__(self, start: int, lowest: int, highest: int, cheap: bool) -> None:
-        self._lowest, self._highest, self._cheap = lowest, highest, cheap
+    def __init__(self, start: int, lowest: int, highest: int) -> None:
+        self._lowest, self._highest = lowest, highest
         self.rate = self._clamp(start)
         """bits a second"""
         self._estimates: deque[tuple[float, int]] = deque()
@@ -51,9 +53,6 @@ class Governor:
         while self._estimates[0][0] < now - RISE_S:
             self._estimates.popleft()
         steady = min(rate for _, rate in self._estimates)
-        if self._cheap:
-            new = min(wanted, max(self.rate, steady))
-            return new != self.rate and self._change(new, now)
         rested = now - self._changed_s >= REST_S
         halved = wanted < 0.5 * self.rate
         if wanted < (1 - DROP) * self.rate and (rested or halved):

@@ -15,7 +15,7 @@ from typing import Protocol
 
 # An unrecovered gap is given up after this, and a key frame is asked for. Shorter: repeats that
 # one slow round trip would bring are thrown away; longer: the picture stands still for it.
-GIVE_UP_S = 0.150
+GIVE_UP_S = 0.120
 # A missing packet is asked for again after this. Shorter: repeats are sent twice on slow paths.
 NACK_EVERY_S = 0.040
 # While no key frame comes: how often it is asked for, and how long pictures are held back for it.
@@ -152,6 +152,11 @@ class VideoBuffer:
         self._hold_s: float | None = None  # since when a key frame is waited for
         self._begun = False  # whether a key frame has been seen
         self._key_asked_s = -KEY_EVERY_S
+
+    @property
+    def origin(self) -> int:
+        """RTP time of the first packet, which frames count from."""
+        return self._origin
 
     def add(self, packet: Packet, data: bytes, now: float) -> list[EncodedFrame]:
         """Take a packet and its depayloaded data; returns the pictures that are complete now."""
@@ -319,6 +324,11 @@ class AudioBuffer:
         self._origin = 0
         self._gap_s: float | None = None
         self._last: EncodedFrame | None = None
+
+    @property
+    def origin(self) -> int:
+        """RTP time of the first packet, which blocks count from."""
+        return self._origin
 
     def add(self, packet: Packet, data: bytes, now: float) -> list[EncodedFrame]:
         """Take a packet; returns the blocks that are in order now."""

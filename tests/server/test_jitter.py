@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server import jitter
@@ -185,8 +185,8 @@ def test_memory_is_bounded_whatever_comes() -> None:
         assert len(scattered.nacks(0.0)) <= jitter.MAX_NACKS
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.01, 0.02, 0.1, 0.2]))
+@pytest.mark.parametrize("loss", [0.0, 0.01, 0.02, 0.1, 0.2])
+@pytest.mark.parametrize("seed", range(12))
 def test_no_loss_freezes_the_picture(seed: int, loss: float) -> None:
     """Without any repeats: the sender answers each request for a key frame in 80 ms."""
     rng, buffer = random.Random(seed), video()

@@ -13,7 +13,7 @@ from fakes import FakeBackend, FakeTracker, picture, voiced
 
 from engine import Engine, EngineConfig
 from engine.types import U8
-from server import codecs, ice
+from server import ice, mediaplane
 from server.config import ServerConfig
 from server.peer import Peer
 from server.signaling import Sessions, read_offer
@@ -26,7 +26,7 @@ FOREHEAD = (slice(0, 60), slice(0, 320))
 
 @pytest.fixture
 async def sessions(engine: Engine) -> AsyncIterator[Sessions]:
-    codecs.install(SETTINGS.max_pixels)
+    mediaplane.install(SETTINGS)
     ice.offer_addresses(["127.0.0.1"])
     made = Sessions(engine, SETTINGS)
     yield made
@@ -202,7 +202,7 @@ async def test_odd_and_tiny_pictures_pass_through(
 
 async def test_a_picture_too_large_is_refused_and_the_call_lives(engine: Engine) -> None:
     settings = ServerConfig(max_pixels=320 * 240)
-    codecs.install(settings.max_pixels)
+    mediaplane.install(settings)
     ice.offer_addresses(["127.0.0.1"])
     sessions = Sessions(engine, settings)
     async with Caller(camera=Camera(picture(360, 480))) as caller:
