@@ -9,7 +9,7 @@ import pytest
 from calls import Caller, until
 
 from engine import Engine, EngineConfig, SessionClosed
-from server import mediaplane, ice
+from server import ice, mediaplane
 from server.config import ServerConfig
 from server.peer import Peer
 from server.signaling import (
