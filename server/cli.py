@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.errors import ConfigError, LipwireError
-from server import __version__
+from server import __version__, cli_transport
 
 if TYPE_CHECKING:
     from server.dub import DubSummary, Progress
@@ -57,6 +57,7 @@ export_app = typer.Typer(help="Make a model bundle from a checkpoint.", no_args_
 bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 app.add_typer(bench_app, name="bench")
+bench_app.add_typer(cli_transport.app)
 
 BundleFlag = Annotated[
     Path | None,
