@@ -1,4 +1,4 @@
-"""`lipwire bench loss|delay|soak|churn|sync|fuzz|codecs`: the transport on good days and bad ones."""
+"""`lipwire bench loss|delay|soak|churn|sync|fuzz|codecs`: the transport, on bad days too."""
 
 from __future__ import annotations
 
