@@ -22,7 +22,8 @@ MAY_IMPORT = {
 }
 # The command line hands over to these, inside the command that needs them.
 HANDED_OVER = {("server/cli.py", "export"), ("server/cli.py", "training"),
-               ("server/cli.py", "benchmarks"), ("server/doctor.py", "benchmarks")}  # fmt: skip
+               ("server/cli.py", "benchmarks"), ("server/cli_transport.py", "benchmarks"),
+               ("server/doctor.py", "benchmarks")}  # fmt: skip
 # Off the first breath of `import engine`, whatever is done with it later.
 HEAVY = ("torch", "mediapipe", "onnxruntime", "cv2", "av", "soxr", "webrtcvad", "onnx", "jax")
 
