@@ -197,7 +197,7 @@ def run(
         "bundle": {"name": manifest.name, "version": manifest.version,
                    "steps": manifest.default_steps, "gflop_per_frame": manifest.gflop_per_frame},
         "input": {"video": video.name if video else "made portrait", "width": width,
-                  "height": height, "fps": 25, "codec": "H.264"},
+                  "height": height, "fps": 25, "codec": "VP8"},
         "figures": figures,
         "targets": TARGETS,
         "met": met,

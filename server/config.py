@@ -28,8 +28,9 @@ class ServerConfig(BaseSettings):
     max_text_chars: int = Field(default=2000, ge=1, le=100_000, description="longest text to speak")
     # Pictures beyond it are refused before a decoder allocates anything for them.
     max_pixels: int = Field(default=1920 * 1088, ge=256, description="largest incoming picture")
-    # H.264 with a fast preset costs a third of VP8 (docs/media.md); a peer that lacks it gets VP8.
-    video_codec: Literal["h264", "vp8"] = Field(default="h264", description="codec tried first")
+    # H.264 with a fast preset costs a third of VP8, but Chromium was seen to show it later once
+    # pictures are painted (docs/media.md). A peer that lacks the first gets the other.
+    video_codec: Literal["h264", "vp8"] = Field(default="vp8", description="codec tried first")
     # A talking head at 640x480 shows blocks around the mouth below 1 Mbit/s; above 2.5 Mbit/s VP8
     # costs more of a core than it gives back.
     start_kbps: int = Field(default=1500, ge=100, le=20_000, description="video to begin with")

@@ -197,8 +197,7 @@ async def test_odd_and_tiny_pictures_pass_through(
         call = await connect(sessions, caller)
         await call.peer.voice.push(SPEECH, 48_000)
         await until(lambda: len(caller.pictures) > 20, "pictures")
-        shown = (size[0] & ~1, size[1] & ~1, 3)  # H.264 has no odd sizes
-        assert caller.pictures[-1].shape == shown
+        assert np.abs(np.subtract(caller.pictures[-1].shape[:2], size)).max() <= 1  # H.264: even
         if min(size) < 48:
             assert call.peer.figures()["passed_through"].get("unsuitable", 0) > 0
 
