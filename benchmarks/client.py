@@ -15,7 +15,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import aioice.ice
 import av
 import httpx
 import numpy as np
@@ -25,6 +24,8 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from engine.media import at_rate, read_frames, read_speech
 from engine.types import I16, U8
+from server import ice, mediaplane
+from server.config import ServerConfig
 
 SPEECH_RATE_HZ = 24_000  # what most TTS services send
 BURST_S = 0.5
@@ -72,10 +73,10 @@ async def receive(track: MediaStreamTrack, arrivals: list[float]) -> None:
         return
 
 
-async def speak(url: str, samples: I16) -> None:
+async def speak(url: str, samples: I16, rate_hz: int = SPEECH_RATE_HZ) -> None:
     """Send a voice over the WebSocket in bursts, for ever, a few seconds ahead of real time."""
     start, sent_s, place = time.monotonic(), 0.0, 0
-    burst = int(BURST_S * SPEECH_RATE_HZ)
+    burst = int(BURST_S * rate_hz)
     async with websockets.connect(url) as socket:
         while True:
             piece = np.take(samples, range(place, place + burst), mode="wrap")
@@ -100,7 +101,8 @@ async def call(
     import cv2
 
     # Loopback only: the benchmark's traffic must not leave the machine.
-    aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+    ice.offer_addresses(["127.0.0.1"])
+    mediaplane.install(ServerConfig())  # aiortc's own H.264 encoder would take the server's core
     clip = itertools.islice(at_rate(read_frames(video), fps), 150)
     images = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in clip]
     voice = read_speech(speech, SPEECH_RATE_HZ)

@@ -8,6 +8,7 @@ sender taking it. `dub` of the same clip gives the real-time factor off-line.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -41,8 +42,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(port: int, bundle: Path | None) -> tuple[subprocess.Popen[bytes], float]:
+def start_server(
+    port: int, bundle: Path | None, **settings: Any
+) -> tuple[subprocess.Popen[bytes], float]:
     """Start `lipwire serve`; returns the process and the seconds until it answered.
+
+    Args:
+        port: to listen on.
+        bundle: the model; None takes the one that ships.
+        **settings: others of the server, by their names in its configuration.
 
     Raises:
         LipwireError: it ended, or did not answer within 60 s.
@@ -51,7 +59,8 @@ def start_server(port: int, bundle: Path | None) -> tuple[subprocess.Popen[bytes
     if bundle is not None:
         command += ["--bundle", str(bundle)]
     begun = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    environment = os.environ | {f"LIPWIRE_{k.upper()}": str(v) for k, v in settings.items()}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     while time.monotonic() < begun + 60:
         if process.poll() is not None:
             raise LipwireError(f"the server ended with code {process.returncode}")

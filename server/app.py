@@ -27,7 +27,7 @@ from engine import (
     MediaError,
     open_engine,
 )
-from server import __version__, codecs, ice, speech
+from server import __version__, ice, mediaplane, speech
 from server.config import ServerConfig
 from server.listener import Server, listen, page_url
 from server.messages import AnswerBody, ChangeBody, OfferBody, SampleBody, SayBody, Spoken
@@ -54,7 +54,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        codecs.install(settings.max_pixels)
+        mediaplane.install(settings)
         ice.offer_addresses(ice.host_addresses(settings))
         app.state.engine = engine or await asyncio.to_thread(
             open_engine, settings.bundle, threads=settings.threads

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.errors import LipwireError
-from server import __version__, cli_bench, cli_data, cli_train
+from server import __version__, cli_bench, cli_data, cli_train, cli_transport
 from server.cli_bundle import app as bundle_app
 from server.cli_export import app as export_app
 
@@ -60,6 +60,7 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(bench_app, name="bench")
 bench_app.add_typer(cli_bench.app)
 cli_data.register(app)
+bench_app.add_typer(cli_transport.app)
 
 BundleFlag = Annotated[
     Path | None,

@@ -1,8 +1,4 @@
-"""Codecs around aiortc's own: decoders that refuse bombs, encoders that never end a call.
-
-`install` puts them in place for every peer connection of the process: aiortc looks its codecs up
-by name in two of its modules and has no other door.
-"""
+"""Codecs around aiortc's own: decoders that refuse bombs, encoders that never end a call."""
 
 from __future__ import annotations
 
@@ -12,26 +8,28 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-import aiortc.rtcrtpreceiver
-import aiortc.rtcrtpsender
 import av
+import numpy as np
 from aiortc import RTCRtpCodecParameters
-from aiortc.codecs import get_decoder, get_encoder, h264, vpx
+from aiortc.codecs import get_decoder, get_encoder, h264, opus
 from aiortc.codecs.base import Decoder, Encoder
 from aiortc.jitterbuffer import JitterFrame
+from av.codec.context import Flags
 from av.frame import Frame
 from av.packet import Packet
 
+from server.bitrate import Governor
+from server.config import ServerConfig
+from server.jitter import EncodedFrame
+
 log = logging.getLogger(__name__)
 
-# A talking head at 640x480 shows blocks around the mouth below 1 Mbit/s; above 2.5 Mbit/s VP8
-# costs more of a core than it gives back.
-START_BITRATE = 1_500_000
-VP8_MAX_BITRATE = 2_500_000
-# Changing the rate makes aiortc build a new encoder, which sends a key frame. Smaller steps or
-# shorter rests: receivers' estimates, which swing while they settle, cause a train of key frames.
-BITRATE_STEP = 0.3
-BITRATE_REST_S = 3.0
+# Below this a face cannot be made out; a path that carries less drops packets whatever we do.
+LOWEST_BITRATE = 250_000
+OPUS_BITRATE = 64_000  # one voice, full band, transparent
+BLOCK = opus.SAMPLES_PER_FRAME  # 20 ms at 48 kHz
+# Longest key frame distance: lost pictures are repaired on request, not by the clock.
+GOP = 3000
 
 
 def vp8_key_size(data: bytes) -> tuple[int, int] | None:
@@ -63,12 +61,12 @@ class GuardedDecoder(Decoder):
         """pictures that were too large"""
         self._skipping = False  # until a key frame of a size we take
 
-    def decode(self, encoded_frame: JitterFrame) -> list[Frame]:
+    def decode(self, encoded_frame: JitterFrame | EncodedFrame) -> list[Frame]:
         """The pictures of one encoded frame; none if they are refused."""
         if self._vp8 and not self._admit(encoded_frame.data):
             return []
         try:
-            return self._inner.decode(encoded_frame)
+            return self._inner.decode(encoded_frame)  # type: ignore[arg-type]
         except av.FFmpegError:
             raise  # aiortc answers it with a request for a key frame
         except Exception:
@@ -85,6 +83,42 @@ class GuardedDecoder(Decoder):
         return not self._skipping
 
 
+class ConcealingOpusDecoder(Decoder):
+    """Opus that fills a lost block from what it heard before."""
+
+    def __init__(self) -> None:
+        self._inner = opus.OpusDecoder()
+        self._toc = 0
+
+    def decode(self, encoded_frame: JitterFrame | EncodedFrame) -> list[Frame]:
+        """Sound of one block, or what probably was in it."""
+        data = encoded_frame.data
+        if getattr(encoded_frame, "lost", False):
+            # FFmpeg has no door to libopus' concealment, but Opus has a packet for it: the table
+            # of contents alone, whose one frame of no bytes says "lost" (RFC 6716 section 3.2.1).
+            data = bytes([self._toc])
+        elif data:
+            self._toc = data[0] & 0xFC
+        return self._inner.decode(JitterFrame(data, encoded_frame.timestamp))
+
+
+class SilentWhenLost(Decoder):
+    """A decoder without concealment of its own: what was lost is left out.
+
+    Args:
+        inner: decodes.
+    """
+
+    def __init__(self, inner: Decoder) -> None:
+        self._inner = inner
+
+    def decode(self, encoded_frame: JitterFrame | EncodedFrame) -> list[Frame]:
+        """Sound of one block."""
+        if getattr(encoded_frame, "lost", False):
+            return []
+        return self._inner.decode(encoded_frame)  # type: ignore[arg-type]
+
+
 class GuardedEncoder(Encoder):
     """An encoder whose failure costs one frame, not the call; new bit rates reach it calmly.
 
@@ -92,23 +126,37 @@ class GuardedEncoder(Encoder):
 
     Args:
         codec: what to encode to.
+        settings: bit rates.
     """
 
-    def __init__(self, codec: RTCRtpCodecParameters) -> None:
+    def __init__(self, codec: RTCRtpCodecParameters, settings: ServerConfig) -> None:
         self._codec = codec
-        self._inner = make_encoder(codec)
+        self._governor = Governor(
+            settings.start_kbps * 1000,
+            min(LOWEST_BITRATE, settings.max_kbps * 1000),
+            settings.max_kbps * 1000,
+        )
+        self._inner = self._make()
         self.failures = 0
-        self._changed_s = -BITRATE_REST_S
+        self.fresh = True
+        """whether the next frame is a key frame anyhow"""
+
+    def _make(self) -> Encoder:
+        encoder = make_encoder(self._codec)
+        if hasattr(encoder, "target_bitrate"):
+            encoder.target_bitrate = self._governor.rate
+        return encoder
 
     def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         """Packets and their RTP timestamp; no packets if the frame cannot be encoded."""
+        self.fresh = False
         try:
             return self._inner.encode(frame, force_keyframe)
         except Exception:
             self.failures += 1
             if self.failures == 1:
                 log.exception("encoding %s failed; a new encoder goes on", self._codec.mimeType)
-            self._inner = make_encoder(self._codec)
+            self._inner, self.fresh = self._make(), True
             return [], 0
 
     def pack(self, packet: Packet[Any]) -> tuple[list[bytes], int]:
@@ -122,60 +170,121 @@ class GuardedEncoder(Encoder):
 
     @target_bitrate.setter
     def target_bitrate(self, bitrate: int) -> None:
-        now = self.target_bitrate
-        if not now:
-            return
-        change = bitrate / now - 1
-        rested = time.monotonic() - self._changed_s > BITRATE_REST_S
-        if change < -0.5 or (abs(change) > BITRATE_STEP and rested):
-            self._inner.target_bitrate = bitrate  # type: ignore[attr-defined]
-            self._changed_s = time.monotonic()
+        if self.target_bitrate and self._governor.estimate(bitrate, time.monotonic()):
+            self._inner.target_bitrate = self._governor.rate  # type: ignore[attr-defined]
+            self.fresh = True
 
 
 class FastH264Encoder(h264.H264Encoder):
     """aiortc's H.264 with x264's `superfast` preset: a tenth of the time of the default."""
 
     def _encode_frame(self, frame: av.VideoFrame, force_keyframe: bool) -> Iterator[bytes]:
-        codec, rate = self.codec, self.target_bitrate
+        width, height = frame.width & ~1, frame.height & ~1  # 4:2:0 has no half pixels
+        if (width, height) != (frame.width, frame.height) or frame.format.name != "yuv420p":
+            pts, base = frame.pts, frame.time_base
+            frame = frame.reformat(width=width, height=height, format="yuv420p")
+            frame.pts, frame.time_base = pts, base
+        codec = self.codec
         if (
             codec is None
-            or (frame.width, frame.height) != (codec.width, codec.height)
-            or abs(rate / (codec.bit_rate or 1) - 1) > 0.1
+            or (width, height) != (codec.width, codec.height)
+            or codec.bit_rate != self.target_bitrate
         ):
-            codec = av.CodecContext.create("libx264", "w")
-            codec.width, codec.height = frame.width, frame.height
-            codec.bit_rate = rate
-            codec.pix_fmt = "yuv420p"
-            codec.framerate = Fraction(h264.MAX_FRAME_RATE)
-            codec.time_base = Fraction(1, h264.MAX_FRAME_RATE)
-            codec.options = {"tune": "zerolatency", "preset": "superfast"}
-            codec.profile = "Baseline"
-            self.codec = codec
+            self.codec = self._open(width, height)
         yield from super()._encode_frame(frame, force_keyframe)
+
+    def _open(self, width: int, height: int) -> Any:
+        codec = av.CodecContext.create("libx264", "w")
+        codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
+        codec.bit_rate, codec.gop_size = self.target_bitrate, GOP
+        codec.framerate = Fraction(h264.MAX_FRAME_RATE)
+        codec.time_base = Fraction(1, h264.MAX_FRAME_RATE)
+        codec.profile = "Baseline"
+        codec.options = {
+            "tune": "zerolatency",
+            "preset": "superfast",
+            "sc_threshold": "0",  # no key frames but those that are asked for
+            # Half a second of bits: a smaller buffer blurs key frames, a larger one lets them clog
+            # the path.
+            "maxrate": str(self.target_bitrate),
+            "bufsize": str(self.target_bitrate // 2),
+        }
+        return codec
+
+
+class VoiceEncoder(opus.OpusEncoder):
+    """Opus for one voice: mono where the sound is, with what receivers need to mend a loss.
+
+    Frames of exactly 20 ms take this path, and each becomes one packet with its own time: aiortc
+    gives all packets of a longer frame the same. Others take aiortc's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._voice: Any = None
+
+    def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        """The packet of one frame and its RTP time, which is the frame's own."""
+        assert isinstance(frame, av.AudioFrame)
+        if (
+            frame.samples != BLOCK
+            or frame.sample_rate != opus.SAMPLE_RATE
+            or frame.format.name != "s16"
+            or frame.time_base != opus.TIME_BASE
+        ):
+            return super().encode(frame, force_keyframe)
+        if self._voice is None or self._voice.layout.name != frame.layout.name:
+            self._voice = self._open(frame.layout.name)
+        (packet,) = self._voice.encode(frame)
+        # Earlier than the frame by what the codec looks ahead (6.5 ms): when it will be heard.
+        return [bytes(packet)], int(packet.pts)
+
+    def _open(self, layout: str) -> Any:
+        codec = av.CodecContext.create("libopus", "w")
+        codec.bit_rate = OPUS_BITRATE
+        codec.format, codec.layout, codec.sample_rate = "s16", layout, opus.SAMPLE_RATE
+        codec.time_base = opus.TIME_BASE
+        # In-band repair (RFC 6716 section 2.1.7): a browser rebuilds a lost block from the next.
+        codec.options = {"application": "voip", "fec": "1", "packet_loss": "5"}
+        return codec
+
+
+def audio_level_dbov(frame: av.AudioFrame) -> int:
+    """Loudness for the header extension of RFC 6464, -127 (silence) to 0 (RFC 6465 appendix A)."""
+    samples = frame.to_ndarray().astype(np.float64)
+    power = float(np.mean(samples**2)) / 32_767**2 if samples.size else 0.0
+    return -127 if power <= 0 else round(min(0.0, max(-127.0, 10 * np.log10(power))))
 
 
 def make_encoder(codec: RTCRtpCodecParameters) -> Encoder:
-    """An encoder for an agreed codec, started at our bit rate."""
-    encoder = FastH264Encoder() if codec.name == "H264" else get_encoder(codec)
-    if hasattr(encoder, "target_bitrate"):
-        encoder.target_bitrate = START_BITRATE
-    return encoder
+    """An encoder for an agreed codec."""
+    match codec.name.lower():
+        case "h264":
+            return FastH264Encoder()
+        case "opus":
+            return VoiceEncoder()
+    return get_encoder(codec)
 
 
 def make_decoder(codec: RTCRtpCodecParameters, max_pixels: int) -> Decoder:
     """A guarded decoder for an agreed codec."""
+    if codec.name.lower() == "opus":
+        return GuardedDecoder(ConcealingOpusDecoder(), max_pixels, vp8=False)
     decoder = get_decoder(codec)
     if isinstance(decoder, h264.H264Decoder):
         decoder.codec.options = {"max_pixels": str(max_pixels)}  # FFmpeg's own guard works here
+        decoder.codec.flags |= Flags.low_delay  # WebRTC reorders no pictures (RFC 7742)
+    elif codec.mimeType.lower().startswith("audio/"):
+        decoder = SilentWhenLost(decoder)
     return GuardedDecoder(decoder, max_pixels, vp8=codec.name == "VP8")
 
 
-def suggest_bitrate(answer: str) -> str:
+def suggest_bitrate(answer: str, start_kbps: int = 1500) -> str:
     """The answer with a wish for the bit rate that browsers built on libwebrtc start sending with.
 
     Their own start of 0.3 Mbit/s shows a blurred face for the first ten seconds. Others ignore it.
     """
-    wish = f"x-google-start-bitrate={START_BITRATE // 1000}"
+    wish = f"x-google-start-bitrate={start_kbps}"
     lines = []
     for line in answer.splitlines():
         lines.append(line)
@@ -185,14 +294,3 @@ def suggest_bitrate(answer: str) -> str:
         elif line.startswith("a=fmtp:") and "profile-level-id" in line:
             lines[-1] += f";{wish}"
     return "\r\n".join(lines) + "\r\n"
-
-
-def install(max_pixels: int) -> None:
-    """Use these codecs in every peer connection made from now on."""
-    vpx.MAX_BITRATE = VP8_MAX_BITRATE
-
-    def decoder(codec: RTCRtpCodecParameters) -> Decoder:
-        return make_decoder(codec, max_pixels)
-
-    aiortc.rtcrtpreceiver.get_decoder = decoder  # type: ignore[attr-defined]
-    aiortc.rtcrtpsender.get_encoder = GuardedEncoder  # type: ignore[attr-defined]

@@ -28,6 +28,13 @@ class ServerConfig(BaseSettings):
     max_text_chars: int = Field(default=2000, ge=1, le=100_000, description="longest text to speak")
     # Pictures beyond it are refused before a decoder allocates anything for them.
     max_pixels: int = Field(default=1920 * 1088, ge=256, description="largest incoming picture")
+    # H.264 with a fast preset costs a third of VP8, but Chromium was seen to show it later once
+    # pictures are painted (docs/media.md). A peer that lacks the first gets the other.
+    video_codec: Literal["h264", "vp8"] = Field(default="vp8", description="codec tried first")
+    # A talking head at 640x480 shows blocks around the mouth below 1 Mbit/s; above 2.5 Mbit/s VP8
+    # costs more of a core than it gives back.
+    start_kbps: int = Field(default=1500, ge=100, le=20_000, description="video to begin with")
+    max_kbps: int = Field(default=2500, ge=100, le=20_000, description="video at most")
     # A peer that has not connected by then is dropped: browsers give up or connect in 1 to 3 s.
     connect_timeout_s: float = Field(default=10, gt=0, le=120)
     # Voice that may wait to be played; beyond it the sources wait. Memory: 0.1 MB a second.

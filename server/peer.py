@@ -138,7 +138,7 @@ class Peer:
         if any(t.kind == "audio" for t in pc.getTransceivers()):
             pc.addTrack(VoiceTrack(self.session, clock))
         await pc.setLocalDescription(await pc.createAnswer())
-        self.answer.set_result(suggest_bitrate(pc.localDescription.sdp))
+        self.answer.set_result(suggest_bitrate(pc.localDescription.sdp, self._settings.start_kbps))
 
     async def _reap(self) -> None:
         """Give the slot back when the peer never connects: ICE alone would wait for minutes."""

@@ -71,6 +71,10 @@ class _SessionTrack(MediaStreamTrack):
         self.faults = 0
         """times that something inside failed; the track went on"""
 
+    def media_time_s(self) -> float:
+        """Where the clock that the track's times are on is now; sender reports are made of it."""
+        return self._session.time_s(self._clock())
+
     def _fault(self, doing: str) -> None:
         self.faults += 1
         if self.faults == 1:  # once a track: a fault of every frame must not fill the disk
@@ -136,21 +140,18 @@ class VoiceTrack(_SessionTrack):
         super().__init__(session, clock)
         self._next: int | None = None  # absolute 48 kHz sample that goes out next
 
-    def _time_s(self) -> float:
-        return self._session.time_s(self._clock())
-
     async def recv(self) -> av.AudioFrame:
         """The next 20 ms, when they are due."""
         while True:
             self._check_live()
             if self._next is not None:
-                await asyncio.sleep(max(self._next / PLAYOUT_RATE_HZ - self._time_s(), 0))
+                await asyncio.sleep(max(self._next / PLAYOUT_RATE_HZ - self.media_time_s(), 0))
                 self._check_live()
             try:
                 chunk = self._pop()
             except Exception:
                 self._fault("sending sound")
-                place = int(self._time_s() * PLAYOUT_RATE_HZ)
+                place = int(self.media_time_s() * PLAYOUT_RATE_HZ)
                 chunk = AudioChunk(
                     np.zeros(AUDIO_BLOCK, np.int16),
                     place if self._next is None else self._next,

@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import aioice.ice
-import aiortc.rtcrtpreceiver
-import aiortc.rtcrtpsender
 import httpx
 import pytest
-from aiortc.codecs import vpx
 from calls import Running, StripedBackend
 from fakes import FakeBackend, FakeTracker
 
 from engine import Engine
+from server.mediaplane import REPLACED
 
 
 @pytest.fixture(autouse=True)
 def untouched_aiortc(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the server replaces in aiortc and aioice is put back after each test."""
     monkeypatch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
-    for module, name in (
-        (aiortc.rtcrtpreceiver, "get_decoder"),
-        (aiortc.rtcrtpsender, "get_encoder"),
-        (vpx, "MAX_BITRATE"),
-    ):
+    for module, name in REPLACED:
         monkeypatch.setattr(module, name, getattr(module, name))
 
 

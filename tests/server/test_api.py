@@ -199,7 +199,7 @@ async def test_a_sample_is_heard_and_interrupted(call: Call) -> None:
     await until(lambda: loudness(call.caller.heard(0.3)) > 300, "the sample")
     assert (await call.stats())["backlog_s"] > 1
     assert (await call.client.post(call.path + "/interrupt")).status_code == 204
-    await until(lambda: loudness(call.caller.heard(0.2)) == 0, "silence")
+    await until(lambda: loudness(call.caller.heard(0.2)) < 2, "silence")
     answer = await call.client.post(call.path + "/sample", json={"name": "../../config"})
     assert "no sample" in await error_of(answer, 404)
 
@@ -245,7 +245,7 @@ async def test_bursts_cut_anywhere_are_heard(call: Call) -> None:
         assert abs(strongest_hz(call.caller.heard(0.5)) - 500) < 10
         await socket.send('{"type":"interrupt"}')
         await event(socket, "interrupted")
-        await until(lambda: loudness(call.caller.heard(0.2)) == 0, "silence")
+        await until(lambda: loudness(call.caller.heard(0.2)) < 2, "silence")
 
 
 async def test_half_a_sample_is_reported_and_the_rest_kept(call: Call) -> None:

@@ -13,7 +13,7 @@ from fakes import FakeBackend, FakeTracker, picture, voiced
 
 from engine import Engine, EngineConfig
 from engine.types import U8
-from server import codecs, ice
+from server import ice, mediaplane
 from server.config import ServerConfig
 from server.peer import Peer
 from server.signaling import Sessions, read_offer
@@ -23,10 +23,12 @@ SPEECH = voiced(4.0, 48_000)
 MOUTH = (slice(140, 165), slice(150, 170))  # of a 240x320 picture with FakeTracker's face
 FOREHEAD = (slice(0, 60), slice(0, 320))
 
+SILENT = 2.0  # of 32768: Opus gives silence back as one or two steps of noise
+
 
 @pytest.fixture
 async def sessions(engine: Engine) -> AsyncIterator[Sessions]:
-    codecs.install(SETTINGS.max_pixels)
+    mediaplane.install(SETTINGS)
     ice.offer_addresses(["127.0.0.1"])
     made = Sessions(engine, SETTINGS)
     yield made
@@ -65,7 +67,7 @@ async def test_without_a_voice_the_picture_passes_through(sessions: Sessions) ->
         assert call.change(caller.pictures[-1], MOUTH) < 8
         figures = call.peer.figures()
         assert figures["generated"] == 0 and figures["passed_through"]["silent"] >= 25
-        assert loudness(caller.heard()) == 0
+        assert loudness(caller.heard()) < SILENT
 
 
 async def test_a_voice_moves_the_mouth_and_only_it_and_is_heard(sessions: Sessions) -> None:
@@ -80,7 +82,7 @@ async def test_a_voice_moves_the_mouth_and_only_it_and_is_heard(sessions: Sessio
         figures = call.peer.figures()
         assert figures["speaking"] and figures["backlog_s"] > 0 and figures["fps"] > 5
         call.peer.interrupt()
-        await until(lambda: loudness(caller.heard(0.2)) == 0, "silence after the interruption")
+        await until(lambda: loudness(caller.heard(0.2)) < SILENT, "silence after the interruption")
         await until(lambda: call.change(caller.pictures[-1], MOUTH) < 8, "the own mouth again")
 
 
@@ -96,7 +98,7 @@ async def test_the_original_voice_is_heard_at_the_level_asked_for(sessions: Sess
     async with Caller(original=Microphone(tone(1.0, 300))) as caller:
         call = await connect(sessions, caller)
         await until(lambda: len(caller.sound) > 50, "a second of sound")
-        assert loudness(caller.heard()) == 0  # off by default
+        assert loudness(caller.heard()) < SILENT  # off by default
         call.peer.set_original_level(0.5)
         await until(lambda: loudness(caller.heard(0.5)) > 300, "the original")
         assert abs(strongest_hz(caller.heard(0.5)) - 300) < 10
@@ -195,14 +197,14 @@ async def test_odd_and_tiny_pictures_pass_through(
         call = await connect(sessions, caller)
         await call.peer.voice.push(SPEECH, 48_000)
         await until(lambda: len(caller.pictures) > 20, "pictures")
-        assert caller.pictures[-1].shape == (*size, 3)
+        assert np.abs(np.subtract(caller.pictures[-1].shape[:2], size)).max() <= 1  # H.264: even
         if min(size) < 48:
             assert call.peer.figures()["passed_through"].get("unsuitable", 0) > 0
 
 
 async def test_a_picture_too_large_is_refused_and_the_call_lives(engine: Engine) -> None:
     settings = ServerConfig(max_pixels=320 * 240)
-    codecs.install(settings.max_pixels)
+    mediaplane.install(settings)
     ice.offer_addresses(["127.0.0.1"])
     sessions = Sessions(engine, settings)
     async with Caller(camera=Camera(picture(360, 480))) as caller:

@@ -9,7 +9,7 @@ import pytest
 from calls import Caller, until
 
 from engine import Engine, EngineConfig, SessionClosed
-from server import codecs, ice
+from server import ice, mediaplane
 from server.config import ServerConfig
 from server.peer import Peer
 from server.signaling import (
@@ -26,7 +26,7 @@ SETTINGS = ServerConfig(max_sessions=1, connect_timeout_s=0.5)
 
 @pytest.fixture
 async def sessions(engine: Engine) -> AsyncIterator[Sessions]:
-    codecs.install(SETTINGS.max_pixels)
+    mediaplane.install(SETTINGS)
     ice.offer_addresses(["127.0.0.1"])
     made = Sessions(engine, SETTINGS)
     yield made

@@ -1,0 +1,293 @@
+"""`lipwire bench sync`: are lips and sound together where they are seen and heard? (R10)
+
+The engine is a real one, but its model paints stripes over the lips while the voice is loud and
+nothing while it is not. The voice beeps once a second. At the receiver, which knows wall-clock
+times from the sender reports alone, the middle of each flash of stripes is compared with the
+middle of its beep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+import uvicorn
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from benchmarks.client import speak
+from benchmarks.latency import free_port
+from benchmarks.machine import describe_machine
+from engine import Engine
+from engine.bundle import Manifest
+from engine.errors import LipwireError
+from engine.mel import WINDOW_COLUMNS
+from engine.tracker import FaceTracker
+from engine.types import F64, U8, LipJob
+from server import ice, mediaplane
+from server.app import create_app
+from server.config import ServerConfig
+
+BEEP_S, EVERY_S = 0.24, 1.0  # six pictures white of 25
+RATE_HZ = 48_000
+PRESENT = 3  # column of the model's 200 ms that lies at the picture's own time (engine.mel)
+STRIPE_PX = 8  # of a 128 px crop
+LOUD = 0.0  # of ±4: a beep lies above, silence at -4
+
+
+class Beacon:
+    """Implements `engine.backends.Backend`: stripes while the voice is loud.
+
+    Not one colour: the engine would match it to the face's.
+
+    Args:
+        manifest: of a bundle whose graphs are not used.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.batch_sizes: tuple[int, ...] = (1,)
+        self.description = "beacon: stripes while the voice is loud"
+
+    def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
+        """Each job's crop, its lower half striped while the voice is loud."""
+        return [self._paint(job) for job in jobs]
+
+    def _paint(self, job: LipJob) -> U8:
+        painted = job.crop.copy()
+        now = job.mel.shape[1] - WINDOW_COLUMNS + PRESENT  # longer windows reach into the past
+        half = len(painted) // 2
+        if job.mel[:, now].max() > LOUD:
+            painted[half:] = (np.arange(half) // STRIPE_PX % 2 * 255)[:, None, None]
+        return painted
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def beeps(seconds: int) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """A voice that beeps for BEEP_S at the start of every second, int16[N] at 48 kHz."""
+    t = np.arange(RATE_HZ) / RATE_HZ
+    tone = sum(np.sin(2 * np.pi * 220 * k * t) / k for k in (1, 2, 3, 4))
+    second = np.where(t < BEEP_S, tone * 6000, 0).astype(np.int16)
+    return np.tile(second, seconds)
+
+
+def middles(times_s: F64, levels: F64, threshold: float) -> list[float]:
+    """The middle of each stretch in which `levels` exceed a threshold; cut ones are left out.
+
+    Args:
+        times_s: of each level's beginning, ascending.
+        levels: of a signal.
+        threshold: between its two states.
+    """
+    high = levels > threshold
+    edges = np.flatnonzero(np.diff(high.astype(int)))
+    rises, falls = edges[high[edges + 1]], edges[~high[edges + 1]]
+    found = []
+    for rise in rises:
+        later = falls[falls > rise]
+        if len(later) and times_s[later[0] + 1] - times_s[rise + 1] < 2 * BEEP_S:
+            found.append(float(times_s[rise + 1] + times_s[later[0] + 1]) / 2)
+    return found
+
+
+def skews(flashes: Sequence[float], sounds: Sequence[float]) -> list[float]:
+    """Seconds by which each beep comes before its flash (+: the sound is early)."""
+    found = []
+    for sound in sounds:
+        nearest = min(flashes, key=lambda flash: abs(flash - sound), default=None)
+        if nearest is not None and abs(nearest - sound) < EVERY_S / 2:
+            found.append(nearest - sound)
+    return found
+
+
+class Ears:
+    """A receiver that notes stripes and loudness on the sender's wall clock."""
+
+    def __init__(self) -> None:
+        self._raw: dict[str, list[tuple[int, float]]] = {"video": [], "audio": []}
+        self._receivers: dict[str, Any] = {}
+
+    async def watch(self, receiver: Any) -> None:
+        """Read one track to its end."""
+        track: MediaStreamTrack = receiver.track
+        self._receivers[track.kind] = receiver
+        with contextlib.suppress(MediaStreamError):
+            while True:
+                frame: Any = await track.recv()
+                if track.kind == "video":
+                    luma = frame.to_ndarray(format="gray")
+                    h, w = luma.shape  # the lower middle: the lips, and little else
+                    lips = luma[h // 2 : 3 * h // 4, 3 * w // 8 : 5 * w // 8].astype(np.float64)
+                    level = float(np.abs(lips[4:] - lips[:-4]).mean())
+                    self._raw["video"].append((frame.pts, level))
+                else:
+                    samples = frame.to_ndarray().reshape(-1, 2)[:, 0].astype(np.float64)
+                    for k in range(0, len(samples), 240):  # 5 ms
+                        level = float(np.abs(samples[k : k + 240]).mean())
+                        self._raw["audio"].append((frame.pts + k, level))
+
+    def signal(self, kind: str) -> tuple[F64, F64]:
+        """Times on the sender's wall clock, and levels."""
+        receiver = self._receivers.get(kind)
+        if receiver is None:
+            return np.zeros(1), np.zeros(1)
+        pairs = [(receiver.wall_clock_s(pts), level) for pts, level in self._raw[kind]]
+        known = [(at_s, level) for at_s, level in pairs if at_s is not None]
+        times, levels = np.array(known or [(0.0, 0.0)]).T
+        return times, levels
+
+    def skews(self) -> list[float]:
+        """Of every beep that was seen and heard."""
+        times_s, stripes = self.signal("video")
+        threshold = (np.percentile(stripes, 5) + np.percentile(stripes, 95)) / 2
+        flashes = middles(times_s, stripes, float(threshold))
+        return skews(flashes, middles(*self.signal("audio"), threshold=1000.0))
+
+
+async def measure(
+    url: str,
+    seconds: float,
+    camera: MediaStreamTrack,
+    enough: Callable[[Ears], bool] = lambda ears: False,
+) -> Ears:
+    """Call a server whose model is a `Beacon`, and beep; returns what was seen and heard.
+
+    Args:
+        url: of the server.
+        seconds: of beeping at most.
+        camera: shows a face.
+        enough: asked once a second whether to end.
+    """
+    mediaplane.install(ServerConfig())
+    ice.offer_addresses(["127.0.0.1"])
+    ears, tasks = Ears(), []
+    peer = RTCPeerConnection(
+        RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+    )
+    peer.addTrack(camera)
+    peer.addTransceiver("audio", direction="recvonly")
+
+    @peer.on("track")
+    def on_track(track: MediaStreamTrack) -> None:
+        receiver = next(t.receiver for t in peer.getTransceivers() if t.receiver.track is track)
+        tasks.append(asyncio.create_task(ears.watch(receiver)))
+
+    await peer.setLocalDescription(await peer.createOffer())
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        body = {"sdp": peer.localDescription.sdp, "consent": True, "silence": "generate"}
+        reply = await http.post("/api/sessions", json=body)
+        reply.raise_for_status()
+        session = reply.json()
+        await peer.setRemoteDescription(RTCSessionDescription(session["sdp"], "answer"))
+        address = url.replace("http", "ws", 1)
+        voice = beeps(10)
+        address += f"/api/sessions/{session['id']}/speech?rate={RATE_HZ}"
+        talking = asyncio.create_task(speak(address, voice, RATE_HZ))
+        begun = time.monotonic()
+        while time.monotonic() < begun + seconds and not enough(ears):
+            await asyncio.sleep(1)
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
+        await http.delete(f"/api/sessions/{session['id']}")
+    await peer.close()
+    await asyncio.gather(*tasks)
+    return ears
+
+
+def figures_of(found: Sequence[float]) -> dict[str, float]:
+    """Milliseconds, + where the sound is early."""
+    ms = np.array(found) * 1000
+    third = max(1, len(ms) // 3)
+    return {
+        "beeps": len(ms),
+        "skew_p5_ms": float(np.percentile(ms, 5)),
+        "skew_p50_ms": float(np.percentile(ms, 50)),
+        "skew_p95_ms": float(np.percentile(ms, 95)),
+        "skew_min_ms": float(ms.min()),
+        "skew_max_ms": float(ms.max()),
+        "drift_ms": float(np.median(ms[-third:]) - np.median(ms[:third])),
+    }
+
+
+def serve(port: int, make_tracker: Callable[[], FaceTracker] | None = None) -> None:
+    """A server whose model is a `Beacon`, until it is told to stop."""
+    from engine.bundle import open_bundle
+
+    with Engine(Beacon(open_bundle(None).manifest), make_tracker) as engine:
+        app = create_app(ServerConfig(port=port), engine)
+        uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
+
+
+def run(*, minutes: float = 10) -> dict[str, Any]:
+    """Measure; the server runs in another process.
+
+    Args:
+        minutes: of beeping.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from benchmarks.client import FaceTrack
+    from benchmarks.latency import made_clip
+    from engine.media import read_frames
+
+    port = free_port()
+    server = subprocess.Popen([sys.executable, "-m", "benchmarks.sync", str(port)])
+    try:
+        _await_server(server, port)
+        with tempfile.TemporaryDirectory() as scratch:
+            clip = made_clip(Path(scratch) / "clip.mp4")
+            camera = FaceTrack([frame.image for frame in read_frames(clip)], 25)
+        found = asyncio.run(measure(f"http://127.0.0.1:{port}", minutes * 60, camera)).skews()
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+    if not found:
+        raise LipwireError("no beep was both seen and heard")
+    figures = figures_of(found)
+    return {
+        "benchmark": "sync",
+        "command": " ".join(sys.argv),
+        "machine": describe_machine(),
+        "minutes": minutes,
+        "figures": figures,
+        "met": {
+            "95 % within +40/-60 ms": figures["skew_p95_ms"] <= 40 and figures["skew_p5_ms"] >= -60,
+            "all within +45/-125 ms": figures["skew_max_ms"] <= 45
+            and figures["skew_min_ms"] >= -125,
+            "drift below 5 ms": abs(figures["drift_ms"]) < 5,
+        },
+    }
+
+
+def _await_server(server: subprocess.Popen[bytes], port: int) -> None:
+    begun = time.monotonic()
+    while time.monotonic() < begun + 60:
+        if server.poll() is not None:
+            raise LipwireError(f"the server ended with code {server.returncode}")
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.get(f"http://127.0.0.1:{port}/api/info", timeout=2).raise_for_status()
+            return
+        time.sleep(0.05)
+    raise LipwireError("the server did not answer within 60 s")
+
+
+def main() -> None:
+    """Serve on a port."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    serve(parser.parse_args().port)
+
+
+if __name__ == "__main__":
+    main()

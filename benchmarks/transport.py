@@ -1,0 +1,223 @@
+"""`lipwire bench loss|delay|soak|churn`: a whole server, callers in other processes, and a bad day.
+
+Each prints what was asked for in docs/reliability.md beside what was found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.latency import free_port, made_clip, sample_voice, start_server
+from benchmarks.machine import describe_machine, process_memory_mib
+from engine.errors import LipwireError
+
+SAMPLE_S = 5.0  # between two looks at the server's memory
+
+
+@contextlib.contextmanager
+def serving(**settings: Any) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server of its own process; its address and the process.
+
+    Args:
+        **settings: of the server, as in its configuration.
+    """
+    port = free_port()
+    process, _ = start_server(port, None, **settings)
+    try:
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def start_probe(url: str, seconds: float, *flags: object) -> subprocess.Popen[bytes]:
+    """Callers in a process of their own; see `benchmarks.probe`."""
+    command = [sys.executable, "-m", "benchmarks.probe", url, "--seconds", str(seconds)]
+    return subprocess.Popen([*command, *map(str, flags)], stdout=subprocess.PIPE)
+
+
+def figures_of(probe: subprocess.Popen[bytes], timeout_s: float) -> list[dict[str, Any]]:
+    """What a probe found.
+
+    Raises:
+        LipwireError: it failed.
+    """
+    out, _ = probe.communicate(timeout=timeout_s)
+    if probe.returncode:
+        raise LipwireError("a caller failed; its message is above")
+    found: list[dict[str, Any]] = json.loads(out)
+    return found
+
+
+def verdict(
+    name: str, figures: dict[str, Any], met: dict[str, bool], **extra: Any
+) -> dict[str, Any]:
+    """A result as every benchmark prints it."""
+    return {
+        "benchmark": name,
+        "command": " ".join(sys.argv),
+        "machine": describe_machine(),
+        **extra,
+        "figures": figures,
+        "met": met,
+    }
+
+
+def loss(
+    *, seconds: float = 60, loss: float = 0.02, burst_loss: float = 0.01, delay_ms: float = 20
+) -> dict[str, Any]:
+    """R5: a call over a path that loses packets both ways, singly and in bursts of five.
+
+    Args:
+        seconds: measured.
+        loss: share of packets lost singly.
+        burst_loss: share of packets lost in bursts.
+        delay_ms: one way.
+    """
+    flags = ("--loss", loss, "--burst-loss", burst_loss, "--delay-ms", delay_ms)
+    with serving() as (url, _):
+        (figures,) = figures_of(start_probe(url, seconds, *flags), seconds + 90)
+    met = {
+        "no freeze over 500 ms": figures["freezes_over_500_ms"] == 0,
+        "no hole in the sound over 60 ms": figures["sound_holes_over_60_ms"] == 0,
+    }
+    weather = {"loss": loss, "burst_loss": burst_loss, "delay_ms": delay_ms}
+    return verdict("loss", figures, met, weather=weather)
+
+
+def delay(*, seconds: float = 60) -> dict[str, Any]:
+    """R11: what a call adds to a picture, from a camera to the reader of what comes back.
+
+    That is both ways and both ends: encoding and decoding twice.
+
+    Args:
+        seconds: measured, once without and once with a painted mouth.
+    """
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch, serving() as (url, _):
+        (found["passed_through"],) = figures_of(start_probe(url, seconds), seconds + 90)
+        clip = made_clip(Path(scratch) / "clip.mp4")
+        flags = ("--clip", clip, "--speech", sample_voice())
+        (found["painted"],) = figures_of(start_probe(url, seconds, *flags), seconds + 90)
+    met = {
+        "passed through: p95 at most 100 ms": (found["passed_through"]["delay_p95_ms"] or 1e9)
+        <= 100,
+        "painted: p95 at most 150 ms": (found["painted"]["delay_p95_ms"] or 1e9) <= 150,
+    }
+    return verdict("delay", found, met)
+
+
+def soak(*, minutes: float = 30, calls: int = 1, painted: bool = True) -> dict[str, Any]:
+    """R1: calls that last, and the server's memory meanwhile.
+
+    Args:
+        minutes: of the calls.
+        calls: at once; what the machine carries.
+        painted: whether a face speaks; otherwise a test card passes through.
+    """
+    seconds = minutes * 60
+    memory: list[tuple[float, float]] = []
+    with tempfile.TemporaryDirectory() as scratch, serving(max_sessions=calls) as (url, server):
+        flags: list[object] = ["--calls", calls, "--settle", min(30, seconds / 6)]
+        if painted:
+            flags += ["--clip", made_clip(Path(scratch) / "clip.mp4"), "--speech", sample_voice()]
+        probe = start_probe(url, seconds, *flags)
+        begun = time.monotonic()
+        while probe.poll() is None and time.monotonic() < begun + seconds + 180:
+            memory.append(
+                (time.monotonic() - begun, process_memory_mib(server.pid)["resident_mib"])
+            )
+            time.sleep(SAMPLE_S)
+        found = figures_of(probe, 60)
+    # Pools and caches fill at first: five minutes, or the first third of a short run.
+    late = [(t, mib) for t, mib in memory if t > min(300, seconds / 3)]
+    times, sizes = np.array(late or [(0.0, 0.0)]).T
+    slope = float(np.polyfit(times, sizes, 1)[0]) * 60 if len(late) > 2 else 0.0
+    figures = {
+        "pictures_share": min(f["pictures_share"] for f in found),
+        "sound_holes_over_60_ms": sum(f["sound_holes_over_60_ms"] for f in found),
+        "freeze_max_ms": max(f["freeze_max_ms"] for f in found),
+        "resident_begin_mib": memory[0][1],
+        "resident_end_mib": memory[-1][1],
+        "resident_slope_mib_per_min": slope,
+        "calls": found,
+    }
+    met = {
+        "99 % of the pictures": figures["pictures_share"] >= 0.99,
+        "no hole in the sound over 60 ms": figures["sound_holes_over_60_ms"] == 0,
+        "memory grows by less than 0.5 MiB a minute": slope < 0.5,
+    }
+    return verdict("soak", figures, met, minutes=minutes, calls=calls, painted=painted)
+
+
+def held(pid: int, url: str) -> dict[str, float]:
+    """What a server holds: file descriptors, threads, calls, memory (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    threads = next(x for x in status.splitlines() if x.startswith("Threads:")).split()[1]
+    with urllib.request.urlopen(f"{url}/api/info", timeout=10) as reply:
+        sessions = json.load(reply)["sessions"]
+    return {
+        "fds": len(os.listdir(f"/proc/{pid}/fd")),
+        "threads": int(threads),
+        "sessions": sessions,
+        "resident_mib": process_memory_mib(pid)["resident_mib"],
+    }
+
+
+def churn(*, sessions: int = 200, at_once: int = 4, patience_s: float = 60) -> dict[str, Any]:
+    """R2: calls that come and go, a third of them killed, and what the server holds afterwards.
+
+    Args:
+        sessions: in all.
+        at_once: in each process of callers.
+        patience_s: how long the dead may take to be noticed.
+    """
+    killed = 0
+    with serving(max_sessions=2 * at_once) as (url, server):
+
+        def settle() -> dict[str, float]:
+            begun = time.monotonic()
+            while held(server.pid, url)["sessions"] and time.monotonic() < begun + patience_s:
+                time.sleep(0.5)
+            time.sleep(1)
+            return held(server.pid, url)
+
+        # The pools of a server that has never been used are empty: they are no leak.
+        figures_of(start_probe(url, 1, "--calls", at_once, "--settle", 0), 120)
+        before = settle()
+        for index in range(-(-sessions // at_once)):
+            kill = index % 3 == 2
+            seconds = 60 if kill else 0.5
+            probe = start_probe(url, seconds, "--calls", at_once, "--settle", 0)
+            if not kill:
+                figures_of(probe, 120)
+                continue
+            begun = time.monotonic()
+            while held(server.pid, url)["sessions"] < at_once and time.monotonic() < begun + 60:
+                time.sleep(0.1)
+            probe.kill()
+            probe.communicate()
+            killed += at_once
+            settle()
+        after = settle()
+    figures = {"before": before, "after": after, "killed": killed}
+    met = {
+        f"{name} as before": after[name] <= before[name] for name in ("fds", "threads", "sessions")
+    }
+    met["memory at most 20 MiB more"] = after["resident_mib"] <= before["resident_mib"] + 20
+    return verdict("churn", figures, met, sessions=sessions)

@@ -1,0 +1,110 @@
+"""`lipwire bench loss|delay|soak|churn|sync|fuzz|codecs`: the transport, on bad days too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer()
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    """Print a result; exit code 1 if something that was asked for was not met."""
+    if as_json:
+        print(json.dumps(result))
+    else:
+        for name, value in result["figures"].items():
+            print(f"{name:28}{json.dumps(value) if isinstance(value, dict | list) else value}")
+        for name, met in result.get("met", {}).items():
+            print(f"{'met' if met else 'MISSED':8}{name}")
+    if not all(result.get("met", {}).values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def loss(
+    as_json: JsonFlag = False,
+    seconds: Annotated[float, typer.Option(min=5, help="Measured.")] = 60,
+    share: Annotated[float, typer.Option(min=0, max=0.5, help="Lost singly.")] = 0.02,
+    bursts: Annotated[float, typer.Option(min=0, max=0.5, help="Lost in bursts.")] = 0.01,
+    delay_ms: Annotated[float, typer.Option(min=0, help="One way.")] = 20,
+) -> None:
+    """R5: a call over a path that loses packets: freezes, holes in the sound."""
+    from benchmarks.transport import loss as run
+
+    _show(run(seconds=seconds, loss=share, burst_loss=bursts, delay_ms=delay_ms), as_json)
+
+
+@app.command()
+def delay(
+    as_json: JsonFlag = False,
+    seconds: Annotated[float, typer.Option(min=5, help="Of each of two calls.")] = 60,
+) -> None:
+    """R11: what a call adds to a picture, passed through and painted."""
+    from benchmarks.transport import delay as run
+
+    _show(run(seconds=seconds), as_json)
+
+
+@app.command()
+def soak(
+    as_json: JsonFlag = False,
+    minutes: Annotated[float, typer.Option(min=0.5, help="Of the calls.")] = 30,
+    calls: Annotated[int, typer.Option(min=1, help="At once; what the machine carries.")] = 1,
+    painted: Annotated[bool, typer.Option(help="Whether a face speaks.")] = True,
+) -> None:
+    """R1: calls that last: pictures, sound, the server's memory."""
+    from benchmarks.transport import soak as run
+
+    _show(run(minutes=minutes, calls=calls, painted=painted), as_json)
+
+
+@app.command()
+def churn(
+    as_json: JsonFlag = False,
+    sessions: Annotated[int, typer.Option(min=1, help="In all.")] = 200,
+    at_once: Annotated[int, typer.Option(min=1, help="In each process of callers.")] = 4,
+) -> None:
+    """R2: calls that come and go, a third of them killed: what the server holds afterwards."""
+    from benchmarks.transport import churn as run
+
+    _show(run(sessions=sessions, at_once=at_once), as_json)
+
+
+@app.command()
+def sync(
+    as_json: JsonFlag = False,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Of beeping.")] = 10,
+) -> None:
+    """R10: lips against sound at the receiver."""
+    from benchmarks.sync import run
+
+    _show(run(minutes=minutes), as_json)
+
+
+@app.command()
+def fuzz(
+    as_json: JsonFlag = False,
+    minutes: Annotated[float, typer.Option(min=0.01, help="For each parser.")] = 10,
+    only: Annotated[str | None, typer.Option(help="One parser alone.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Folder of inputs that failed; tried first, added to.")
+    ] = None,
+) -> None:
+    """R7: broken bytes for everything that parses a stranger's."""
+    from benchmarks.fuzz import run
+
+    _show(run(minutes=minutes, only=only, corpus=corpus), as_json)
+
+
+@app.command()
+def codecs(as_json: JsonFlag = False) -> None:
+    """What the video codecs cost on this machine, and how they look."""
+    from benchmarks.codecs import run
+
+    _show(run(), as_json)

@@ -1,0 +1,396 @@
+"""Packets -> encoded frames, in order and in bounded time; pure: callers pass `now`.
+
+Operations: add a packet; poll for gaps whose time is up; ask what to request from the sender.
+Goals: a frame leaves with its last packet (the marker bit), not with the next frame's first; a
+  packet that does not come costs GIVE_UP_S of video or AUDIO_WAIT_S of sound, never "until the
+  buffer is full"; memory is bounded whatever a sender does.
+Plan: sequence numbers are unwrapped to integers that only grow; video waits for repeats, then
+  jumps to the next picture that can be decoded; sound fills holes with concealment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+# An unrecovered gap is given up after this, and a key frame is asked for. Shorter: repeats that
+# one slow round trip would bring are thrown away; longer: the picture stands still for it.
+GIVE_UP_S = 0.120
+# A missing packet is asked for again after this. Shorter: repeats are sent twice on slow paths.
+NACK_EVERY_S = 0.040
+# While no key frame comes: how often it is asked for, and how long pictures are held back for it.
+# Longer: a sender that ignores requests freezes the picture; shorter: smears are shown that the
+# key frame would have spared.
+KEY_EVERY_S = 0.200
+HOLD_S = 0.350
+# Sound waits this long for a packet that is late. Shorter: reordered packets are lost; longer:
+# each loss delays the voice, and receivers of it keep the delay.
+AUDIO_WAIT_S = 0.060
+# Lost packets that are concealed in a row; silence of the timeline takes over beyond it.
+CONCEALED = 10
+MAX_NACKS = 256  # of one request: 1 kB where every second packet is missing
+MAX_PACKETS = 1024  # 1.3 MB: more waits only behind a gap that will not be filled
+RESTART = 2000  # a jump of the sequence beyond this is a sender that began anew
+
+
+class Packet(Protocol):
+    """What is needed of an RTP packet (RFC 3550 section 5.1)."""
+
+    sequence_number: int
+    timestamp: int
+    marker: int
+    payload_type: int
+    payload: bytes
+
+
+def unwrap(value: int, last: int | None, bits: int) -> int:
+    """The integer congruent to `value` modulo 2**bits that lies nearest to `last`.
+
+    Unlike a count of wraps it also takes steps back: a reordered packet is not a jump of 2**bits.
+    """
+    if last is None:
+        return value
+    half = 1 << (bits - 1)
+    return last + ((value - last + half) & ((1 << bits) - 1)) - half
+
+
+@dataclass(slots=True)
+class EncodedFrame:
+    """What a decoder gets: one picture, or one block of sound."""
+
+    data: bytes
+    timestamp: int
+    """RTP time, unwrapped, from the stream's first packet on"""
+    payload_type: int
+    key: bool = False
+    """decodable without what came before"""
+    lost: bool = False
+    """nothing came: conceal it"""
+
+
+@dataclass(slots=True)
+class _Slot:
+    data: bytes
+    timestamp: int
+    marker: bool
+    payload_type: int
+    starts: bool  # whether a frame certainly begins here
+
+
+@dataclass(slots=True)
+class _Hole:
+    found_s: float
+    ask_s: float  # when it may be asked for
+
+
+@dataclass(slots=True)
+class BufferCounts:
+    """What a buffer has seen."""
+
+    frames: int = 0
+    recovered: int = 0
+    """packets that filled a gap"""
+    lost: int = 0
+    """packets that never came"""
+    late: int = 0
+    """packets that came after they were given up, or twice"""
+    held: int = 0
+    """pictures not shown because one before them is missing"""
+    gap_wait_max_s: float = 0.0
+    """longest time between finding a gap and asking for a key frame"""
+
+
+def vp8_starts(payload: bytes) -> bool:
+    """Whether a VP8 payload begins a picture: S bit set, partition 0 (RFC 7741 section 4.2)."""
+    return bool(payload) and payload[0] & 0x1F == 0x10
+
+
+def h264_starts(payload: bytes) -> bool:
+    """Whether an H.264 payload begins with parameter sets or a delimiter (RFC 6184 section 5.2)."""
+    if not payload:
+        return False
+    kind = payload[0] & 0x1F
+    if kind == 24 and len(payload) > 3:  # STAP-A: the first unit in it
+        kind = payload[3] & 0x1F
+    return kind in (7, 9)
+
+
+def is_key(data: bytes, vp8: bool) -> bool:
+    """Whether a whole encoded picture can be decoded by itself.
+
+    VP8: the frame tag's lowest bit (RFC 6386 section 9.1); H.264: an IDR slice in Annex B form.
+    """
+    if vp8:
+        return len(data) >= 10 and not data[0] & 1
+    place = data.find(b"\x00\x00\x01")
+    while 0 <= place < len(data) - 3:
+        kind = data[place + 3] & 0x1F
+        if kind in (5, 7):  # parameter sets without an IDR slice begin an intra refresh
+            return True
+        if kind == 1:
+            return False
+        place = data.find(b"\x00\x00\x01", place + 3)
+    return False
+
+
+class VideoBuffer:
+    """Pictures from packets; see the head of the file.
+
+    Args:
+        vp8_types: payload types that carry VP8; others are H.264.
+    """
+
+    def __init__(self, vp8_types: frozenset[int]) -> None:
+        self._vp8_types = vp8_types
+        self.counts = BufferCounts()
+        self._slots: dict[int, _Slot] = {}
+        self._next: int | None = None  # the sequence number that is due
+        self._newest = 0
+        self._time: int | None = None  # last unwrapped timestamp
+        self._origin = 0
+        self._missing: dict[int, _Hole] = {}  # by sequence number, which grows
+        self._hold_s: float | None = None  # since when a key frame is waited for
+        self._begun = False  # whether a key frame has been seen
+        self._key_asked_s = -KEY_EVERY_S
+
+    @property
+    def origin(self) -> int:
+        """RTP time of the first packet, which frames count from."""
+        return self._origin
+
+    def add(self, packet: Packet, data: bytes, now: float) -> list[EncodedFrame]:
+        """Take a packet and its depayloaded data; returns the pictures that are complete now."""
+        number = self._place(packet, now)
+        if number is None:
+            return []
+        time = unwrap(packet.timestamp, self._time, 32)
+        if self._time is None:
+            self._origin = time
+        self._time = max(time, self._time or time)
+        if self._missing.pop(number, None) is not None:
+            self.counts.recovered += 1
+        vp8 = packet.payload_type in self._vp8_types
+        starts = vp8_starts(packet.payload) if vp8 else h264_starts(packet.payload)
+        self._slots[number] = _Slot(
+            data, time - self._origin, bool(packet.marker), packet.payload_type, starts
+        )
+        while len(self._slots) > MAX_PACKETS:
+            self._skip(now)
+        return self._take(now)
+
+    def poll(self, now: float) -> list[EncodedFrame]:
+        """Give up on a gap whose time is over; returns the pictures that this sets free."""
+        frames: list[EncodedFrame] = []
+        while (found_s := self._gap_s) is not None and now - found_s >= GIVE_UP_S:
+            self.counts.gap_wait_max_s = max(self.counts.gap_wait_max_s, now - found_s)
+            self._skip(now)
+            frames += self._take(now)
+        return frames
+
+    def nacks(self, now: float) -> list[int]:
+        """Sequence numbers to ask for again now, 16 bits each."""
+        due = [number for number, hole in self._missing.items() if now >= hole.ask_s][:MAX_NACKS]
+        for number in due:
+            self._missing[number].ask_s = now + NACK_EVERY_S
+        return [number & 0xFFFF for number in due]
+
+    def wants_key(self, now: float) -> bool:
+        """Whether to ask for a key frame now; asking counts as asked."""
+        if self._hold_s is None or now - self._key_asked_s < KEY_EVERY_S:
+            return False
+        self._key_asked_s = now
+        return True
+
+    @property
+    def next_s(self) -> float | None:
+        """When `poll`, `nacks` or `wants_key` will have something to say; None: never."""
+        times = [hole.ask_s for hole in self._missing.values()]
+        if self._gap_s is not None:
+            times.append(self._gap_s + GIVE_UP_S)
+        if self._hold_s is not None:
+            times.append(self._key_asked_s + KEY_EVERY_S)
+        return min(times, default=None)
+
+    @property
+    def _gap_s(self) -> float | None:
+        """When the foremost gap was found: it is what holds up everything after it."""
+        return next((hole.found_s for hole in self._missing.values()), None)
+
+    def _place(self, packet: Packet, now: float) -> int | None:
+        """The packet's unwrapped number; None if it is of no use any more."""
+        if self._next is None:
+            self._next = self._newest = packet.sequence_number
+            self._hold_s = now  # until the first key frame
+            self._key_asked_s = now  # senders begin with one: give it time
+            return packet.sequence_number
+        number = unwrap(packet.sequence_number, self._newest, 16)
+        if abs(number - self._newest) > RESTART:
+            self._slots.clear()
+            self._missing.clear()
+            self._next = self._newest = number
+            self._wait_for_key(now)
+            return number
+        if number < self._next or number in self._slots:
+            self.counts.late += 1
+            return None
+        for lost in range(self._newest + 1, number):
+            self._missing[lost] = _Hole(now, now)
+        self._newest = max(self._newest, number)
+        return number
+
+    def _take(self, now: float) -> list[EncodedFrame]:
+        """Every picture that is complete, from the front."""
+        frames = []
+        while (stop := self._complete()) is not None:
+            frame = self._cut(stop)
+            if frame is not None and self._decodable(frame, now):
+                frames.append(frame)
+        self.counts.frames += len(frames)
+        return frames
+
+    def _complete(self) -> int | None:
+        """The number after the front picture's last packet, if all of them are here."""
+        assert self._next is not None
+        number, first = self._next, self._slots.get(self._next)
+        if first is None:
+            return None
+        while (slot := self._slots.get(number)) is not None:
+            if slot.timestamp != first.timestamp:
+                return number  # a sender without marker bits, or padding after a picture
+            number += 1
+            if slot.marker:
+                return number
+        return None
+
+    def _cut(self, stop: int) -> EncodedFrame | None:
+        assert self._next is not None
+        slots = [self._slots.pop(number) for number in range(self._next, stop)]
+        self._next = stop
+        data = b"".join(slot.data for slot in slots)
+        if not data:
+            return None  # padding: libwebrtc probes the path with empty packets
+        vp8 = slots[0].payload_type in self._vp8_types
+        return EncodedFrame(data, slots[0].timestamp, slots[0].payload_type, key=is_key(data, vp8))
+
+    def _decodable(self, frame: EncodedFrame, now: float) -> bool:
+        if frame.key:
+            self._begun, self._hold_s = True, None
+        elif self._hold_s is not None:
+            # A sender that ignores the request: a smeared picture is better than a frozen one.
+            if not self._begun or now - self._hold_s < HOLD_S:
+                self.counts.held += 1
+                return False
+            self._hold_s = None
+        return True
+
+    def _wait_for_key(self, since_s: float) -> None:
+        if self._hold_s is None:
+            self._hold_s = since_s
+
+    def _skip(self, now: float) -> None:
+        """Drop the front up to the next packet with which a picture certainly begins."""
+        assert self._next is not None
+        self._wait_for_key(now if self._gap_s is None else self._gap_s)
+        numbers = sorted(self._slots)
+        gone = next((n for n in numbers if n - 1 not in self._slots and n > self._next), None)
+        start = self._newest + 1
+        if gone is not None:
+            for number in (n for n in numbers if n >= gone):
+                before = self._slots.get(number - 1) if number > gone else None
+                slot = self._slots[number]
+                if slot.starts or (
+                    before is not None and (before.marker or before.timestamp != slot.timestamp)
+                ):
+                    start = number
+                    break
+        for number in [n for n in numbers if n < start]:
+            del self._slots[number]
+        lost = [number for number in self._missing if number < start]
+        for number in lost:
+            del self._missing[number]
+        self.counts.lost += len(lost)
+        self._next = start
+
+
+class AudioBuffer:
+    """Blocks of sound from packets, holes marked `lost` so that a decoder can conceal them."""
+
+    def __init__(self) -> None:
+        self.counts = BufferCounts()
+        self._waiting: dict[int, EncodedFrame] = {}
+        self._next: int | None = None
+        self._newest = 0
+        self._time: int | None = None
+        self._origin = 0
+        self._gap_s: float | None = None
+        self._last: EncodedFrame | None = None
+
+    @property
+    def origin(self) -> int:
+        """RTP time of the first packet, which blocks count from."""
+        return self._origin
+
+    def add(self, packet: Packet, data: bytes, now: float) -> list[EncodedFrame]:
+        """Take a packet; returns the blocks that are in order now."""
+        time = unwrap(packet.timestamp, self._time, 32)
+        if self._time is None:
+            self._origin = time
+        number = packet.sequence_number
+        if self._next is not None:
+            number = unwrap(number, self._newest, 16)
+        if self._next is None or abs(number - self._newest) > RESTART:
+            self._waiting.clear()
+            self._next = self._newest = number
+            self._gap_s = self._last = None
+        if number < self._next or number in self._waiting:
+            self.counts.late += 1
+            return []
+        self.counts.recovered += number < self._newest
+        self._newest = max(self._newest, number)
+        self._time = max(time, self._time or time)
+        self._waiting[number] = EncodedFrame(data, time - self._origin, packet.payload_type)
+        blocks = self._in_order()
+        if not self._waiting:
+            self._gap_s = None
+        elif self._gap_s is None or blocks:
+            self._gap_s = now
+        return blocks
+
+    def poll(self, now: float) -> list[EncodedFrame]:
+        """Conceal a hole whose time is over; returns what this sets free."""
+        blocks: list[EncodedFrame] = []
+        while self._gap_s is not None and now - self._gap_s >= AUDIO_WAIT_S:
+            blocks += self._conceal() + self._in_order()
+            if not self._waiting:
+                self._gap_s = None
+        return blocks
+
+    @property
+    def next_s(self) -> float | None:
+        """When `poll` will have something to say; None: never."""
+        return None if self._gap_s is None else self._gap_s + AUDIO_WAIT_S
+
+    def _in_order(self) -> list[EncodedFrame]:
+        assert self._next is not None
+        blocks = []
+        while (block := self._waiting.pop(self._next, None)) is not None:
+            blocks.append(block)
+            self._last = block
+            self._next += 1
+        self.counts.frames += len(blocks)
+        return blocks
+
+    def _conceal(self) -> list[EncodedFrame]:
+        """One `lost` block for each packet of the hole in front, CONCEALED at most."""
+        assert self._next is not None
+        first = min(self._waiting)
+        hole, after, last = first - self._next, self._waiting[first], self._last
+        self._next = first
+        self.counts.lost += hole
+        if last is None:
+            return []
+        step = (after.timestamp - last.timestamp) // (hole + 1)
+        return [
+            EncodedFrame(b"", last.timestamp + step * (k + 1), last.payload_type, lost=True)
+            for k in range(min(hole, CONCEALED))
+        ]

@@ -1,0 +1,172 @@
+"""aiortc's sender, made to last: faults cost a frame, sound never queues behind pictures.
+
+aiortc's loop (packets, history, transport) stays. Replaced: fetching and encoding a frame (any
+exception there would end the sender while the peer stays connected), answers to requests for key
+frames and repeats (unlimited), and what sender reports say (the time of sending).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import av
+from aiortc import MediaStreamTrack, RTCRtpSender
+from aiortc.codecs import is_rtx
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpSendParameters
+from aiortc.rtcrtpsender import RTCEncodedFrame
+from aiortc.rtp import AnyRtcpPacket, RtcpRtpfbPacket, RtcpSrPacket
+from av.frame import Frame
+
+from server.bitrate import KeyThrottle, RepeatBudget
+from server.codecs import GuardedEncoder, audio_level_dbov
+from server.config import ServerConfig
+from server.privates import peek, swap
+from server.reports import rtp_at, to_ntp
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 0.02  # after a fault: a track that fails at once must not occupy the event loop
+
+# Of the process. aiortc encodes in the loop's default pool, where a block of sound waits behind
+# the pictures of all calls.
+_POOLS = {
+    "audio": ThreadPoolExecutor(2, thread_name_prefix="lipwire-sound"),
+    "video": ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="lipwire-picture"),
+}
+
+
+class Sender(RTCRtpSender):
+    """Sends one section of a call.
+
+    A track with a method `media_time_s()` (where its clock, the one of its pts, is now) gets
+    sender reports on that clock.
+
+    Args:
+        trackOrKind: what to send, or the kind of it.
+        transport: where packets go.
+        settings: bit rates.
+    """
+
+    def __init__(
+        self,
+        trackOrKind: MediaStreamTrack | str,
+        transport: RTCDtlsTransport,
+        settings: ServerConfig,
+    ) -> None:
+        super().__init__(trackOrKind, transport)
+        self._settings = settings
+        self._source: GuardedEncoder | None = None
+        self._rate_hz = 90_000
+        self._encoded: int | None = None  # RTP time of the last frame, before aiortc's offset
+        self._origin: int | None = None  # that offset: the RTP time of pts 0
+        self._keys, self._repeats = KeyThrottle(), RepeatBudget()
+        self.faults = 0
+        """frames lost to exceptions"""
+
+    async def send(self, parameters: RTCRtpSendParameters) -> None:
+        """Begin."""
+        self._rate_hz = next(c.clockRate for c in parameters.codecs if not is_rtx(c))
+        await super().send(parameters)
+
+    # --- frames ---
+
+    async def _next_encoded_frame(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
+        if self._encoded is not None:  # all of it has been sent by now
+            sent: int = peek(self, RTCRtpSender, "rtp_timestamp")
+            self._origin = (sent - self._encoded) & 0xFFFF_FFFF
+        try:
+            return await self._fetch(codec)
+        except (MediaStreamError, ConnectionError):
+            raise  # the track or the connection is over
+        except Exception:
+            self.faults += 1
+            if self.faults == 1:
+                log.exception("sending a %s frame failed; the sender goes on", self.kind)
+            await asyncio.sleep(PAUSE_S)
+            return None
+
+    async def _fetch(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
+        data: Any = await self.track.recv()
+        if not self._enabled:
+            return None
+        if self._source is None:
+            self._source = GuardedEncoder(codec, self._settings)
+            swap(self, RTCRtpSender, "encoder", self._source)  # aiortc passes estimates to it
+        encoder, level = self._source, None
+        if isinstance(data, Frame):
+            now = time.monotonic()
+            if encoder.fresh:
+                self._keys.note(now)
+            payloads, timestamp, level = await asyncio.get_running_loop().run_in_executor(
+                _POOLS[self.kind], _encode, encoder, data, self._keys.take(now)
+            )
+        else:
+            payloads, timestamp = encoder.pack(data)
+        if not payloads:
+            return None
+        self._encoded = timestamp
+        return RTCEncodedFrame(payloads, timestamp, level)  # type: ignore[arg-type]
+
+    # --- requests ---
+
+    def _send_keyframe(self) -> None:
+        self._keys.ask()
+
+    async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
+        if isinstance(packet, RtcpRtpfbPacket):
+            # One packet may list thousands of numbers, the same ones many times.
+            packet.lost = list(dict.fromkeys(packet.lost))[:1024]
+        await super()._handle_rtcp_packet(packet)
+
+    async def _retransmit(self, sequence_number: int) -> None:
+        if self._repeats.take(sequence_number, time.monotonic()):
+            await super()._retransmit(sequence_number)
+
+    # --- reports ---
+
+    async def _send_rtcp(self, packets: list[AnyRtcpPacket]) -> None:
+        for packet in packets:
+            if isinstance(packet, RtcpSrPacket) and not self._restate(packet):
+                return  # nothing has been sent yet: there is nothing to report
+        await super()._send_rtcp(packets)
+
+    def _restate(self, packet: RtcpSrPacket) -> bool:
+        """Make a report say where the track's own clock is now; False if that is not known."""
+        if self._origin is None:
+            return False
+        clock = getattr(self.track, "media_time_s", None)
+        if clock is None:
+            return True
+        info = packet.sender_info
+        info.ntp_timestamp = to_ntp(time.monotonic())
+        info.rtp_timestamp = rtp_at(self._origin, clock(), self._rate_hz)
+        # What receivers echo, for the round-trip time (RFC 3550 section 6.4.1).
+        swap(self, RTCRtpSender, "lsr", info.ntp_timestamp >> 16 & 0xFFFF_FFFF)
+        swap(self, RTCRtpSender, "lsr_time", time.time())
+        return True
+
+    @property
+    def keys_asked(self) -> int:
+        """Key frames that were asked for."""
+        return self._keys.asked
+
+    @property
+    def keys_sent(self) -> int:
+        """Key frames that were sent."""
+        return self._keys.sent
+
+
+def _encode(
+    encoder: GuardedEncoder, frame: Frame, key: bool
+) -> tuple[list[bytes], int, int | None]:
+    """Payloads, RTP time and loudness of a frame; runs in a pool."""
+    payloads, timestamp = encoder.encode(frame, key)
+    level = audio_level_dbov(frame) if isinstance(frame, av.AudioFrame) else None
+    return payloads, timestamp, level

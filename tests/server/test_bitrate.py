@@ -1,0 +1,77 @@
+"""Rates, key frames and repeats on a clock that the test moves."""
+
+from __future__ import annotations
+
+from server import bitrate
+from server.bitrate import Governor, KeyThrottle, RepeatBudget
+
+
+def governor(start: int = 900_000) -> Governor:
+    return Governor(start, 200_000, 2_500_000)
+
+
+def test_an_estimate_that_flaps_costs_one_key_frame() -> None:
+    made = governor()
+    rates = [700_000 if index // 5 % 2 else 900_000 for index in range(60)]
+    changes = sum(made.estimate(rate, index * 0.04) for index, rate in enumerate(rates))
+    assert changes == 1 and made.rate == 700_000
+
+
+def test_noise_is_ignored() -> None:
+    made = governor()
+    for index in range(200):
+        assert not made.estimate(900_000 + 80_000 * (-1) ** index, index * 0.1)
+
+
+def test_a_drop_is_followed_at_once_and_a_rise_when_it_lasts() -> None:
+    made = governor()
+    assert made.estimate(400_000, 0.0) and made.rate == 400_000
+    for index in range(1, 30):
+        assert not made.estimate(1_200_000, index * 0.1)
+    assert any(made.estimate(1_200_000, 3.0 + index * 0.1) for index in range(5))
+    assert made.rate == 1_200_000
+
+
+def test_rebuilds_are_apart_unless_the_path_breaks_down() -> None:
+    made = governor(2_000_000)
+    assert made.estimate(1_600_000, 0.0)
+    assert not made.estimate(1_200_000, 0.3)
+    assert made.estimate(500_000, 0.4) and made.rate == 500_000
+
+
+def test_rates_stay_within_their_bounds() -> None:
+    made = governor()
+    made.estimate(1, 0.0)
+    assert made.rate == 200_000
+    for index in range(40):
+        made.estimate(10**12, 1.0 + index * 0.2)
+    assert made.rate == 2_500_000
+
+
+def test_a_storm_of_requests_is_answered_now_and_then() -> None:
+    keys = KeyThrottle()
+    sent = 0
+    for frame in range(100):  # four seconds, a request with every picture
+        keys.ask()
+        sent += keys.take(frame * 0.04)
+    assert 4.0 / bitrate.KEY_REST_S * 0.7 <= sent <= 4.0 / bitrate.KEY_REST_S + 1
+    assert keys.asked == 100
+
+
+def test_a_request_is_kept_until_it_may_be_answered() -> None:
+    keys = KeyThrottle()
+    keys.note(0.0)
+    keys.ask()
+    assert not keys.take(0.04) and keys.take(bitrate.KEY_REST_S) and not keys.take(10.0)
+
+
+def test_repeats_are_no_amplifier() -> None:
+    budget = RepeatBudget()
+    assert budget.take(7, 0.0) and not budget.take(7, 0.001)  # listed twice in one request
+    assert budget.take(7, 0.02)
+    given = sum(budget.take(number, 0.02) for number in range(1000, 8000))
+    assert given <= bitrate.REPEATS_BURST
+    for second in range(1, 50):
+        given = sum(budget.take(number, float(second)) for number in range(5000))
+        assert given <= bitrate.REPEATS_PER_S
+    assert len(budget._last) <= 4 * bitrate.REPEATS_BURST
