@@ -6,7 +6,8 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,9 @@ from engine.tracker import FaceTracker, TrackerPool
 from engine.types import PLAYOUT_RATE_HZ, LipJob, VideoFrame
 
 log = logging.getLogger(__name__)
+
+Observe = Callable[[str, float], None]
+"""Is told a stage's name and how long it took, seconds."""
 
 
 class Engine:
@@ -51,6 +55,8 @@ class Engine:
         self._closing = False
         self._thread: threading.Thread | None = None
         self._names = itertools.count(1)
+        self.observe: Observe | None = None
+        """told how long preparing, generating and compositing a picture took, by the worker"""
 
     def session(self, config: EngineConfig | None = None, name: str | None = None) -> Session:
         """Begin a session; its clock starts now.
@@ -122,7 +128,8 @@ class Engine:
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
         jobs: list[tuple[LipJob, Session]] = []
         for _, session in due[: self.backend.batch_sizes[-1]]:
-            job = session.next_job(now)
+            with self._timed("prepare"):
+                job = session.next_job(now)
             if job is not None:
                 jobs.append((job, session))
         for steps in {job.steps for job, _ in jobs}:
@@ -131,7 +138,7 @@ class Engine:
 
     def _generate(self, batch: list[tuple[LipJob, Session]], now: float) -> None:
         try:
-            with self._device:
+            with self._device, self._timed("generate"):
                 painted = self.backend.generate([job for job, _ in batch])
             if len(painted) != len(batch):
                 raise BackendError(f"{len(painted)} pictures came back for {len(batch)} jobs")
@@ -145,7 +152,15 @@ class Engine:
                 session.fail(job, now)
             return
         for (job, session), image in zip(batch, painted, strict=True):
-            session.complete(job, image, now if session.config.offline else self.clock())
+            with self._timed("composite"):
+                session.complete(job, image, now if session.config.offline else self.clock())
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begun_s = self.clock()
+        yield
+        if self.observe is not None:
+            self.observe(stage, self.clock() - begun_s)
 
     def _run(self) -> None:
         while True:

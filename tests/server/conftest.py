@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import aioice.ice
+import aiortc.rtcicetransport
 import aiortc.rtcrtpreceiver
 import aiortc.rtcrtpsender
 import httpx
@@ -20,6 +22,8 @@ from engine import Engine
 def untouched_aiortc(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the server replaces in aiortc and aioice is put back after each test."""
     monkeypatch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
+    replaced: Any = aiortc.rtcicetransport
+    monkeypatch.setattr(replaced, "Connection", replaced.Connection)
     for module, name in (
         (aiortc.rtcrtpreceiver, "get_decoder"),
         (aiortc.rtcrtpsender, "get_encoder"),
