@@ -170,11 +170,15 @@ class Peer:
             )
         link = Link(self._settings)
         self.links[link.name] = offer.purpose, link  # before anything is awaited: it counts
+        takers: list[asyncio.Task[None]] = []
         try:
             if offer.purpose is Purpose.WATCH:
                 answer = await link.answer(offer, self.relay.subscribe(), "sendonly")
             else:
-                link.pc.on("track", lambda track: self._start(self._drain_audio(track, False)))
+                link.pc.on(
+                    "track",
+                    lambda track: takers.append(self._start(self._drain_audio(track, False))),
+                )
                 answer = await link.answer(offer)
             if self.ended:
                 raise SessionClosed("the session ended meanwhile")
@@ -182,14 +186,16 @@ class Peer:
             del self.links[link.name]
             await link.close()
             raise
-        self._start(self._keep(link))
+        self._start(self._keep(link, takers))
         return link, answer
 
-    async def _keep(self, link: Link) -> None:
-        """Serve a further link; its end is not the call's."""
+    async def _keep(self, link: Link, takers: list[asyncio.Task[None]]) -> None:
+        """Serve a further link; its end is not the call's, but that of what takes its media."""
         try:
             await link.run()
         finally:
+            for taker in takers:  # a track whose connection never came has no end of its own
+                taker.cancel()
             await link.close()
             self._add_traffic(link)
             self.links.pop(link.name, None)
@@ -218,8 +224,8 @@ class Peer:
         first = not sections or sections[0].receiver.track is track
         self._start(self._drain_audio(track, original=first))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.create_task(work)
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._tasks.create_task(work)
 
     async def _drain_video(self, track: MediaStreamTrack) -> None:
         """Take every picture at once, so that aiortc's queue stays empty; keep the newest."""
