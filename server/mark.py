@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -20,7 +20,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.errors import ConfigError
-from server.config import Place, ServerConfig
+
+if TYPE_CHECKING:
+    from server.config import Place, ServerConfig
 
 U16 = npt.NDArray[np.uint16]
 
