@@ -12,8 +12,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import aioice.ice
+import aiortc.rtcicetransport
+import aiortc.rtcrtpreceiver
+import aiortc.rtcrtpsender
 import av
 import numpy as np
+import pytest
 import uvicorn
 from aiortc import (
     MediaStreamTrack,
@@ -22,6 +27,7 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
+from aiortc.codecs import vpx
 from aiortc.mediastreams import MediaStreamError
 from fakes import FakeBackend, picture
 
@@ -206,6 +212,19 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = 10.0)
             return
         await asyncio.sleep(0.02)
     raise AssertionError(f"within {seconds:g} s: {what}")
+
+
+def keep_aiortc(patch: pytest.MonkeyPatch) -> None:
+    """Let a patch put back whatever a server replaces in aiortc and aioice from now on."""
+    patch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
+    replaced: Any = aiortc.rtcicetransport
+    patch.setattr(replaced, "Connection", replaced.Connection)
+    for module, name in (
+        (aiortc.rtcrtpreceiver, "get_decoder"),
+        (aiortc.rtcrtpsender, "get_encoder"),
+        (vpx, "MAX_BITRATE"),
+    ):
+        patch.setattr(module, name, getattr(module, name))
 
 
 class Running:

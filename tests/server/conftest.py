@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
-import aioice.ice
-import aiortc.rtcicetransport
-import aiortc.rtcrtpreceiver
-import aiortc.rtcrtpsender
 import httpx
 import pytest
-from aiortc.codecs import vpx
-from calls import Running, StripedBackend
+from calls import Running, StripedBackend, keep_aiortc
 from fakes import FakeBackend, FakeTracker
 
 from engine import Engine
@@ -21,15 +15,7 @@ from engine import Engine
 @pytest.fixture(autouse=True)
 def untouched_aiortc(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the server replaces in aiortc and aioice is put back after each test."""
-    monkeypatch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
-    replaced: Any = aiortc.rtcicetransport
-    monkeypatch.setattr(replaced, "Connection", replaced.Connection)
-    for module, name in (
-        (aiortc.rtcrtpreceiver, "get_decoder"),
-        (aiortc.rtcrtpsender, "get_encoder"),
-        (vpx, "MAX_BITRATE"),
-    ):
-        monkeypatch.setattr(module, name, getattr(module, name))
+    keep_aiortc(monkeypatch)
 
 
 @pytest.fixture

@@ -49,19 +49,26 @@ def sessions(server: Running) -> int:
     return int(httpx.get(server.url + "/api/info").json()["sessions"])
 
 
-def test_ffmpeg_publishes_h264_and_opus_and_takes_its_leave(guarded: Running) -> None:
+def start_ffmpeg(url: str, video: bool = True) -> subprocess.Popen[str]:
+    """FFmpeg, which publishes a test picture and a tone by WHIP, or the tone alone."""
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    picture = [
+        "-f", "lavfi", "-i", "testsrc=size=320x240:rate=25",
+        "-c:v", "libx264", "-preset", "ultrafast", "-profile:v", "baseline", "-bf", "0",
+        "-g", "25", "-pix_fmt", "yuv420p",
+    ]  # fmt: skip
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "info", "-re",
-        "-f", "lavfi", "-i", "testsrc=size=320x240:rate=25",
-        "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000",
-        "-c:v", "libx264", "-preset", "ultrafast", "-profile:v", "baseline", "-bf", "0",
-        "-g", "25", "-pix_fmt", "yuv420p", "-c:a", "libopus", "-ac", "2",
-        "-f", "whip", "-authorization", TOKEN, f"{guarded.url}/whip?consent=true",
+        "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000", *(picture if video else ()),
+        "-c:a", "libopus", "-ac", "2", "-f", "whip", "-authorization", TOKEN, url,
     ]  # fmt: skip
-    with subprocess.Popen(
+    return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    )
+
+
+def test_ffmpeg_publishes_h264_and_opus_and_takes_its_leave(guarded: Running) -> None:
+    with start_ffmpeg(f"{guarded.url}/whip?consent=true") as process:
         wait_for(lambda: sessions(guarded) == 1, "no session", process)
         peer = guarded.app.state.sessions.peers[0]
         wait_for(lambda: peer.figures()["frames_in"] > 50, "no pictures", process)
@@ -77,6 +84,31 @@ def test_ffmpeg_publishes_h264_and_opus_and_takes_its_leave(guarded: Running) ->
         time.sleep(0.1)
     assert sessions(guarded) == 0, out
     assert peer.ended
+
+
+def test_clients_that_are_killed_are_noticed_and_others_go_on(guarded: Running) -> None:
+    """R4: SIGKILL; nobody says goodbye."""
+    with start_ffmpeg(f"{guarded.url}/whip?consent=true") as publisher:
+        wait_for(lambda: sessions(guarded) == 1, "no session", publisher)
+        peer = guarded.app.state.sessions.peers[0]
+        wait_for(lambda: peer.figures()["frames_in"] > 5, "no pictures", publisher)
+        with start_ffmpeg(f"{guarded.url}/whip/{peer.name}/voice", video=False) as voice:
+            wait_for(lambda: peer.figures()["speaking"], "no voice", voice)
+            ((_, link),) = peer.links.values()
+            voice.kill()
+            voice.wait()
+            began_s = time.monotonic()
+            wait_for(lambda: link.over, "the voice is gone", publisher)
+            print(f"R4: a killed voice was noticed within {time.monotonic() - began_s:.1f} s")
+        taken = peer.figures()["frames_in"]
+        wait_for(lambda: peer.figures()["frames_in"] > taken, "the session goes on", publisher)
+        publisher.kill()
+        publisher.wait()
+        began_s = time.monotonic()
+        while sessions(guarded) and time.monotonic() - began_s < 30:
+            time.sleep(0.05)
+        assert sessions(guarded) == 0
+        print(f"R4: a killed publisher was noticed within {time.monotonic() - began_s:.1f} s")
 
 
 JUDGES = Path(__file__).resolve().parents[1] / "judges"
