@@ -160,8 +160,9 @@ class Link:
     def traffic(self) -> tuple[int, int]:
         """Bytes received and sent so far."""
         transceivers = self.pc.getTransceivers()
-        if transceivers:
-            for figures in transceivers[0].receiver.transport._get_stats().values():
+        transport = transceivers[0].receiver.transport if transceivers else None
+        if transport is not None:
+            for figures in transport._get_stats().values():
                 self._bytes_in, self._bytes_out = figures.bytesReceived, figures.bytesSent
         return self._bytes_in, self._bytes_out
 
@@ -175,5 +176,7 @@ class Link:
             await asyncio.wait_for(self.pc.close(), CLOSE_S)
         except TimeoutError:
             log.error("link %s: its connection did not close", self.name[:6])
+        except Exception:  # half of it may never have been made
+            log.exception("link %s: closing its connection failed", self.name[:6])
         finally:
             self._closed.set()

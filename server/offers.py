@@ -108,11 +108,13 @@ def read_offer(
     if any(m.kind != "application" and not m.rtcp_mux for m in media):
         raise OfferRefused("the offer does not multiplex RTCP (a=rtcp-mux)")
     ufrags = [m.ice.usernameFragment or "" for m in media if m.ice is not None]
-    bundled = {
-        mid for group in description.group if group.semantic == "BUNDLE" for mid in group.items
-    }
-    if not {m.rtp.muxId for m in media} <= bundled:
+    mids = [m.rtp.muxId for m in media]
+    bundles = [group.items for group in description.group if group.semantic == "BUNDLE"]
+    # aiortc takes the first name for the section whose transport all others use.
+    if len(bundles) != 1 or not set(mids) <= set(bundles[0]) or bundles[0][0] not in mids:
         raise OfferRefused("the offer does not bundle all its sections on one transport")
+    if len(set(mids)) < len(mids):
+        raise OfferRefused("two sections of the offer have the same a=mid")
     return Offer(
         sdp,
         purpose,

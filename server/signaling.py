@@ -147,9 +147,9 @@ class Sessions:
     def _forget(self, peer: Peer, task: asyncio.Task[None]) -> None:
         self._peers.pop(peer.name, None)
         self._tasks.pop(peer.name, None)
-        self._metrics.keep(peer)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("call %s ended by a fault", peer.name[:6], exc_info=error)
+        self._metrics.keep(peer)
 
     def get(self, name: str) -> Peer:
         """The call of this id.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -127,8 +128,11 @@ def strangers() -> Iterator[Any]:
                 asyncio.run(work(server.url))
 
             yield run
-            assert all(s.faults == 0 for p in server.app.state.sessions.peers
-                       for s in (p.relay._pictures, p.relay._sound))  # fmt: skip
+            for _ in range(200):  # those that never connected are dropped after a second
+                if not server.app.state.sessions.peers:
+                    break
+                time.sleep(0.1)
+            assert not server.app.state.sessions.peers
 
 
 @settings(quick, max_examples=25)
