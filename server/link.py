@@ -69,6 +69,7 @@ class Link:
         if not self._over.is_set():
             log.info("link %s ends: %s", self.name[:6], reason)
             self._over.set()
+            self._connected.set()  # nobody need wait for it any more
 
     async def wait_over(self) -> None:
         """Return when it has ended or is about to."""
@@ -154,7 +155,6 @@ class Link:
         if state == "connected":
             self._connected.set()
         elif state in ("failed", "closed"):
-            self._connected.set()  # nobody need wait for it any more
             self.end(f"the connection {state}")
 
     def traffic(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import schemathesis
 import websockets
 from calls import Caller, Running, StripedBackend, keep_aiortc
 from fakes import FakeTracker
@@ -190,3 +191,33 @@ def test_sockets_and_uploads(
             assert (await client.get("/healthz")).status_code == 200
 
     strangers(work)
+
+
+def test_the_documented_interface_breaks_nothing(engine: Engine) -> None:
+    """Schemathesis makes requests from our own description, for a session that exists."""
+    with Running(engine, rate_per_s=100_000, rate_burst=100_000, max_sessions=100) as server:
+        schema = schemathesis.openapi.from_url(server.url + "/openapi.json")
+        statuses: dict[str, set[int]] = {}
+        for found in schema.get_all_operations():
+            operation = found.ok()
+            answer = httpx.post(
+                server.url + "/whip?consent=true", content=OFFER,
+                headers={"Content-Type": "application/sdp"}, timeout=60,
+            )  # fmt: skip
+            assert answer.status_code == 201, answer.text
+            name = answer.headers["location"].split("/")[-1]
+
+            @settings(quick, max_examples=6)
+            @given(case=operation.as_strategy())
+            def check(case: Any) -> None:
+                if "name" in case.path_parameters:
+                    case.path_parameters["name"] = name  # noqa: B023 - it is called in here
+                answer = case.call(timeout=60)
+                statuses.setdefault(case.operation.label, set()).add(answer.status_code)
+                assert answer.status_code < 500 or answer.status_code == 501, answer.text
+
+            check()
+            httpx.delete(f"{server.url}/api/sessions/{name}", timeout=60)
+        print(statuses)
+        assert len(statuses) > 15
+        assert httpx.get(server.url + "/healthz", timeout=60).status_code == 200

@@ -98,6 +98,19 @@ async def test_who_never_connects_is_dropped(offered: tuple[RTCPeerConnection, O
     await link.close()  # twice does no harm
 
 
+async def test_who_is_ended_before_it_connects_ends_at_once(
+    offered: tuple[RTCPeerConnection, Offer],
+) -> None:
+    link = Link(ServerConfig(connect_timeout_s=120))
+    await link.answer(offered[1])
+    run = asyncio.create_task(link.run())
+    await asyncio.sleep(0)
+    link.end("it was closed")
+    await asyncio.wait_for(run, 30)
+    assert link.over and not link.connected
+    await link.close()
+
+
 async def test_a_stranger_cannot_trickle_without_end(
     offered: tuple[RTCPeerConnection, Offer],
 ) -> None:
