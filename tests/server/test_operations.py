@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
 import os
@@ -102,17 +101,15 @@ async def test_health_and_readiness(server: Running, client: httpx.AsyncClient) 
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What the log writes; the logging of the tests is put back."""
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
+def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logging of the tests is put back."""
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
-    return stream
 
 
-async def test_json_lines_carry_their_session(written: io.StringIO) -> None:
+@pytest.mark.usefixtures("fresh_log")
+async def test_json_lines_carry_their_session(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up(ServerConfig(log_format="json", log_level="info"))
 
     async def works(name: str) -> None:
@@ -125,18 +122,19 @@ async def test_json_lines_carry_their_session(written: io.StringIO) -> None:
 
     await asyncio.gather(works("abcdefghijkl"), works("mnopqrstuvwx"))
     logging.getLogger("server.app").warning("no session")
-    one, two, three = map(json.loads, written.getvalue().splitlines())
+    one, two, three = map(json.loads, capsys.readouterr().err.splitlines())
     assert (one["session"], two["session"]) == ("abcdef", "mnopqr")  # never the whole id
     assert one["level"] == "error" and one["logger"] == "server.peer"
     assert one["message"] == "two\nlines of text" and "ValueError: a" in one["error"]
     assert one["time"].endswith("Z") and "session" not in three
 
 
-def test_text_lines_are_for_people(written: io.StringIO) -> None:
+@pytest.mark.usefixtures("fresh_log")
+def test_text_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up(ServerConfig(log_level="info"))
     logging.getLogger("server.app").info("all is well")
     logging.getLogger("aiortc").info("every packet")
-    (line,) = written.getvalue().splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     assert "INFO" in line and line.endswith("server.app: all is well")
 
 
