@@ -177,7 +177,7 @@ def _sound() -> list[bytes]:
 
 
 def _read_sdp(data: bytes) -> object:
-    from server.signaling import read_offer
+    from server.offers import read_offer
 
     return read_offer(data.decode("utf-8", "replace"))
 
@@ -243,7 +243,7 @@ def targets() -> dict[str, Callable[[], Target]]:
     """Every parser by name; made when asked for, because some load native libraries."""
     import av
 
-    from server.signaling import OfferError
+    from server.offers import OfferError
 
     fault = (ValueError,)
     broken = (av.FFmpegError,)

@@ -1,5 +1,7 @@
 """The FastAPI application: thin routes over `signaling`, `speech` and `pcm_socket`; start and stop.
 
+The routes of WHIP and WHEP are in `server.whip`, those for operators in `server.operations`.
+
 create_app(settings)            an ASGI application that opens and closes its own engine
 serve(settings)                 a whole server: says when it is ready, returns when stopped
 """
@@ -8,18 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
+import logging
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import uvicorn
-from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException
 
 from engine import (
     Engine,
@@ -27,20 +28,24 @@ from engine import (
     MediaError,
     open_engine,
 )
-from server import __version__, ice, mediaplane, speech
+from server import __version__, ice, logs, mediaplane, operations, speech, whip
+from server.access import bearer_subprotocol, needs
+from server.auth import Forbidden, Gate, Grant, Right, Unauthorised
 from server.config import ServerConfig
+from server.edge import Edge
 from server.listener import Server, listen, page_url
 from server.messages import AnswerBody, ChangeBody, OfferBody, SampleBody, SayBody, Spoken
+from server.metrics import Metrics
+from server.offers import Purpose, read_offer
 from server.pcm_socket import PcmSocket, read_rate, refuse
 from server.problems import add_problems
-from server.signaling import (
-    ConsentMissing,
-    NoSuchSession,
-    Sessions,
-    read_offer,
-)
+from server.signaling import ConsentMissing, NoSuchSession, Sessions
+
+log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
+CONTROL = [Depends(needs(Right.CONTROL))]
+SPEAK = [Depends(needs(Right.SPEAK))]
 
 
 def create_app(settings: ServerConfig | None = None, engine: Engine | None = None) -> FastAPI:
@@ -51,30 +56,46 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
         engine: used and left open; None opens one from the settings and closes it at the end.
     """
     settings = settings or ServerConfig()
+    settings.check()
+    metrics = Metrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         mediaplane.install(settings)
-        ice.offer_addresses(ice.host_addresses(settings))
+        ice.install(settings)
         app.state.engine = engine or await asyncio.to_thread(
             open_engine, settings.bundle, threads=settings.threads
         )
-        app.state.sessions = Sessions(app.state.engine, settings)
+        app.state.sessions = Sessions(app.state.engine, settings, metrics)
+        if not settings.mark:
+            log.warning("the visible mark is off by an explicit setting: say otherwise that the "
+                        "pictures are AI-generated")  # fmt: skip
+        lag = asyncio.create_task(metrics.measure_loop_lag())
         try:
             yield
         finally:
+            lag.cancel()
             await app.state.sessions.shutdown()
             if engine is None:
                 await asyncio.to_thread(app.state.engine.close)
 
     app = FastAPI(title="lipwire", version=__version__, lifespan=lifespan, redoc_url=None)
-    add_problems(app)
+    app.state.gate, app.state.metrics = Gate(settings), metrics
+    app.add_middleware(Edge, settings=settings, refused=metrics.refused)
+    add_problems(app, metrics.refused)
+    app.include_router(whip.router, tags=["WHIP and WHEP"])
+    app.include_router(operations.router, tags=["operations"])
     _add_session_routes(app)
     _add_voice_routes(app, settings)
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/api/ice-servers", dependencies=[Depends(needs(Right.PUBLISH))])
+    async def ice_servers() -> list[dict[str, Any]]:
+        """STUN and TURN servers for a browser's `RTCPeerConnection`; credentials expire."""
+        return ice.ice_servers(settings, "page")
 
     @app.get("/api/info")
     async def info() -> dict[str, Any]:
@@ -99,6 +120,8 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             "max_upload_mb": settings.max_upload_mb,
             "sessions": len(app.state.sessions),
             "max_sessions": settings.max_sessions,
+            "token_needed": not app.state.gate.open,
+            "mark": settings.mark_text if settings.mark else None,
         }
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -111,27 +134,32 @@ def _add_session_routes(app: FastAPI) -> None:
         return found
 
     @app.post("/api/sessions", status_code=201)
-    async def open_session(body: OfferBody) -> AnswerBody:
+    async def open_session(
+        body: OfferBody, grant: Annotated[Grant, Depends(needs(Right.PUBLISH))]
+    ) -> AnswerBody:
         """Begin a call from an SDP offer; 503 with Retry-After when there is no room."""
+        sessions().check_room()
+        settings = sessions().settings
         config = EngineConfig(
             steps=body.steps,
             original_level=body.original_level,
             silence=body.silence,
-            speech_backlog_max_s=sessions().backlog_max_s,
+            speech_backlog_max_s=settings.speech_backlog_max_s,
         )
-        offer = read_offer(body.sdp, body.type, config)
-        if not body.consent:
+        private = settings.private_candidates
+        offer = read_offer(body.sdp, Purpose.CALL, body.type, config, private)
+        if not (body.consent or grant.consent):
             raise ConsentMissing('the person shown must have agreed: send "consent": true')
         name, sdp = await sessions().open(offer)
         return AnswerBody(id=name, sdp=sdp)
 
-    @app.delete("/api/sessions/{name}", status_code=204)
+    @app.delete("/api/sessions/{name}", status_code=204, dependencies=CONTROL)
     async def close_session(name: str) -> Response:
         """End a call."""
         await sessions().close(name)
         return Response(status_code=204)
 
-    @app.patch("/api/sessions/{name}")
+    @app.patch("/api/sessions/{name}", dependencies=CONTROL)
     async def change_session(name: str, body: ChangeBody) -> dict[str, Any]:
         """Change steps or the level of the original voice; answers with the figures."""
         peer = sessions().get(name)
@@ -141,7 +169,7 @@ def _add_session_routes(app: FastAPI) -> None:
             peer.set_original_level(body.original_level)
         return peer.figures()
 
-    @app.get("/api/sessions/{name}/stats")
+    @app.get("/api/sessions/{name}/stats", dependencies=CONTROL)
     async def stats(name: str) -> dict[str, Any]:
         """The figures that the data channel also carries."""
         return sessions().get(name).figures()
@@ -152,7 +180,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
         found: Sessions = app.state.sessions
         return found
 
-    @app.post("/api/sessions/{name}/speech")
+    @app.post("/api/sessions/{name}/speech", dependencies=SPEAK)
     async def upload(name: str, request: Request) -> Spoken:
         """Speak a sound file, sent as the body; answers when all of it is scheduled."""
         peer = sessions().get(name)
@@ -168,7 +196,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
                 raise MediaError("the body is empty; send the file's bytes")
             return Spoken(seconds=await speech.speak_file(peer.voice, Path(file.name)))
 
-    @app.post("/api/sessions/{name}/sample")
+    @app.post("/api/sessions/{name}/sample", dependencies=SPEAK)
     async def sample(name: str, body: SampleBody) -> Spoken:
         """Speak one of the voices that ship with lipwire."""
         peer = sessions().get(name)
@@ -177,7 +205,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             raise HTTPException(404, f"no sample {body.name!r}; there are {sorted(voices)}")
         return Spoken(seconds=await speech.speak_file(peer.voice, voices[body.name]))
 
-    @app.post("/api/sessions/{name}/say")
+    @app.post("/api/sessions/{name}/say", dependencies=SPEAK)
     async def say(name: str, body: SayBody) -> Spoken:
         """Speak text through espeak-ng, where the server has it."""
         peer = sessions().get(name)
@@ -187,7 +215,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             )
         return Spoken(seconds=await speech.speak_text(peer.voice, body.text, body.language))
 
-    @app.post("/api/sessions/{name}/interrupt", status_code=204)
+    @app.post("/api/sessions/{name}/interrupt", status_code=204, dependencies=SPEAK)
     async def interrupt(name: str) -> Response:
         """Drop the voice that has not been heard."""
         sessions().get(name).interrupt()
@@ -197,36 +225,31 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     async def speech_socket(socket: WebSocket, name: str) -> None:
         """16-bit mono PCM in, at `?rate=`; see `server.pcm_socket`."""
         try:
+            needs(Right.SPEAK)(socket)
             peer = sessions().get(name)
-        except NoSuchSession as error:
-            await socket.send_denial_response(JSONResponse({"error": str(error)}, 404))
-            return
-        if not _same_origin(socket):
-            await refuse(socket, "a page of another origin may not speak here")
+        except (NoSuchSession, Unauthorised, Forbidden) as error:
+            status = {NoSuchSession: 404, Unauthorised: 401}.get(type(error), 403)
+            await socket.send_denial_response(JSONResponse({"error": str(error)}, status))
             return
         try:
             rate_hz = read_rate(socket.query_params.get("rate"))
         except MediaError as error:
             await refuse(socket, str(error))
             return
-        await socket.accept()
+        await socket.accept(bearer_subprotocol(socket))
         await PcmSocket(socket, peer, rate_hz).run()
 
 
-def _same_origin(socket: WebSocket) -> bool:
-    """Browsers name the page's origin and do not keep foreign pages off WebSockets themselves."""
-    origin = socket.headers.get("origin")
-    return origin is None or re.sub(r"^https?://", "", origin) == socket.headers.get("host")
-
-
 def serve(settings: ServerConfig) -> None:
-    """Run a server until SIGINT or SIGTERM.
+    """Run a server until SIGINT or SIGTERM; the latter lets calls go on for `drain_s`.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the port is taken, or strangers could come in without a token.
         BundleError: the model is incomplete, altered or unknown.
         BackendError: the runtime refuses the model.
     """
+    settings.check_guarded()
+    logs.set_up(settings)
     with (
         listen(settings) as listener,  # first: a taken port is known at once
         open_engine(settings.bundle, threads=settings.threads) as engine,
@@ -239,13 +262,19 @@ def serve(settings: ServerConfig) -> None:
         app = create_app(settings, engine)
         config = uvicorn.Config(
             app,
+            log_config=None,  # ours is set up already
             log_level=settings.log_level,
             ws_max_size=4 * 1024 * 1024,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=2,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=",".join(settings.trusted_proxies),
+            server_header=False,
         )
 
-        async def end_calls() -> None:
-            await app.state.sessions.close_all()
+        async def end_calls(patience_s: float) -> None:
+            await app.state.sessions.drain(patience_s)
 
         url = page_url(settings, listener.getsockname()[1])
-        Server(config, url, end_calls).run(sockets=[listener])
+        Server(config, url, end_calls, settings.drain_s).run(sockets=[listener])

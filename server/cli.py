@@ -21,6 +21,7 @@ from engine.errors import LipwireError
 from server import __version__, cli_bench, cli_data, cli_train, cli_transport
 from server.cli_bundle import app as bundle_app
 from server.cli_export import app as export_app
+from server.cli_serve import serve, token_app
 
 if TYPE_CHECKING:
     from server.dub import DubSummary, Progress
@@ -61,6 +62,8 @@ app.add_typer(bench_app, name="bench")
 bench_app.add_typer(cli_bench.app)
 cli_data.register(app)
 bench_app.add_typer(cli_transport.app)
+app.command()(serve)
+app.add_typer(token_app, name="token")
 
 BundleFlag = Annotated[
     Path | None,
@@ -90,36 +93,6 @@ def _root(
 
 
 @app.command()
-def serve(
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")
-    ] = None,
-    port: Annotated[int | None, typer.Option(help="TCP port.", show_default="8080")] = None,
-    bundle: BundleFlag = None,
-    threads: ThreadsFlag = None,
-    max_sessions: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
-    log_level: Annotated[
-        Literal["critical", "error", "warning", "info", "debug"] | None,
-        typer.Option(help="What is logged.", show_default="warning"),
-    ] = None,
-) -> None:
-    """Start the server and its page; flags go before LIPWIRE_* variables of the environment."""
-    from server.config import load_config
-
-    settings = load_config(
-        host=host,
-        port=port,
-        bundle=bundle,
-        threads=threads,
-        max_sessions=max_sessions,
-        log_level=log_level,
-    )
-    from server.app import serve as run  # after the settings: wrong ones need no waiting
-
-    run(settings)
-
-
-@app.command()
 def dub(
     video: Annotated[
         Path, typer.Argument(metavar="VIDEO", help="A video with one face; any container.")
@@ -140,6 +113,17 @@ def dub(
         float, typer.Option(help="Loudness of the video's own sound underneath, 0 to 1.")
     ] = 0.0,
     threads: ThreadsFlag = None,
+    mark: Annotated[
+        bool, typer.Option(help="Draw the words `AI-generated` on every picture.")
+    ] = True,
+    mark_text: Annotated[str, typer.Option(help="Other words.")] = "AI-generated",
+    mark_place: Annotated[
+        Literal["top-left", "top-right", "bottom-left", "bottom-right"],
+        typer.Option(help="Where they stand."),
+    ] = "top-right",
+    credentials: Annotated[
+        bool, typer.Option(help="Sign the file with Content Credentials (C2PA).")
+    ] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object.")
     ] = False,
@@ -150,6 +134,7 @@ def dub(
     and silence follow. OUT appears when it is whole.
     """
     from server.dub import dub as run
+    from server.mark import Mark
 
     with _stopping() as stop, _progress_bar() as show:
 
@@ -161,6 +146,7 @@ def dub(
         summary = run(
             video, speech, out, steps=steps, bundle=bundle, silence=silence,
             original_level=original_level, threads=threads, progress=progress,
+            mark=Mark(mark_text, mark_place) if mark else None, credentials=credentials,
         )  # fmt: skip
     if as_json:
         print(json.dumps(summary.to_dict()))

@@ -78,6 +78,7 @@ def examine(settings: ServerConfig) -> Report:
         ("espeak-ng", _espeak),
         ("udp", _udp),
         ("port", lambda: _port(settings)),
+        ("token", lambda: _token(settings)),
         ("page", _page),
         ("camera", lambda: _camera(settings)),
     ]
@@ -339,6 +340,18 @@ def _port(settings: ServerConfig) -> Iterator[Finding]:
     yield Finding("port", Level.OK, f"{settings.host}:{port} is free")
 
 
+def _token(settings: ServerConfig) -> Iterator[Finding]:
+    if settings.guarded:
+        yield Finding("token", Level.OK, "is set: strangers are kept out")
+    elif settings.loopback:
+        yield Finding("token", Level.OK, "none, and only this machine can reach the server")
+    else:
+        yield Finding(
+            "token", Level.MISSING, f"none, and others can reach {settings.host}",
+            "`lipwire token new` makes one; give it as LIPWIRE_TOKEN",
+        )  # fmt: skip
+
+
 def _page() -> Iterator[Finding]:
     if PAGE.is_file():
         yield Finding("page", Level.OK, "is there")
@@ -347,6 +360,9 @@ def _page() -> Iterator[Finding]:
 
 
 def _camera(settings: ServerConfig) -> Iterator[Finding]:
+    if settings.tls_cert is not None:
+        yield Finding("camera", Level.OK, "browsers give it to pages over https")
+        return
     url = f"http://localhost:{settings.port}"
     rule = "browsers give the camera to pages of localhost and of https only, and ask once"
     if settings.loopback:
@@ -354,5 +370,5 @@ def _camera(settings: ServerConfig) -> Iterator[Finding]:
     else:
         yield Finding(
             "camera", Level.WARN, f"{rule}: {url} will do here, plain http elsewhere not",
-            "put a proxy with a certificate in front for other machines",
+            "give --tls-cert and --tls-key, or put a proxy with a certificate in front",
         )  # fmt: skip

@@ -10,6 +10,7 @@ memory than a minute.
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -27,8 +28,12 @@ from engine.media import Sound, probe_video, read_frames, stream_sound, stream_s
 from engine.session import Session
 from engine.types import I16, PLAYOUT_RATE_HZ, U8, Outcome, VideoFrame
 from server import __version__
+from server.mark import Mark
 from server.mp4 import AUDIO_BLOCK, Mp4Writer, check_out
 from server.pipe import Pipe, PipeThread
+from server.provenance import open_credentials
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Is told frames done and frames expected (0 = unknown)."""
@@ -42,6 +47,7 @@ PIECE = PLAYOUT_RATE_HZ // 2  # a codec's longer pieces are cut, so that AHEAD_S
 BACKLOG_S = 10.0  # never reached: at most AHEAD_S and one piece wait
 QUEUE_BYTES = 128 << 20  # decoded pictures that may wait on either side
 CUT_S = 0.1  # a voice longer by less is only its codec's padding
+DEFAULT_MARK = Mark()
 SILENCE_PEAK = 64  # of int16: below it nobody hears anything
 
 
@@ -202,6 +208,8 @@ def dub(
     original_level: float = 0.0,
     threads: int | None = None,
     progress: Progress | None = None,
+    mark: Mark | None = DEFAULT_MARK,
+    credentials: bool = True,
 ) -> DubSummary:
     """Give the face in `video` the voice in `speech`; the video's length governs.
 
@@ -219,6 +227,8 @@ def dub(
         original_level: loudness of the video's own sound underneath, 0 to 1.
         threads: CPU threads of the model.
         progress: is told how far it is.
+        mark: drawn on every picture; None leaves it out, and the log says so.
+        credentials: sign the file (C2PA) as the user whose chain this machine keeps.
 
     Raises:
         MediaError: an input cannot be used, or OUT cannot be written.
@@ -231,6 +241,11 @@ def dub(
         original_level=original_level,
     )  # fmt: skip
     check_out(out, video, speech)
+    signer = open_credentials() if credentials else None  # what is wrong with it is known at once
+    if mark is None or signer is None:
+        missing = [name for name, there in (("mark", mark), ("Content Credentials", signer))
+                   if there is None]  # fmt: skip
+        log.warning("%s: written without %s, as asked", out, " and ".join(missing))
     info = probe_video(video)
     warnings: list[str] = []
     outcomes: Counter[Outcome] = Counter()
@@ -257,7 +272,7 @@ def dub(
         comment = (
             f"The lip movement in this video is AI-generated (lipwire {__version__}, {model})."
         )
-        writer = stack.enter_context(Mp4Writer(out, info, base, comment))
+        writer = stack.enter_context(Mp4Writer(out, info, base, comment, mark))
         # Pictures and the blocks of sound between them.
         written: Pipe[Written] = Pipe(4 * waiting)
         encoder = stack.enter_context(PipeThread(written, _encode, writer, written, step))
@@ -281,7 +296,16 @@ def dub(
         video_s = now + float(step * base)
         voices.play_to(video_s, last=True)
         encoder.join()
-        writer.finish()
+
+        def sign(path: Path) -> None:
+            if signer is None:
+                return
+            try:
+                signer.sign(path, out.name, model)
+            except MediaError as error:  # what is finished is not thrown away
+                warnings.append(str(error))
+
+        writer.finish(sign)
         if resized:
             warnings.append(f"video: changes its size; all is scaled to {info.width}x{info.height}")
         if voices.was_cut:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from types import FrameType
 
 import uvicorn
 
@@ -20,14 +22,29 @@ class Server(uvicorn.Server):
     Args:
         config: uvicorn's.
         url: where people find the page.
-        end_calls: called first when it stops; requests that wait for a call end with it.
+        end_calls: called first when it stops, with the seconds that calls may still go on; requests
+            that wait for a call end with it.
+        drain_s: those seconds after SIGTERM. Ctrl-C ends all at once.
     """
 
     def __init__(
-        self, config: uvicorn.Config, url: str, end_calls: Callable[[], Awaitable[None]]
+        self,
+        config: uvicorn.Config,
+        url: str,
+        end_calls: Callable[[float], Awaitable[None]],
+        drain_s: float = 0.0,
     ) -> None:
         super().__init__(config)
-        self._url, self._end_calls = url, end_calls
+        self._url, self._end_calls, self._drain_s = url, end_calls, drain_s
+        self._patience_s = 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first SIGTERM drains; whatever comes second ends at once."""
+        if self.should_exit:
+            self.force_exit = True
+        elif sig == signal.SIGTERM:
+            self._patience_s = self._drain_s
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -35,7 +52,14 @@ class Server(uvicorn.Server):
             print(f"lipwire is ready: open {self._url}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._end_calls()
+        # The sockets still listen: load balancers see /readyz fail, and new calls are told why not.
+        draining = asyncio.ensure_future(self._end_calls(self._patience_s))
+        while not draining.done() and not self.force_exit:
+            await asyncio.wait({draining}, timeout=0.1)
+        if not draining.done():
+            draining.cancel()
+            await asyncio.wait({draining})
+            await self._end_calls(0.0)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -82,4 +106,5 @@ def listen(settings: ServerConfig) -> socket.socket:
 def page_url(settings: ServerConfig, port: int) -> str:
     """Where a person on this machine finds the page."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if settings.tls_cert else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -30,6 +30,8 @@ class AnswerBody(_Body):
     id: str
     sdp: str
     type: Literal["answer"] = "answer"
+    ai_generated: Literal[True] = True
+    """tell everybody who is shown the result"""
 
 
 class ChangeBody(_Body):

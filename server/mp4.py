@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from engine.colour import LIMITED_RANGE, to_yuv
 from engine.errors import ConfigError, MediaError
 from engine.media import VideoInfo
 from engine.types import I16, PLAYOUT_RATE_HZ, U8
+from server.mark import Mark
 
 SUFFIXES = (".mp4", ".m4v", ".mov")
 CRF = 18  # lower: larger files for nothing one sees; higher: skin turns to blocks
@@ -51,15 +53,23 @@ class Mp4Writer:
         info: size, rate, pixel shape and colours of the pictures.
         time_base: of the pictures' times; kept, so that a variable frame rate stays what it is.
         comment: goes into the file's metadata.
+        mark: drawn on every picture.
 
     Raises:
         MediaError: the file cannot be made, or the encoder refuses the size.
     """
 
-    def __init__(self, out: Path, info: VideoInfo, time_base: Fraction, comment: str) -> None:
+    def __init__(
+        self,
+        out: Path,
+        info: VideoInfo,
+        time_base: Fraction,
+        comment: str,
+        mark: Mark | None = None,
+    ) -> None:
         import av
 
-        self._out, self._info, self._time_base = out, info, time_base
+        self._out, self._info, self._time_base, self._mark = out, info, time_base, mark
         self._partial = out.with_name(f".{out.stem}.{secrets.token_hex(4)}{out.suffix}")
         self._samples = 0
         try:
@@ -109,6 +119,8 @@ class Mp4Writer:
 
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
         frame = to_yuv(image, self._info.colour)
+        if self._mark is not None:
+            self._mark.draw(frame)
         frame.pts, frame.time_base, frame.duration = pts, self._time_base, duration
         self._encode(self._video, frame)
 
@@ -134,8 +146,11 @@ class Mp4Writer:
         except (av.FFmpegError, OSError) as error:
             raise self._cannot(error) from error
 
-    def finish(self) -> None:
+    def finish(self, sign: Callable[[Path], None] = lambda path: None) -> None:
         """Write the end and give the file its name.
+
+        Args:
+            sign: is given the finished file before it has its name.
 
         Raises:
             MediaError: the file cannot be written; nothing of it is left.
@@ -146,6 +161,7 @@ class Mp4Writer:
         self._encode(self._audio, None)
         try:
             self._container.close()
+            sign(self._partial)
             os.replace(self._partial, self._out)
         except (av.FFmpegError, OSError) as error:
             raise self._cannot(error) from error

@@ -1,8 +1,11 @@
-"""One peer connection and its engine session, under one TaskGroup that ends them together.
+"""Peer: a call. One engine session, the link that feeds it, and those that watch or voice it.
 
-video   -> newest-frame slot -> RGB (thread) -> push_video -> ... -> PictureTrack -> out
-audio 1 -> push_original;  audio 2 -> Voice (the new voice)  ... -> VoiceTrack   -> out
+video   -> newest-frame slot -> RGB (thread) -> push_video -> ... -> Relay -> every viewer
+audio 1 -> push_original;  audio 2 or a voice link -> Voice  ... -> Relay -> every viewer
 data channel "lipwire": figures out twice a second, commands in
+
+All of it runs under one TaskGroup, which ends it together. A browser's call is a publisher that
+also watches itself.
 """
 
 from __future__ import annotations
@@ -16,28 +19,38 @@ from fractions import Fraction
 from typing import Any
 
 import av
-from aiortc import (
-    MediaStreamTrack,
-    RTCBundlePolicy,
-    RTCConfiguration,
-    RTCDataChannel,
-    RTCPeerConnection,
-    RTCSessionDescription,
-)
+from aiortc import MediaStreamTrack, RTCDataChannel
 from aiortc.mediastreams import MediaStreamError
 
-from engine import ConfigError, Engine, Outcome, Session, SessionClosed, VideoFrame
+from engine import ConfigError, Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
-from server.codecs import suggest_bitrate
+from engine.types import SessionStats
+from engine.workers import Observe
 from server.config import ServerConfig
+from server.link import Link
+from server.logs import name_session
+from server.mark import make_mark
+from server.offers import Offer, Purpose
+from server.relay import Relay
 from server.speech import Voice
-from server.tracks import PictureTrack, VoiceTrack, to_mono
+from server.tracks import to_mono
 
 log = logging.getLogger(__name__)
 
 CHANNEL = "lipwire"
 FIGURES_EVERY_S = 0.5
-CLOSE_S = 5.0  # closing takes milliseconds; a transport that hangs must not keep the slot
+
+
+class NotLive(LipwireError):
+    """The session exists, but nobody publishes into it yet."""
+
+
+class VoiceTaken(LipwireError):
+    """Another link is the session's voice."""
+
+
+class TooManyViewers(LipwireError):
+    """As many watch this session as may."""
 
 
 class _Over(Exception):
@@ -53,6 +66,7 @@ class Peer:
         session: this call's, ended with the call.
         settings: limits.
         pool: converts colours.
+        observe: told how long each stage of a picture took, seconds.
     """
 
     def __init__(
@@ -62,38 +76,41 @@ class Peer:
         session: Session,
         settings: ServerConfig,
         pool: Executor,
+        observe: Observe = lambda stage, seconds: None,
     ) -> None:
         self.name, self.session = name, session
         self._engine, self._settings, self._pool = engine, settings, pool
+        self._observe = observe
         self.voice = Voice(session, engine.clock)
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
         self.original_level = session.config.original_level
-        # No public STUN server is asked. Everything on one transport: with aiortc's own choice a
-        # second audio section is left behind on a transport that is closed.
-        self._pc = RTCPeerConnection(
-            RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
-        )
-        self._over, self._connected = asyncio.Event(), asyncio.Event()
+        self.publisher = Link(settings, name)
+        self.links: dict[str, tuple[Purpose, Link]] = {}
+        """those that watch or voice the session, by id"""
+        self.relay = Relay(session, engine.clock, pool, make_mark(settings), observe)
+        self._traffic = [0, 0]  # bytes in and out of links that are closed
         self._channel: RTCDataChannel | None = None
         self._newest: tuple[av.VideoFrame, float] | None = None
         self._fresh = asyncio.Event()  # set while `_newest` waits
-        self._skipped = 0  # pictures replaced in the slot before they were converted
+        self.skipped = 0
+        """pictures replaced in the slot before they were converted"""
         self._tasks: asyncio.TaskGroup
 
     # --- life ---
 
-    async def run(self, offer: str) -> None:
+    async def run(self, offer: Offer) -> None:
         """Answer an offer and serve it until `end`, a failure or the peer's leaving."""
-        self._pc.on("track", self._on_track)
-        self._pc.on("datachannel", self._on_channel)
-        self._pc.on("connectionstatechange", self._on_state)
+        name_session(self.name)
+        self.publisher.pc.on("track", self._on_track)
+        self.publisher.pc.on("datachannel", self._on_channel)
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 await self._answer(offer)
-                self._tasks.create_task(self._reap())
+                self._tasks.create_task(self.relay.run_pictures())
+                self._tasks.create_task(self.relay.run_sound())
                 self._tasks.create_task(self._report())
-                await self._over.wait()
+                await self.publisher.run()
                 raise _Over
         except* _Over:
             pass
@@ -102,14 +119,17 @@ class Peer:
                 raise
             self._refuse(group.exceptions[0])
         finally:
-            self._over.set()
+            self.end("it is over")
             if not self.answer.done():
                 self._refuse(SessionClosed("the call was ended before it was answered"))
-            try:
-                await asyncio.wait_for(self._pc.close(), CLOSE_S)
-            except TimeoutError:
-                log.error("call %s: its connection did not close", self.name[:6])
+            self.relay.stop()
+            links = [self.publisher, *(link for _, link in self.links.values())]
+            await asyncio.gather(*(link.close() for link in links))
             await asyncio.to_thread(self._engine.end, self.session)
+
+    async def _answer(self, offer: Offer) -> None:
+        tracks = self.relay.subscribe() if offer.purpose is Purpose.CALL else ()
+        self.answer.set_result(await self.publisher.answer(offer, tracks))
 
     def _refuse(self, cause: Exception) -> None:
         self.answer.set_exception(cause)
@@ -117,43 +137,81 @@ class Peer:
 
     def end(self, reason: str) -> None:
         """End the call; `run` returns soon after."""
-        if not self._over.is_set():
-            log.info("call %s ends: %s", self.name[:6], reason)
-            self._over.set()
+        self.publisher.end(reason)
 
     async def wait_ended(self) -> None:
         """Return when the call is over or about to be."""
-        await self._over.wait()
+        await self.publisher.wait_over()
 
     @property
     def ended(self) -> bool:
         """Whether the call is over or about to be."""
-        return self._over.is_set()
+        return self.publisher.over
 
-    async def _answer(self, offer: str) -> None:
-        pc, clock = self._pc, self._engine.clock
-        await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-        # Sent on the first section of each kind: tracks added now take existing ones.
-        pc.addTrack(PictureTrack(self.session, clock, self._pool))
-        if any(t.kind == "audio" for t in pc.getTransceivers()):
-            pc.addTrack(VoiceTrack(self.session, clock))
-        await pc.setLocalDescription(await pc.createAnswer())
-        self.answer.set_result(suggest_bitrate(pc.localDescription.sdp, self._settings.start_kbps))
+    # --- further links ---
 
-    async def _reap(self) -> None:
-        """Give the slot back when the peer never connects: ICE alone would wait for minutes."""
+    async def attach(self, offer: Offer) -> tuple[Link, str]:
+        """Let someone watch the session or be its voice; returns the link and its answer.
+
+        Raises:
+            NotLive: nobody publishes yet.
+            TooManyViewers: no more may watch.
+            VoiceTaken: another link is the voice.
+            Exception: aiortc's; the offer cannot be answered.
+        """
+        if not self.publisher.connected:
+            raise NotLive("nobody publishes into this session yet; try again soon")
+        taken = [link for purpose, link in self.links.values() if purpose is offer.purpose]
+        if offer.purpose is Purpose.VOICE and taken:
+            raise VoiceTaken("this session has a voice link already; DELETE that one first")
+        if offer.purpose is Purpose.WATCH and len(taken) >= self._settings.max_viewers:
+            raise TooManyViewers(
+                f"all {self._settings.max_viewers} viewers that a session takes are watching"
+            )
+        link = Link(self._settings)
+        self.links[link.name] = offer.purpose, link  # before anything is awaited: it counts
+        takers: list[asyncio.Task[None]] = []
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
-                await self._connected.wait()
-        except TimeoutError:
-            self.end(f"no connection within {self._settings.connect_timeout_s:g} s")
+            if offer.purpose is Purpose.WATCH:
+                answer = await link.answer(offer, self.relay.subscribe(), "sendonly")
+            else:
+                link.pc.on(
+                    "track",
+                    lambda track: takers.append(self._start(self._drain_audio(track, False))),
+                )
+                answer = await link.answer(offer)
+            if self.ended:
+                raise SessionClosed("the session ended meanwhile")
+        except BaseException:
+            del self.links[link.name]
+            await link.close()
+            raise
+        self._start(self._keep(link, takers))
+        return link, answer
 
-    def _on_state(self) -> None:
-        state = self._pc.connectionState
-        if state == "connected":
-            self._connected.set()
-        elif state in ("failed", "closed"):
-            self.end(f"the connection {state}")
+    async def _keep(self, link: Link, takers: list[asyncio.Task[None]]) -> None:
+        """Serve a further link; its end is not the call's, but that of what takes its media."""
+        try:
+            await link.run()
+        finally:
+            for taker in takers:  # a track whose connection never came has no end of its own
+                taker.cancel()
+            await link.close()
+            self._add_traffic(link)
+            self.links.pop(link.name, None)
+
+    def _add_traffic(self, link: Link) -> None:
+        for place, count in enumerate(link.traffic()):
+            self._traffic[place] += count
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes that the call's links have received and sent so far."""
+        running = [
+            link.traffic() for link in (self.publisher, *(k for _, k in self.links.values()))
+        ]
+        received, sent = (total + sum(column) for total, column in zip(
+            self._traffic, zip(*running, strict=True), strict=True))  # fmt: skip
+        return received, sent
 
     # --- media in ---
 
@@ -162,19 +220,19 @@ class Peer:
             self._start(self._drain_video(track))
             self._start(self._push_video())
             return
-        sections = [t for t in self._pc.getTransceivers() if t.kind == "audio"]
+        sections = [t for t in self.publisher.pc.getTransceivers() if t.kind == "audio"]
         first = not sections or sections[0].receiver.track is track
         self._start(self._drain_audio(track, original=first))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.create_task(work)
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._tasks.create_task(work)
 
     async def _drain_video(self, track: MediaStreamTrack) -> None:
         """Take every picture at once, so that aiortc's queue stays empty; keep the newest."""
         try:
             while True:
                 frame = await track.recv()
-                self._skipped += self._fresh.is_set()
+                self.skipped += self._fresh.is_set()
                 self._newest = frame, self._engine.clock()  # type: ignore[assignment]
                 self._fresh.set()
         except MediaStreamError:
@@ -190,6 +248,7 @@ class Peer:
             frame, now = self._newest
             try:
                 image = await loop.run_in_executor(self._pool, to_rgb, frame)
+                self._observe("convert", self._engine.clock() - now)
                 base = Fraction(frame.time_base or Fraction(1, 90_000))
                 self.session.push_video(VideoFrame(image, frame.pts or 0, base), now)
             except SessionClosed:
@@ -268,6 +327,7 @@ class Peer:
         if channel.label == CHANNEL:
             self._channel = channel
             channel.on("message", self._command)
+            self.send({"type": "disclosure", **self.disclosure()})
 
     def send(self, event: dict[str, Any]) -> None:
         """Tell the other side, if it opened the channel and reads it."""
@@ -282,18 +342,28 @@ class Peer:
             await asyncio.sleep(FIGURES_EVERY_S)
             self.send({"type": "stats", **self.figures()})
 
+    def stats(self) -> SessionStats:
+        """The engine's own figures."""
+        return self.session.stats(self._engine.clock())
+
+    def disclosure(self) -> dict[str, Any]:
+        """What everybody who is shown the result should be told (EU AI Act, article 50)."""
+        return {
+            "ai_generated": True,
+            "mark": self._settings.mark_text if self._settings.mark else None,
+        }
+
     def figures(self) -> dict[str, Any]:
         """What the call is doing, for people and dashboards; milliseconds, seconds, counts."""
-        now = self._engine.clock()
-        stats = self.session.stats(now)
+        stats = self.stats()
         return {
-            "seconds": round(self.session.time_s(now), 2),
+            "seconds": round(self.session.time_s(self._engine.clock()), 2),
             "fps": round(stats.fps, 1),
             "delay_p50_ms": round(stats.delay_p50_s * 1000, 1),
             "delay_p95_ms": round(stats.delay_p95_s * 1000, 1),
             "frames_in": stats.frames_in,
             "frames_out": stats.frames_out,
-            "frames_skipped": self._skipped,
+            "frames_skipped": self.skipped,
             "generated": stats.generated,
             "passed_through": {
                 reason.value: count
@@ -304,4 +374,7 @@ class Peer:
             "backlog_s": round(stats.speech_backlog_s, 2),
             "steps": stats.steps,
             "original_level": self.original_level,
+            "viewers": sum(purpose is Purpose.WATCH for purpose, _ in self.links.values()),
+            "av_offset_ms": round(self.relay.av_offset_s * 1000, 1),
+            **self.disclosure(),
         }

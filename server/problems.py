@@ -2,49 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from engine import BundleError, ConfigError, LipwireError, MediaError, SessionClosed
-from server import speech
-from server.signaling import ConsentMissing, NoSuchSession, OfferError, ServerFull
+from server import auth, offers, peer, signaling, speech
 
 RETRY_AFTER_S = 5
-# First match counts, so the narrower kinds stand before MediaError and LipwireError.
-STATUS: tuple[tuple[type[LipwireError], int], ...] = (
-    (NoSuchSession, 404),
-    (SessionClosed, 404),
-    (ServerFull, 503),
-    (ConsentMissing, 403),
-    (OfferError, 400),
-    (BundleError, 400),
-    (ConfigError, 400),
-    (speech.NoSpeech, 501),
-    (speech.NotMedia, 415),
-    (MediaError, 422),
+# Status, and the cause under which refusals are counted. First match counts, so the narrower kinds
+# stand before MediaError and LipwireError.
+STATUS: tuple[tuple[type[LipwireError], int, str], ...] = (
+    (signaling.NoSuchSession, 404, "unknown"),
+    (SessionClosed, 404, "unknown"),
+    (signaling.ServerFull, 503, "full"),
+    (peer.TooManyViewers, 503, "viewers"),
+    (peer.NotLive, 409, "not_live"),
+    (peer.VoiceTaken, 409, "voice_taken"),
+    (signaling.PreconditionMissing, 428, "precondition"),
+    (signaling.PreconditionFailed, 412, "precondition"),
+    (auth.Unauthorised, 401, "token"),
+    (auth.Forbidden, 403, "scope"),
+    (signaling.ConsentMissing, 403, "consent"),
+    (offers.TooLarge, 413, "size"),
+    (offers.OfferRefused, 422, "offer"),
+    (offers.OfferError, 400, "offer"),
+    (BundleError, 400, "settings"),
+    (ConfigError, 400, "settings"),
+    (speech.NoSpeech, 501, "no_speech"),
+    (speech.NotMedia, 415, "media"),
+    (MediaError, 422, "media"),
 )
+HTTP_CAUSES = {404: "unknown", 405: "method", 413: "size", 415: "type"}
 
 
-def add_problems(app: FastAPI) -> None:
-    """Every error is `{"error": "one line that names the cause"}` with a fitting status."""
+def add_problems(app: FastAPI, refused: Callable[[str], None]) -> None:
+    """Every error is `{"error": "one line that names the cause"}` with a fitting status.
 
-    def answer(status: int, cause: str) -> JSONResponse:
-        headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-        return JSONResponse({"error": cause}, status, headers)
+    Args:
+        app: the application.
+        refused: is told the cause of each.
+    """
+
+    def answer(status: int, text: str, cause: str) -> JSONResponse:
+        refused(cause)
+        headers = {}
+        if status == 503 or cause == "not_live":
+            headers["Retry-After"] = str(RETRY_AFTER_S)
+        if status == 401:
+            headers["WWW-Authenticate"] = 'Bearer realm="lipwire"'  # RFC 6750 section 3
+        return JSONResponse({"error": text}, status, headers)
 
     @app.exception_handler(LipwireError)
     async def known(request: Request, error: LipwireError) -> JSONResponse:
-        status = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
-        return answer(status, str(error))
+        for kind, status, cause in STATUS:
+            if isinstance(error, kind):
+                return answer(status, str(error), cause)
+        return answer(500, str(error), "fault")
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part != "body")
-        return answer(400, f"{place}: {first['msg']}" if place else f"the body: {first['msg']}")
+        text = f"{place}: {first['msg']}" if place else f"the body: {first['msg']}"
+        return answer(400, text, "request")
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        return answer(error.status_code, str(error.detail))
+        status = error.status_code
+        return answer(status, str(error.detail), HTTP_CAUSES.get(status, "request"))

@@ -1,29 +1,23 @@
-"""Calls as plain objects, without a web framework: what an offer may be, and who is in a call."""
+"""Sessions: who is in a call, as plain objects without a web framework."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
-from aiortc.sdp import SessionDescription
-
-from engine import Engine, EngineConfig, LipwireError, SessionClosed
+from engine import Engine, LipwireError, SessionClosed
 from server.config import ServerConfig
-from server.ice import filter_candidates
+from server.link import Link
+from server.metrics import Metrics
+from server.offers import Offer, OfferRefused, Purpose
 from server.peer import Peer
 
 log = logging.getLogger(__name__)
 
-MAX_SDP_BYTES = 64 * 1024  # browsers send 5 to 7 kB
-MAX_AUDIO = 2  # the original voice, then the new one
 ANSWER_S = 10.0  # an answer takes milliseconds; longer means that something hangs
-
-
-class OfferError(LipwireError, ValueError):
-    """An offer that cannot be answered; the message says why."""
 
 
 class ConsentMissing(LipwireError):
@@ -31,7 +25,7 @@ class ConsentMissing(LipwireError):
 
 
 class ServerFull(LipwireError):
-    """As many calls as this server takes are running."""
+    """As many calls as this server takes are running, or it is about to stop."""
 
 
 class NoSuchSession(LipwireError, KeyError):
@@ -42,61 +36,12 @@ class NoSuchSession(LipwireError, KeyError):
         return str(self.args[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """An offer that has been looked at; make it with `read_offer`."""
-
-    sdp: str
-    """with unusable candidates taken out"""
-    audio: int
-    """audio sections: 0 to MAX_AUDIO"""
-    config: EngineConfig = field(default_factory=EngineConfig)
+class PreconditionMissing(LipwireError):
+    """A change without If-Match."""
 
 
-def read_offer(sdp: str, kind: str = "offer", config: EngineConfig | None = None) -> Offer:
-    """Check an offer before anything is built for it.
-
-    Args:
-        sdp: the session description.
-        kind: its type, as browsers name it.
-        config: of the session that is to serve it.
-
-    Raises:
-        OfferError: not an offer, or not one that sends us a picture.
-    """
-    if kind != "offer":
-        raise OfferError(f"type is {kind!r}, must be 'offer'")
-    if len(sdp.encode()) > MAX_SDP_BYTES:
-        raise OfferError(f"the offer is larger than {MAX_SDP_BYTES // 1024} kB")
-    if not sdp.startswith("v=0"):
-        raise OfferError("the body is not SDP: it does not begin with v=0")
-    try:
-        # Filtered first: reading thousands of candidates would hold up every other call.
-        sdp = filter_candidates(sdp)
-        description = SessionDescription.parse(sdp)
-    except Exception as error:  # the parser fails in many ways on what is not SDP
-        raise OfferError("the body is not SDP that can be read") from error
-    media = description.media
-    kinds = [m.kind for m in media]
-    if unknown := set(kinds) - {"audio", "video", "application"}:
-        raise OfferError(f"the offer has a section of unknown kind {sorted(unknown)[0]!r}")
-    if kinds.count("video") != 1:
-        raise OfferError(f"the offer has {kinds.count('video')} video sections, must have one")
-    if kinds.count("audio") > MAX_AUDIO or kinds.count("application") > 1:
-        raise OfferError(f"the offer has more than {MAX_AUDIO} audio or one data section")
-    video = next(m for m in media if m.kind == "video")
-    if video.direction not in ("sendrecv", "sendonly"):
-        raise OfferError("the offer sends no video: there is no face to work on")
-    if any(m.ice is None or not m.ice.usernameFragment or not m.ice.password for m in media):
-        raise OfferError("the offer has no ICE user name or password")
-    if any(m.dtls is None or not m.dtls.fingerprints for m in media):
-        raise OfferError("the offer has no DTLS fingerprint")
-    bundled = {
-        mid for group in description.group if group.semantic == "BUNDLE" for mid in group.items
-    }
-    if not {m.rtp.muxId for m in media} <= bundled:
-        raise OfferError("the offer does not bundle all its sections on one transport")
-    return Offer(sdp, kinds.count("audio"), config or EngineConfig())
+class PreconditionFailed(LipwireError):
+    """If-Match names another ICE session."""
 
 
 class Sessions:
@@ -105,13 +50,20 @@ class Sessions:
     Args:
         engine: does the work.
         settings: limits.
+        metrics: counts what happens in them.
     """
 
-    def __init__(self, engine: Engine, settings: ServerConfig) -> None:
-        self._engine, self._settings = engine, settings
-        self.backlog_max_s = settings.speech_backlog_max_s
+    def __init__(
+        self, engine: Engine, settings: ServerConfig, metrics: Metrics | None = None
+    ) -> None:
+        self._engine, self.settings = engine, settings
+        self._metrics = metrics or Metrics()
+        self._metrics.watch(self)
+        engine.observe = self._metrics.observe
         self._peers: dict[str, Peer] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.draining = False
+        """whether the server is about to stop and takes no more calls"""
         # Colour conversion, in and out; more threads than that only wait for each other.
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="lipwire-colour")
 
@@ -119,25 +71,46 @@ class Sessions:
         """Calls that are running or being set up."""
         return len(self._peers)
 
+    @property
+    def peers(self) -> list[Peer]:
+        """All of them."""
+        return list(self._peers.values())
+
+    def check_room(self) -> None:
+        """Raise unless another call may begin; cheap, so that refusing costs nothing.
+
+        Raises:
+            ServerFull: no room.
+        """
+        if self.draining:
+            raise ServerFull("the server is about to stop and takes no more calls")
+        if len(self._peers) >= self.settings.max_sessions:
+            raise ServerFull(
+                f"all {self.settings.max_sessions} calls that this server takes are running"
+            )
+
+    def elsewhere(self, hops: int) -> str | None:
+        """Another server for a publisher when this one is full; None once all have been asked."""
+        if hops >= len(self.settings.peers):
+            return None
+        return random.choice(self.settings.peers)
+
     async def open(self, offer: Offer) -> tuple[str, str]:
         """Begin a call; returns its id (192 random bits) and the answer's SDP.
 
         Raises:
             ServerFull: no room.
             BundleError: the model does not offer the steps asked for.
-            OfferError: the connection cannot be made from this offer.
+            OfferRefused: the connection cannot be made from this offer.
             SessionClosed: it was ended before it was answered.
         """
-        if len(self._peers) >= self._settings.max_sessions:
-            raise ServerFull(
-                f"all {self._settings.max_sessions} calls that this server takes are running"
-            )
+        self.check_room()
         name = secrets.token_urlsafe(24)
         session = self._engine.session(offer.config, name)
-        peer = Peer(name, self._engine, session, self._settings, self._pool)
+        peer = Peer(name, self._engine, session, self.settings, self._pool, self._metrics.observe)
         self._peers[name] = peer
-        task = self._tasks[name] = asyncio.create_task(peer.run(offer.sdp), name=f"peer {name[:6]}")
-        task.add_done_callback(lambda done: self._forget(name, done))
+        task = self._tasks[name] = asyncio.create_task(peer.run(offer), name=f"peer {name[:6]}")
+        task.add_done_callback(lambda done: self._forget(peer, done))
         try:
             return name, await asyncio.wait_for(asyncio.shield(peer.answer), ANSWER_S)
         except asyncio.CancelledError:
@@ -148,14 +121,35 @@ class Sessions:
         except Exception as error:
             peer.end("it could not be answered")
             await asyncio.wait({task})
-            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise OfferError(f"the offer cannot be answered: {cause}") from error
+            raise _unanswered(error) from error
 
-    def _forget(self, name: str, task: asyncio.Task[None]) -> None:
-        self._peers.pop(name, None)
-        self._tasks.pop(name, None)
+    async def attach(self, name: str, offer: Offer) -> tuple[Link, str]:
+        """Let someone watch a call or voice it; returns the link and the answer's SDP.
+
+        Raises:
+            NoSuchSession: there is none of this id.
+            NotLive: nobody publishes yet.
+            TooManyViewers: no more may watch.
+            VoiceTaken: another link is the voice.
+            ServerFull: the server is about to stop, or has no UDP port left.
+            OfferRefused: the connection cannot be made from this offer.
+        """
+        peer = self.get(name)
+        if self.draining:
+            self.check_room()
+        try:
+            return await asyncio.wait_for(peer.attach(offer), ANSWER_S)
+        except LipwireError:
+            raise
+        except Exception as error:
+            raise _unanswered(error) from error
+
+    def _forget(self, peer: Peer, task: asyncio.Task[None]) -> None:
+        self._peers.pop(peer.name, None)
+        self._tasks.pop(peer.name, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("call %s ended by a fault", name[:6], exc_info=error)
+            log.error("call %s ended by a fault", peer.name[:6], exc_info=error)
+        self._metrics.keep(peer)
 
     def get(self, name: str) -> Peer:
         """The call of this id.
@@ -168,6 +162,20 @@ class Sessions:
             raise NoSuchSession("no session of this id; it may have ended")
         return peer
 
+    def link(self, name: str, purpose: Purpose, link_name: str | None = None) -> Link:
+        """A link of a call: its publisher's, or one that watches or voices it.
+
+        Raises:
+            NoSuchSession: there is none.
+        """
+        peer = self.get(name)
+        if link_name is None:
+            return peer.publisher
+        found_purpose, link = peer.links.get(link_name, (None, None))
+        if link is None or link.over or found_purpose is not purpose:
+            raise NoSuchSession("no link of this id; it may have ended")
+        return link
+
     async def close(self, name: str) -> None:
         """End a call and wait until everything of it is gone.
 
@@ -177,6 +185,15 @@ class Sessions:
         self.get(name).end("it was closed")
         if (task := self._tasks.get(name)) is not None:
             await asyncio.wait({task})
+
+    async def drain(self, patience_s: float) -> None:
+        """Take no more calls, and let those that run go on for a while; then end them."""
+        self.draining = True
+        for peer in self.peers:
+            peer.send({"type": "ending", "seconds": patience_s})
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()), timeout=patience_s)
+        await self.close_all()
 
     async def close_all(self) -> None:
         """End every call; new ones are still taken."""
@@ -189,3 +206,25 @@ class Sessions:
         """End every call and the threads that served them."""
         await self.close_all()
         self._pool.shutdown()
+
+
+def check_match(if_match: str | None, etag: str) -> None:
+    """The precondition of a PATCH (RFC 9725 section 4.3.2).
+
+    Raises:
+        PreconditionMissing: none was given.
+        PreconditionFailed: it names another ICE session.
+    """
+    if if_match is None:
+        raise PreconditionMissing("a PATCH needs If-Match with the ETag of the 201")
+    given = {value.strip() for value in if_match.split(",")}
+    if "*" not in given and etag not in given:
+        raise PreconditionFailed("If-Match does not name the current ICE session")
+
+
+def _unanswered(error: Exception) -> LipwireError:
+    """Why an offer has no answer, in one line."""
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, ConnectionError):
+        return ServerFull(cause)
+    return OfferRefused(f"the offer cannot be answered: {cause}")

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import aioice.ice
+import aiortc.rtcicetransport
 import av
 import numpy as np
+import pytest
 import uvicorn
 from aiortc import (
     MediaStreamTrack,
@@ -29,6 +32,7 @@ from engine import Engine
 from engine.types import I16, U8, LipJob
 from server.app import create_app
 from server.config import ServerConfig
+from server.mediaplane import REPLACED
 
 RATE_HZ = 48_000
 
@@ -206,6 +210,15 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = 10.0)
             return
         await asyncio.sleep(0.02)
     raise AssertionError(f"within {seconds:g} s: {what}")
+
+
+def keep_aiortc(patch: pytest.MonkeyPatch) -> None:
+    """Let a patch put back whatever a server replaces in aiortc and aioice from now on."""
+    patch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
+    replaced: Any = aiortc.rtcicetransport
+    patch.setattr(replaced, "Connection", replaced.Connection)
+    for module, name in REPLACED:
+        patch.setattr(module, name, getattr(module, name))
 
 
 class Running:

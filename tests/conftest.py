@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say why the run failed although no test did."""
     if NO_SKIPS and terminalreporter.stats.get("skipped"):
         terminalreporter.write_line("LIPWIRE_NO_SKIPS: skipped tests count as failures", red=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What lipwire keeps for its user is kept elsewhere while testing."""
+    before = os.environ.get("LIPWIRE_HOME")
+    os.environ["LIPWIRE_HOME"] = str(tmp_path_factory.mktemp("home"))
+    yield
+    os.environ.pop("LIPWIRE_HOME")
+    if before is not None:
+        os.environ["LIPWIRE_HOME"] = before
 
 
 @pytest.fixture(scope="session")

@@ -28,13 +28,35 @@ function say(text, mood = "") {
   ui.status.dataset.mood = mood;
 }
 
-async function api(path, options = {}) {
-  let answer;
+// A server that strangers may reach wants a token. It is kept for this tab only, and may come in
+// the address behind #token=, which browsers send to nobody.
+const token = {
+  get: () => sessionStorage.getItem("token") || "",
+  ask() {
+    const given = window.prompt("This server needs a token:", "");
+    if (given) sessionStorage.setItem("token", given.trim());
+    return Boolean(given);
+  },
+};
+const inAddress = new URLSearchParams(location.hash.slice(1)).get("token");
+if (inAddress) {
+  sessionStorage.setItem("token", inAddress);
+  history.replaceState(null, "", location.pathname);
+}
+
+async function send(path, options) {
+  const headers = { ...options.headers };
+  if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
   try {
-    answer = await fetch(`/api${path}`, options);
+    return await fetch(`/api${path}`, { ...options, headers });
   } catch {
     throw new Error("The server does not answer. Is it still running?");
   }
+}
+
+async function api(path, options = {}) {
+  let answer = await send(path, options);
+  if (answer.status === 401 && token.ask()) answer = await send(path, options);
   if (answer.status === 204) return null;
   const body = await answer.json().catch(() => ({ error: answer.statusText }));
   if (!answer.ok) throw new Error(body.error || `The server answered ${answer.status}.`);
@@ -115,7 +137,7 @@ async function start() {
     ui.camera.srcObject = stream;
     ui.camera.parentElement.classList.add("live");
     say("Connecting…");
-    pc = new RTCPeerConnection({ iceServers: [] });
+    pc = new RTCPeerConnection({ iceServers: await api("/ice-servers") });
     pc.addTransceiver(stream.getVideoTracks()[0], { direction: "sendrecv", streams: [stream] });
     const original = pc.addTransceiver("audio", { direction: "sendrecv" }).sender;
     const voice = pc.addTransceiver("audio", { direction: "sendonly" }).sender;
@@ -241,6 +263,7 @@ function command(message) {
 function onMessage(message) {
   if (message.type === "stats") show(message);
   else if (message.type === "interrupted") say("Live: the voice was interrupted.", "good");
+  else if (message.type === "ending") say("The server is about to stop.", "bad");
   else if (message.type === "error") say(message.error, "bad");
 }
 
@@ -320,7 +343,7 @@ ui.level.addEventListener("input", async () => {
   if (percent) await attachOriginal();
 });
 window.addEventListener("pagehide", () => {
-  if (call) fetch(`/api/sessions/${call.id}`, { method: "DELETE", keepalive: true });
+  if (call) send(`/sessions/${call.id}`, { method: "DELETE", keepalive: true });
 });
 
 load().catch((error) => say(error.message, "bad"));

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-import aioice.ice
 import httpx
 import pytest
-from calls import Running, StripedBackend
+from calls import Running, StripedBackend, keep_aiortc
 from fakes import FakeBackend, FakeTracker
 
 from engine import Engine
-from server.mediaplane import REPLACED
 
 
 @pytest.fixture(autouse=True)
 def untouched_aiortc(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the server replaces in aiortc and aioice is put back after each test."""
-    monkeypatch.setattr(aioice.ice, "get_host_addresses", aioice.ice.get_host_addresses)
-    for module, name in REPLACED:
-        monkeypatch.setattr(module, name, getattr(module, name))
+    keep_aiortc(monkeypatch)
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 import pytest
 import skimage
-from calls import tone
+from calls import Running, tone
+
+from engine import Engine
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -272,3 +274,98 @@ def test_without_a_camera_the_page_says_why(page: Any, denied: bool) -> None:
     word = "blocked" if denied else "https"
     wait_for(page, f"document.getElementById('status').textContent.includes('{word}')", "no reason")
     assert page.is_enabled("#start") and page.is_disabled("#stop")
+
+
+# --- Chromium as a judge of WHIP and WHEP, from a page of its own ---
+
+# Publishes the camera by WHIP, with late candidates, and plays it by WHEP; returns what was said.
+PUBLISH_AND_PLAY = """async ([base, token]) => {
+  const said = [];
+  const http = async (method, path, type, body, more = {}) => {
+    const headers = { Authorization: `Bearer ${token}`, ...more };
+    if (type) headers["Content-Type"] = type;
+    const answer = await fetch(base + path, { method, headers, body });
+    said.push([method, path.split("/")[1].split("?")[0], answer.status]);
+    return answer;
+  };
+  const until = async (condition, what) => {
+    for (let i = 0; i < 200; i++) {
+      if (await condition()) return;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    throw new Error(what + " " + JSON.stringify(said));
+  };
+  const connect = async (pc, path) => {
+    const late = [];
+    let location = "", etag = "";
+    pc.onicecandidate = ({ candidate }) => late.push(candidate);
+    await pc.setLocalDescription(await pc.createOffer());
+    const answer = await http("POST", path, "application/sdp", pc.localDescription.sdp);
+    if (answer.status !== 201) throw new Error(await answer.text());
+    location = answer.headers.get("Location");
+    etag = answer.headers.get("ETag");
+    await pc.setRemoteDescription({ type: "answer", sdp: await answer.text() });
+    await until(() => late.includes(null), "gathering");
+    const [ufrag, pwd] = ["ufrag", "pwd"].map((name) =>
+      pc.localDescription.sdp.match(new RegExp(`a=ice-${name}:.*`))[0].trim());
+    const lines = late.filter((c) => c?.candidate).map((c) => `a=${c.candidate}`);
+    await http("PATCH", location, "application/trickle-ice-sdpfrag",
+      [ufrag, pwd, "m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:0", ...lines,
+       "a=end-of-candidates", ""].join("\\r\\n"), { "If-Match": etag });
+    await until(() => pc.connectionState === "connected", "connecting " + path);
+    return location;
+  };
+  const stream = await navigator.mediaDevices.getUserMedia({ video: true, audio: true });
+  const out = new RTCPeerConnection();
+  for (const track of stream.getTracks())
+    out.addTransceiver(track, { direction: "sendonly", streams: [stream] });
+  const published = await connect(out, "/whip?consent=true&original_level=1");
+  const received = new MediaStream(), back = new RTCPeerConnection();
+  back.ontrack = ({ track }) => received.addTrack(track);
+  back.addTransceiver("video", { direction: "recvonly" });
+  back.addTransceiver("audio", { direction: "recvonly" });
+  const watched = await connect(back, published.replace("/whip/", "/whep/"));
+  const video = document.createElement("video");
+  Object.assign(video, { srcObject: received, muted: true });
+  document.body.append(video);
+  await video.play();
+  const figures = async (kind) =>
+    [...(await back.getStats()).values()].find((s) => s.type === "inbound-rtp" && s.kind === kind);
+  await until(async () => (await figures("video"))?.framesDecoded > 25, "pictures");
+  await until(async () => (await figures("audio"))?.packetsReceived > 50, "sound");
+  const canvas = new OffscreenCanvas(640, 480), context = canvas.getContext("2d");
+  context.drawImage(video, 0, 0, 640, 480);
+  // Brightest spot under the mark, top right, and the middle of its plate.
+  const mark = context.getImageData(500, 8, 132, 32).data;
+  let brightest = 0, dark = 0;
+  for (let i = 0; i < mark.length; i += 4) {
+    brightest = Math.max(brightest, mark[i]);
+    dark += mark[i] < 110;
+  }
+  const size = [video.videoWidth, video.videoHeight];
+  const left = await http("DELETE", watched), ended = await http("DELETE", published);
+  back.close();
+  out.close();
+  stream.getTracks().forEach((track) => track.stop());
+  return { said, size, brightest, dark: dark / (mark.length / 4) };
+}"""
+
+
+def test_chromium_publishes_by_whip_and_plays_by_whep(chromium: Any, engine: Engine) -> None:
+    token = "a-token-that-is-long-enough"
+    with Running(engine, token=token, allowed_origins="*") as server:
+        # Any page will do, if it is of another origin than the server: the camera wants localhost.
+        with Running(engine) as elsewhere:
+            context = chromium.new_context()
+            page = context.new_page()
+            page.goto(elsewhere.url.replace("127.0.0.1", "localhost") + "/healthz")
+            heard = page.evaluate(PUBLISH_AND_PLAY, [server.url, token])
+            context.close()
+        assert server.app.state.sessions.peers == []
+    print(heard)
+    assert heard["size"] == [640, 480]
+    assert heard["brightest"] > 200 and heard["dark"] > 0.2
+    assert heard["said"] == [
+        ["POST", "whip", 201], ["PATCH", "whip", 204], ["POST", "whep", 201],
+        ["PATCH", "whep", 204], ["DELETE", "whep", 200], ["DELETE", "whip", 200],
+    ]  # fmt: skip

@@ -129,16 +129,20 @@ def test_every_flag_of_dub_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     result = call(
         "dub", "v", "s", "--out", "o.mp4", "--steps", 4, "--bundle", "b", "--silence", "generate",
-        "--original-level", 0.25, "--threads", 3,
+        "--original-level", 0.25, "--threads", 3, "--mark-text", "KI", "--mark-place", "top-left",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
+    mark = given.pop("mark")
+    assert (mark.text, mark.place) == ("KI", "top-left")
     assert given == {
         "args": (Path("v"), Path("s"), Path("o.mp4")), "steps": 4, "bundle": Path("b"),
-        "silence": "generate", "original_level": 0.25, "threads": 3,
+        "silence": "generate", "original_level": 0.25, "threads": 3, "credentials": True,
     }  # fmt: skip
     assert "10: 7 generated, passed through: 3 no_face" in result.stdout
     assert "note     speech: is silent" in result.stdout
     assert signal.getsignal(signal.SIGTERM) is handler
+    assert call("dub", "v", "s", "-o", "o.mp4", "--no-mark", "--no-credentials").exit_code == 0
+    assert given["mark"] is None and given["credentials"] is False
 
 
 @pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGTERM])
@@ -275,3 +279,29 @@ def test_bench_shows_what_was_missed(as_json: bool, monkeypatch: pytest.MonkeyPa
         assert json.loads(shown.stdout) == result
     else:
         assert "met: 24" in shown.stdout and "MISSED: 80" in shown.stdout
+
+
+# --- tokens ---
+
+
+def test_tokens_are_made_and_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    from server.auth import Gate, Right
+
+    made = call("token", "new").stdout.strip()
+    assert len(made) >= 43 and made != call("token", "new").stdout.strip()
+    arguments = ("token", "jwt", "--scope", "watch", "--scope", "speak", "--session", "abc")
+    result = call(*arguments)
+    assert result.exit_code == 2 and "LIPWIRE_JWT_SECRET" in result.stderr
+    monkeypatch.setenv("LIPWIRE_JWT_SECRET", made)
+    token = call(*arguments, "--ttl", 60).stdout.strip()
+    grant = Gate(server.config.load_config()).admit(f"Bearer {token}", Right.WATCH, "abc")
+    assert grant.rights == {Right.WATCH, Right.SPEAK} and grant.session == "abc"
+    for wrong, named in ((("--ttl", 601), "at most 600"), (("--scope", "all"), "'all' is none of")):
+        result = call(*arguments, *wrong)
+        assert result.exit_code == 2 and named in result.stderr
+
+
+def test_strangers_need_a_token() -> None:
+    result = call("serve", "--host", "0.0.0.0", "--port", 0)
+    assert result.exit_code == 2
+    assert "lipwire token new" in result.stderr and "LIPWIRE_TOKEN" in result.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from engine import ConfigError
@@ -39,3 +41,59 @@ def test_a_bad_value_is_one_line_that_names_it(flags: dict[str, object], named: 
 )  # fmt: skip
 def test_loopback(host: str, loopback: bool) -> None:
     assert load_config(host=host).loopback is loopback
+
+
+def test_a_file_stands_behind_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "lipwire.toml"
+    file.write_text('port = 9000\nmax_sessions = 7\nlog_level = "info"\npeers = ["http://b/"]\n')
+    monkeypatch.setenv("LIPWIRE_MAX_SESSIONS", "5")
+    settings = load_config(file, log_level="debug")
+    assert (settings.port, settings.max_sessions, settings.log_level) == (9000, 5, "debug")
+    assert settings.peers == ("http://b",)
+    for text, named in (("port = ", "TOML"), ("colour = 1", "colour"), ("port = 'x'", "port")):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=named):
+            load_config(file)
+    with pytest.raises(ConfigError, match="no-such.toml"):
+        load_config(tmp_path / "no-such.toml")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [({"token": "short"}, "lipwire token new"), ({"jwt_secret": "s" * 31}, "32 bytes"),
+     ({"tls_cert": "server/app.py"}, "belong together"),
+     ({"tls_cert": "no-such", "tls_key": "no-such"}, "no such file"),
+     ({"turn_urls": "turn:t.example"}, "need credentials"),
+     ({"ice_ports": "5"}, None), ({"ice_ports": "9-5"}, "like 50000-50100"),
+     ({"ice_ports": "0-5"}, "like 50000"), ({"ice_ports": "a-b"}, "like 50000"),
+     ({"ice_ports": "5-70000"}, "like 50000"), ({"ice_host": "localhost"}, "IP address"),
+     ({"ice_announce": "media.example"}, "IP address"), ({"mark_place": "middle"}, "mark_place"),
+     ({"max_pixels": 1}, "max_pixels"), ({"drain_s": -1}, "drain_s")],
+)  # fmt: skip
+def test_settings_that_do_not_fit_together(flags: dict[str, str], named: str | None) -> None:
+    if named is None:
+        assert load_config(**flags).port_range == range(5, 6)
+        return
+    with pytest.raises(ConfigError, match=named) as caught:
+        load_config(**flags)
+    assert "\n" not in str(caught.value)
+
+
+def test_secrets_do_not_show() -> None:
+    settings = load_config(token="a-token-that-is-long-enough", jwt_secret="s" * 32)
+    assert "long-enough" not in repr(settings) and "sss" not in repr(settings)
+    assert settings.guarded and not load_config().guarded
+
+
+def test_only_loopback_goes_without_a_token() -> None:
+    for host in ("127.0.0.1", "::1", "localhost"):
+        load_config(host=host).check_guarded()
+    with pytest.raises(ConfigError, match="lipwire token new"):
+        load_config(host="0.0.0.0").check_guarded()
+    load_config(host="0.0.0.0", token="a-token-that-is-long-enough").check_guarded()
+
+
+def test_pictures_up_to_720_lines_are_taken_by_default() -> None:
+    assert load_config().max_pixels == 1280 * 720

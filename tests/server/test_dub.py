@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ import server.mp4
 from engine import BundleError, ConfigError, Engine, LipwireError, MediaError, open_engine
 from engine.media import probe_video, read_frames, read_speech
 from engine.types import I16, U8
-from server.dub import dub
+from server.dub import dub as disclosing_dub
 from server.mp4 import Mp4Writer
 
 HEIGHT, WIDTH = 120, 160
+
+
+# What disclosure adds to pictures and files is looked at in test_provenance.py.
+dub = partial(disclosing_dub, mark=None, credentials=False)
 
 
 @pytest.fixture

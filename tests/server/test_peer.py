@@ -15,13 +15,14 @@ from engine import Engine, EngineConfig
 from engine.types import U8
 from server import ice, mediaplane
 from server.config import ServerConfig
+from server.offers import read_offer
 from server.peer import Peer
-from server.signaling import Sessions, read_offer
+from server.signaling import Sessions
 
 SETTINGS = ServerConfig(max_sessions=2)
 SPEECH = voiced(4.0, 48_000)
 MOUTH = (slice(140, 165), slice(150, 170))  # of a 240x320 picture with FakeTracker's face
-FOREHEAD = (slice(0, 60), slice(0, 320))
+FOREHEAD = (slice(0, 60), slice(0, 220))  # beside the mark
 
 SILENT = 2.0  # of 32768: Opus gives silence back as one or two steps of noise
 

@@ -11,15 +11,9 @@ from calls import Caller, until
 from engine import Engine, EngineConfig, SessionClosed
 from server import ice, mediaplane
 from server.config import ServerConfig
+from server.offers import MAX_SDP_BYTES, Offer, OfferError, TooLarge, read_offer
 from server.peer import Peer
-from server.signaling import (
-    MAX_SDP_BYTES,
-    NoSuchSession,
-    OfferError,
-    ServerFull,
-    Sessions,
-    read_offer,
-)
+from server.signaling import NoSuchSession, ServerFull, Sessions
 
 SETTINGS = ServerConfig(max_sessions=1, connect_timeout_s=0.5)
 
@@ -47,13 +41,13 @@ async def caller(sessions: Sessions) -> AsyncIterator[Caller]:
      ("\x00\xff" * 50, "not SDP")],
 )  # fmt: skip
 def test_what_is_not_an_offer_is_named_in_one_line(body: str, named: str) -> None:
-    with pytest.raises(OfferError, match=named) as caught:
+    with pytest.raises((OfferError, TooLarge), match=named) as caught:
         read_offer(body)
     assert "\n" not in str(caught.value)
 
 
 async def test_offers_are_read(caller: Caller) -> None:
-    offer = read_offer(await caller.offer(), "offer", EngineConfig(steps=4))
+    offer = read_offer(await caller.offer(), config=EngineConfig(steps=4))
     assert offer.audio == 2 and offer.config.steps == 4
     assert "a=end-of-candidates" in offer.sdp
 
@@ -66,7 +60,7 @@ async def test_offers_that_lack_something_are_refused(caller: Caller) -> None:
     cases = {
         "0 video sections": session + "".join(rest),
         "2 video sections": session + video + video,
-        "more than 2 audio": session + video + rest[0] * 3,
+        "3 audio sections": session + video + rest[0] * 3,
         "sends no video": sdp.replace("a=sendrecv", "a=recvonly", 1),
         "ICE": "\r\n".join(line for line in sdp.splitlines() if "ice-ufrag" not in line),
         "fingerprint": "\r\n".join(line for line in sdp.splitlines() if "fingerprint" not in line),
@@ -77,7 +71,7 @@ async def test_offers_that_lack_something_are_refused(caller: Caller) -> None:
         with pytest.raises(OfferError, match=named):
             read_offer(case)
     with pytest.raises(OfferError, match="must be 'offer'"):
-        read_offer(sdp, "answer")
+        read_offer(sdp, kind="answer")
 
 
 async def test_ids_cannot_be_guessed_and_calls_end(sessions: Sessions, caller: Caller) -> None:
@@ -130,7 +124,7 @@ async def test_a_caller_that_goes_away_while_it_waits(sessions: Sessions, caller
 async def test_a_stop_in_the_middle_of_an_answer(
     sessions: Sessions, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def forever(self: Peer, offer: str) -> None:
+    async def forever(self: Peer, offer: Offer) -> None:
         await asyncio.sleep(0.1)
 
     monkeypatch.setattr(Peer, "_answer", forever)
