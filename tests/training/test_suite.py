@@ -75,6 +75,9 @@ class Copying(LiteFamily):
     def size(self, net: object) -> int:
         return 128
 
+    def columns(self, net: object) -> int:
+        return 16
+
 
 def test_figures_of_a_perfect_and_of_a_flat_painter(
     shards: Path, monkeypatch: pytest.MonkeyPatch
