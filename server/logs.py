@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from contextvars import ContextVar
 
@@ -11,6 +12,7 @@ from server.config import ServerConfig
 
 # Ids open their sessions to whoever has them, so logs carry only their beginnings.
 SHOWN = 6
+ID = re.compile(r"[\w-]{32}")  # as it stands in addresses: 192 bits in base64
 _session: ContextVar[str] = ContextVar("session", default="")
 
 
@@ -22,6 +24,11 @@ def name_session(name: str) -> None:
 class _WithSession(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.session = _session.get()
+        if record.name == "uvicorn.access" and isinstance(record.args, tuple):
+            record.args = tuple(
+                ID.sub(lambda found: found[0][:SHOWN], part) if isinstance(part, str) else part
+                for part in record.args
+            )
         return True
 
 

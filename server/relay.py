@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -36,16 +35,13 @@ class RelayTrack(MediaStreamTrack):
 
     Args:
         kind: "video" or "audio".
+        media_time_s: where the clock that the frames' times are on is now; the two tracks of a
+            viewer share it, so that what is said of it keeps sound and picture together.
         leave: called when it is stopped.
-        media_time_s: where the clock that its frames' times are on is now; sender reports are made
-            of it.
     """
 
     def __init__(
-        self,
-        kind: str,
-        leave: Callable[[RelayTrack], None],
-        media_time_s: Callable[[], float] = time.monotonic,
+        self, kind: str, media_time_s: Callable[[], float], leave: Callable[[RelayTrack], None]
     ) -> None:
         super().__init__()
         self.media_time_s = media_time_s
@@ -121,13 +117,16 @@ class Relay:
 
     def subscribe(self) -> tuple[RelayTrack, RelayTrack]:
         """A picture and a sound track for one viewer; they leave when they are stopped."""
-        now_s = self._pictures.media_time_s
         tracks = (
-            RelayTrack("video", self._leave, now_s), RelayTrack("audio", self._leave, now_s)
-        )  # fmt: skip
+            RelayTrack("video", self._time_s, self._leave),
+            RelayTrack("audio", self._time_s, self._leave),
+        )
         for track in tracks:
             self._viewers[track.kind].append(track)
         return tracks
+
+    def _time_s(self) -> float:
+        return self._session.time_s(self._clock())
 
     def _leave(self, track: RelayTrack) -> None:
         self._viewers[track.kind].remove(track)
@@ -179,7 +178,7 @@ class Relay:
 
     def _note(self, kind: str, frame: Any) -> None:
         due_s = float(frame.pts * frame.time_base)
-        late_s = self._late_s[kind] = self._session.time_s(self._clock()) - due_s
+        late_s = self._late_s[kind] = self._time_s() - due_s
         if kind == "video":
             self._observe("picture", late_s + self._session.config.delay_s)
 

@@ -134,8 +134,11 @@ def test_text_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up(ServerConfig(log_level="info"))
     logging.getLogger("server.app").info("all is well")
     logging.getLogger("aiortc").info("every packet")
-    (line,) = capsys.readouterr().err.splitlines()
+    name = "a1B2_c-4" * 4
+    logging.getLogger("uvicorn.access").info('"%s %s" %d', "GET", f"/whep/{name}/{name}?x", 200)
+    line, access = capsys.readouterr().err.splitlines()
     assert "INFO" in line and line.endswith("server.app: all is well")
+    assert access.endswith('"GET /whep/a1B2_c/a1B2_c?x" 200')  # an id opens its session
 
 
 # --- stopping (R9) ---
