@@ -52,7 +52,8 @@ def shell(*arguments: object, **kwargs: Any) -> subprocess.CompletedProcess[str]
 
 def test_help_names_every_command() -> None:
     shown = call("--help").stdout
-    for name in ("serve", "dub", "doctor", "prepare", "train", "evaluate", "export", "bench"):
+    for name in ("serve", "dub", "doctor", "prepare", "train", "evaluate", "export", "bundle",
+                 "bench"):  # fmt: skip
         assert f" {name} " in shown
     assert call().exit_code == 2 or "Usage" in call().stdout
 
