@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -205,9 +206,9 @@ def test_the_doctors_exit_code(level: Level, code: int, monkeypatch: pytest.Monk
 def test_without_torch_the_extra_is_named(
     command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = server.cli.importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
-        server.cli.importlib.util,
+        importlib.util,
         "find_spec",
         lambda name, *rest: None if name == "torch" else find(name, *rest),
     )
