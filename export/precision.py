@@ -23,6 +23,7 @@ from export.graph import save_graph
 # Kept in float32: sums over whole groups overflow half precision, and softmax loses its tail.
 _FULL_PRECISION_OPS = ("InstanceNormalization", "Softmax", "Resize", "GridSample")
 _HEAD_CHANNELS = 16
+_FINEST_STEPS = 8  # more take longer to calibrate on and visit nearly the same levels
 _BATCH = 4  # samples at once while calibrating
 
 
@@ -119,6 +120,9 @@ def _feeds(
     net: nn.Module, manifest: Manifest, calibration: Calibration
 ) -> Iterator[dict[str, F32]]:
     shown = calibration.shown()
+    # Low noise levels have ranges of their own, and only many steps visit them.
+    coarse = (steps for steps in manifest.steps_offered if steps <= _FINEST_STEPS)
+    finest = max(coarse, default=manifest.default_steps)
     by_name = {graph.name: graph for graph in graphs(net, batch=1)}
     step, encode = by_name[STEP], by_name.get("encode")
     for begin in range(0, len(shown["mel"]), _BATCH):
@@ -126,18 +130,21 @@ def _feeds(
         if encode is not None:
             made = encode.module(*(inputs[name] for name in encode.inputs))
             inputs |= dict(zip(encode.outputs, made, strict=True))
-        count = len(inputs["mel"])
+        size = len(inputs["mel"])
         if manifest.prediction == "image":
             yield {name: inputs[name].numpy() for name in step.inputs}
             continue
-        path = trajectory(SCHEDULE, manifest.default_steps, manifest.spacing,  # type: ignore[arg-type]
-                          prediction=manifest.prediction)  # type: ignore[arg-type] # fmt: skip
-        inputs["x_t"] = inputs["noise"]
-        for t, numbers in path:
-            inputs["t"] = torch.full((count,), float(t))
-            inputs["coefficients"] = torch.tensor([numbers]).repeat(count, 1)
-            yield {name: np.ascontiguousarray(inputs[name].numpy()) for name in step.inputs}
-            inputs["x_t"] = step.module(*(inputs[name] for name in step.inputs))[0]
+        for count in sorted({manifest.default_steps, finest}):
+            path = trajectory(
+                SCHEDULE, count, manifest.spacing,  # type: ignore[arg-type]
+                prediction=manifest.prediction,  # type: ignore[arg-type]
+            )  # fmt: skip
+            inputs["x_t"] = inputs["noise"]
+            for t, numbers in path:
+                inputs["t"] = torch.full((size,), float(t))
+                inputs["coefficients"] = torch.tensor([numbers]).repeat(size, 1)
+                yield {name: np.ascontiguousarray(inputs[name].numpy()) for name in step.inputs}
+                inputs["x_t"] = step.module(*(inputs[name] for name in step.inputs))[0]
 
 
 def _leading_to(graph: Any, wanted: Any) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -149,4 +150,7 @@ def _report(bundle: Bundle) -> None:
     for what, error in manifest.parity.items():
         print(f"parity   {what}: relative error {error:.1e} against torch")
     if "int8 step" in manifest.built_with:
-        print(f"int8     a step takes {manifest.built_with['int8 step']}")
+        share = manifest.built_with["int8 step"]
+        print(f"int8     a step takes {share}")
+        if float(share.split()[0]) >= 1:
+            print("note     int8 is no faster here than float32; ship float32", file=sys.stderr)

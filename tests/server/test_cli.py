@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -52,7 +53,8 @@ def shell(*arguments: object, **kwargs: Any) -> subprocess.CompletedProcess[str]
 
 def test_help_names_every_command() -> None:
     shown = call("--help").stdout
-    for name in ("serve", "dub", "doctor", "prepare", "train", "evaluate", "export", "bench"):
+    for name in ("serve", "dub", "doctor", "prepare", "train", "evaluate", "export", "bundle",
+                 "bench"):  # fmt: skip
         assert f" {name} " in shown
     assert call().exit_code == 2 or "Usage" in call().stdout
 
@@ -208,9 +210,9 @@ def test_the_doctors_exit_code(level: Level, code: int, monkeypatch: pytest.Monk
 def test_without_torch_the_extra_is_named(
     command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = server.cli.importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
-        server.cli.importlib.util,
+        importlib.util,
         "find_spec",
         lambda name, *rest: None if name == "torch" else find(name, *rest),
     )
