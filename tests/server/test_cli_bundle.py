@@ -56,19 +56,12 @@ def inputs(folder: Path, **changes: Any) -> Path:
     rng = np.random.default_rng(0)
     pictures = (2, 3, SIZE, SIZE)
     values = {
-<<<<<<< HEAD
-        "face": rng.uniform(-1, 1, (2, 3, SIZE, SIZE)),
-        "ref": rng.uniform(-1, 1, (2, 3, SIZE, SIZE)),
-        "noise": rng.standard_normal((1, 3, SIZE, SIZE)), "mel": rng.uniform(-4, 4, (2, 80, 16)),
-    } | changes  # fmt: skip
-=======
         "face": rng.uniform(-1, 1, pictures),
         "ref": rng.uniform(-1, 1, pictures),
         "noise": rng.standard_normal((1, 3, SIZE, SIZE)),
         "mel": rng.uniform(-4, 4, (2, 80, 16)),
         **changes,
     }
->>>>>>> refs/heads/export
     path = folder / "in.npz"
     np.savez(path, **{k: v for k, v in values.items() if v is not None})
     return path

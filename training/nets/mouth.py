@@ -47,8 +47,10 @@ class ShapeCritic(nn.Module):
 
 
 class MouthCritic(nn.Module):
-    """A PatchGAN (Isola et al., 2017) on lower halves: one verdict a patch of about 22 pixels.
+    """A PatchGAN (Isola et al., 2017) on the mouth: one verdict a patch of about 22 pixels.
 
+    It sees the middle of the upper five eighths of the lower half. With cheeks, neck and collar in
+    sight, which are moved from a reference and as sharp as it, hardly a patch told it anything.
     The code goes in beside the picture (projection, Miyato & Koyama, 2018): a sharp mouth of the
     wrong shape is no real one.
     """
@@ -64,8 +66,9 @@ class MouthCritic(nn.Module):
         self.code = nn.Linear(codes, 4 * width)
 
     def forward(self, hidden: Tensor, code: Tensor) -> Tensor:
-        """f32[B, 3, S/2, S], f32[B, codes] -> f32[B, 1, S/8, S/4], high where it looks real."""
-        h = self.layers(hidden)
+        """f32[B, 3, S/2, S], f32[B, codes] -> f32[B, 1, S/13, S/8], high where it looks real."""
+        height, width = hidden.shape[2:]
+        h = self.layers(hidden[:, :, : height * 5 // 8, width // 4 : -(width // 4)])
         wanted = torch.einsum("bchw,bc->bhw", h, self.code(code)) / h.shape[1]
         verdict: Tensor = self.verdict(h) + wanted[:, None]
         return verdict
