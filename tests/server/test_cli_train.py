@@ -62,7 +62,7 @@ def test_train_alone_trains_the_lite_model(
 
 def test_options_may_come_first(seen: list[Any], tmp_path: Path) -> None:
     assert call("train", "--preset", "lite", "--voice", "v.pt", tmp_path, "run").exit_code == 0
-    assert seen[0][0][2].steps == 6600
+    assert seen[0][0][2].steps == 7300
 
 
 def test_a_voice_belongs_to_the_lite_recipe_alone(seen: list[Any], tmp_path: Path) -> None:
