@@ -172,7 +172,7 @@ def number(page: Any, selector: str) -> float:
     return float(text) if text.replace(".", "", 1).isdigit() else 0.0
 
 
-def wait_for(page: Any, script: str, what: str, seconds: float = 20) -> None:
+def wait_for(page: Any, script: str, what: str, seconds: float = 60) -> None:
     """Wait until a script is true."""
     from playwright.sync_api import TimeoutError as TookTooLong
 
