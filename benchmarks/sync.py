@@ -24,7 +24,7 @@ from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSess
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from benchmarks.client import speak
-from benchmarks.latency import free_port
+from benchmarks.latency import START_S, free_port
 from benchmarks.machine import describe_machine
 from engine import Engine
 from engine.bundle import Manifest
@@ -272,14 +272,14 @@ def run(*, minutes: float = 10) -> dict[str, Any]:
 
 def _await_server(server: subprocess.Popen[bytes], port: int) -> None:
     begun = time.monotonic()
-    while time.monotonic() < begun + 60:
+    while time.monotonic() < begun + START_S:
         if server.poll() is not None:
             raise LipwireError(f"the server ended with code {server.returncode}")
         with contextlib.suppress(httpx.HTTPError):
             httpx.get(f"http://127.0.0.1:{port}/api/info", timeout=2).raise_for_status()
             return
         time.sleep(0.05)
-    raise LipwireError("the server did not answer within 60 s")
+    raise LipwireError(f"the server did not answer within {START_S:g} s")
 
 
 def main() -> None:

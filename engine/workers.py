@@ -38,6 +38,11 @@ log = logging.getLogger(__name__)
 Observe = Callable[[str, float], None]
 """Is told a stage's name and how long it took, seconds."""
 
+
+def unobserved(stage: str, seconds: float) -> None:
+    """An `Observe` for nobody."""
+
+
 # Threads that track and composite. More than half the cores would take them from decoding,
 # encoding and the model itself; more than eight are never busy.
 CPU_THREADS = min(8, max(1, (os.cpu_count() or 1) // 2))
@@ -73,7 +78,7 @@ class Engine:
         self._fleet = Fleet(
             Model(backends), clock, self._painted, self._dropped, devices, self._generated
         )
-        self.observe: Observe | None = None
+        self.observe: Observe = unobserved
         """told how long preparing, generating and compositing took, by the thread that did it"""
         self._opener = opener
         self._pool = TrackerPool()
@@ -259,12 +264,10 @@ class Engine:
     def _timed(self, stage: str) -> Iterator[None]:
         begun_s = self.clock()
         yield
-        if self.observe is not None:
-            self.observe(stage, self.clock() - begun_s)
+        self.observe(stage, self.clock() - begun_s)
 
     def _generated(self, took_s: float) -> None:
-        if self.observe is not None:
-            self.observe("generate", took_s)
+        self.observe("generate", took_s)
 
     # --- live work: the CPU threads ---
 

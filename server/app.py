@@ -61,7 +61,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        mediaplane.install(settings)
+        mediaplane.install(settings, metrics.observe)
         ice.install(settings)
         app.state.engine = engine or await asyncio.to_thread(
             open_engine, settings.bundle, threads=settings.threads

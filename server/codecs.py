@@ -18,6 +18,7 @@ from av.codec.context import Flags
 from av.frame import Frame
 from av.packet import Packet
 
+from engine.workers import Observe, unobserved
 from server.bitrate import Governor
 from server.config import ServerConfig
 from server.jitter import EncodedFrame
@@ -53,10 +54,14 @@ class GuardedDecoder(Decoder):
         inner: decodes.
         max_pixels: largest picture.
         vp8: whether `inner` is fed VP8.
+        observe: told how long each frame took.
     """
 
-    def __init__(self, inner: Decoder, max_pixels: int, vp8: bool) -> None:
+    def __init__(
+        self, inner: Decoder, max_pixels: int, vp8: bool, observe: Observe = unobserved
+    ) -> None:
         self._inner, self._max_pixels, self._vp8 = inner, max_pixels, vp8
+        self._observe = observe
         self.refused = 0
         """pictures that were too large"""
         self._skipping = False  # until a key frame of a size we take
@@ -65,8 +70,11 @@ class GuardedDecoder(Decoder):
         """The pictures of one encoded frame; none if they are refused."""
         if self._vp8 and not self._admit(encoded_frame.data):
             return []
+        begun_s = time.monotonic()
         try:
-            return self._inner.decode(encoded_frame)  # type: ignore[arg-type]
+            frames: list[Frame] = self._inner.decode(encoded_frame)  # type: ignore[arg-type]
+            self._observe("decode", time.monotonic() - begun_s)
+            return frames
         except av.FFmpegError:
             raise  # aiortc answers it with a request for a key frame
         except Exception:
@@ -266,8 +274,10 @@ def make_encoder(codec: RTCRtpCodecParameters) -> Encoder:
     return get_encoder(codec)
 
 
-def make_decoder(codec: RTCRtpCodecParameters, max_pixels: int) -> Decoder:
-    """A guarded decoder for an agreed codec."""
+def make_decoder(
+    codec: RTCRtpCodecParameters, max_pixels: int, observe: Observe = unobserved
+) -> Decoder:
+    """A guarded decoder for an agreed codec; `observe` is told of pictures only."""
     if codec.name.lower() == "opus":
         return GuardedDecoder(ConcealingOpusDecoder(), max_pixels, vp8=False)
     decoder = get_decoder(codec)
@@ -275,8 +285,8 @@ def make_decoder(codec: RTCRtpCodecParameters, max_pixels: int) -> Decoder:
         decoder.codec.options = {"max_pixels": str(max_pixels)}  # FFmpeg's own guard works here
         decoder.codec.flags |= Flags.low_delay  # WebRTC reorders no pictures (RFC 7742)
     elif codec.mimeType.lower().startswith("audio/"):
-        decoder = SilentWhenLost(decoder)
-    return GuardedDecoder(decoder, max_pixels, vp8=codec.name == "VP8")
+        return GuardedDecoder(SilentWhenLost(decoder), max_pixels, vp8=False)
+    return GuardedDecoder(decoder, max_pixels, codec.name == "VP8", observe)
 
 
 def suggest_bitrate(answer: str, start_kbps: int = 1500) -> str:

@@ -28,6 +28,7 @@ from aiortc.rtp import (
 )
 
 from engine.errors import ConfigError
+from engine.workers import Observe, unobserved
 from server.codecs import LOWEST_BITRATE, make_decoder
 from server.config import ServerConfig
 from server.receiver import NewestTrack, Receiver
@@ -122,11 +123,12 @@ def check_version(version: str = aiortc.__version__) -> None:
             raise ConfigError(f"aiortc {version} has no {module.__name__}.{name}: reinstall it")
 
 
-def install(settings: ServerConfig) -> None:
+def install(settings: ServerConfig, observe: Observe = unobserved) -> None:
     """Make every later peer connection of this process use our media plane.
 
     Args:
         settings: sizes, bit rates and codecs.
+        observe: told how long decoding and encoding each picture took, from any thread.
 
     Raises:
         ConfigError: aiortc is of another version.
@@ -141,12 +143,12 @@ def install(settings: ServerConfig) -> None:
         return order_codecs(codecs, settings.video_codec)
 
     def decoder(codec: RTCRtpCodecParameters) -> Decoder:
-        return make_decoder(codec, settings.max_pixels)
+        return make_decoder(codec, settings.max_pixels, observe)
 
     highest = settings.max_kbps * 1000
     values: tuple[object, ...] = (
         Receiver,
-        partial(Sender, settings=settings),
+        partial(Sender, settings=settings, observe=observe),
         NewestTrack,
         preferred,
         decoder,

@@ -37,8 +37,9 @@ class Metrics(Collector):
         self._ended: Tally[tuple[str, str]] = Tally()  # counts of sessions that are over
         self._stages = Histogram(
             "lipwire_stage_seconds",
-            "Time a picture spends: convert (to RGB), prepare (track and align), generate, "
-            "composite; picture is all of it, from its arrival to its leaving.",
+            "Time a picture spends: decode, convert (to RGB), prepare (track and align), generate, "
+            "composite, encode (for each viewer, waiting for a thread included); picture is all "
+            "of it between decode and encode.",
             ["stage"],
             buckets=STAGE_BUCKETS_S,
             registry=self.registry,

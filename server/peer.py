@@ -25,7 +25,7 @@ from aiortc.mediastreams import MediaStreamError
 from engine import ConfigError, Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
 from engine.types import SessionStats
-from engine.workers import Observe
+from engine.workers import Observe, unobserved
 from server.config import ServerConfig
 from server.link import Link
 from server.logs import name_session
@@ -76,7 +76,7 @@ class Peer:
         session: Session,
         settings: ServerConfig,
         pool: Executor,
-        observe: Observe = lambda stage, seconds: None,
+        observe: Observe = unobserved,
     ) -> None:
         self.name, self.session = name, session
         self._engine, self._settings, self._pool = engine, settings, pool

@@ -19,7 +19,7 @@ from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from engine import Session
-from engine.workers import Observe
+from engine.workers import Observe, unobserved
 from server.mark import Mark
 from server.tracks import PictureTrack, VoiceTrack
 
@@ -107,7 +107,7 @@ class Relay:
         clock: Callable[[], float],
         pool: Executor,
         mark: Mark | None,
-        observe: Observe = lambda stage, seconds: None,
+        observe: Observe = unobserved,
     ) -> None:
         self._session, self._clock, self._mark, self._observe = session, clock, mark, observe
         self._pictures = PictureTrack(session, clock, pool)

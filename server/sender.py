@@ -24,6 +24,7 @@ from aiortc.rtcrtpsender import RTCEncodedFrame
 from aiortc.rtp import AnyRtcpPacket, RtcpRtpfbPacket, RtcpSrPacket
 from av.frame import Frame
 
+from engine.workers import Observe, unobserved
 from server.bitrate import KeyThrottle, RepeatBudget
 from server.codecs import GuardedEncoder, audio_level_dbov
 from server.config import ServerConfig
@@ -52,6 +53,7 @@ class Sender(RTCRtpSender):
         trackOrKind: what to send, or the kind of it.
         transport: where packets go.
         settings: bit rates.
+        observe: told how long each picture took.
     """
 
     def __init__(
@@ -59,9 +61,10 @@ class Sender(RTCRtpSender):
         trackOrKind: MediaStreamTrack | str,
         transport: RTCDtlsTransport,
         settings: ServerConfig,
+        observe: Observe = unobserved,
     ) -> None:
         super().__init__(trackOrKind, transport)
-        self._settings = settings
+        self._settings, self._observe = settings, observe
         self._source: GuardedEncoder | None = None
         self._rate_hz = 90_000
         self._encoded: int | None = None  # RTP time of the last frame, before aiortc's offset
@@ -107,6 +110,8 @@ class Sender(RTCRtpSender):
             payloads, timestamp, level = await asyncio.get_running_loop().run_in_executor(
                 _POOLS[self.kind], _encode, encoder, data, self._keys.take(now)
             )
+            if self.kind == "video":
+                self._observe("encode", time.monotonic() - now)
         else:
             payloads, timestamp = encoder.pack(data)
         if not payloads:

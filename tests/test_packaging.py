@@ -21,7 +21,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     # From a copy: setuptools leaves a build folder that would feed stale files to the next wheel.
     source, out = tmp_path_factory.mktemp("source") / "lipwire", tmp_path_factory.mktemp("wheel")
     skip = shutil.ignore_patterns(
-        ".*", "build", "data", "runs", "*.egg-info", "__pycache__", "*.pt"
+        ".*", "build", "data", "runs", "*.egg-info", "__pycache__", "*.pt", "node_modules"
     )
     shutil.copytree(REPO, source, ignore=skip)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",

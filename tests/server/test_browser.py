@@ -172,7 +172,7 @@ def number(page: Any, selector: str) -> float:
     return float(text) if text.replace(".", "", 1).isdigit() else 0.0
 
 
-def wait_for(page: Any, script: str, what: str, seconds: float = 20) -> None:
+def wait_for(page: Any, script: str, what: str, seconds: float = 60) -> None:
     """Wait until a script is true."""
     from playwright.sync_api import TimeoutError as TookTooLong
 
@@ -210,9 +210,8 @@ def test_the_voice_moves_the_mouth_only_and_is_heard(page: Any, address: str) ->
     wait_for(page, f"+document.querySelector('{GENERATED}')?.textContent > 20", "none generated")
     moved, eyes_now, corner_now = page.evaluate(DIFFERENCE, [[MOUTH, EYES, CORNER], 16])
     print("speaking", moved, eyes_now, corner_now)
-    # The portrait sways and a painted picture comes later than one that passed: the eyes differ by
-    # that. Nothing moves in the corner.
-    assert moved > mouth + 1.5 and moved - mouth > eyes_now - eyes and corner_now - corner < 1.5
+    elsewhere = max(eyes_now - eyes, corner_now - corner)
+    assert moved > mouth + 1.5 and moved - mouth > 2 * elsewhere and elsewhere < 1.5
     loudest, _ = page.evaluate(LISTEN, 2.0)
     assert loudest > 0.01
     assert number(page, "[data-figure=fps]") > 5

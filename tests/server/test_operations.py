@@ -59,7 +59,8 @@ async def test_what_happens_is_counted(client: httpx.AsyncClient) -> None:
         await until(lambda: len(caller.pictures) > 40, "pictures", 30)
         now = await samples(client)
         assert now["lipwire_sessions", ""] == 1
-        for stage in ("convert", "prepare", "generate", "composite", "picture"):
+        stages = "decode", "convert", "prepare", "generate", "composite", "encode", "picture"
+        for stage in stages:
             assert now["lipwire_stage_seconds_count", stage] > 0, stage
         assert now["lipwire_frames_total", "silent"] + now["lipwire_frames_total", "generated"] > 20
         assert now["lipwire_media_bytes_total", "in"] > 5_000
