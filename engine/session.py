@@ -233,12 +233,12 @@ class Session:
         found: Aligned | Outcome
         strength = 0.0
         try:
-            with self._lock:
-                mel = self._speech.mel_window(pending.playout_s, self._spec.mel_columns)
-                speaking = self._speech.speaking(pending.playout_s)
-            with self._work:
+            with self._work:  # all of a job is for one model
                 if self.closed:
                     return None
+                with self._lock:
+                    mel = self._speech.mel_window(pending.playout_s, self._spec.mel_columns)
+                    speaking = self._speech.speaking(pending.playout_s)
                 if self._painter is None:
                     self._painter = Painter(self._make_tracker(), self.config, self._spec)
                 strength = self._painter.fade(speaking or self.config.silence == "generate")

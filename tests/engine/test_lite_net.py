@@ -42,7 +42,7 @@ def test_the_hidden_half_of_the_crop_is_not_looked_at() -> None:
 
 def test_voice_gain_scales_the_code() -> None:
     net = LiteNet().eval()
-    mel = torch.randn(2, 80, 16)
+    mel = example_inputs(net, 2)["mel"]
     with torch.no_grad():
         before = net.voice(mel)
         net.voice.gain.fill_(2.0)
