@@ -19,8 +19,8 @@ from engine.backends.ort_session import fewest_threads
 from engine.bundle import DEFAULT_BUNDLE, MANIFEST, Bundle, open_bundle, sha256
 from engine.errors import BackendError, BundleError
 from engine.mel import SILENCE, log_mel, window
+from engine.opening import open_engine
 from engine.types import LipJob
-from engine.workers import open_engine
 
 BACKENDS = sorted(set(_FACTORIES) - {"trt"})
 # TensorRT owes the same, where there is a GPU to ask.

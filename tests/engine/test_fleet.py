@@ -21,9 +21,10 @@ from engine.config import EngineConfig
 from engine.device import Model
 from engine.errors import BackendError, BundleError, ConfigError
 from engine.fleet import Fleet
+from engine.opening import open_engine
 from engine.session import Session
 from engine.types import U8, LipJob, Outcome, OutputFrame
-from engine.workers import Engine, open_engine
+from engine.workers import Engine
 
 CONFIG = EngineConfig(silence="generate", fade_frames=1, delay_s=0.02, patience_s=2.0)
 # Long enough to be given to another device when the first one has been given up.
