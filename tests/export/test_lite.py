@@ -78,9 +78,10 @@ def test_the_network_comes_back_out_of_the_bundle_to_the_last_bit(exported: Path
 
 
 def test_the_shipped_weights_are_the_checkpoints() -> None:
-    path = Path(lite.__file__).parents[1] / "training" / "weights"
-    newest = sorted(path.glob("lite-*.pt"))[-1]
-    state, net = torch.load(newest, weights_only=True)["ema"], build_network(open_bundle())
+    bundle = open_bundle()
+    weights = Path(lite.__file__).parents[1] / "training" / "weights"
+    path = weights / f"lite-{bundle.manifest.version}.pt"
+    state, net = torch.load(path, weights_only=True)["ema"], build_network(bundle)
     assert all(torch.equal(values, state[name]) for name, values in net.state_dict().items())
 
 
