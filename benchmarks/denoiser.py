@@ -174,8 +174,8 @@ def run(
     *,
     goldens: Path | None = None,
     frames: int = 10_000,
-    rounds: int = 15,
-    paper_rounds: int = 2,
+    rounds: int = 8,
+    paper_rounds: int = 1,
     paper: bool = True,
     threads: int | None = None,
     progress: Progress = lambda what: None,
@@ -186,7 +186,7 @@ def run(
         goldens: folder of reference numbers; None compares with a plain torch loop of ours.
         frames: painted one after the other to see whether memory grows.
         rounds: of the lite network.
-        paper_rounds: of the paper's, a minute or two each.
+        paper_rounds: of the paper's, two minutes or three each.
         paper: whether to measure it at all.
         threads: CPU threads of ONNX Runtime; None lets it choose.
         progress: told what is being measured.

@@ -23,6 +23,7 @@ from engine.errors import (
     MediaError,
     SessionClosed,
 )
+from engine.opening import open_engine
 from engine.session import Session
 from engine.types import (
     PLAYOUT_RATE_HZ,
@@ -35,7 +36,7 @@ from engine.types import (
     SessionStats,
     VideoFrame,
 )
-from engine.workers import Engine, open_engine
+from engine.workers import Engine
 
 __all__ = [
     "PLAYOUT_RATE_HZ",

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
 from engine.mel import LOOKAHEAD_S
 from engine.painter import Aligned, Painter
+from engine.tally import Tally
 from engine.tracker import FaceTracker
 from engine.types import (
     I16,
@@ -112,10 +113,7 @@ class Session:
         self._waiting: deque[_Pending] = deque()  # those of them that no worker has begun
         self._next_index = 0
         self._audio_index = 0  # 48 kHz sample that pop_audio returns next
-        self._outcomes: Counter[Outcome] = Counter()
-        self._delays: deque[float] = deque(maxlen=1500)  # a minute
-        self._popped: deque[float] = deque(maxlen=250)
-        self._frames_out = 0
+        self._tally = Tally()
         self._faults = 0
         self.closed = False
 
@@ -233,12 +231,12 @@ class Session:
         found: Aligned | Outcome
         strength = 0.0
         try:
-            with self._lock:
-                mel = self._speech.mel_window(pending.playout_s, self._spec.mel_columns)
-                speaking = self._speech.speaking(pending.playout_s)
-            with self._work:
+            with self._work:  # all of a job is for one model
                 if self.closed:
                     return None
+                with self._lock:
+                    mel = self._speech.mel_window(pending.playout_s, self._spec.mel_columns)
+                    speaking = self._speech.speaking(pending.playout_s)
                 if self._painter is None:
                     self._painter = Painter(self._make_tracker(), self.config, self._spec)
                 strength = self._painter.fade(speaking or self.config.silence == "generate")
@@ -310,10 +308,7 @@ class Session:
                 return None
             self._flight.popleft()
             assert head.image is not None
-            self._outcomes[head.outcome] += 1
-            self._frames_out += 1
-            self._delays.append(time_s - head.pushed_s)
-            self._popped.append(time_s)
+            self._tally.left(head.outcome, time_s - head.pushed_s, time_s)
             return OutputFrame(
                 index=head.index,
                 image=head.image,
@@ -362,16 +357,9 @@ class Session:
         """A snapshot."""
         with self._lock:
             time_s = self.time_s(now)
-            delays = np.array(self._delays or [0.0])
-            recent = [t for t in self._popped if t > time_s - 2.0]
-            span = recent[-1] - recent[0] if len(recent) > 1 else 0.0
-            return SessionStats(
+            return self._tally.stats(
+                time_s,
                 frames_in=self._next_index,
-                frames_out=self._frames_out,
-                outcomes=dict(self._outcomes),
-                fps=(len(recent) - 1) / span if span > 0 else 0.0,
-                delay_p50_s=float(np.percentile(delays, 50)),
-                delay_p95_s=float(np.percentile(delays, 95)),
                 speech_backlog_s=self._speech.backlog_s(time_s),
                 speaking=self._speech.speaking(time_s + self.config.delay_s),
                 steps=self.steps,
@@ -403,7 +391,7 @@ class Session:
             self._flight[0].playout_s < last_s or len(self._flight) >= MAX_FLIGHT
         ):
             self._flight.popleft()
-            self._outcomes[Outcome.LATE] += 1
+            self._tally.abandoned(Outcome.LATE)
 
     def _find(self, index: int) -> _Pending | None:
         with self._lock:

@@ -22,9 +22,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from engine.backends import Backend, blank_job, load_backend
+from engine.backends import Backend, blank_job
 from engine.batching import Ticket
-from engine.bundle import check_steps, open_bundle
+from engine.bundle import check_steps
 from engine.config import EngineConfig
 from engine.device import DeviceStatus, Model
 from engine.errors import ConfigError, SessionClosed
@@ -376,47 +376,3 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def open_engine(
-    bundle: str | Path | None = None,
-    *,
-    backend: str = "ort",
-    threads: int | None = None,
-    devices: Sequence[str] | None = None,
-) -> Engine:
-    """Open a model on this machine, warm: the first frame of a session costs no more than others.
-
-    Args:
-        bundle: a bundle's folder; None takes the model that ships with lipwire.
-        backend: the runtime; `auto` takes the fastest that this machine has for each device.
-        threads: CPU threads of the runtime; None decides by the machine.
-        devices: where to run it, e.g. `["cuda:0", "cuda:1", "cpu"]`; a device named twice gets two
-            workers. None takes the runtime's own choice of one.
-
-    Raises:
-        BundleError: the bundle is incomplete, altered or unknown.
-        BackendError: the runtime or a device is missing, refuses the model or lacks memory for it.
-    """
-
-    places: Sequence[str | None] = devices or [None]
-
-    def opener(path: str | Path | None) -> list[Backend]:
-        opened = open_bundle(path)
-        backends: list[Backend] = []
-        try:
-            for device in places:
-                backends.append(load_backend(opened, backend, device=device, threads=threads))
-        except BaseException:
-            for made in backends:
-                made.close()
-            raise
-        return backends
-
-    engine = Engine(opener(bundle), devices=devices or [backend], opener=opener)
-    try:
-        engine.warm_up()
-    except BaseException:
-        engine.close()
-        raise
-    return engine

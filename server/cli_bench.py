@@ -72,10 +72,10 @@ def denoiser(
     frames: Annotated[
         int, typer.Option(min=100, help="Painted to see whether memory grows.")
     ] = 10_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Of the lite network.")] = 15,
+    rounds: Annotated[int, typer.Option(min=1, help="Of the lite network.")] = 8,
     paper_rounds: Annotated[
         int, typer.Option(min=1, help="Of the paper's network, minutes each.")
-    ] = 2,
+    ] = 1,
     paper: Annotated[bool, typer.Option(help="Measure the paper's network too.")] = True,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's affair, and that of whatever else runs on it.
+settings.register_profile("lipwire", deadline=None)
+settings.load_profile("lipwire")
 
 REPO = Path(__file__).resolve().parent.parent
 # On CI everything that a test may want is there, so a skip is a fault of the set-up.

@@ -23,6 +23,7 @@ import numpy as np
 
 from engine.bundle import Manifest, check_steps
 from engine.errors import BackendError
+from engine.gallery import LOWER_LIP, UPPER_LIP
 from engine.types import F32, I16, U8, Face, LipJob, VideoFrame
 
 MESH = Path(__file__).parent / "data" / "face_mesh.npy"
@@ -151,6 +152,20 @@ class ScriptedTracker(FakeTracker):
         if call in self._failing:
             raise RuntimeError(f"scripted fault of call {call}")
         return None if call in self._missing else face
+
+
+class TalkingTracker(FakeTracker):
+    """A `FakeTracker` whose mouth is open by `opening`, as a share of the face's width."""
+
+    opening = 0.0
+
+    def track(self, image: U8) -> Face | None:
+        """The face, its lower lip so far below the upper one."""
+        face = super().track(image)
+        assert face is not None
+        width_px = self.width * min(image.shape[:2])
+        face.landmarks[LOWER_LIP] = face.landmarks[UPPER_LIP] + (0, self.opening * width_px)
+        return face
 
 
 class FakeBackend:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fakes import FakeBackend
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from benchmarks import roofline, subjects  # noqa: E402
+from benchmarks import denoiser, roofline, subjects  # noqa: E402
 from benchmarks.denoiser import growth_mib, plain_loop, trajectory_error, worker_ms  # noqa: E402
 from benchmarks.timing import batch_times, sgemm, sgemm_gflops, take_turns  # noqa: E402
+from engine.backends import ort  # noqa: E402
+from engine.bundle import open_bundle  # noqa: E402
 from engine.errors import ConfigError  # noqa: E402
 from engine.nets.graphs import example_inputs  # noqa: E402
+from server.cli import app  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,37 @@ def test_the_plain_loop_hears_the_audio_at_every_step(
     monkeypatch.setattr(small, "audio_style", counted)
     plain_loop(small, example_inputs(small, 1), 4)
     assert next(calls) == 4
+
+
+def test_a_whole_run_says_what_both_networks_cost(
+    small: Any, bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it through the command, the paper's network small and everything done once or so."""
+    lite = subjects.network("lite")
+    monkeypatch.setattr(subjects, "network", lambda name: small if name == "paper" else lite)
+    monkeypatch.setattr(subjects, "paper_bundle", lambda net, folder: bundle)
+    monkeypatch.setattr(denoiser, "worker_ms", lambda backend: worker_ms(backend, 3))
+    monkeypatch.setattr(denoiser, "BATCH", 2)
+    monkeypatch.setattr(ort, "BATCH_SIZES", (1, 2))
+    done = CliRunner().invoke(
+        app,
+        ["bench", "denoiser", "--json", "--frames", "100", "--rounds", "1", "--threads", "1"],
+    )
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert set(result["figures"]) >= set(denoiser.TARGETS) == set(result["met"])
+    assert result["met"]["trajectory_error"] and not result["goldens"]
+    lite_rows = [row for row in result["rows"] if row["network"] == "lite"]
+    offered = open_bundle().manifest.steps_offered
+    assert [(row["steps"], row["batch"]) for row in lite_rows] == [
+        (steps, batch) for steps in offered for batch in (1, 2)
+    ]
+    paper_rows = [row for row in result["rows"] if row["network"] == "paper"]
+    assert [(row["steps"], row["batch"]) for row in paper_rows] == [
+        (1, 1), (2, 1), (1, 2), (25, 1), (25, 1),
+    ]  # fmt: skip
+    for row in result["rows"]:
+        assert row["gflops"] == pytest.approx(row["gflop_a_frame"] * 1e3 / row["ms_a_frame"])
 
 
 def test_rivals_take_turns() -> None:

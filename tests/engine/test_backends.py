@@ -18,9 +18,9 @@ from engine.backends import _FACTORIES, Backend, load_backend
 from engine.backends.ort_session import fewest_threads
 from engine.bundle import DEFAULT_BUNDLE, MANIFEST, Bundle, open_bundle, sha256
 from engine.errors import BackendError, BundleError
-from engine.mel import log_mel, window
+from engine.mel import SILENCE, log_mel, window
+from engine.opening import open_engine
 from engine.types import LipJob
-from engine.workers import open_engine
 
 BACKENDS = sorted(set(_FACTORIES) - {"trt"})
 # TensorRT owes the same, where there is a GPU to ask.
@@ -28,6 +28,9 @@ CONTRACT = [*BACKENDS, pytest.param("trt", marks=pytest.mark.gpu)]
 
 if not (DEFAULT_BUNDLE / MANIFEST).is_file():
     pytest.skip("no model has been built into this copy", allow_module_level=True)
+
+SPEC = open_bundle().manifest.job_spec
+SIZE = SPEC.crop_size
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +53,19 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return _backend(request.param)
 
 
-def job(index: int = 0, steps: int = 2, seed: int = 0, size: int = 128) -> LipJob:
-    """A crop, another reference and sound that is never silent."""
+def job(index: int = 0, steps: int = 2, seed: int = 0, size: int = SIZE) -> LipJob:
+    """A crop, other references and sound that is never silent."""
     rng = np.random.default_rng(index)
     sound = (rng.normal(0, 0.1, 8000) * (1 + np.sin(np.arange(8000) / 300))).astype(np.float32)
-    mel = window(log_mel(sound), 8)
-    return LipJob("test", index, picture(size, size, index),
-                  picture(size, size, index + 50)[None], mel, seed, steps, 0.0)  # fmt: skip
+    mel = window(log_mel(sound), 8, SPEC.mel_columns)
+    references = [picture(size, size, index + 50 + rank) for rank in range(SPEC.references)]
+    return LipJob("test", index, picture(size, size, index), np.stack(references), mel, seed,
+                  steps, 0.0)  # fmt: skip
 
 
 def test_pictures_have_the_size_and_kind_of_the_crop(backend: Backend) -> None:
     (out,) = backend.generate([job()])
-    assert out.shape == (128, 128, 3)
+    assert out.shape == (SIZE, SIZE, 3)
     assert out.dtype == np.uint8
 
 
@@ -69,8 +73,8 @@ def test_the_upper_half_is_the_crops_own(backend: Backend) -> None:
     jobs = [job(i) for i in range(3)]
     crops = [j.crop.copy() for j in jobs]
     for j, crop, out in zip(jobs, crops, backend.generate(jobs), strict=True):
-        assert np.array_equal(out[:64], crop[:64])
-        assert (out[64:] != crop[64:]).any()
+        assert np.array_equal(out[: SIZE // 2], crop[: SIZE // 2])
+        assert (out[SIZE // 2 :] != crop[SIZE // 2 :]).any()
         assert np.array_equal(j.crop, crop)  # what was given is not written to
 
 
@@ -78,7 +82,7 @@ def test_the_crops_lower_half_is_not_looked_at(backend: Backend) -> None:
     """Or it could copy the mouth that it is to replace."""
     plain = job()
     blank = plain.crop.copy()
-    blank[64:] = 0
+    blank[SIZE // 2 :] = 0
     (a,), (b,) = (backend.generate([j]) for j in (plain, replace(plain, crop=blank)))
     assert np.array_equal(a, b)
 
@@ -114,7 +118,7 @@ def test_every_number_of_steps_that_is_offered(backend: Backend) -> None:
     pictures = {s: backend.generate([job(steps=s)])[0] for s in backend.manifest.steps_offered}
     assert set(pictures) >= {1, 2, 4, 8, 25}
     for one, other in zip(pictures.values(), list(pictures.values())[1:], strict=False):
-        difference = np.abs(one.astype(int) - other)[64:]
+        difference = np.abs(one.astype(int) - other)[SIZE // 2 :]
         assert 0 < difference.mean() < 25  # another route to the same mouth
 
 
@@ -128,7 +132,7 @@ def test_steps_that_are_not_offered_and_mixed_steps_are_refused(backend: Backend
 
 def test_a_job_of_the_wrong_shape_is_an_error_of_one_kind(backend: Backend) -> None:
     with pytest.raises(BackendError) as caught:
-        backend.generate([replace(job(), mel=np.zeros((80, 15), np.float32))])
+        backend.generate([replace(job(), mel=job().mel[:, 1:])])
     assert "\n" not in str(caught.value)
     with pytest.raises(BackendError):
         backend.generate([job(size=64)])
@@ -138,7 +142,7 @@ def test_a_job_of_the_wrong_shape_is_an_error_of_one_kind(backend: Backend) -> N
 
 def test_the_voice_moves_the_mouth(backend: Backend) -> None:
     spoken = job()
-    silent = replace(spoken, mel=np.full((80, 16), -4, np.float32))
+    silent = replace(spoken, mel=np.full_like(spoken.mel, SILENCE))
     (a,), (b,) = (backend.generate([j]) for j in (spoken, silent))
     assert (a != b).any()
 
@@ -342,4 +346,4 @@ def test_onnx_runtime_paints_what_torch_paints(steps: int) -> None:
     jobs = [job(index, steps, seed=5) for index in range(2)]
     for found, wanted in zip(ort.generate(jobs), eager.generate(jobs), strict=True):
         assert np.abs(found.astype(int) - wanted).max() <= 1
-        assert wanted[64:].std() > 5  # it paints something
+        assert wanted[SIZE // 2 :].std() > 5  # it paints something

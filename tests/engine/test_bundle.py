@@ -15,7 +15,7 @@ from fakes import make_manifest
 
 from engine.bundle import DEFAULT_BUNDLE, MANIFEST, Manifest, check_steps, open_bundle, sha256
 from engine.errors import BundleError
-from engine.workers import open_engine
+from engine.opening import open_engine
 
 FILES = {"encode.onnx": b"not really a graph", "denoise.onnx": b"\x00\x01\x02" * 100}
 

@@ -21,9 +21,10 @@ from engine.config import EngineConfig
 from engine.device import Model
 from engine.errors import BackendError, BundleError, ConfigError
 from engine.fleet import Fleet
+from engine.opening import open_engine
 from engine.session import Session
 from engine.types import U8, LipJob, Outcome, OutputFrame
-from engine.workers import Engine, open_engine
+from engine.workers import Engine
 
 CONFIG = EngineConfig(silence="generate", fade_frames=1, delay_s=0.02, patience_s=2.0)
 # Long enough to be given to another device when the first one has been given up.
@@ -40,6 +41,28 @@ class Stuck(FakeBackend):
     def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
         self.entered.set()
         assert self.release.wait(30)
+        return super().generate(jobs)
+
+
+class Clock:
+    """Stands still while the machine is slow: nothing is late, nothing hangs, by the clock."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Timed(FakeBackend):
+    """Takes its millisecond on the test's clock; one job at a time, so that none is waited for."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(batch_sizes=(1,))
+        self._clock = clock
+
+    def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
+        self._clock.now_s += 0.001
         return super().generate(jobs)
 
 
@@ -75,9 +98,9 @@ def next_frame(engine: Engine, session: Session, ahead_s: float = 0.0) -> Output
     return found[0]
 
 
-def show(engine: Engine, session: Session, index: int = 0) -> OutputFrame:
+def show(engine: Engine, session: Session, index: int = 0, ahead_s: float = 0.0) -> OutputFrame:
     session.push_video(video_frame(index), engine.clock())
-    return next_frame(engine, session)
+    return next_frame(engine, session, ahead_s)
 
 
 def state(engine: Engine) -> list[str]:
@@ -94,6 +117,12 @@ def running(*backends: FakeBackend, **options: object) -> Iterator[Engine]:
             if isinstance(backend, Stuck):
                 backend.release.set()
         engine.close()
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stalls for a second makes no device hang, but where that is the subject."""
+    monkeypatch.setattr(device, "HANG_FLOOR_S", 60.0)
 
 
 @pytest.fixture
@@ -138,35 +167,40 @@ def test_frames_leave_in_order_whoever_painted_them() -> None:
 def test_a_failing_device_is_taken_out_and_its_jobs_go_elsewhere(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    bad, good = FakeBackend(), FakeBackend(delay_s=0.001)
+    """An idle device that was never measured is taken for quicker than one that was."""
+    clock = Clock()
+    bad, good = FakeBackend(batch_sizes=(1,)), Timed(clock)
     bad.error = RuntimeError("scripted")
-    with running(bad, good) as engine, caplog.at_level(logging.ERROR):
-        engine._fleet.devices[0].out_s = 60  # longer than the test
+    with running(bad, good, clock=clock) as engine, caplog.at_level(logging.ERROR):
         session = engine.session(CONFIG)
         for index in range(12):
-            assert show(engine, session, index).outcome is Outcome.GENERATED
+            out = show(engine, session, index, CONFIG.delay_s)
+            assert out.outcome is Outcome.GENERATED
         assert state(engine) == ["out", "live"]
         assert len(bad.batches) == fleet.FAULTS_IN_A_ROW
     assert "taken out" in caplog.text
 
 
 def test_a_device_that_was_taken_out_is_tried_again() -> None:
-    bad, good = FakeBackend(), FakeBackend(delay_s=0.001)
+    clock = Clock()
+    bad, good = FakeBackend(batch_sizes=(1,)), Timed(clock)
     bad.error = RuntimeError("scripted")
-    with running(bad, good) as engine:
-        for each in engine._fleet.devices:
-            each.out_s = 0.3
+    with running(bad, good, clock=clock) as engine:
         session = engine.session(CONFIG)
         index = 0
         while state(engine)[0] == "live":
-            assert index < 50
-            show(engine, session, index := index + 1)
+            assert index < 12
+            show(engine, session, index := index + 1, CONFIG.delay_s)
         bad.error = None
-        wait_for(lambda: state(engine)[0] == "live")
+        show(engine, session, index := index + 1, CONFIG.delay_s)
+        assert state(engine)[0] == "out"  # its time is not over
         before = len(bad.batches)
+        clock.now_s += device.OUT_FIRST_S
         while len(bad.batches) == before:
-            assert index < 200
-            assert show(engine, session, index := index + 1).outcome is Outcome.GENERATED
+            assert index < 24
+            out = show(engine, session, index := index + 1, CONFIG.delay_s)
+            assert out.outcome is Outcome.GENERATED
+        assert state(engine)[0] == "live"
 
 
 def test_the_last_device_is_not_taken_out() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from math import exp
+
 import torch
+from torch import Tensor
 
 from engine.nets.graphs import example_inputs
 from engine.nets.lite import CODE_NAMES, GATE_START, LiteNet
@@ -17,32 +20,43 @@ def test_a_frame_costs_at_most_eight_tenths_of_a_gflop() -> None:
     assert parameters <= 4
 
 
-def test_an_untrained_network_repeats_the_reference() -> None:
+def test_an_untrained_network_repeats_its_references() -> None:
     net = LiteNet().eval()
     inputs = example_inputs(net, 2)
+    count = net.config.references
+    assert inputs["references"].shape == (2, 3 * count, 128, 128)
     with torch.no_grad():
-        context = net.encode(inputs["references"], inputs["references"], inputs["mel"])
-        v = net.denoiser(inputs["x_t"], inputs["t"], torch.ones(2), inputs["references"], *context)
-    lower = torch.sigmoid(torch.tensor(GATE_START)) * inputs["references"][:, :, 64:]
-    torch.testing.assert_close(-v, lower)  # x0 = -v at pure noise
+        context = encode(net, inputs["visible"], inputs)
+        x0 = -net.denoiser(  # at pure noise
+            inputs["x_t"], inputs["t"], torch.ones(2), inputs["references"], *context
+        )
+    lower = torch.stack(inputs["references"].chunk(count, dim=1))[:, :, :, 64:]
+    open_gate = exp(GATE_START)  # of each reference, against 1 of the painting, which is black
+    torch.testing.assert_close(x0, open_gate / (1 + count * open_gate) * lower.sum(0))
+
+
+def encode(net: LiteNet, visible: Tensor, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """What `LiteNet.encode` makes of a crop whose upper half is `visible`."""
+    crop = torch.cat([visible, torch.zeros_like(visible)], dim=2)
+    return net.encode(crop, inputs["references"], inputs["mel"])
 
 
 def test_the_hidden_half_of_the_crop_is_not_looked_at() -> None:
     torch.manual_seed(0)
     net = LiteNet().eval()
     inputs = example_inputs(net, 1)
-    crop = inputs["references"].clone()
-    other = crop.clone()
-    other[:, :, 64:] = 0
+    crop = torch.cat([inputs["visible"], torch.randn_like(inputs["visible"])], dim=2)
     with torch.no_grad():
-        a = net.encode(crop, inputs["references"], inputs["mel"])
-        b = net.encode(other, inputs["references"], inputs["mel"])
-    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        found = net.encode(crop, inputs["references"], inputs["mel"])
+        blank = encode(net, inputs["visible"], inputs)
+        other = encode(net, inputs["visible"] + 0.1, inputs)
+    assert all(torch.equal(a, b) for a, b in zip(found, blank, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(found, other, strict=True))
 
 
 def test_voice_gain_scales_the_code() -> None:
     net = LiteNet().eval()
-    mel = torch.randn(2, 80, 16)
+    mel = example_inputs(net, 2)["mel"]
     with torch.no_grad():
         before = net.voice(mel)
         net.voice.gain.fill_(2.0)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import FakeTracker, ScriptedTracker, face_mesh, picture
+from fakes import FakeTracker, ScriptedTracker, TalkingTracker, face_mesh, picture
 
 from engine.config import EngineConfig
 from engine.face import transform
-from engine.painter import Aligned, Painter
+from engine.painter import GLANCE_FRAMES, Aligned, Painter
 from engine.types import U8, Face, JobSpec, Outcome
 
 CONFIG = EngineConfig(fade_frames=4)
+TWO = JobSpec(references=2)
 
 
-def painter(tracker: FakeTracker | None = None, config: EngineConfig = CONFIG) -> Painter:
-    return Painter(tracker or FakeTracker(), config, JobSpec())
+def painter(
+    tracker: FakeTracker | None = None,
+    config: EngineConfig = CONFIG,
+    spec: JobSpec = JobSpec(),  # noqa: B008
+) -> Painter:
+    return Painter(tracker or FakeTracker(), config, spec)
 
 
 def find(paint: Painter, image: U8, time_s: float = 0.0) -> Aligned:
@@ -136,7 +141,7 @@ def test_painting_shows_the_generated_mouth_and_nothing_else() -> None:
 
 def test_a_box_is_cut_out_as_it_lies_and_averaged_over_five_frames() -> None:
     tracker = FakeTracker((0.5, 0.5), 0.4)
-    paint = Painter(tracker, CONFIG, 96, "box")
+    paint = painter(tracker, spec=JobSpec(96, "box"))
     image = picture()
     found = find(paint, image)
     assert found.crop.shape == (96, 96, 3)
@@ -152,12 +157,12 @@ def test_a_box_is_cut_out_as_it_lies_and_averaged_over_five_frames() -> None:
     np.testing.assert_allclose(steps[:5], steps[0], rtol=0.02)  # a fifth of the way each
     assert steps[5] == pytest.approx(0, abs=1e-3)
     paint.lose()
-    fresh = find(Painter(FakeTracker((0.6, 0.5), 0.4), CONFIG, 96, "box"), image)
+    fresh = find(painter(FakeTracker((0.6, 0.5), 0.4), spec=JobSpec(96, "box")), image)
     assert np.array_equal(find(paint, image).alignment.matrix, fresh.alignment.matrix)
 
 
 def test_a_mouth_painted_in_a_box_goes_back_into_the_lower_half() -> None:
-    found = find(Painter(FakeTracker(), CONFIG, 64, "box"), picture())
+    found = find(painter(FakeTracker(), spec=JobSpec(64, "box")), picture())
     generated = found.crop.copy()
     generated[32:] = (200, 30, 30)
     out = Painter.paint(found, generated, 1.0)
@@ -173,15 +178,81 @@ def test_closing_closes_the_tracker() -> None:
     assert tracker.closed
 
 
+# --- references ---
+
+
+def test_a_single_reference_is_the_frame_itself() -> None:
+    paint = painter()
+    for index in range(3):
+        found = find(paint, picture(seed=index), index / 25)
+        assert np.array_equal(found.references, found.crop[None])
+
+
+def test_references_are_the_most_closed_mouth_and_then_the_widest() -> None:
+    tracker = TalkingTracker()
+    paint = painter(tracker, spec=TWO)
+    crops = []
+    for index, tracker.opening in enumerate((0.05, 0.0, 0.1, 0.06)):
+        found = find(paint, picture(seed=index), index / 25)
+        crops.append(found.crop)
+    assert found.references.shape == (2, 128, 128, 3)
+    assert np.array_equal(found.references[0], crops[1])
+    assert np.array_equal(found.references[1], crops[2])
+
+
+def test_a_face_that_was_lost_leaves_no_references_behind() -> None:
+    tracker = TalkingTracker()
+    paint = painter(tracker, spec=TWO)
+    find(paint, picture(seed=0))
+    paint.lose()
+    tracker.opening = 0.05
+    found = find(paint, picture(seed=1), 1 / 25)
+    assert np.array_equal(found.references, np.stack([found.crop] * 2))
+
+
+def test_a_mouth_seen_at_a_glance_is_a_reference_when_the_voice_begins() -> None:
+    tracker = TalkingTracker()
+    paint = painter(tracker, spec=TWO)
+    for index in range(2 * GLANCE_FRAMES + 1):  # the first, and then every fifth
+        paint.glance(picture(seed=index), index / 25)
+    assert tracker.calls == 3
+    tracker.opening = 0.1
+    found = find(paint, picture(seed=99), 12 / 25)
+    shut = find(painter(spec=TWO), picture(seed=0)).crop
+    assert np.array_equal(found.references, np.stack([shut, found.crop]))
+
+
+def test_who_takes_one_reference_does_not_glance() -> None:
+    tracker = FakeTracker()
+    paint = painter(tracker)
+    for index in range(2 * GLANCE_FRAMES):
+        paint.glance(picture(), index / 25)
+    assert tracker.calls == 0
+
+
+# --- another model under a running session ---
+
+
+def test_the_same_demands_change_nothing() -> None:
+    tracker = TalkingTracker()
+    paint = painter(tracker, spec=TWO)
+    first = find(paint, picture(seed=0))
+    paint.adopt(JobSpec(references=2))
+    tracker.opening = 0.1
+    found = find(paint, picture(seed=1), 1 / 25)
+    assert np.array_equal(found.references[0], first.crop)
+
+
 def test_another_framing_begins_afresh() -> None:
-    """A model may be replaced under a running session."""
     paint = painter()
     for index in range(3):
         find(paint, picture(), index / 25)
     strength = paint.fade(True)
-    paint.reframe(64, "box")
-    found = find(paint, picture(), 3 / 25)
-    fresh = find(Painter(FakeTracker(), CONFIG, 64, "box"), picture(), 3 / 25)
+    spec = JobSpec(64, "box", references=3)
+    paint.adopt(spec)
+    found = find(paint, picture(seed=3), 3 / 25)
+    fresh = find(painter(spec=spec), picture(seed=3), 3 / 25)
     assert found.crop.shape == (64, 64, 3)
+    assert np.array_equal(found.references, np.stack([found.crop] * 3))  # none of the old size
     assert np.array_equal(found.alignment.matrix, fresh.alignment.matrix)
     assert paint.fade(True) > strength  # the mouth does not blink for it

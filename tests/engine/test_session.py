@@ -11,7 +11,16 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from fakes import FakeBackend, FakeTracker, ScriptedTracker, picture, video_frame, voiced
+from fakes import (
+    FakeBackend,
+    FakeTracker,
+    ScriptedTracker,
+    TalkingTracker,
+    make_manifest,
+    picture,
+    video_frame,
+    voiced,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +28,7 @@ from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
 from engine.mel import log_mel, window, window_start_at
 from engine.session import ABANDONED_S, MAX_FLIGHT, Session
-from engine.types import U8, LipJob, Outcome, OutputFrame, VideoFrame
+from engine.types import U8, JobSpec, LipJob, Outcome, OutputFrame, VideoFrame
 
 # Generating all the time takes the voice out of tests that are not about it.
 ALWAYS = EngineConfig(silence="generate", fade_frames=1)
@@ -33,9 +42,9 @@ def frame(index: int, image: U8 | None = None) -> VideoFrame:
 
 def make(
     config: EngineConfig = ALWAYS, tracker: Callable[[], FakeTracker] = FakeTracker,
-    now: float = 0.0,
+    now: float = 0.0, spec: JobSpec | None = None,
 ) -> Session:  # fmt: skip
-    return Session("test", tracker, config, now=now)
+    return Session("test", tracker, config, now=now, spec=spec)
 
 
 def paint(job: LipJob) -> U8:
@@ -119,6 +128,48 @@ def test_a_job_carries_all_it_needs() -> None:
     session.push_video(frame(1), 0.04)
     job = session.next_job(0.04)
     assert job is not None and job.steps == 1
+
+
+def test_a_job_has_the_shapes_that_the_model_asks_for() -> None:
+    session = make(spec=JobSpec(64, "box", references=3, mel_columns=20))
+    session.push_video(frame(0), 0.0)
+    job = session.next_job(0.0)
+    assert job is not None
+    assert job.crop.shape == (64, 64, 3) and job.references.shape == (3, 64, 64, 3)
+    assert job.mel.shape == (80, 20)
+    session.adopt(make_manifest(crop_size=96, references=2, mel={"columns": 24}, default_steps=8,
+                                steps_offered=(8,)))  # fmt: skip
+    session.push_video(frame(1), 0.04)
+    job = session.next_job(0.04)
+    assert job is not None
+    assert job.crop.shape == (96, 96, 3) and job.references.shape == (2, 96, 96, 3)
+    assert (job.mel.shape, job.steps) == ((80, 24), 8)
+
+
+def test_all_of_a_job_is_for_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one may be adopted at any time, from another thread."""
+    session = make()
+    adopting = threading.Thread(
+        target=session.adopt, args=(make_manifest(crop_size=64, mel={"columns": 24}),)
+    )
+    listen = session._speech.mel_window
+
+    def interrupted(*arguments: float) -> object:
+        adopting.start()
+        adopting.join(0.1)
+        return listen(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(session._speech, "mel_window", interrupted)
+    session.push_video(frame(0), 0.0)
+    job = session.next_job(0.0)
+    adopting.join(20)
+    monkeypatch.undo()
+    assert job is not None
+    assert (job.crop.shape[0], job.mel.shape[1]) == (128, 16)
+    session.push_video(frame(1), 0.04)
+    job = session.next_job(0.04)
+    assert job is not None
+    assert (job.crop.shape[0], job.mel.shape[1]) == (64, 24)
 
 
 def test_steps_that_the_model_does_not_offer_are_refused() -> None:
@@ -308,8 +359,34 @@ def test_the_mouth_speaks_while_the_voice_is_heard_and_fades_at_both_ends() -> N
     assert change(spoken[8]) == pytest.approx(change(spoken[12]), rel=0.05)
 
 
-def test_the_frame_shown_at_a_time_hears_what_is_heard_at_that_time() -> None:
-    session = make()
+def test_a_silent_face_is_glanced_at_where_references_matter() -> None:
+    tracker = TalkingTracker()
+    session = make(EngineConfig(fade_frames=1), lambda: tracker, spec=JobSpec(references=2))
+    out = run(session, 10)
+    assert {f.outcome for f in out} == {Outcome.SILENT}
+    assert all(f.image is frame(f.index).image for f in out)
+    assert tracker.calls == 2  # of ten
+    tracker.opening = 0.1
+    session.push_speech(voiced(1.0), 16_000, 0.4)
+    for index in range(10, 60):
+        session.push_video(frame(index), index / 25)
+        job = session.next_job(index / 25)
+        if job is not None:
+            break
+    assert job is not None
+    # The first words are painted from the mouth that was shut before them.
+    shut = make(spec=JobSpec(references=2))
+    shut.push_video(frame(0), 0.0)
+    first = shut.next_job(0.0)
+    assert first is not None
+    assert np.array_equal(job.references[0], first.crop)
+    assert not np.array_equal(job.references[1], first.crop)
+
+
+@pytest.mark.parametrize("columns", [16, 24])
+def test_the_frame_shown_at_a_time_hears_what_is_heard_at_that_time(columns: int) -> None:
+    """More columns than the paper's are more past."""
+    session = make(spec=JobSpec(mel_columns=columns))
     samples = voiced(1.0)
     start_s = session.push_speech(samples, 16_000, 0.0)
     place = np.zeros(48_000, np.int16)
@@ -322,8 +399,10 @@ def test_the_frame_shown_at_a_time_hears_what_is_heard_at_that_time() -> None:
         session.push_video(frame(index), now)
         job = session.next_job(now)
         assert job is not None
-        wanted = window(mel, window_start_at(now + DELAY_S))
+        wanted = window(mel, window_start_at(now + DELAY_S, columns), columns)
         assert np.abs(job.mel - wanted).max() < 1e-4
+        paper = window(mel, window_start_at(now + DELAY_S))
+        assert np.array_equal(wanted[:, -16:], paper)
         while (chunk := session.pop_audio(now)) is not None:
             sound.append(chunk)
     assert [chunk.start for chunk in sound] == [960 * i for i in range(len(sound))]

@@ -18,7 +18,7 @@ from engine.errors import BundleError
 from engine.nets import build_network
 from engine.nets.graphs import Graph, graphs
 from engine.nets.lite import LiteConfig, LiteNet
-from engine.types import LipJob
+from engine.types import JobSpec, LipJob
 from export.checkpoint import write_safetensors
 from export.graph import graph_parity, relative_error
 from export.precision import to_float16
@@ -65,7 +65,7 @@ def test_export_writes_a_bundle_that_opens_and_matches_torch(exported: Path) -> 
     ]  # fmt: skip
     assert 0 < max(manifest.parity.values()) <= 1e-4
     assert (manifest.version, manifest.training["step"]) == ("1.2", 7)
-    assert (manifest.crop_size, manifest.references, manifest.opset) == (64, 1, 18)
+    assert (manifest.job_spec, manifest.opset) == (JobSpec(64, "stabilised", 2, 24), 18)
     assert not list(exported.glob(".export-*")), "nothing is left lying about"
 
 
@@ -78,9 +78,10 @@ def test_the_network_comes_back_out_of_the_bundle_to_the_last_bit(exported: Path
 
 
 def test_the_shipped_weights_are_the_checkpoints() -> None:
-    path = Path(lite.__file__).parents[1] / "training" / "weights"
-    newest = sorted(path.glob("lite-*.pt"))[-1]
-    state, net = torch.load(newest, weights_only=True)["ema"], build_network(open_bundle())
+    bundle = open_bundle()
+    weights = Path(lite.__file__).parents[1] / "training" / "weights"
+    path = weights / f"lite-{bundle.manifest.version}.pt"
+    state, net = torch.load(path, weights_only=True)["ema"], build_network(bundle)
     assert all(torch.equal(values, state[name]) for name, values in net.state_dict().items())
 
 
@@ -186,7 +187,7 @@ def arrays(folder: Path, count: int = 6, size: int = 64) -> Path:
     rng = np.random.default_rng(0)
     images = np.stack([picture(size, size, i).transpose(2, 0, 1) for i in range(count)])
     faces = images.astype(np.float32) / 127.5 - 1
-    mel = rng.uniform(-4, 4, (count, 80, 16)).astype(np.float32)
+    mel = rng.uniform(-4, 4, (count, 80, SMALL.mel_columns)).astype(np.float32)
     np.savez(folder / "faces.npz", face=faces, ref=faces[::-1], mel=mel)
     return folder / "faces.npz"
 
@@ -255,8 +256,9 @@ def test_a_bundle_of_another_size_paints_in_the_engine_as_torch_does(exported: P
 def test_jobs_of_several_sessions_share_a_batch(exported: Path) -> None:
     backend = OrtBackend(open_bundle(exported / "b"), threads=1)
     jobs = [
-        LipJob("s", i, picture(64, 64, i), picture(64, 64, i + 9)[None],
-               np.full((80, 16), i - 2.0, np.float32), i % 2, 25, 0.0) for i in range(20)
+        LipJob("s", i, picture(64, 64, i), np.stack([picture(64, 64, i + 9 + r) for r in range(2)]),
+               np.full((80, SMALL.mel_columns), i - 2.0, np.float32), i % 2, 25, 0.0)
+        for i in range(20)
     ]  # fmt: skip
     together = backend.generate(jobs)  # more than the largest batch
     for one in (0, 7, 17):
