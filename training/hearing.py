@@ -19,6 +19,7 @@ from engine.errors import ConfigError
 from engine.mel import MAX_ABS, N_MELS, WINDOW_COLUMNS, window, window_start
 from engine.nets.lite import LiteConfig, Voice
 from engine.types import F32
+from training.augment_sound import louder_or_noisier
 from training.batch import Slot
 from training.config import TrainConfig, VoiceRecipe
 from training.data import Clips, mel_windows
@@ -107,15 +108,6 @@ def voiceless(columns: int, rng: np.random.Generator) -> F32:
     colour = 0.1 * np.cumsum(rng.normal(0, 0.4, (N_MELS, 1)), axis=0)
     hiss = 0.25 * rng.standard_normal((N_MELS, columns))
     return np.clip(level + colour + hiss, -MAX_ABS, MAX_ABS).astype(np.float32)
-
-
-def louder_or_noisier(mel: F32, gain_db: float, rng: np.random.Generator) -> F32:
-    """Another loudness, and for one in five a noise floor under it."""
-    db = MAX_ABS / 50  # mel units a decibel: 100 dB span ±4
-    mel = mel + np.float32(rng.uniform(-1.2 * gain_db, 0.8 * gain_db) * db)
-    if rng.random() < 0.2:
-        mel = np.maximum(mel, np.float32(rng.uniform(-MAX_ABS, -1.5)))
-    return np.clip(mel, -MAX_ABS, MAX_ABS).astype(np.float32)
 
 
 class HearingObjective(Objective):
