@@ -151,7 +151,7 @@ def draw_curves(folder: Path, out: Path, smooth: int = 50) -> None:
             width = min(smooth, len(column))
             means = np.convolve(column, np.full(width, 1 / width), "valid")
             panel.plot(steps[width - 1 :], means, linewidth=1)
-            if min(column) > 0:
+            if 0 < 3 * means.min() < means.max():  # else one decade with ugly ticks
                 panel.set_yscale("log")
         panel.set_title(name, fontsize=9)
         panel.tick_params(labelsize=7, which="both")
