@@ -133,10 +133,10 @@ class HearingObjective(Objective):
         held_out: Clips | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
-        self_config = net_config or LiteConfig()
-        source = HeardSource(clips, config.batch, self_config.mel_columns, recipe, config.seed)
-        super().__init__(Voice(self_config), source)
-        self.sizes, self.recipe = self_config, recipe
+        sizes = net_config or LiteConfig()
+        source = HeardSource(clips, config.batch, sizes.mel_columns, recipe, config.seed)
+        super().__init__(Voice(sizes), source)
+        self.sizes, self.recipe = sizes, recipe
         self.clips, self.held_out = clips, held_out or clips
 
     def forward(self, heard: Heard) -> Priced:
