@@ -81,7 +81,7 @@ def speaker_sheet(
         columns: frames in all.
 
     Raises:
-        ConfigError: no clip, or more clips than columns, are of that name.
+        ConfigError: no clip is of that name, or `path` cannot be written.
     """
     chosen = [clip for clip in clips if who in clip.key or who in clip.speaker]
     if not chosen:
