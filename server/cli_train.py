@@ -56,14 +56,18 @@ PerceptualFiles = Annotated[
 ]
 
 
-def _ready(shards: Path) -> None:
-    """Raise unless the `train` extra is installed and the shards are there."""
-    names = ("torch", "tensorboard", "accelerate", "torchmetrics")
-    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+def _needs(names: str, extra: str) -> None:
+    """Raise unless the modules in `names` are installed."""
+    if missing := [name for name in names.split() if importlib.util.find_spec(name) is None]:
         raise ConfigError(
             f"this needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            "installed: pip install 'lipwire[train]'"
+            f"installed: pip install 'lipwire[{extra}]'"
         )
+
+
+def ready(shards: Path) -> None:
+    """Raise unless the `train` extra is installed and the shards are there."""
+    _needs("torch tensorboard accelerate torchmetrics", "train")
     if not shards.is_dir():
         raise ConfigError(f"{shards}: no such folder")
     import rich
@@ -103,7 +107,7 @@ def train_model(
     ] = None,
 ) -> None:  # fmt: skip
     """Train a model; killed anywhere, the same command goes on."""
-    _ready(shards)
+    ready(shards)
     from training.config import LiteRecipe, preset_named, scaled_down
 
     chosen = preset_named(preset)
@@ -147,7 +151,7 @@ def voice(
     seed: Seed = None,
 ) -> None:
     """Train the lite model's voice branch, in minutes; prints its figures on unseen speakers."""
-    _ready(shards)
+    ready(shards)
     from training.config import VOICE
     from training.hearing import train_voice
 
@@ -172,7 +176,7 @@ def syncnet(
     workers: Workers = None,
 ) -> None:
     """Train a sync expert; prints its loss and accuracy on unseen speakers."""
-    _ready(shards)
+    ready(shards)
     from training.expert import EXPERT_PRESETS, train_expert
 
     wanted = _given(steps=steps, batch=batch, seed=seed, precision=precision, workers=workers)
@@ -200,7 +204,7 @@ def distill(
     workers: Workers = None,
 ) -> None:
     """Teach a student its teacher's picture in fewer steps, stage by stage."""
-    _ready(shards)
+    ready(shards)
     from training.distill import DISTIL, STAGES, distil
 
     wanted = _given(steps=steps, batch=batch, seed=seed, precision=precision, workers=workers)
@@ -223,7 +227,7 @@ def ablate(
     perceptual_weights: PerceptualFiles = None,
 ) -> None:
     """Train the four settings of the paper's tables 1 and 3 at 64 px; figures side by side."""
-    _ready(shards)
+    ready(shards)
     from training.suite import Judges
     from training.suite import ablate as run
 
@@ -235,3 +239,42 @@ def ablate(
     print(f"{'':16}" + "".join(f"{name:>13}" for name in names))
     for setting, figures in found.items():
         print(f"{setting:16}" + "".join(f"{figures[name]!s:>13}" for name in names))
+
+
+@app.command()
+def curves(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The PNG.")],
+    smooth: Annotated[int, typer.Option(min=1, help="Steps that a point is the mean of.")] = 50,
+) -> None:
+    """Draw a run's losses and figures as they went."""
+    _needs("matplotlib", "bench")
+    from training.runlog import draw_curves
+
+    draw_curves(folder, out, smooth)
+    print(out)
+
+
+@app.command()
+def sheet(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Of a lite run.")],
+    shards: Shards,
+    who: Annotated[
+        str, typer.Option(help="Only clips whose key or speaker contains this are shown.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The PNG.")],
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Where to look.")] = "val",
+    columns: Annotated[int, typer.Option(min=1, help="Frames.")] = 10,
+) -> None:
+    """Draw what a lite model paints for some people alone, those who may be shown."""
+    ready(shards)
+    from engine.nets.lite import LiteNet
+    from training.data import load_clips
+    from training.families import open_network
+    from training.samples import speaker_sheet
+
+    net = open_network(checkpoint).net
+    if not isinstance(net, LiteNet):
+        raise ConfigError(f"{checkpoint}: is not of a lite network")
+    speaker_sheet(net, load_clips(shards, split), who, out, columns)
+    print(out)

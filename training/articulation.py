@@ -14,6 +14,7 @@ from engine.types import F32
 INNER = ((13, 14), (82, 87), (312, 317))  # upper, lower lip: middle and either side
 CORNERS = (61, 291)
 UPPER_LIP, LOWER_LIP, CHIN = 0, 17, 152
+OPENING = 0  # the code that people see first
 # Every entry is symmetric: mirroring a face leaves its code alone.
 
 

@@ -1,13 +1,14 @@
 """Voices as microphones, rooms and networks deliver them.
 
-Every function takes and gives f32[N] in ±1 at 16 kHz, of the same length and without delay (what
-moves a mouth must stay where it is), and draws from the generator it is given.
+All but the last take and give f32[N] in ±1 at 16 kHz, of the same length and without delay (what
+moves a mouth must stay where it is); all draw from the generator that they are given.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from engine.mel import MAX_ABS
 from engine.types import F32, SPEECH_RATE_HZ
 
 NOISES = ("white", "pink", "brown", "hum", "clicks", "chord", "breath")
@@ -188,3 +189,18 @@ def degrade(speech: F32, rng: np.random.Generator, others: tuple[F32, ...] = ())
     if rng.random() < 0.05:
         out = losses(out, rng, rng.uniform(0.01, 0.08))
     return gained(out, rng.uniform(-18, 6))
+
+
+def louder_or_noisier(mel: F32, gain_db: float, rng: np.random.Generator) -> F32:
+    """A log-mel spectrogram at another loudness, and for one in five over a noise floor.
+
+    Args:
+        mel: f32[80, C] in ±4.
+        gain_db: loudness is uniform from -1.2 to 0.8 of it: recordings clip sooner than they fade.
+        rng: draws both.
+    """
+    db = MAX_ABS / 50  # mel units a decibel: 100 dB span ±4
+    mel = mel + np.float32(rng.uniform(-1.2 * gain_db, 0.8 * gain_db) * db)
+    if rng.random() < 0.2:
+        mel = np.maximum(mel, np.float32(rng.uniform(-MAX_ABS, -1.5)))
+    return np.clip(mel, -MAX_ABS, MAX_ABS).astype(np.float32)

@@ -13,7 +13,6 @@ from engine.errors import ConfigError
 from engine.face import CROP_SIZE, jaw_mask, lips_mask
 from engine.media import as_float
 from engine.mel import (
-    MAX_ABS,
     MEL_RATE_HZ,
     N_FFT,
     PAPER_FPS,
@@ -105,11 +104,6 @@ class Clips:
         measured = np.stack([codes.mean(0), codes.std(0)]).astype(np.float32)
         self.code_stats: F32 = measured if code_stats is None else code_stats
 
-    @property
-    def frames(self) -> int:
-        """Frames in all."""
-        return sum(map(len, self.clips))
-
     def normalised(self, codes: F32) -> F32:
         """Codes in units of their spread, limited to ±4."""
         return np.clip((codes - self.code_stats[0]) / self.code_stats[1], -4, 4)
@@ -174,20 +168,6 @@ def with_degraded_sound(
     width = min(heard.shape[1], mel.shape[1] - column)
     mel[:, column : column + width] = heard[:, :width]
     return replace(clip, mel=mel)
-
-
-def augment_mel(mel: F32, rng: np.random.Generator) -> F32:
-    """Loudness, and now and then a noise floor.
-
-    Shifted bands were tried and cost understanding of unseen speakers: 0.35 instead of 0.41
-    correlation of the mouth's opening after 1,200 voice-only steps, one run each. A long run
-    overfits with as little as this (0.76 on its own speakers, 0.36 on others).
-    """
-    db = MAX_ABS / 50  # mel units a decibel: 100 dB span ±4
-    mel = mel + np.float32(rng.uniform(-8, 4) * db)
-    if rng.random() < 0.15:
-        mel = np.maximum(mel, np.float32(rng.uniform(-MAX_ABS, -2)))
-    return np.clip(mel, -MAX_ABS, MAX_ABS).astype(np.float32)
 
 
 def mel_windows(clip: ClipData, columns: int = WINDOW_COLUMNS) -> F32:

@@ -5,7 +5,8 @@ reconstruction  the clip's first frame, as input and as reference, with the clip
 cross           the clip's frames with another clip's voice, references picked as a call picks them:
                 the mouth must follow the voice's true speaker, and no longer its own past
 Baselines, measured in the same run: the same model fed silence, the same model fed another clip's
-voice, and the first frame shown all the time. Mouths of painted pictures are measured by the face
+voice, and the first frame shown all the time; the perceptual distance stands beside that of one
+real frame from the next. Mouths of painted pictures are measured by the face
 tracker, like anybody's.
 """
 
@@ -25,12 +26,12 @@ from engine.gallery import Gallery
 from engine.mel import PAPER_FPS, SILENCE
 from engine.tracker import MediaPipeTracker
 from engine.types import F32, U8, Alignment, LipJob
-from training.articulation import raw_codes
-from training.data import ClipData, load_clips, mel_windows
+from training.articulation import OPENING, raw_codes
+from training.data import ClipData, load_clips, mel_windows, to_planes
+from training.nets.perceptual import load_perceptual
 
 _IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
 HALF = CROP_SIZE // 2
-OPENING = 0  # the code that people see first
 LIPS = (*LIPS_OUTER, 13, 14, 82, 87, 312, 317, 78, 308)
 MAX_LAG = 5  # frames
 # Long clips count as this long, so that a figure is not the figure of one talk.
@@ -52,10 +53,11 @@ class Drive:
 
 
 class Measure:
-    """Paints with one backend and measures with one tracker."""
+    """Paints with one backend and measures with one tracker and one perceptual distance."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend, self._tracker = backend, MediaPipeTracker(still=True)
+        self.perceptual = load_perceptual()
         self.columns = int(backend.manifest.mel["columns"])
         self._references = backend.manifest.references
 
@@ -93,6 +95,14 @@ class Measure:
             if face is not None:
                 found[i] = face.landmarks
         return found
+
+    def distance(self, found: Sequence[U8], wanted: Sequence[U8]) -> float:
+        """Mean perceptual distance of pictures, uint8[h, w, 3] each; 0 for the same pictures."""
+        import torch
+
+        a, b = (torch.from_numpy(np.stack([to_planes(p) for p in x])) for x in (found, wanted))
+        with torch.no_grad():
+            return float(self.perceptual(a, b).mean())
 
     def close(self) -> None:
         """Free the tracker."""
@@ -172,11 +182,11 @@ def _median(values: Sequence[float]) -> float:
     return round(float(np.nanmedian(values)), 3) if len(values) else float("nan")
 
 
-def _mean(values: Sequence[float]) -> float:
-    return round(float(np.nanmean(values)), 3) if len(values) else float("nan")
+def _mean(values: Sequence[float], digits: int = 3) -> float:
+    return round(float(np.nanmean(values)), digits) if len(values) else float("nan")
 
 
-def _pictures(drive: Drive, clip: ClipData) -> dict[str, float]:
+def _pictures(measure: Measure, drive: Drive, clip: ClipData) -> dict[str, float]:
     """Picture figures of a reconstruction against what was really there; every fifth frame.
 
     The first frame is left out: who copies it would be perfect there.
@@ -187,6 +197,7 @@ def _pictures(drive: Drive, clip: ClipData) -> dict[str, float]:
     return {
         "psnr_db": _mean([psnr_db(a, b, m[HALF:]) for (a, b), m in zip(lower, masks, strict=True)]),
         "ssim": _mean([ssim(a, b) for a, b in lower]),
+        "perceptual": measure.distance(*zip(*lower, strict=True)),
     }
 
 
@@ -234,6 +245,7 @@ def evaluate(
         "frames": sum(min(len(c), MAX_FRAMES) for c in chosen),
         "speakers": len({c.speaker for c in chosen}),
         "steps": default,
+        "perceptual_measure": measure.perceptual.name,
         **_summary(rows),
         "r_by_steps": {str(count): _median(values) for count, values in by_steps.items()},
         "r_by_steps_clips": min(step_clips, len(chosen)),
@@ -250,9 +262,7 @@ def _mels(measure: Measure, clip: ClipData) -> F32:
     return mel_windows(clip, measure.columns)[:MAX_FRAMES]
 
 
-def _one_clip(
-    measure: Measure, clip: ClipData, other: ClipData, steps: int
-) -> dict[str, float]:  # fmt: skip
+def _one_clip(measure: Measure, clip: ClipData, other: ClipData, steps: int) -> dict[str, float]:
     own, foreign = _mels(measure, clip), _mels(measure, other)
     truth, others = clip.codes[: len(own), OPENING], other.codes[: len(foreign), OPENING]
     both = min(len(own), len(foreign))
@@ -264,7 +274,8 @@ def _one_clip(
     copied = np.stack([np.ascontiguousarray(clip.crops[0])] * len(own))
     still = Drive(list(copied), np.repeat(measure.landmarks(copied[:1]), len(own), axis=0))
     wanted = clip.landmarks[: len(own)]
-    pictures, baseline = _pictures(painted, clip), _pictures(still, clip)
+    pictures, baseline = (_pictures(measure, drive, clip) for drive in (painted, still))
+    real = [np.asarray(crop)[HALF:] for crop in clip.crops[: len(own)]]
     spread = max(float(np.nanstd(painted.opening)), 1e-6)
     return {
         "r": correlation(painted.opening, truth),
@@ -278,6 +289,7 @@ def _one_clip(
         "lmd_copy_px": lmd(still.landmarks, wanted),
         **pictures,
         **{f"{name}_copy": value for name, value in baseline.items()},
+        "perceptual_frame_to_frame": measure.distance(real[1:], real[:-1]),
         "border": _mean([
             border_gradient(p, copied[0], clip.landmarks[0]) for p in painted.painted[::5]]),
         "upper_half_equal": float(all(
@@ -308,6 +320,7 @@ def _summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
             "lmd_px": _mean(column("lmd_px")),
             "psnr_db": _mean(column("psnr_db")),
             "ssim": _mean(column("ssim")),
+            "perceptual": _mean(column("perceptual"), 4),
             "border_gradient_ratio": _mean(column("border")),
             "upper_half_equal": _mean(column("upper_half_equal")),
         },
@@ -317,6 +330,8 @@ def _summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
             "lmd_copy_px": _mean(column("lmd_copy_px")),
             "psnr_copy_db": _mean(column("psnr_db_copy")),
             "ssim_copy": _mean(column("ssim_copy")),
+            "perceptual_copy": _mean(column("perceptual_copy"), 4),
+            "perceptual_frame_to_frame": _mean(column("perceptual_frame_to_frame"), 4),
         },
         "other_voice": {"r_that_voices_mouth": _median(column("r_other_voices_mouth"))},
         "silence": {

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from engine.errors import CheckpointError
 from engine.face import CROP_SIZE
 from engine.mel import PAPER_FPS
+from training.augment_sound import louder_or_noisier
 from training.batch import FiveFrames, Slot, StoredClips, sync_window
 from training.checkpoint import fit_weights, load_checkpoint, weights_of
 from training.config import TrainConfig
-from training.data import ClipData, augment_mel
+from training.data import ClipData
 from training.loop import Trainer, train
 from training.losses import agreement_loss
 from training.nets.syncnet import FRAMES, ExpertKind, SyncExpert, make_expert
@@ -28,6 +29,8 @@ from training.objective import Objective, Priced
 
 # Nearer than 120 ms people do not notice either; farther than 2 s it is hardly the same sentence.
 MIN_SHIFT, MAX_SHIFT = 3, 2 * PAPER_FPS
+# Loudness of a sample's sounds. Less: it learns whose microphone it was. More: quiet words drown.
+GAIN_DB = 6.0
 VALIDATION_PAIRS = 400
 
 EXPERT_PRESETS: dict[ExpertKind, TrainConfig] = {
@@ -116,7 +119,7 @@ class Pairs:
             state = rng.bit_generator.state
             for index, mel in enumerate(mels):
                 rng.bit_generator.state = state
-                mels[index] = augment_mel(mel, rng)
+                mels[index] = louder_or_noisier(mel, GAIN_DB, rng)
         return PairBatch(
             torch.from_numpy(np.ascontiguousarray(halves, np.float32)),
             torch.from_numpy(np.stack(mels)),

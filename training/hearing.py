@@ -19,6 +19,7 @@ from engine.errors import ConfigError
 from engine.mel import MAX_ABS, N_MELS, WINDOW_COLUMNS, window, window_start
 from engine.nets.lite import LiteConfig, Voice
 from engine.types import F32
+from training.augment_sound import louder_or_noisier
 from training.batch import Slot
 from training.config import TrainConfig, VoiceRecipe
 from training.data import Clips, mel_windows
@@ -109,15 +110,6 @@ def voiceless(columns: int, rng: np.random.Generator) -> F32:
     return np.clip(level + colour + hiss, -MAX_ABS, MAX_ABS).astype(np.float32)
 
 
-def louder_or_noisier(mel: F32, gain_db: float, rng: np.random.Generator) -> F32:
-    """Another loudness, and for one in five a noise floor under it."""
-    db = MAX_ABS / 50  # mel units a decibel: 100 dB span ±4
-    mel = mel + np.float32(rng.uniform(-1.2 * gain_db, 0.8 * gain_db) * db)
-    if rng.random() < 0.2:
-        mel = np.maximum(mel, np.float32(rng.uniform(-MAX_ABS, -1.5)))
-    return np.clip(mel, -MAX_ABS, MAX_ABS).astype(np.float32)
-
-
 class HearingObjective(Objective):
     """The voice branch alone.
 
@@ -141,10 +133,10 @@ class HearingObjective(Objective):
         held_out: Clips | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
-        self_config = net_config or LiteConfig()
-        source = HeardSource(clips, config.batch, self_config.mel_columns, recipe, config.seed)
-        super().__init__(Voice(self_config), source)
-        self.sizes, self.recipe = self_config, recipe
+        sizes = net_config or LiteConfig()
+        source = HeardSource(clips, config.batch, sizes.mel_columns, recipe, config.seed)
+        super().__init__(Voice(sizes), source)
+        self.sizes, self.recipe = sizes, recipe
         self.clips, self.held_out = clips, held_out or clips
 
     def forward(self, heard: Heard) -> Priced:

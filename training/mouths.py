@@ -9,10 +9,10 @@ import numpy as np
 from engine.face import CROP_SIZE
 from engine.mel import PAPER_FPS
 from engine.types import F32
+from training.articulation import OPENING
 from training.augment_picture import degrade
 from training.data import MIN_REFERENCE_GAP, ClipData, Clips, loss_weight, to_planes
 
-OPENING = 0
 # References are picked as a call picks them: the most closed and the widest of several frames.
 # Fewer candidates: the two look alike and teach little. More: always the extremes of the clip.
 CANDIDATES = 8

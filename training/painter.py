@@ -21,14 +21,15 @@ from training.batch import Slot
 from training.checkpoint import fit_weights, load_checkpoint, weights_of
 from training.config import LiteRecipe, TrainConfig
 from training.data import Clips
-from training.families import SCHEDULE, alpha_bars, visited_timesteps
+from training.families import SCHEDULE, LiteFamily, alpha_bars, estimates, visited_timesteps
 from training.loop import Trainer, train
-from training.losses import code_loss, l2_loss, simple_loss, split_v
+from training.losses import code_loss, l2_loss, simple_loss
 from training.mouths import MouthBatch, draw
 from training.nets.mouth import MouthCritic, ShapeCritic
 from training.objective import Objective, Priced
 from training.samples import sample_sheet
 
+FAMILY = LiteFamily()
 FIRST, SECOND = len(SCHEDULE) - 1, (len(SCHEDULE) - 1) // 2  # levels that two steps visit
 
 
@@ -46,9 +47,8 @@ def _estimate(
     net: LiteNet, x_t: Tensor, t: Tensor, references: Tensor, context: tuple[Tensor, ...]
 ) -> Tensor:
     """x0 as estimated at levels `t`, int64[B]."""
-    alpha_bar = alpha_bars(t).flatten()
-    v = net.denoiser(x_t, t.float(), (1 - alpha_bar).sqrt(), references, *context)
-    return split_v(v, x_t, alpha_bar)[1]
+    v = FAMILY.denoise(net, x_t, t, (references, context))
+    return estimates(v, x_t, t, FAMILY.prediction)[1]
 
 
 def paint(net: LiteNet, batch: MouthBatch, recipe: LiteRecipe, random: torch.Generator) -> Painted:

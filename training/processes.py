@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -36,7 +38,7 @@ def in_processes(
     executor = ProcessPoolExecutor(
         min(workers, len(tasks)),
         multiprocessing.get_context("spawn"),
-        initializer=_die_quietly,
+        initializer=_begin_worker,
         max_tasks_per_child=1 if fresh else None,
     )
     before = set(multiprocessing.active_children())
@@ -55,6 +57,15 @@ def in_processes(
         executor.shutdown(cancel_futures=True)
 
 
-def _die_quietly() -> None:
-    """Ctrl-C reaches workers too; the parent alone answers it."""
+def _begin_worker() -> None:
+    """Let a worker die of Ctrl-C without a word, and with its parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed outright, or interrupted while it starts a worker, ends nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # nothing is lost: whatever a worker writes is written aside and renamed

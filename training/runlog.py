@@ -1,4 +1,4 @@
-"""What a run leaves behind while it runs, and how it is asked to stop."""
+"""What a run leaves behind while it runs, its picture, and how a run is asked to stop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from engine.errors import CheckpointError
+import numpy as np
+
+from engine.errors import CheckpointError, ConfigError
 
 
 class RunLog:
@@ -104,3 +106,60 @@ def stopping() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+# Not shown: rates that follow from the settings, and the sum of what is shown already.
+HIDDEN = frozenset({"step", "lr", "total"})
+
+
+def draw_curves(folder: Path, out: Path, smooth: int = 50) -> None:
+    """Draw every loss and figure of a run's `stats.jsonl` over its steps, a panel each.
+
+    Args:
+        folder: of the run; a line that is still being written is left out.
+        out: PNG.
+        smooth: values that a point is the mean of; figures, which come seldom, are drawn as dots.
+
+    Raises:
+        ConfigError: the folder holds no log, or an empty one, or `out` cannot be written.
+    """
+    path = folder / "stats.jsonl"
+    if not path.exists():
+        raise ConfigError(f"{folder}: holds no stats.jsonl; is it the folder of a run?")
+    columns: dict[str, tuple[list[int], list[float]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            continue
+        values = json.loads(line)
+        for name in values.keys() - HIDDEN:
+            steps, column = columns.setdefault(name, ([], []))
+            steps.append(values["step"])
+            column.append(values[name])
+    if not columns:
+        raise ConfigError(f"{path}: no step in it yet")
+    from matplotlib.figure import Figure
+
+    across = min(3, len(columns))
+    down = -(-len(columns) // across)
+    figure = Figure(figsize=(4 * across, 2.4 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).flat
+    most = max(len(steps) for steps, _ in columns.values())
+    for panel, (name, (steps, column)) in zip(panels, sorted(columns.items()), strict=False):
+        if len(column) < most / 2:
+            panel.plot(steps, column, "o-", markersize=3)
+        else:
+            width = min(smooth, len(column))
+            means = np.convolve(column, np.full(width, 1 / width), "valid")
+            panel.plot(steps[width - 1 :], means, linewidth=1)
+            if 0 < 3 * means.min() < means.max():  # else one decade with ugly ticks
+                panel.set_yscale("log")
+        panel.set_title(name, fontsize=9)
+        panel.tick_params(labelsize=7, which="both")
+        panel.grid(alpha=0.3, which="both")
+    for panel in list(figure.axes)[len(columns) :]:
+        panel.set_axis_off()
+    figure.supxlabel("step", fontsize=9)
+    try:
+        figure.savefig(out, dpi=110)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error})") from error

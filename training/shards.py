@@ -46,6 +46,8 @@ def read_index(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], di
     Raises:
         ConfigError: the file is no shard of ours.
     """
+    found = []
+    # Read whole before anything is given out: who stops half-way leaves no open file behind.
     try:
         with tarfile.open(path) as tar:
             members = {member.name: member for member in tar}
@@ -57,9 +59,10 @@ def read_index(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], di
                 own = {n[len(key) + 1 :]: m for n, m in members.items() if n.startswith(f"{key}.")}
                 file = tar.extractfile(members[name])
                 assert file is not None
-                yield key, own, json.load(file)
+                found.append((key, own, json.load(file)))
     except (tarfile.TarError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path}: is not a shard ({error})") from error
+    yield from found
 
 
 def write_json(path: Path, value: Any) -> None:

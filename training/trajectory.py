@@ -37,21 +37,20 @@ def fixed_noise(size: int) -> Tensor:
 
 
 @torch.no_grad()
-def trajectory(family: Family, net: Any, given: Given, steps: int) -> list[Moment]:
-    """DDIM from the noise in `given.fill`, eta = 0, x0 clipped to ±1 (paper eq. 4).
+def sampled(family: Family, net: Any, condition: Any, noise: Tensor, steps: int) -> list[Moment]:
+    """DDIM from `noise`, eta = 0, x0 clipped to ±1 (paper eq. 4).
 
     Args:
         family: of the network.
         net: in evaluation mode.
-        given: what it is told, f32[N, ...].
+        condition: what `family.denoise` is told beside x_t and t.
+        noise: f32[N, 3, S/2, S], what it starts from.
         steps: how many.
 
     Returns:
         Every step; the last one's x0 is the result.
     """
-    condition = family.condition(net, given)
-    x_t = given.fill
-    moments = []
+    x_t, moments = noise, []
     levels = SCHEDULE.timesteps(steps, family.spacing)
     for t, t_next in pairwise([*levels, None]):
         assert t is not None
@@ -62,6 +61,12 @@ def trajectory(family: Family, net: Any, given: Given, steps: int) -> list[Momen
         after = 1.0 if t_next is None else SCHEDULE.alpha_bar(t_next)
         x_t = ddim_step(x_t, out, SCHEDULE.alpha_bar(t), after, prediction=family.prediction)
     return moments
+
+
+@torch.no_grad()
+def trajectory(family: Family, net: Any, given: Given, steps: int) -> list[Moment]:
+    """`sampled` from the noise in `given.fill` with all else that is given, f32[N, ...]."""
+    return sampled(family, net, family.condition(net, given), given.fill, steps)
 
 
 def repaint(family: Family, net: Any, given: Given, steps: int) -> Tensor:

@@ -91,3 +91,7 @@ def test_evaluate_prints_every_figure_beside_its_baselines(shards: Path) -> None
     assert found["baselines"]["r_silence"] == 0.0, "an unchanging sound moves nothing"
     assert found["silence"]["spread_of_speaking"] == 0.0
     assert 5 < found["reconstruction"]["psnr_db"] < 60
+    assert found["perceptual_measure"] == "gabor"
+    baselines = found["baselines"]
+    assert 0 < baselines["perceptual_frame_to_frame"] < baselines["perceptual_copy"]
+    assert found["reconstruction"]["perceptual"] > baselines["perceptual_frame_to_frame"]

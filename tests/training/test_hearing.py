@@ -13,6 +13,7 @@ import torch
 from engine.errors import ConfigError
 from engine.mel import MAX_ABS
 from engine.nets.lite import LiteConfig
+from training.augment_sound import louder_or_noisier
 from training.batch import Slot
 from training.config import VOICE, VoiceRecipe
 from training.data import Clips
@@ -21,7 +22,6 @@ from training.hearing import (
     HeardSource,
     HearingObjective,
     correlations,
-    louder_or_noisier,
     speakers_of,
     train_voice,
     voiceless,

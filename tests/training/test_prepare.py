@@ -21,18 +21,18 @@ from training.shards import add_member, map_member, read_index, write_json
 
 def test_report_counts_what_was_kept_and_why_not(shards: Path) -> None:
     report = json.loads((shards / "report.json").read_text())
-    assert report["kept"] == 10
-    assert report["frames"] == 300
+    assert report["kept"] == 4
+    assert report["frames"] == 120
     rejected = report["rejected"]
-    assert rejected["no face"] == {"speaker01_faceless": "in 30 of 30 frames"}
+    assert rejected["no face"] == {"speaker01_faceless": "in 8 of 8 frames"}
     assert list(rejected["no audio"]) == ["speaker00_mute"]
     assert list(rejected["unreadable"]) == ["speaker02_broken"]
-    assert report["sync"] == {"in step": 0, "not sure": 10, "shifted": {}}, "too short to tell"
+    assert report["sync"] == {"in step": 0, "not sure": 4, "shifted": {}}, "too short to tell"
 
 
 def test_clips_hold_aligned_crops_landmarks_and_mel(shards: Path) -> None:
     clips = load_clips(shards, "train")
-    assert len(clips) == 9
+    assert len(clips) == 3
     for clip in clips:
         assert clip.crops.shape == (30, 128, 128, 3)
         assert clip.landmarks.shape == (30, 468, 2)

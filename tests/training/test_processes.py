@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -35,20 +34,20 @@ def test_a_failing_task_raises_its_own_error() -> None:
         list(in_processes(os.listdir, ["/does/not/exist"], 1))
 
 
-def test_an_interrupt_ends_the_workers_too() -> None:
+@pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_their_parent(wish: signal.Signals) -> None:
+    task = "print('up', flush=True); import time; time.sleep(600)"
     code = (
-        "import time\nfrom training.processes import in_processes\n"
-        "if __name__ == '__main__':\n"
-        "    print('begun', flush=True)\n"
-        "    list(in_processes(time.sleep, [600, 600], 2))\n"
+        "from training.processes import in_processes\n"
+        f"if __name__ == '__main__': list(in_processes(exec, 2 * [{task!r}], 2))\n"
     )
     program = subprocess.Popen(
         [sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(REPO)},
     )  # fmt: skip
     assert program.stdout is not None
-    assert program.stdout.readline() == b"begun\n"
-    time.sleep(2)
-    program.send_signal(signal.SIGINT)
-    _, errors = program.communicate(timeout=60)  # would be 600 s with the workers alive
-    assert b"KeyboardInterrupt" in errors
+    assert [program.stdout.readline() for _ in range(2)] == [b"up\n", b"up\n"]
+    program.send_signal(wish)
+    # Their ends of the pipes close when the last of them is gone: 600 s later, were one left.
+    _, errors = program.communicate(timeout=120)
+    assert (b"KeyboardInterrupt" in errors) == (wish == signal.SIGINT)
