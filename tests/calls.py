@@ -203,7 +203,7 @@ class Caller:
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
     """Wait for something that happens beside us."""
     for _ in range(int(seconds / 0.02)):
         if condition():

@@ -103,8 +103,11 @@ async def test_health_and_readiness(server: Running, client: httpx.AsyncClient) 
 
 @pytest.fixture
 def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The logging of the tests is put back."""
+    """As in a process that has not served yet; the logging of the tests is put back."""
     root = logging.getLogger()
+    for name in ("uvicorn", "uvicorn.access"):  # servers of earlier tests changed them
+        for field, value in (("handlers", []), ("level", logging.NOTSET), ("propagate", True)):
+            monkeypatch.setattr(logging.getLogger(name), field, value)
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
 
