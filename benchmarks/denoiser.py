@@ -174,7 +174,7 @@ def run(
     *,
     goldens: Path | None = None,
     frames: int = 10_000,
-    rounds: int = 8,
+    rounds: int = 5,
     paper_rounds: int = 1,
     paper: bool = True,
     threads: int | None = None,

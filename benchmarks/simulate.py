@@ -19,10 +19,11 @@ from typing import Any
 
 from benchmarks.machine import describe_machine
 from benchmarks.timing import batch_times
-from engine.batching import Batcher, Lane, Ticket
+from engine.batching import Batcher, Ticket
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.fleet import MEASURE_S
+from engine.lane import Lane
 
 SESSIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 DEVICES = (1, 2, 4, 8)

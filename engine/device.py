@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.backends import Backend, is_out_of_memory
-from engine.batching import Lane, StepTimes, Ticket
+from engine.batching import Ticket
 from engine.bundle import Manifest
 from engine.errors import BackendError
+from engine.lane import Lane, StepTimes
 from engine.types import U8, LipJob
 
 log = logging.getLogger(__name__)

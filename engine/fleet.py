@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from engine.batching import Batcher, Lane, Ticket
+from engine.batching import Batcher, Ticket
 from engine.device import OUT_FIRST_S, Device, DeviceStatus, Model, Run
 from engine.errors import BackendError
+from engine.lane import Lane
 from engine.types import U8, LipJob, Outcome
 
 log = logging.getLogger(__name__)

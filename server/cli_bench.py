@@ -72,7 +72,7 @@ def denoiser(
     frames: Annotated[
         int, typer.Option(min=100, help="Painted to see whether memory grows.")
     ] = 10_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Of the lite network.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Of the lite network.")] = 5,
     paper_rounds: Annotated[
         int, typer.Option(min=1, help="Of the paper's network, minutes each.")
     ] = 1,

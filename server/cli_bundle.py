@@ -39,8 +39,9 @@ def inspect(
         return
     print(f"{_place(opened)}: {manifest.name} {manifest.version} ({manifest.kind})")
     print(f"licence  {manifest.licence}")
-    print(f"takes    {manifest.crop_size} px {manifest.framing}, {manifest.references} reference, "
-          f"{manifest.mel.get('columns', 16)} mel columns")  # fmt: skip
+    spec = manifest.job_spec
+    print(f"takes    {spec.crop_size} px {spec.framing}, {spec.references} "
+          f"reference{'s' * (spec.references != 1)}, {spec.mel_columns} mel columns")  # fmt: skip
     steps = ", ".join(map(str, manifest.steps_offered))
     print(f"steps    {steps}; {manifest.default_steps} by default")
     print(f"cost     {manifest.gflop_per_frame:g} GFLOP a frame, {manifest.parameters:,} weights")

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.batching import FORGET_S, Batcher, Lane, StepTimes, Ticket
+from engine.batching import Batcher, Ticket
+from engine.lane import FORGET_S, Lane, StepTimes
 
 SIZES = (1, 2, 4, 8)
 
