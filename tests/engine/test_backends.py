@@ -119,7 +119,7 @@ def test_every_number_of_steps_that_is_offered(backend: Backend) -> None:
     assert set(pictures) >= {1, 2, 4, 8, 25}
     for one, other in zip(pictures.values(), list(pictures.values())[1:], strict=False):
         difference = np.abs(one.astype(int) - other)[SIZE // 2 :]
-        # Another route to the same mouth: pictures of noise that have nothing in common differ by 85.
+        # Another route to the same mouth; pictures of noise with nothing in common differ by 85.
         assert 0 < difference.mean() < 40
 
 
