@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -40,4 +41,8 @@ if __name__ == "__main__":
     curve.append(trainer.run_step())
     if trainer.accelerator.is_main_process:
         print(json.dumps(curve))
+    trainer.accelerator.wait_for_everyone()
     torch.distributed.destroy_process_group()
+    # Gloo's threads may outlive the group, and C++ aborts a process whose interpreter ends before.
+    sys.stdout.flush()
+    os._exit(0)

@@ -52,8 +52,20 @@ def show(engine: Engine, session: Session, index: int = 0) -> OutputFrame:
     return next_frame(engine, session)
 
 
+_before: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Threads that other tests have left running are not this test's."""
+    _before.clear()
+    _before.update(threading.enumerate())
+
+
 def threads() -> set[str]:
-    return {t.name for t in threading.enumerate() if t.name.startswith("lipwire-")}
+    """Names of the threads that this test's engines run."""
+    started = set(threading.enumerate()) - _before
+    return {t.name for t in started if t.name.startswith("lipwire-")}
 
 
 def test_fakes_are_what_they_stand_for() -> None:

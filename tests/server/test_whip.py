@@ -179,7 +179,7 @@ async def test_a_translated_voice_is_published_beside(publisher: Client) -> None
             named = await error_of(await second.post(f"/whip/{publisher.session}/voice"), 409)
             assert "voice link already" in named
         assert (await http.delete(voice.location)).status_code == 200
-        await until(lambda: loudness(viewer.heard(0.3)) == 0, "silence")
+        await until(lambda: loudness(viewer.heard(0.3)) < 2, "silence")  # Opus leaves a hiss of 0.1
         async with Client(http).speak(700) as third:  # the place is free
             assert (await third.post(f"/whip/{publisher.session}/voice")).status_code == 201
 
