@@ -38,6 +38,8 @@ def test_a_failing_task_raises_its_own_error() -> None:
 def test_workers_end_with_their_parent(wish: signal.Signals) -> None:
     task = "print('up', flush=True); import time; time.sleep(600)"
     code = (
+        # A shell that runs the tests in the background has Ctrl-C ignored for all below it.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from training.processes import in_processes\n"
         f"if __name__ == '__main__': list(in_processes(exec, 2 * [{task!r}], 2))\n"
     )
