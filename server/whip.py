@@ -102,10 +102,7 @@ async def publish(
 )
 async def voice(request: Request, name: str) -> Response:
     """Be the session's new voice: an offer with one audio section."""
-    _sessions(request).get(name)
-    offer = await _offer(request, Purpose.VOICE)
-    link, answer = await _sessions(request).attach(name, offer)
-    return _created(request, f"/whip/{name}/voice/{link.name}", link.etag, answer)
+    return await _attach(request, name, Purpose.VOICE, f"/whip/{name}/voice")
 
 
 @router.post(
@@ -116,10 +113,15 @@ async def voice(request: Request, name: str) -> Response:
 )
 async def watch(request: Request, name: str) -> Response:
     """Watch the session: an offer that receives."""
-    _sessions(request).get(name)
-    offer = await _offer(request, Purpose.WATCH)
-    link, answer = await _sessions(request).attach(name, offer)
-    return _created(request, f"/whep/{name}/{link.name}", link.etag, answer)
+    return await _attach(request, name, Purpose.WATCH, f"/whep/{name}")
+
+
+async def _attach(request: Request, name: str, purpose: Purpose, folder: str) -> Response:
+    """A further link of a session; its Location lies below `folder`."""
+    sessions = _sessions(request)
+    sessions.get(name)  # what is not there is said before the offer is read
+    link, answer = await sessions.attach(name, await _offer(request, purpose))
+    return _created(request, f"{folder}/{link.name}", link.etag, answer)
 
 
 # --- late candidates and the end ---

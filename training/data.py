@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.errors import ConfigError
 from engine.face import CROP_SIZE, jaw_mask, lips_mask
@@ -30,6 +31,7 @@ _IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
 # The reference is another frame of the clip, at least this far away so that its mouth differs.
 MIN_REFERENCE_GAP = 4
 _SAMPLES_PER_FRAME = SPEECH_RATE_HZ // PAPER_FPS
+I64 = npt.NDArray[np.int64]
 NO_SPEECH: I16 = np.zeros(0, np.int16)
 
 
@@ -118,16 +120,24 @@ def to_planes(image: U8) -> F32:
     return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32) / 127.5 - 1
 
 
+def other_frames(count: int, index: int, within_s: float) -> I64:
+    """Frames of a clip of `count` that may be references of frame `index`: not next to it.
+
+    Those within `within_s` of it, or all others where there is none.
+    """
+    distance = np.abs(np.arange(count) - index)
+    far = np.flatnonzero(distance >= min(MIN_REFERENCE_GAP, count // 3))
+    near = far[distance[far] < within_s * PAPER_FPS]
+    return near if len(near) else far
+
+
 def other_frame(codes: F32, index: int, rng: np.random.Generator) -> int:
     """Another frame of the clip, not next to `index`: reference != target (paper, 3.2).
 
     Of a few drawn, the one whose mouth is least like the target's: a reference that already shows
     the answer teaches the network to copy it, and in use it shows the very mouth to be replaced.
     """
-    distance = np.abs(np.arange(len(codes)) - index)
-    far = np.flatnonzero(distance >= min(MIN_REFERENCE_GAP, len(codes) // 3))
-    near = far[distance[far] < 2 * PAPER_FPS]
-    drawn = rng.choice(near if len(near) else far, size=4)
+    drawn = rng.choice(other_frames(len(codes), index, within_s=2), size=4)
     unlike = np.abs(codes[drawn, 0] - codes[index, 0]) + np.abs(codes[drawn, 5] - codes[index, 5])
     return int(drawn[unlike.argmax()])
 

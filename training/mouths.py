@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.face import CROP_SIZE
-from engine.mel import PAPER_FPS
 from engine.types import F32
 from training.articulation import OPENING
 from training.augment_picture import degrade
-from training.data import MIN_REFERENCE_GAP, ClipData, Clips, loss_weight, to_planes
+from training.data import ClipData, Clips, loss_weight, other_frames, to_planes
 
 # References are picked as a call picks them: the most closed and the widest of several frames.
 # Fewer candidates: the two look alike and teach little. More: always the extremes of the clip.
@@ -36,10 +35,7 @@ class MouthBatch:
 
 def pick_references(clip: ClipData, index: int, count: int, rng: np.random.Generator) -> list[int]:
     """`count` other frames of the clip, the most closed mouth first; none next to `index`."""
-    distance = np.abs(np.arange(len(clip)) - index)
-    far = np.flatnonzero(distance >= min(MIN_REFERENCE_GAP, len(clip) // 3))
-    near = far[distance[far] < 4 * PAPER_FPS]
-    drawn = rng.choice(near if len(near) else far, size=CANDIDATES)
+    drawn = rng.choice(other_frames(len(clip), index, within_s=4), size=CANDIDATES)
     opening = clip.codes[drawn, OPENING]
     if count == 1 or rng.random() < ONE_REFERENCE:
         # Of a few, the one least like the target: one that shows the answer teaches to copy it.
