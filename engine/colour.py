@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.types import U8
+from engine.types import F64, U8
 
 HD_LINES = 720  # untagged pictures this high are BT.709, smaller ones BT.601: what players assume
 
@@ -16,6 +16,9 @@ BT709, BT470BG, BT601, BT2020 = 1, 5, 6, 9
 UNSPECIFIED = 2
 _KNOWN = {BT709: BT709, BT470BG: BT601, BT601: BT601, BT2020: BT2020}
 LIMITED_RANGE = 1  # AVColorRange: 16 to 235
+FULL_RANGE = 2
+# Shares of red and blue in luma, ITU-T H.273 table 4; green has the rest.
+_LUMA = {BT709: (0.2126, 0.0722), BT601: (0.299, 0.114), BT2020: (0.2627, 0.0593)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,15 @@ def to_yuv(image: U8, colour: Colour) -> Any:
         dst_color_range=LIMITED_RANGE,
         interpolation=exact_downwards(),
     )
+
+
+def rgb_to_yuv(matrix: int) -> F64:
+    """f64[3, 3] from a change of RGB (0 to 255) to the change of limited-range Y, U, V."""
+    red, blue = _LUMA[matrix]
+    luma = np.array([red, 1 - red - blue, blue])
+    u = (np.array([0.0, 0.0, 1.0]) - luma) / (2 * (1 - blue))
+    v = (np.array([1.0, 0.0, 0.0]) - luma) / (2 * (1 - red))
+    return np.stack([luma * 219, u * 224, v * 224]) / 255
 
 
 def _swscale(matrix: int) -> int:

@@ -1,4 +1,6 @@
-"""From frame to crop and back: align, mask, composite. OpenCV is loaded where it is used.
+"""From frame to crop: where the face lies, what is cut out of it and which part speech moves.
+
+OpenCV is loaded where it is used.
 
 The crop is rotation-stabilised: eyes and nose, which speech does not move, are brought to fixed
 places, so that the model sees the same framing whatever the head does. Rows S/2..S-1 are hidden
@@ -130,7 +132,7 @@ def align(image: U8, alignment: Alignment) -> U8:
         return np.asarray(
             cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR,
                            borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip
-    x0, y0, x1, y1 = _footprint(alignment, image.shape[:2], margin=factor)
+    x0, y0, x1, y1 = footprint(alignment, image.shape[:2], margin=factor)
     if x1 - x0 < factor or y1 - y0 < factor:
         return np.zeros((size, size, 3), np.uint8)
     # The cut is a whole number of reduced pixels, so that the reduction has one exact factor.
@@ -147,7 +149,7 @@ def align(image: U8, alignment: Alignment) -> U8:
                        borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip
 
 
-def _footprint(
+def footprint(
     alignment: Alignment, shape: tuple[int, ...], top: int = 0, margin: int = 1
 ) -> tuple[int, int, int, int]:
     """Bounding box (x0, y0, x1, y1) in the frame of the crop's rows from `top` on, clipped."""
@@ -211,65 +213,3 @@ def lips_mask(landmarks: F32, alignment: Alignment) -> F32:
     mask = np.asarray(cv2.dilate(mask, np.ones((5, 5), np.uint8)), np.float32)
     mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), 2.5 * unit), np.float32)
     return np.minimum(mask, 1)
-
-
-def colour_match(generated: F32, original: F32, mask: F32) -> F32:
-    """Shift `generated` so that its mean colour where the mask fades equals the original's.
-
-    That rim should be the same skin in both; what differs there is the model's colour cast.
-    """
-    rim = mask * (1 - mask)
-    weight = float(rim.sum())
-    if weight < 1.0:
-        return generated
-    offset = np.einsum("yxc,yx->c", original - generated, rim) / np.float32(weight)
-    return np.asarray(generated + offset, np.float32)
-
-
-def composite(
-    image: U8, crop: U8, generated: U8, alignment: Alignment, landmarks: F32, strength: float = 1.0
-) -> U8:
-    """Put a generated mouth back into its frame.
-
-    Skin finer than the crop can hold is kept: only the difference that the model made, at the
-    crop's resolution, is added to the frame; on the lips and teeth, where the old detail would
-    shine through, the frame's own detail is taken out first.
-
-    Args:
-        image: uint8[H, W, 3], the frame; not modified.
-        crop: uint8[S, S, 3], what `align` cut out of it.
-        generated: uint8[S, S, 3], the model's version of it.
-        alignment: the one `crop` was cut with.
-        landmarks: f32[468, 2] of this frame.
-        strength: 0 leaves the frame as it is, 1 shows all of the generated mouth.
-
-    Returns:
-        A new uint8[H, W, 3]; bit-identical to `image` where the mask is zero.
-    """
-    import cv2
-
-    size = alignment.size
-    x0, y0, x1, y1 = _footprint(alignment, image.shape[:2], top=size // 2)
-    out = image.copy()
-    if x1 <= x0 or y1 <= y0 or strength <= 0:
-        return out
-    mask = jaw_mask(landmarks, alignment)
-    old = crop.astype(np.float32)
-    new = colour_match(generated.astype(np.float32), old, mask)
-    # Wanted: here + m * (new - old - lips * (here - old)), where here - old is the detail finer
-    # than the crop. Sorted by what depends on the frame, only four planes need to be warped.
-    mask = mask * np.float32(strength)
-    erased = mask * lips_mask(landmarks, alignment)
-    added = mask[..., None] * (new - old) + erased[..., None] * old
-    to_crop = alignment.matrix.astype(np.float64)
-    to_crop[:, 2] += to_crop[:, 0] * x0 + to_crop[:, 1] * y0
-    warped = cv2.warpAffine(
-        cv2.merge([added, erased]),
-        to_crop,
-        (x1 - x0, y1 - y0),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-    )
-    here = image[y0:y1, x0:x1]
-    painted = here * (1 - warped[..., 3:]) + warped[..., :3]
-    out[y0:y1, x0:x1] = np.clip(np.rint(painted), 0, 255)
-    return out

@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.colour import Colour, colour_of, exact_upwards, missing_matrix
 from engine.errors import MediaError
+from engine.planes import planes_of
 from engine.types import F32, I16, SPEECH_RATE_HZ, U8, VideoFrame
 
 OnDamage = Callable[[str], None]
@@ -214,7 +215,7 @@ def read_frames(
                 pts = last + step
             last = pts
             count += 1
-            yield VideoFrame(to_rgb(frame, exact=True), pts, base)
+            yield VideoFrame(to_rgb(frame, exact=True), pts, base, planes_of(frame))
         if first is None:
             return
         told_s, found_s = _duration_s(stream), float((last + step - first) * base)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.blend import blend
 from engine.config import EngineConfig
 from engine.face import (
     align,
     alignment_from,
     box_alignment,
-    composite,
     face_box,
     face_width_px,
     fit_similarity,
@@ -22,7 +22,7 @@ from engine.face import (
 )
 from engine.gallery import Gallery
 from engine.tracker import FaceTracker, OneEuro
-from engine.types import F64, U8, Alignment, Face, JobSpec, Outcome
+from engine.types import F64, U8, Alignment, Face, JobSpec, Outcome, Patch
 
 # Nose this many times nearer one ear than the other: half the mouth is out of sight.
 MAX_PROFILE = 5.0
@@ -132,9 +132,9 @@ class Painter:
         return self._strength
 
     @staticmethod
-    def paint(aligned: Aligned, generated: U8, strength: float) -> U8:
-        """The frame with the generated mouth in it, uint8[H, W, 3]."""
-        return composite(
+    def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
+        """What the generated mouth, uint8[S, S, 3], changes in its frame."""
+        return blend(
             aligned.image,
             aligned.crop,
             generated,

@@ -26,6 +26,7 @@ from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
 from engine.mel import LOOKAHEAD_S
 from engine.painter import Aligned, Painter
+from engine.planes import paint_image, paint_planes
 from engine.tally import Tally
 from engine.tracker import FaceTracker
 from engine.types import (
@@ -37,6 +38,7 @@ from engine.types import (
     LipJob,
     Outcome,
     OutputFrame,
+    Planes,
     SessionStats,
     VideoFrame,
 )
@@ -62,6 +64,8 @@ class _Pending:
     aligned: Aligned | None = None  # set by next_job
     strength: float = 1.0  # set by next_job
     image: U8 | None = None  # set when the frame is ready to go out
+    planes: Planes | None = None  # set with image
+    box: tuple[int, int, int, int] | None = None  # set with image
     outcome: Outcome = Outcome.FAULT  # set with image
     ready_s: float = 0.0  # set with image
 
@@ -271,14 +275,18 @@ class Session:
         if pending is None or pending.aligned is None:
             return
         try:
-            image = Painter.paint(pending.aligned, generated, pending.strength)
+            patch = Painter.paint(pending.aligned, generated, pending.strength)
+            image, planes = paint_image(pending.frame.image, patch), pending.frame.planes
+            if planes is not None:
+                planes = paint_planes(planes, patch)
         except Exception:
             self._complain("compositing", job.index)
             self.fail(job, now)
             return
         with self._lock:
             if pending.image is None:
-                pending.image, pending.outcome = image, Outcome.GENERATED
+                pending.image, pending.planes, pending.box = image, planes, patch.box
+                pending.outcome = Outcome.GENERATED
                 pending.ready_s = self.time_s(now)
 
     def fail(self, job: LipJob, now: float, why: Outcome = Outcome.FAULT) -> None:
@@ -317,6 +325,8 @@ class Session:
                 playout_s=head.playout_s,
                 outcome=head.outcome,
                 latency_s=head.ready_s - head.pushed_s,
+                planes=head.planes,
+                box=head.box,
             )
 
     def next_due(self) -> float | None:
@@ -408,4 +418,5 @@ class Session:
     def _pass_through(self, pending: _Pending, outcome: Outcome, time_s: float) -> None:
         if pending.image is None:
             pending.image, pending.outcome = pending.frame.image, outcome
+            pending.planes = pending.frame.planes
             pending.ready_s = time_s

@@ -30,6 +30,20 @@ class AudioChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Planes:
+    """A picture as codecs have it: 4:2:0, limited range. Not to be written to; odd sides may be."""
+
+    y: U8
+    """uint8[H, W]"""
+    u: U8
+    """uint8[ceil(H / 2), ceil(W / 2)]"""
+    v: U8
+    """uint8[ceil(H / 2), ceil(W / 2)]"""
+    matrix: int
+    """how RGB became these, a code point of ITU-T H.273 (`engine.colour`)"""
+
+
+@dataclass(frozen=True, slots=True)
 class VideoFrame:
     """One decoded picture."""
 
@@ -38,6 +52,8 @@ class VideoFrame:
     pts: int
     """presentation time in units of `time_base`"""
     time_base: Fraction
+    planes: Planes | None = None
+    """the same picture as it was decoded; what is not repainted leaves in it, bit for bit"""
 
     @property
     def time_s(self) -> float:
@@ -115,6 +131,23 @@ class LipJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Patch:
+    """What a painted mouth changes in a frame."""
+
+    x: int
+    y: int
+    """of its upper left pixel; both even, so that chroma lies under whole blocks"""
+    change: F32
+    """f32[h, w, 3] RGB, to be added; 0 where nothing changes"""
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(x0, y0, x1, y1), pixels of the frame; the last two lie just outside."""
+        height, width = self.change.shape[:2]
+        return self.x, self.y, self.x + width, self.y + height
+
+
+@dataclass(frozen=True, slots=True)
 class OutputFrame:
     """One picture that leaves a session."""
 
@@ -128,6 +161,10 @@ class OutputFrame:
     outcome: Outcome
     latency_s: float
     """from push_video to being ready"""
+    planes: Planes | None = None
+    """the same picture in the planes that came in; outside `box` bit-identical to them"""
+    box: tuple[int, int, int, int] | None = None
+    """(x0, y0, x1, y1) of what was repainted; None: nothing"""
 
 
 @dataclass(frozen=True, slots=True)

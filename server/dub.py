@@ -26,7 +26,7 @@ from engine.config import EngineConfig
 from engine.errors import MediaError
 from engine.media import Sound, probe_video, read_frames, stream_sound, stream_speech
 from engine.session import Session
-from engine.types import I16, PLAYOUT_RATE_HZ, U8, Outcome, VideoFrame
+from engine.types import I16, PLAYOUT_RATE_HZ, Outcome, OutputFrame, VideoFrame
 from server import __version__
 from server.mark import Mark
 from server.mp4 import AUDIO_BLOCK, Mp4Writer, check_out
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Is told frames done and frames expected (0 = unknown)."""
-Written = tuple[U8, int] | I16
+Written = tuple[OutputFrame, int] | I16
 """A picture with its time, or sound."""
 
 # Voice is pushed this far ahead of the picture. Less than the model's look-ahead and what a
@@ -190,7 +190,8 @@ def _encode(writer: Mp4Writer, written: Pipe[Written], step: int) -> None:
     try:
         for item in written:
             if isinstance(item, tuple):
-                writer.write_picture(*item, duration=step)
+                shown, pts = item
+                writer.write_picture(shown.image, pts, step, shown.planes)
             else:
                 writer.write_sound(item)
     except BaseException as error:
@@ -289,7 +290,7 @@ def dub(
             shown = session.pop_video(now)
             assert shown is not None  # off-line, a frame that was worked on is ready
             outcomes[shown.outcome] += 1
-            written.put((shown.image, shown.pts - start))
+            written.put((shown, shown.pts - start))
             resized = resized or shown.image.shape[:2] != (info.height, info.width)
             if progress is not None:
                 progress(done, info.frames)

@@ -14,7 +14,8 @@ from typing import Any
 from engine.colour import LIMITED_RANGE, to_yuv
 from engine.errors import ConfigError, MediaError
 from engine.media import VideoInfo
-from engine.types import I16, PLAYOUT_RATE_HZ, U8
+from engine.planes import even, frame_of
+from engine.types import I16, PLAYOUT_RATE_HZ, U8, Planes
 from server.mark import Mark
 
 SUFFIXES = (".mp4", ".m4v", ".mov")
@@ -107,18 +108,26 @@ class Mp4Writer:
         codec.color_trc = info.colour.transfer
         return stream
 
-    def write_picture(self, image: U8, pts: int, duration: int) -> None:
+    def write_picture(
+        self, image: U8, pts: int, duration: int, planes: Planes | None = None
+    ) -> None:
         """Add uint8[H, W, 3] at `pts`, both times in the time base; another size is scaled.
+
+        `planes` are the same picture; of the file's size and colours they are written untouched.
 
         Raises:
             MediaError: the file cannot be written.
         """
         width, height = self._info.width, self._info.height
-        if image.shape[:2] != (height, width):
-            import cv2
+        resized = image.shape[:2] != (height, width)
+        if planes is not None and planes.matrix == self._info.colour.matrix and not resized:
+            frame = frame_of(even(planes))
+        else:
+            if resized:
+                import cv2
 
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        frame = to_yuv(image, self._info.colour)
+                image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+            frame = to_yuv(image, self._info.colour)
         if self._mark is not None:
             self._mark.draw(frame)
         frame.pts, frame.time_base, frame.duration = pts, self._time_base, duration

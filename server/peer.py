@@ -24,6 +24,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from engine import ConfigError, Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
+from engine.planes import planes_of
 from engine.types import SessionStats
 from engine.workers import Observe, unobserved
 from server.config import ServerConfig
@@ -250,7 +251,8 @@ class Peer:
                 image = await loop.run_in_executor(self._pool, to_rgb, frame)
                 self._observe("convert", self._engine.clock() - now)
                 base = Fraction(frame.time_base or Fraction(1, 90_000))
-                self.session.push_video(VideoFrame(image, frame.pts or 0, base), now)
+                taken = VideoFrame(image, frame.pts or 0, base, planes_of(frame))
+                self.session.push_video(taken, now)
             except SessionClosed:
                 return
             except Exception:

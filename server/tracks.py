@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
@@ -18,7 +19,8 @@ from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from engine import PLAYOUT_RATE_HZ, AudioChunk, OutputFrame, Session
-from engine.types import I16, U8
+from engine.planes import frame_of
+from engine.types import I16, U8, Planes
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +36,10 @@ IDLE_S = 0.02  # the same while nothing is in flight
 STALE_S = 0.5
 
 
-def to_av(image: U8) -> av.VideoFrame:
-    """uint8[H, W, 3] RGB as the encoders want it."""
+def to_av(image: U8, planes: Planes | None = None) -> av.VideoFrame:
+    """A picture as the encoders want it: its own planes, or uint8[H, W, 3] RGB converted."""
+    if planes is not None:
+        return cast(av.VideoFrame, frame_of(planes))
     return av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
 
 
@@ -124,7 +128,7 @@ class PictureTrack(_SessionTrack):
 
     async def _convert(self, out: OutputFrame) -> av.VideoFrame:
         loop = asyncio.get_running_loop()
-        frame: av.VideoFrame = await loop.run_in_executor(self._pool, to_av, out.image)
+        frame: av.VideoFrame = await loop.run_in_executor(self._pool, to_av, out.image, out.planes)
         # Encoders refuse times that stand still.
         self._last_pts = max(round(out.playout_s / VIDEO_TIME_BASE), self._last_pts + 1)
         frame.pts, frame.time_base = self._last_pts, VIDEO_TIME_BASE

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from engine.backends import Backend, load_backend
+from engine.blend import composite
 from engine.bundle import Bundle, open_bundle
-from engine.face import CROP_SIZE, LIPS_OUTER, composite, jaw_mask
+from engine.face import CROP_SIZE, LIPS_OUTER, jaw_mask
 from engine.gallery import Gallery
 from engine.mel import PAPER_FPS, SILENCE
 from engine.tracker import MediaPipeTracker
