@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import socket
 import subprocess
 import sys
 import time
@@ -24,13 +25,13 @@ from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSess
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from benchmarks.client import speak
-from benchmarks.latency import START_S, free_port
+from benchmarks.latency import START_S
 from benchmarks.machine import describe_machine
 from engine import Engine
 from engine.bundle import Manifest
 from engine.errors import LipwireError
 from engine.mel import WINDOW_COLUMNS
-from engine.tracker import FaceTracker
+from engine.tracker import FaceTracker, MediaPipeTracker
 from engine.types import F64, U8, LipJob
 from server import ice, mediaplane
 from server.app import create_app
@@ -40,6 +41,7 @@ BEEP_S, EVERY_S = 0.24, 1.0  # six pictures white of 25
 RATE_HZ = 48_000
 PRESENT = 3  # column of the model's 200 ms that lies at the picture's own time (engine.mel)
 STRIPE_PX = 8  # of a 128 px crop
+LIPS = [61, 291, 0, 17, 13, 14, 37, 267, 84, 314]  # landmarks around the mouth
 LOUD = 0.0  # of ±4: a beep lies above, silence at -4
 
 
@@ -110,10 +112,37 @@ def skews(flashes: Sequence[float], sounds: Sequence[float]) -> list[float]:
     return found
 
 
-class Ears:
-    """A receiver that notes stripes and loudness on the sender's wall clock."""
+Box = tuple[float, float, float, float]
+"""top, bottom, left and right as shares of the picture"""
+MIDDLE: Box = (0.5, 0.75, 0.375, 0.625)
 
-    def __init__(self) -> None:
+
+def mouth_box(images: Sequence[U8]) -> Box:
+    """Where the lips are in uint8[H, W, 3] pictures, all of them together.
+
+    Raises:
+        LipwireError: no picture shows a face.
+    """
+    tracker = MediaPipeTracker()
+    faces = [face for face in map(tracker.track, images) if face is not None]
+    tracker.close()
+    if not faces:
+        raise LipwireError("no face was found in the pictures that would be sent")
+    height, width = images[0].shape[:2]
+    lips = np.concatenate([face.landmarks[LIPS] for face in faces]) / (width, height)
+    (left, top), (right, bottom) = lips.min(0), lips.max(0)
+    return float(top), float(bottom), float(left), float(right)
+
+
+class Ears:
+    """A receiver that notes stripes and loudness on the sender's wall clock.
+
+    Args:
+        lips: where to look for stripes.
+    """
+
+    def __init__(self, lips: Box = MIDDLE) -> None:
+        self._lips = lips
         self._raw: dict[str, list[tuple[int, float]]] = {"video": [], "audio": []}
         self._receivers: dict[str, Any] = {}
 
@@ -126,8 +155,9 @@ class Ears:
                 frame: Any = await track.recv()
                 if track.kind == "video":
                     luma = frame.to_ndarray(format="gray")
-                    h, w = luma.shape  # the lower middle: the lips, and little else
-                    lips = luma[h // 2 : 3 * h // 4, 3 * w // 8 : 5 * w // 8].astype(np.float64)
+                    (h, w), (top, bottom, left, right) = luma.shape, self._lips
+                    rows = slice(int(top * h), max(int(bottom * h), int(top * h) + 8))
+                    lips = luma[rows, int(left * w) : int(right * w)].astype(np.float64)
                     level = float(np.abs(lips[4:] - lips[:-4]).mean())
                     self._raw["video"].append((frame.pts, level))
                 else:
@@ -159,6 +189,8 @@ async def measure(
     seconds: float,
     camera: MediaStreamTrack,
     enough: Callable[[Ears], bool] = lambda ears: False,
+    *,
+    lips: Box = MIDDLE,
 ) -> Ears:
     """Call a server whose model is a `Beacon`, and beep; returns what was seen and heard.
 
@@ -167,10 +199,11 @@ async def measure(
         seconds: of beeping at most.
         camera: shows a face.
         enough: asked once a second whether to end.
+        lips: where they are in its pictures.
     """
     mediaplane.install(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
-    ears, tasks = Ears(), []
+    ears, tasks = Ears(lips), []
     peer = RTCPeerConnection(
         RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
     )
@@ -219,13 +252,17 @@ def figures_of(found: Sequence[float]) -> dict[str, float]:
     }
 
 
-def serve(port: int, make_tracker: Callable[[], FaceTracker] | None = None) -> None:
-    """A server whose model is a `Beacon`, until it is told to stop."""
+def serve(listener: socket.socket) -> None:
+    """A server whose model is a `Beacon`, until it is told to stop.
+
+    Args:
+        listener: bound to a loopback port.
+    """
     from engine.bundle import open_bundle
 
-    with Engine(Beacon(open_bundle(None).manifest), make_tracker) as engine:
-        app = create_app(ServerConfig(port=port), engine)
-        uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
+    with Engine(Beacon(open_bundle(None).manifest)) as engine:
+        app = create_app(ServerConfig(port=listener.getsockname()[1]), engine)
+        uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
 
 
 def run(*, minutes: float = 10) -> dict[str, Any]:
@@ -241,14 +278,20 @@ def run(*, minutes: float = 10) -> dict[str, Any]:
     from benchmarks.latency import made_clip
     from engine.media import read_frames
 
-    port = free_port()
-    server = subprocess.Popen([sys.executable, "-m", "benchmarks.sync", str(port)])
+    # Bound here and handed on: nobody else can take the port meanwhile.
+    listener = socket.create_server(("127.0.0.1", 0))
+    port, fd = listener.getsockname()[1], listener.fileno()
+    command = [sys.executable, "-m", "benchmarks.sync", str(fd)]
+    server = subprocess.Popen(command, pass_fds=(fd,))
+    listener.close()
     try:
         _await_server(server, port)
         with tempfile.TemporaryDirectory() as scratch:
             clip = made_clip(Path(scratch) / "clip.mp4")
-            camera = FaceTrack([frame.image for frame in read_frames(clip)], 25)
-        found = asyncio.run(measure(f"http://127.0.0.1:{port}", minutes * 60, camera)).skews()
+            images = [frame.image for frame in read_frames(clip)]
+        camera, lips = FaceTrack(images, 25), mouth_box(images[::10])
+        url = f"http://127.0.0.1:{port}"
+        found = asyncio.run(measure(url, minutes * 60, camera, lips=lips)).skews()
     finally:
         server.terminate()
         server.wait(timeout=30)
@@ -283,10 +326,10 @@ def _await_server(server: subprocess.Popen[bytes], port: int) -> None:
 
 
 def main() -> None:
-    """Serve on a port."""
+    """Serve on an inherited socket."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("port", type=int)
-    serve(parser.parse_args().port)
+    parser.add_argument("fd", type=int, help="of a bound TCP socket")
+    serve(socket.socket(fileno=parser.parse_args().fd))
 
 
 if __name__ == "__main__":
