@@ -31,7 +31,7 @@ from engine import Engine
 from engine.bundle import Manifest
 from engine.errors import LipwireError
 from engine.mel import WINDOW_COLUMNS
-from engine.tracker import FaceTracker, MediaPipeTracker
+from engine.tracker import MediaPipeTracker
 from engine.types import F64, U8, LipJob
 from server import ice, mediaplane
 from server.app import create_app
@@ -78,7 +78,9 @@ class Beacon:
 def beeps(seconds: int) -> np.ndarray[Any, np.dtype[np.int16]]:
     """A voice that beeps for BEEP_S at the start of every second, int16[N] at 48 kHz."""
     t = np.arange(RATE_HZ) / RATE_HZ
-    tone = sum(np.sin(2 * np.pi * 220 * k * t) / k for k in (1, 2, 3, 4))
+    # Not a steady tone, which the engine does not take for a voice: 180 Hz, and rising.
+    phase = 2 * np.pi * (180 * t + 200 * t**2)
+    tone = sum(np.sin(k * phase) / k for k in (1, 2, 3, 4))
     second = np.where(t < BEEP_S, tone * 6000, 0).astype(np.int16)
     return np.tile(second, seconds)
 

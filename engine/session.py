@@ -16,7 +16,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,7 +25,9 @@ from engine.bundle import Manifest
 from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
-from engine.mel import LOOKAHEAD_S
+from engine.fade import Fade
+from engine.mel import LOOKAHEAD_S, SILENCE
+from engine.mixer import Mixer
 from engine.painter import Aligned, Painter
 from engine.tally import Tally
 from engine.tracker import FaceTracker
@@ -108,11 +111,12 @@ class Session:
             if self.config.offline
             else OriginalTimeline(self.config.delay_s)
         )
-        self._original_level = self.config.original_level
+        self._mixer = Mixer(self._speech, self._original, self.config)
+        self.silence = self.config.silence
+        self._shown, self._voiced = Fade(self.config.fade_s), Fade(self.config.fade_s)
         self._flight: deque[_Pending] = deque()  # every frame not yet popped, in order
         self._waiting: deque[_Pending] = deque()  # those of them that no worker has begun
         self._next_index = 0
-        self._audio_index = 0  # 48 kHz sample that pop_audio returns next
         self._tally = Tally()
         self._faults = 0
         self.closed = False
@@ -179,17 +183,68 @@ class Session:
         """Drop what has not been played; the mouth closes with it."""
         with self._lock:
             self._speech.interrupt(self.time_s(now))
+            self._shown.cut()
+            self._voiced.cut()
+
+    @property
+    def wants_original(self) -> bool:
+        """Whether the original voice can be heard at all."""
+        return self._mixer.wants_original
+
+    @property
+    def sound(self) -> dict[str, float | bool | None]:
+        """What `set_sound` has set."""
+        mixer = self._mixer
+        return {
+            "original_level": mixer.level,
+            "ducking": mixer.ducking,
+            "loudness_lufs": mixer.loudness_lufs,
+        }
 
     def push_original(self, samples: I16, rate_hz: int, now: float) -> None:
         """Take the original voice, to be heard underneath at `original_level`."""
         with self._lock:
-            if not self.closed and self._original_level > 0:
+            if not self.closed and self._mixer.wants_original:
                 self._original.push(samples, rate_hz, self.time_s(now))
 
-    def set_original_level(self, level: float) -> None:
-        """How loud the original voice is underneath, 0 (not heard) to 1."""
+    def set_sound(
+        self,
+        *,
+        original_level: float | None = None,
+        ducking: bool | None = None,
+        loudness_lufs: float | Literal["off"] | None = None,
+    ) -> None:
+        """Change what is heard from now on; None leaves a thing as it is.
+
+        Args:
+            original_level: of the original voice under the new one, 0 (not heard) to 1.
+            ducking: whether the original is heard in full while the new voice is silent.
+            loudness_lufs: what the new voice is brought to, or "off".
+
+        Raises:
+            ConfigError: out of range; nothing is changed.
+        """
+        wanted: dict[str, Any] = {}
+        if original_level is not None:
+            wanted["original_level"] = original_level
+        if loudness_lufs is not None:
+            wanted["loudness_lufs"] = None if loudness_lufs == "off" else loudness_lufs
+        replace(self.config, **wanted)  # checks the ranges
         with self._lock:
-            self._original_level = float(np.clip(level, 0.0, 1.0))
+            if original_level is not None:
+                self._mixer.level = original_level
+            if ducking is not None:
+                self._mixer.ducking = ducking
+            if loudness_lufs is not None:
+                self._mixer.loudness_lufs = wanted["loudness_lufs"]
+
+    def set_silence(self, silence: Literal["original", "generate"]) -> None:
+        """What is shown while the new voice is silent, from the next picture on.
+
+        Raises:
+            ConfigError: neither of the two.
+        """
+        self.silence = replace(self.config, silence=silence).silence
 
     def set_steps(self, steps: int) -> None:
         """DDIM steps of the jobs from now on.
@@ -236,10 +291,18 @@ class Session:
                     return None
                 with self._lock:
                     mel = self._speech.mel_window(pending.playout_s, self._spec.mel_columns)
-                    speaking = self._speech.speaking(pending.playout_s)
+                    shown = self._speech.speaking(pending.playout_s)
+                    # The window reaches so far ahead, where a sound may begin already.
+                    voiced = shown or self._speech.speaking(pending.playout_s + LOOKAHEAD_S)
+                    strength = self._shown.toward(
+                        shown or self.silence == "generate", pending.playout_s
+                    )
+                    gate = self._voiced.toward(voiced, pending.playout_s)
                 if self._painter is None:
                     self._painter = Painter(self._make_tracker(), self.config, self._spec)
-                strength = self._painter.fade(speaking or self.config.silence == "generate")
+                if self.silence == "generate" and gate < 1:
+                    # Shut, whatever breath or music there is where nobody speaks.
+                    mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
                 if strength > 0:
                     # Smoothed by the camera's time: arrival jitters.
                     found = self._painter.find(pending.frame.image, pending.frame.time_s)
@@ -250,6 +313,8 @@ class Session:
             self._complain("tracking", pending.index)
             found = Outcome.FAULT
         with self._lock:
+            if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE):
+                self._shown.reset()
             if isinstance(found, Outcome):
                 self._pass_through(pending, found, time_s)
                 return None
@@ -334,24 +399,14 @@ class Session:
     def pop_audio(self, now: float) -> AudioChunk | None:
         """The next 20 ms of sound if its time has come: the new voice over the original."""
         with self._lock:
-            start = self._audio_index
-            if start > self.time_s(now) * PLAYOUT_RATE_HZ:
+            if self._mixer.place > self.time_s(now) * PLAYOUT_RATE_HZ:
                 return None
-            return self._mix(AUDIO_BLOCK)
+            return self._mixer.read(AUDIO_BLOCK)
 
     def read_audio(self, samples: int) -> AudioChunk:
         """The next `samples` of sound, due or not: for offline work."""
         with self._lock:
-            return self._mix(samples)
-
-    def _mix(self, count: int) -> AudioChunk:
-        start = self._audio_index
-        self._audio_index += count
-        mixed = self._speech.read(start, start + count).astype(np.float32)
-        if self._original_level > 0:
-            mixed += self._original_level * self._original.read(start, start + count)
-        samples = np.clip(np.rint(mixed), -32768, 32767).astype(np.int16)
-        return AudioChunk(samples, start, PLAYOUT_RATE_HZ)
+            return self._mixer.read(samples)
 
     def stats(self, now: float) -> SessionStats:
         """A snapshot."""

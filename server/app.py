@@ -144,6 +144,8 @@ def _add_session_routes(app: FastAPI) -> None:
             steps=body.steps,
             original_level=body.original_level,
             silence=body.silence,
+            ducking=body.ducking,
+            loudness_lufs=body.loudness_lufs,
             speech_backlog_max_s=settings.speech_backlog_max_s,
         )
         private = settings.private_candidates
@@ -161,12 +163,17 @@ def _add_session_routes(app: FastAPI) -> None:
 
     @app.patch("/api/sessions/{name}", dependencies=CONTROL)
     async def change_session(name: str, body: ChangeBody) -> dict[str, Any]:
-        """Change steps or the level of the original voice; answers with the figures."""
+        """Change steps, sound or what is shown in silence; answers with the figures."""
         peer = sessions().get(name)
         if body.steps is not None:
             peer.set_steps(body.steps)
-        if body.original_level is not None:
-            peer.set_original_level(body.original_level)
+        peer.session.set_sound(
+            original_level=body.original_level,
+            ducking=body.ducking,
+            loudness_lufs=body.loudness_lufs,
+        )
+        if body.silence is not None:
+            peer.session.set_silence(body.silence)
         return peer.figures()
 
     @app.get("/api/sessions/{name}/stats", dependencies=CONTROL)

@@ -107,11 +107,18 @@ def dub(
     bundle: BundleFlag = None,
     silence: Annotated[
         Literal["original", "generate"],
-        typer.Option(help="Mouth shown while the voice is silent."),
+        typer.Option(help="Mouth shown while the voice is silent; `generate` shuts it."),
     ] = "original",
     original_level: Annotated[
         float, typer.Option(help="Loudness of the video's own sound underneath, 0 to 1.")
     ] = 0.0,
+    ducking: Annotated[
+        bool, typer.Option(help="The video's own sound in full while the voice is silent.")
+    ] = False,
+    loudness: Annotated[
+        float | None,
+        typer.Option(help="Bring the voice to so many LUFS; without it, it stays as it is."),
+    ] = None,
     threads: ThreadsFlag = None,
     mark: Annotated[
         bool, typer.Option(help="Draw the words `AI-generated` on every picture.")
@@ -145,7 +152,8 @@ def dub(
 
         summary = run(
             video, speech, out, steps=steps, bundle=bundle, silence=silence,
-            original_level=original_level, threads=threads, progress=progress,
+            original_level=original_level, ducking=ducking, loudness_lufs=loudness,
+            threads=threads, progress=progress,
             mark=Mark(mark_text, mark_place) if mark else None, credentials=credentials,
         )  # fmt: skip
     if as_json:

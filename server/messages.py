@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# What calls sound like: louder than broadcasts (-23, EBU R 128), with room for a loud syllable.
+DEFAULT_LUFS = -18.0
+
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -21,6 +24,12 @@ class OfferBody(_Body):
         default=0.0, ge=0, le=1, description="the original voice underneath"
     )
     silence: Literal["original", "generate"] = "original"
+    ducking: bool = Field(
+        default=False, description="the original in full while the new voice is silent"
+    )
+    loudness_lufs: float | None = Field(
+        default=DEFAULT_LUFS, ge=-40, le=-8, description="of the new voice; null: as it comes"
+    )
     consent: bool = Field(default=False, description="the person shown has agreed; without it: 403")
 
 
@@ -39,6 +48,9 @@ class ChangeBody(_Body):
 
     steps: int | None = None
     original_level: float | None = Field(default=None, ge=0, le=1)
+    silence: Literal["original", "generate"] | None = None
+    ducking: bool | None = None
+    loudness_lufs: float | Literal["off"] | None = None
 
 
 class SampleBody(_Body):

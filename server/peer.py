@@ -22,7 +22,7 @@ import av
 from aiortc import MediaStreamTrack, RTCDataChannel
 from aiortc.mediastreams import MediaStreamError
 
-from engine import ConfigError, Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
+from engine import Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
 from engine.types import SessionStats
 from engine.workers import Observe, unobserved
@@ -84,7 +84,6 @@ class Peer:
         self.voice = Voice(session, engine.clock)
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
-        self.original_level = session.config.original_level
         self.publisher = Link(settings, name)
         self.links: dict[str, tuple[Purpose, Link]] = {}
         """those that watch or voice the session, by id"""
@@ -266,7 +265,7 @@ class Peer:
                 assert isinstance(frame, av.AudioFrame)
                 if not original:
                     self.voice.push_live(to_mono(frame), frame.sample_rate)
-                elif self.original_level > 0:
+                elif self.session.wants_original:
                     now = self._engine.clock()
                     self.session.push_original(to_mono(frame), frame.sample_rate, now)
             except (MediaStreamError, SessionClosed):
@@ -286,17 +285,6 @@ class Peer:
         """
         self.session.set_steps(steps)
 
-    def set_original_level(self, level: float) -> None:
-        """How loud the original voice is underneath, 0 to 1.
-
-        Raises:
-            ConfigError: out of that range.
-        """
-        if not 0 <= level <= 1:
-            raise ConfigError(f"original_level is {level}, must lie within 0 and 1")
-        self.original_level = level
-        self.session.set_original_level(level)
-
     def interrupt(self) -> None:
         """Drop the voice that has not been heard."""
         self.voice.interrupt()
@@ -315,7 +303,13 @@ class Peer:
                 case {"type": "steps", "steps": int(steps)}:
                     self.set_steps(steps)
                 case {"type": "original_level", "level": int(level) | float(level)}:
-                    self.set_original_level(level)
+                    self.session.set_sound(original_level=level)
+                case {"type": "ducking", "on": bool(on)}:
+                    self.session.set_sound(ducking=on)
+                case {"type": "loudness", "lufs": ("off" | int(_) | float(_)) as lufs}:
+                    self.session.set_sound(loudness_lufs=lufs)
+                case {"type": "silence", "show": str(show)}:
+                    self.session.set_silence(show)  # type: ignore[arg-type]  # checked there
                 case _:
                     raise ValueError(f"unknown command {str(command)[:80]}")
         except Exception as error:  # whatever a stranger sends must not end the call
@@ -373,7 +367,8 @@ class Peer:
             "speaking": stats.speaking,
             "backlog_s": round(stats.speech_backlog_s, 2),
             "steps": stats.steps,
-            "original_level": self.original_level,
+            **self.session.sound,
+            "silence": self.session.silence,
             "viewers": sum(purpose is Purpose.WATCH for purpose, _ in self.links.values()),
             "av_offset_ms": round(self.relay.av_offset_s * 1000, 1),
             **self.disclosure(),

@@ -165,6 +165,13 @@ async def test_an_unknown_session_is_a_404(
 async def test_a_call_can_be_changed_and_ended(call: Call) -> None:
     answer = await call.client.patch(call.path, json={"steps": 4, "original_level": 0.5})
     assert answer.json()["steps"] == 4 and answer.json()["original_level"] == 0.5
+    answer = await call.client.patch(
+        call.path, json={"silence": "generate", "ducking": True, "loudness_lufs": "off"}
+    )
+    assert answer.json()["silence"] == "generate" and answer.json()["ducking"]
+    assert answer.json()["loudness_lufs"] is None
+    answer = await call.client.patch(call.path, json={"loudness_lufs": 5})
+    assert "loudness_lufs" in await error_of(answer, 400)
     answer = await call.client.patch(call.path, json={"steps": 3, "original_level": 0.9})
     assert "steps" in await error_of(answer, 400)
     stats = await call.stats()
