@@ -107,7 +107,9 @@ class Session:
         self._speech = SpeechTimeline(self.config, LOOKAHEAD_S)
         # Off-line the original's place is given with it, and much may be pushed ahead.
         self._original = (
-            OriginalTimeline(0.0, PLAYED_KEPT_S + self.config.speech_backlog_max_s)
+            OriginalTimeline(
+                0.0, PLAYED_KEPT_S + self.config.speech_backlog_max_s, paced=False
+            )
             if self.config.offline
             else OriginalTimeline(self.config.delay_s)
         )
@@ -156,13 +158,15 @@ class Session:
         if self._wake is not None:
             self._wake()  # not under the lock: the worker asks for it while it holds its own
 
-    def push_speech(self, samples: I16, rate_hz: int, now: float) -> float:
+    def push_speech(self, samples: I16, rate_hz: int, now: float, live: bool = False) -> float:
         """Take more of the new voice, as fast as it comes; returns seconds until it is heard.
 
         Args:
             samples: int16[N] mono.
             rate_hz: 8000 to 192000.
             now: the caller's time.
+            live: it comes as it is spoken and should be heard soon: when it has fallen behind, its
+                pauses are shortened.
 
         Raises:
             MediaError: not mono int16, or an odd rate.
@@ -172,7 +176,7 @@ class Session:
         with self._lock:
             self._check_open()
             time_s = self.time_s(now)
-            return self._speech.push(samples, rate_hz, time_s) - time_s
+            return self._speech.push(samples, rate_hz, time_s, live) - time_s
 
     def flush_speech(self) -> None:
         """The utterance is complete: nothing of it waits for more."""
@@ -412,12 +416,17 @@ class Session:
         """A snapshot."""
         with self._lock:
             time_s = self.time_s(now)
-            return self._tally.stats(
+            stats = self._tally.stats(
                 time_s,
                 frames_in=self._next_index,
                 speech_backlog_s=self._speech.backlog_s(time_s),
                 speaking=self._speech.speaking(time_s + self.config.delay_s),
                 steps=self.steps,
+            )
+            return replace(
+                stats,
+                speech_drift_ppm=self._speech.drift * 1e6,
+                original_drift_ppm=self._original.drift * 1e6,
             )
 
     def close(self) -> None:

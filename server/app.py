@@ -230,7 +230,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
 
     @app.websocket("/api/sessions/{name}/speech")
     async def speech_socket(socket: WebSocket, name: str) -> None:
-        """16-bit mono PCM in, at `?rate=`; see `server.pcm_socket`."""
+        """16-bit mono PCM in, at `?rate=`, perhaps `&live=true`; see `server.pcm_socket`."""
         try:
             needs(Right.SPEAK)(socket)
             peer = sessions().get(name)
@@ -243,8 +243,9 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
         except MediaError as error:
             await refuse(socket, str(error))
             return
+        live = socket.query_params.get("live") == "true"
         await socket.accept(bearer_subprotocol(socket))
-        await PcmSocket(socket, peer, rate_hz).run()
+        await PcmSocket(socket, peer, rate_hz, live).run()
 
 
 def serve(settings: ServerConfig) -> None:

@@ -366,6 +366,8 @@ class Peer:
             },
             "speaking": stats.speaking,
             "backlog_s": round(stats.speech_backlog_s, 2),
+            "voice_drift_ppm": round(stats.speech_drift_ppm),
+            "original_drift_ppm": round(stats.original_drift_ppm),
             "steps": stats.steps,
             **self.session.sound,
             "silence": self.session.silence,

@@ -24,10 +24,6 @@ from engine.types import I16
 VOICES = Path(__file__).parent / "static" / "voices"
 CHUNK_S = 0.5  # pushed at once: small against the backlog, large against the cost of a push
 RETRY_S = 0.1  # how soon a full backlog is tried again
-# A live track that comes faster than it is heard (a burst after a stall) would stay behind for
-# good. Beyond this, its silences are left out. Less: normal jitter eats pauses.
-LIVE_BACKLOG_S = 0.8
-QUIET = 200  # of 32768: about -44 dBFS, room noise behind a microphone
 # What may be uploaded, by FFmpeg's names. Play lists (hls, concat, dash) are not among them: they
 # make FFmpeg open other files and addresses.
 FORMATS = (
@@ -113,23 +109,19 @@ class Voice:
             self._busy -= 1
 
     def push_live(self, samples: I16, rate_hz: int) -> None:
-        """Schedule 20 ms or so of a live track; never waits.
+        """Schedule a piece of a voice that comes as it is spoken; never waits.
 
-        It is left out while another source speaks, and its silences while it lags behind.
+        It is left out while another source speaks.
         """
-        backlog_s = self._until_s - self._clock()
-        if self._busy or (not self._live_heard and backlog_s > 0):
-            return
-        quiet = int(np.abs(samples.astype(np.int32)).max(initial=0)) < QUIET
-        if backlog_s > LIVE_BACKLOG_S and quiet:
+        if self._busy or (not self._live_heard and self._until_s > self._clock()):
             return
         with contextlib.suppress(BacklogFull):  # minutes behind: a stream can only lose sound here
-            self._push(samples, rate_hz)
+            self._push(samples, rate_hz, live=True)
             self._live_heard = True
 
-    def _push(self, samples: I16, rate_hz: int) -> None:
+    def _push(self, samples: I16, rate_hz: int, live: bool = False) -> None:
         now = self._clock()
-        start_s = self._session.push_speech(samples, rate_hz, now)
+        start_s = self._session.push_speech(samples, rate_hz, now, live)
         self._until_s = now + start_s + len(samples) / rate_hz
 
     async def speak(self, pieces: AsyncIterator[I16], rate_hz: int) -> float:
