@@ -255,12 +255,14 @@ class OriginalTimeline:
         elif self._paced:
             self._pace.note(ahead_s, time_s)
         self._begun = True
-        self._stretch.ratio = 1.0 + self._pace.correction
+        # soxr would hold back 20 to 170 ms, which there is no time for.
+        upwards = min(rate_hz / PLAYOUT_RATE_HZ, 1.0)
+        self._stretch.ratio = (1.0 + self._pace.correction) * upwards
         self._append(self._stretch.push(samples))
 
     def _append(self, samples: I16) -> None:
         if len(samples):
-            self._line.append(samples, self._rate_hz)
+            self._line.append(samples, max(self._rate_hz, PLAYOUT_RATE_HZ))
 
     @property
     def drift(self) -> float:

@@ -46,7 +46,8 @@ def _kernels() -> F32:
 class Stretch:
     """Plays int16 sound a little faster or slower; nothing changes until it is first asked to.
 
-    It starts and goes on without a seam. While it works it holds back HALF samples.
+    A ratio below 1 also makes more samples of it, for a higher rate. It starts and goes on without
+    a seam. While it works it holds back HALF samples.
     """
 
     # Not soxr's variable rate: it shifts sound by a part of a sample when it begins, and cannot
@@ -54,7 +55,7 @@ class Stretch:
 
     def __init__(self) -> None:
         self.ratio = 1.0
-        """source samples for each that is given, within 0.999 to 1.001"""
+        """source samples for each that is given, at most 1.001: more would alias"""
         self._kept = np.zeros(HALF, np.float32)
         self._place = float(HALF)  # of the next sample to give, in `_kept`
 

@@ -107,9 +107,7 @@ class Session:
         self._speech = SpeechTimeline(self.config, LOOKAHEAD_S)
         # Off-line the original's place is given with it, and much may be pushed ahead.
         self._original = (
-            OriginalTimeline(
-                0.0, PLAYED_KEPT_S + self.config.speech_backlog_max_s, paced=False
-            )
+            OriginalTimeline(0.0, PLAYED_KEPT_S + self.config.speech_backlog_max_s, paced=False)
             if self.config.offline
             else OriginalTimeline(self.config.delay_s)
         )

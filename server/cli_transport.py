@@ -80,11 +80,20 @@ def churn(
 def sync(
     as_json: JsonFlag = False,
     minutes: Annotated[float, typer.Option(min=0.1, help="Of beeping.")] = 10,
+    skew_ppm: Annotated[
+        float | None,
+        typer.Option(
+            min=-1000,
+            max=1000,
+            help="A live voice, its clock so much slow and the camera's fast; without it, a voice "
+            "that comes ahead.",
+        ),
+    ] = None,
 ) -> None:
     """R10: lips against sound at the receiver."""
     from benchmarks.sync import run
 
-    _show(run(minutes=minutes), as_json)
+    _show(run(minutes=minutes, skew_ppm=skew_ppm), as_json)
 
 
 @app.command()

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from engine.clock import LATE_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.drift import (
+    BLOCK_S,
     HALF,
     MAX_CORRECTION,
-    BLOCK_S,
     PAUSE_KEPT,
     SLEW,
     WINDOW_S,
