@@ -1,15 +1,23 @@
-"""When the new voice speaks: webrtcvad over the scheduled sound, without tones, with hangover."""
+"""When the new voice speaks: webrtcvad over the scheduled sound, with hangover.
+
+webrtcvad takes tones, and noise that begins after speech, for a voice; so frames that sound exactly
+as the one before do not count, and somewhere near there must be one with a pitch. Consonants have
+their vowels near; a whisper is not seen, and music is a voice to it.
+"""
 
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.ring import Ring
-from engine.types import I16, SPEECH_RATE_HZ
+from engine.types import F64, I16, SPEECH_RATE_HZ
+
+Flags = npt.NDArray[np.bool_]
 
 FRAME = SPEECH_RATE_HZ // 50  # 20 ms, a length webrtcvad takes
 PEAK_MIN = 64  # of 32768, about -54 dBFS: what is quieter is not even asked about
@@ -21,8 +29,42 @@ AROUND, ENOUGH = 2, 3
 # Frames whose spectra are so nearly the same (cosine) are a tone: dialling, ringing, hum. Lower:
 # held vowels are taken for tones; higher: tones with a little noise are taken for a voice.
 STEADY = 0.9995
+# A frame is voiced where its sound repeats itself so well within a pitch period. At 0.35 noise of
+# a fan opens the mouth; at 0.45 breathy readers lose 6 % of what they say, at 0.4 2 %.
+VOICED = 0.4
+PITCH_HZ = (75, 400)
 # Pauses inside a sentence must not flicker. Shorter: they do; longer: the end of speech lingers.
 HANGOVER_S = 0.30
+
+
+@cache
+def _lag_weights() -> F64:
+    """Autocorrelation of the window itself, which that of a sound in it is divided by."""
+    window = np.hanning(2 * FRAME)
+    own = np.fft.irfft(np.abs(np.fft.rfft(window, 4 * FRAME)) ** 2)
+    return np.asarray(own / own[0])
+
+
+def voiced(before: I16, frames: I16) -> Flags:
+    """Which of int16[N, 320] have a pitch, each with the frame before it, int16[N, 320].
+
+    Normalised autocorrelation (Boersma, 1993) of 40 ms, pre-emphasised, as much noise is low.
+    """
+    sound = np.concatenate([before, frames], axis=1).astype(np.float64)
+    sound[:, 1:] -= 0.97 * sound[:, :-1]
+    sound[:, 0] = 0
+    power = np.abs(np.fft.rfft(sound * np.hanning(2 * FRAME), 4 * FRAME, axis=1)) ** 2
+    alike = np.fft.irfft(power, axis=1)
+    low, high = (round(SPEECH_RATE_HZ / hz) for hz in reversed(PITCH_HZ))
+    best = (alike[:, low : high + 1] / _lag_weights()[low : high + 1]).max(axis=1)
+    return np.asarray(best > VOICED * np.maximum(alike[:, 0], 1e-9))
+
+
+def steady(before: I16, frames: I16) -> Flags:
+    """Which of int16[N, 320] sound exactly as the frame before, int16[N, 320]."""
+    old, new = (np.abs(np.fft.rfft(f * np.hanning(FRAME), axis=1)) for f in (before, frames))
+    norms = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
+    return np.asarray((old * new).sum(axis=1) > STEADY * np.maximum(norms, 1e-9))
 
 
 class VoiceActivity:
@@ -39,9 +81,10 @@ class VoiceActivity:
             import webrtcvad
 
         self._vad: Any = webrtcvad.Vad(aggressiveness)
-        self._flags = Ring(int(seconds * SPEECH_RATE_HZ / FRAME) + 1, (), np.bool_)
+        # Of each frame: whether it is speech and not steady; whether it has a pitch besides.
+        self._flags = Ring(int(seconds * SPEECH_RATE_HZ / FRAME) + 1, (2,), np.bool_)
         self._rest: I16 = np.zeros(0, np.int16)
-        self._spectrum = np.zeros(FRAME // 2 + 1)  # of the last frame, of length 1 or 0
+        self._frame: I16 = np.zeros(FRAME, np.int16)  # the last one
         self._cut_s = -1.0  # there is no hangover from before it
 
     def append(self, samples: I16) -> None:
@@ -49,25 +92,19 @@ class VoiceActivity:
         sound = np.concatenate([self._rest, samples])
         count = len(sound) // FRAME
         frames = sound[: count * FRAME].reshape(count, FRAME)
-        flags = np.zeros(count, np.bool_)
+        flags, pitched = np.zeros((2, count), np.bool_)
         loud = np.abs(frames.astype(np.int32)).max(axis=1, initial=0) > PEAK_MIN
-        steady = self._steady(frames, loud)
         for i in np.flatnonzero(loud):
-            flags[i] = self._vad.is_speech(frames[i].tobytes(), SPEECH_RATE_HZ) and not steady[i]
-        self._flags.append(flags)
+            flags[i] = self._vad.is_speech(frames[i].tobytes(), SPEECH_RATE_HZ)
+        maybe = np.flatnonzero(flags)
+        if len(maybe):
+            before = np.concatenate([self._frame[None], frames[:-1]])[maybe]
+            flags[maybe] = ~steady(before, frames[maybe])
+            pitched[maybe] = flags[maybe] & voiced(before, frames[maybe])
+        if count:
+            self._frame = frames[-1].copy()
+        self._flags.append(np.stack([flags, pitched], axis=1))
         self._rest = sound[count * FRAME :]
-
-    def _steady(self, frames: I16, loud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Which of int16[N, 320] sound exactly as the frame before."""
-        if not loud.any():
-            self._spectrum = np.zeros_like(self._spectrum)
-            return np.zeros(len(frames), np.bool_)
-        spectra = np.abs(np.fft.rfft(frames * np.hanning(FRAME), axis=1))
-        spectra[~loud] = 0  # in any pieces the same
-        spectra /= np.maximum(np.linalg.norm(spectra, axis=1, keepdims=True), 1e-9)
-        before = np.concatenate([self._spectrum[None], spectra[:-1]])
-        self._spectrum = spectra[-1]
-        return np.asarray((before * spectra).sum(axis=1) > STEADY)
 
     def append_silence(self, count: int) -> None:
         """Hear `count` samples of silence."""
@@ -83,6 +120,7 @@ class VoiceActivity:
         whole = max(stop // FRAME, self._flags.start)
         if whole < self._flags.stop:
             self._flags.truncate(whole)
+            self._frame = np.zeros(FRAME, np.int16)
             # The cut frame's own samples are gone; what is left of it counts as silence.
             self._rest = np.zeros(max(0, stop - whole * FRAME), np.int16)
         else:
@@ -104,7 +142,7 @@ class VoiceActivity:
         start, stop = max(start, self._flags.start), min(stop, self._flags.stop)
         if stop - start < ENOUGH:
             return False
-        flags = self._flags.read(start, stop)
+        flags, pitched = self._flags.read(start, stop).T
         votes = np.cumsum(np.concatenate([[0], flags]))
         width = min(2 * AROUND + 1, len(flags))
-        return bool((votes[width:] - votes[:-width]).max() >= ENOUGH)
+        return bool(pitched.any() and (votes[width:] - votes[:-width]).max() >= ENOUGH)

@@ -511,6 +511,44 @@ def test_a_shut_mouth_does_not_hear_noise() -> None:
     assert session.read_audio(96_000).samples.any()
 
 
+@pytest.mark.parametrize("fps", [10, 25, 30, 60])
+@pytest.mark.parametrize("at_s", [1.0, 1.013, 1.031])
+def test_after_an_interruption_no_mouth_moves_later_than_100_ms(fps: int, at_s: float) -> None:
+    for silence in ("original", "generate"):
+        session = make(EngineConfig(silence=silence))  # type: ignore[arg-type]
+        session.push_speech(voiced(5.0), 16_000, 0.0)
+        interrupted = False
+        for index in range(2 * fps):
+            now = index / fps
+            if now >= at_s and not interrupted:
+                session.interrupt_speech(at_s)
+                interrupted = True
+            while session.pop_audio(now) is not None:
+                pass
+            session.push_video(frame(index), now)
+            job = session.next_job(now)
+            moves = job is not None and (silence == "original" or bool((job.mel > SILENCE).any()))
+            playout_s = now + session.config.delay_s
+            # A picture may take the place of one that was shown within the time.
+            if playout_s > at_s + 0.1 + 1 / fps:
+                assert not moves, f"{silence}: at {playout_s - at_s:.3f} s"
+            elif 0.6 < playout_s < at_s:
+                assert moves
+
+
+@pytest.mark.parametrize("fps", [10, 24, 60])
+def test_the_end_of_speech_does_not_leave_the_mouth_open(fps: int) -> None:
+    session = make(EngineConfig())
+    start_s = session.push_speech(voiced(0.7), 16_000, 0.0)
+    end_s, shown = start_s + 0.7, []
+    for index in range(3 * fps):
+        session.push_video(frame(index), index / fps)
+        work(session, index / fps)
+        shown += pop_all(session, (index + 0.9) / fps)
+    last = max(f.playout_s for f in shown if f.outcome is Outcome.GENERATED)
+    assert end_s < last < end_s + 0.3 + 0.05 + 0.16 + 3 / fps
+
+
 # --- numbers ---
 
 

@@ -154,6 +154,23 @@ def click() -> I16:
     return sound
 
 
+def noise(colour: float) -> I16:
+    """Two seconds of noise, some 20 dB below speech, its spectrum falling by 3 dB * colour."""
+    rng = np.random.default_rng(0)
+    spectrum = np.fft.rfft(rng.normal(size=32_000)) / (np.fft.rfftfreq(32_000) + 0.01) ** colour
+    sound = np.fft.irfft(spectrum)
+    return np.asarray(1_000 * sound / sound.std(), np.int16)
+
+
+@pytest.mark.parametrize("colour", [0.0, 0.5, 1.0])
+def test_noise_that_begins_after_speech_is_none(colour: float) -> None:
+    """webrtcvad alone takes all three for speech."""
+    vad = VoiceActivity()
+    vad.append(np.concatenate([voiced(1.0), noise(colour)]))
+    assert all(vad.speaking(t) for t in np.arange(0.0, 1.0, 0.02))
+    assert not any(vad.speaking(t) for t in np.arange(1.4, 3.0, 0.02))
+
+
 @pytest.mark.parametrize("sound", [key_tones(), hum(), click()], ids=["keys", "hum", "click"])
 def test_what_is_no_voice_does_not_open_the_mouth(sound: I16) -> None:
     vad = VoiceActivity()
