@@ -260,6 +260,23 @@ async def test_bursts_cut_anywhere_are_heard(call: Call) -> None:
         await until(lambda: loudness(call.caller.heard(0.2)) < 2, "silence")
 
 
+async def test_a_live_socket_catches_up_in_its_pauses(call: Call) -> None:
+    """What a stall held up comes at once: the second of silence in it is not heard in full."""
+    held_up = np.concatenate([tone(1.0, 500), np.zeros(48_000, np.int16), tone(1.0, 500)])
+    waiting_s = []
+    for rate in ("?rate=48000&live=true", "?rate=48000"):
+        async with call.socket(rate) as socket:
+            await event(socket, "ready")
+            for piece in np.split(held_up, 50):
+                await socket.send(piece.astype("<i2").tobytes())
+            await socket.send('{"type":"flush"}')
+            assert (await event(socket, "flushed"))["seconds"] == 3.0
+            waiting_s.append((await call.stats())["backlog_s"])
+            await socket.send('{"type":"interrupt"}')
+            await event(socket, "interrupted")
+    assert waiting_s[0] < waiting_s[1] - 0.5
+
+
 async def test_half_a_sample_is_reported_and_the_rest_kept(call: Call) -> None:
     raw = tone(1.0, 500, 24_000).astype("<i2").tobytes()
     async with call.socket() as socket:
