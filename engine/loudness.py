@@ -66,25 +66,33 @@ class Levelling:
     """A gain that brings a voice slowly to a loudness; it rests while the voice does.
 
     Args:
-        target_lufs: of the voice.
+        target_lufs: of the voice; None returns it to how it comes.
     """
 
-    def __init__(self, target_lufs: float) -> None:
+    def __init__(self, target_lufs: float | None) -> None:
         self.target_lufs = target_lufs
+        """may be changed at any time"""
         self._step = np.zeros(STEP, np.float32)
         self._filled = 0
         self._powers: deque[float] = deque(maxlen=STEPS)
         self._blocks: deque[float] = deque(maxlen=round(MEMORY_S * PLAYOUT_RATE_HZ / STEP))
-        self._goal_db = 0.0
+        self._found_lufs: float | None = None
         self.gain_db = 0.0
+
+    @property
+    def resting(self) -> bool:
+        """Whether the voice passes as it comes."""
+        return self.target_lufs is None and self.gain_db == 0.0
 
     def apply(self, block: F32) -> F32:
         """The next f32[480] of the voice in ±1, with the gain that what came before asks for."""
         before_db = self.gain_db
         if np.abs(block).max() > 1e-3:  # the gain moves under a voice only, not in its pauses
             most = SLEW_DB_S * BLOCK / PLAYOUT_RATE_HZ
-            self.gain_db += float(np.clip(self._goal_db - self.gain_db, -most, most))
-        self._listen(block)
+            goal_db = 0.0 if self.target_lufs is None else self._goal_db(self.target_lufs)
+            self.gain_db += float(np.clip(goal_db - self.gain_db, -most, most))
+        if self.target_lufs is not None:
+            self._listen(block)
         if before_db == self.gain_db == 0.0:
             return block
         ramp_db = np.linspace(before_db, self.gain_db, BLOCK + 1)[1:]
@@ -100,9 +108,12 @@ class Levelling:
             mean = sum(self._powers) / STEPS
             if lufs(mean) > ABSOLUTE_GATE_LUFS:
                 self._blocks.append(mean)
-                found = gated(np.array(self._blocks))
-                goal_db = np.clip(self.target_lufs - found, -MAX_GAIN_DB, MAX_GAIN_DB)
-                self._goal_db = float(goal_db)
+                self._found_lufs = gated(np.array(self._blocks))
+
+    def _goal_db(self, target_lufs: float) -> float:
+        if self._found_lufs is None:
+            return 0.0
+        return float(np.clip(target_lufs - self._found_lufs, -MAX_GAIN_DB, MAX_GAIN_DB))
 
 
 @cache

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -24,15 +26,14 @@ class Mixer:
     Args:
         speech: the new voice.
         original: the one underneath.
-        config: levels; `level`, `ducking` and `loudness_lufs` may be changed at any time.
+        config: levels, which `change` changes.
     """
 
     def __init__(
         self, speech: SpeechTimeline, original: OriginalTimeline, config: EngineConfig
     ) -> None:
         self._speech, self._original, self._config = speech, original, config
-        self.level, self.ducking = config.original_level, config.ducking
-        self._levelling = self._make_levelling(config.loudness_lufs)
+        self._levelling = Levelling(config.loudness_lufs)
         self._gain: float | None = None  # of the original, now
         self._next = 0  # 48 kHz sample that `read` returns next
         self._mixed = np.zeros(CONTEXT, np.float32)  # from CONTEXT before that on, in ±1
@@ -46,26 +47,49 @@ class Mixer:
     @property
     def wants_original(self) -> bool:
         """Whether the original can be heard at all."""
-        return self.level > 0 or self.ducking
+        return self._config.original_level > 0 or self._config.ducking
 
     @property
-    def loudness_lufs(self) -> float | None:
-        """What the new voice is brought to."""
-        return None if self._levelling is None else self._levelling.target_lufs
+    def settings(self) -> dict[str, float | bool | None]:
+        """What `change` has set."""
+        config = self._config
+        return {
+            "original_level": config.original_level,
+            "ducking": config.ducking,
+            "loudness_lufs": config.loudness_lufs,
+        }
 
-    @loudness_lufs.setter
-    def loudness_lufs(self, target_lufs: float | None) -> None:
-        if target_lufs != self.loudness_lufs:
-            self._levelling = self._make_levelling(target_lufs)
+    def change(
+        self,
+        original_level: float | None = None,
+        ducking: bool | None = None,
+        loudness_lufs: float | Literal["off"] | None = None,
+    ) -> None:
+        """Change what is heard from now on, smoothly; None leaves a thing as it is.
 
-    @staticmethod
-    def _make_levelling(target_lufs: float | None) -> Levelling | None:
-        return None if target_lufs is None else Levelling(target_lufs)
+        Args:
+            original_level: of the original voice under the new one, 0 (not heard) to 1.
+            ducking: whether the original is heard in full while the new voice is silent.
+            loudness_lufs: what the new voice is brought to, or "off".
+
+        Raises:
+            ConfigError: out of range; nothing is changed.
+        """
+        wanted = self.settings
+        if original_level is not None:
+            wanted["original_level"] = original_level
+        if ducking is not None:
+            wanted["ducking"] = ducking
+        if loudness_lufs is not None:
+            wanted["loudness_lufs"] = None if loudness_lufs == "off" else loudness_lufs
+        config = replace(self._config, **wanted)  # type: ignore[arg-type]  # checks the ranges
+        self._levelling.target_lufs = config.loudness_lufs
+        self._config = config
 
     def read(self, count: int) -> AudioChunk:
         """The next `count` samples."""
         start = self._next
-        limited = self.wants_original or self._levelling is not None or self._gain
+        limited = self.wants_original or not self._levelling.resting or self._gain
         while self._stop < start + count + (CONTEXT if limited else 0):
             self._mixed = np.concatenate([self._mixed, self._mix_block()])
         if limited:
@@ -81,7 +105,7 @@ class Mixer:
         start, stop = self._stop, self._stop + BLOCK
         self._stop = stop
         mixed = self._speech.read(start, stop).astype(np.float32) / np.float32(32768.0)
-        if self._levelling is not None:
+        if not self._levelling.resting:
             mixed = self._levelling.apply(mixed)
         before, after = self._glide(start / PLAYOUT_RATE_HZ)
         if before > 0 or after > 0:
@@ -91,13 +115,14 @@ class Mixer:
 
     def _glide(self, time_s: float) -> tuple[float, float]:
         """The original's gain at both ends of the block at `time_s`."""
-        loud = self.ducking and not self._speech.speaking(time_s)
-        goal = 1.0 if loud else self.level
+        config = self._config
+        loud = config.ducking and not self._speech.speaking(time_s)
+        goal = 1.0 if loud else config.original_level
         if self._gain is None:
             self._gain = goal
         before = self._gain
-        falls = goal < before or not self.ducking
-        tau_s = self._config.duck_attack_s if falls else self._config.duck_release_s
+        falls = goal < before or not config.ducking
+        tau_s = config.duck_attack_s if falls else config.duck_release_s
         share = 1 - math.exp(-BLOCK_S / tau_s) if tau_s > 0 else 1.0
         after = before + share * (goal - before)
         self._gain = goal if abs(after - goal) < SETTLED else after

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -196,12 +196,7 @@ class Session:
     @property
     def sound(self) -> dict[str, float | bool | None]:
         """What `set_sound` has set."""
-        mixer = self._mixer
-        return {
-            "original_level": mixer.level,
-            "ducking": mixer.ducking,
-            "loudness_lufs": mixer.loudness_lufs,
-        }
+        return self._mixer.settings
 
     def push_original(self, samples: I16, rate_hz: int, now: float) -> None:
         """Take the original voice, to be heard underneath at `original_level`."""
@@ -216,29 +211,9 @@ class Session:
         ducking: bool | None = None,
         loudness_lufs: float | Literal["off"] | None = None,
     ) -> None:
-        """Change what is heard from now on; None leaves a thing as it is.
-
-        Args:
-            original_level: of the original voice under the new one, 0 (not heard) to 1.
-            ducking: whether the original is heard in full while the new voice is silent.
-            loudness_lufs: what the new voice is brought to, or "off".
-
-        Raises:
-            ConfigError: out of range; nothing is changed.
-        """
-        wanted: dict[str, Any] = {}
-        if original_level is not None:
-            wanted["original_level"] = original_level
-        if loudness_lufs is not None:
-            wanted["loudness_lufs"] = None if loudness_lufs == "off" else loudness_lufs
-        replace(self.config, **wanted)  # checks the ranges
+        """Change what is heard from now on; see `Mixer.change`."""
         with self._lock:
-            if original_level is not None:
-                self._mixer.level = original_level
-            if ducking is not None:
-                self._mixer.ducking = ducking
-            if loudness_lufs is not None:
-                self._mixer.loudness_lufs = wanted["loudness_lufs"]
+            self._mixer.change(original_level, ducking, loudness_lufs)
 
     def set_silence(self, silence: Literal["original", "generate"]) -> None:
         """What is shown while the new voice is silent, from the next picture on.
@@ -303,7 +278,7 @@ class Session:
                 if self._painter is None:
                     self._painter = Painter(self._make_tracker(), self.config, self._spec)
                 if self.silence == "generate" and gate < 1:
-                    # Shut, whatever breath or music there is where nobody speaks.
+                    # Shut, whatever noise there is where nobody speaks.
                     mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
                 if strength > 0:
                     # Smoothed by the camera's time: arrival jitters.

@@ -71,6 +71,19 @@ def test_a_voice_is_brought_to_its_loudness_slowly(level_db: float) -> None:
     assert np.abs(steady[: BLOCK * 30]).max() < SLEW_DB_S * 0.5
 
 
+def test_another_target_or_none_is_reached_without_a_step() -> None:
+    sound = 0.4 * voiced(20.0, 48_000).astype(np.float32) / 32768
+    levelling, gains_db = Levelling(-20.0), []
+    for index, block in enumerate(sound.reshape(-1, BLOCK)):
+        if index in (700, 1_200):
+            levelling.target_lufs = -26.0 if index == 700 else None
+        levelling.apply(block)
+        gains_db.append(levelling.gain_db)
+    assert np.abs(np.diff(gains_db)).max() <= SLEW_DB_S / 100 + 1e-6
+    assert gains_db[600] - gains_db[1_100] == pytest.approx(6.0, abs=1.0)
+    assert gains_db[-1] == 0.0 and levelling.resting
+
+
 def test_silence_and_hiss_are_not_turned_up() -> None:
     rng = np.random.default_rng(0)
     hiss = rng.normal(0, 1e-4, 48_000 * 5).astype(np.float32)

@@ -85,12 +85,12 @@ def test_in_any_pieces_the_same(
 def test_what_is_changed_while_it_runs_glides() -> None:
     mixer, _ = scene(EngineConfig())
     mixer.read(960)
-    mixer.level = 0.5
+    mixer.change(original_level=0.5)
     heard = pieces_from(mixer, 24_000)
     assert np.abs(np.diff(heard.astype(int))).max() < 60
     assert heard[-9_600] >= 3_900
-    mixer.level, mixer.loudness_lufs = 0.0, -20.0
-    assert mixer.loudness_lufs == -20.0
+    mixer.change(original_level=0.0, loudness_lufs=-20.0)
+    assert mixer.settings == {"original_level": 0.0, "ducking": False, "loudness_lufs": -20.0}
     assert abs(int(pieces_from(mixer, 12_000)[0]) - 4_000) < 100
 
 
