@@ -7,6 +7,7 @@ nobody hears (1.7 cents), so that it stays where it is.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -29,7 +30,9 @@ NEAR_S = 0.005
 STEADY_S, HELD_S = 0.05, 10.0
 # So much more ahead at once, without having run dry, was sent ahead on purpose.
 AHEAD_S = 1.0
-SMOOTHED_S = 30.0  # over which the drift that is reported is averaged
+# Windows whose distances a line is laid through, to say how fast the voice's clock is: 4 minutes.
+# Less: a jitter of 10 ms looks like 100 ppm; more: what was last minute counts little.
+LINE, LINE_LEAST = 60, 4
 
 HALF = 16  # samples on either side of a point: flat to 0.9 of the band, images below -80 dB
 PHASES = 512
@@ -126,15 +129,28 @@ class Pace:
         self._seen: list[float] = []  # of this window
         self._since_s = self._until_s = 0.0
         self._last: tuple[float, float] | None = None  # distance and time of the window before
+        # Of each window: time, and the distance that there would be without correction.
+        self._line: deque[tuple[float, float]] = deque(maxlen=LINE)
+        self._gained_s = 0.0  # by correction
         self._was_dry = False
         self.correction = 0.0
         """0.001 plays 0.1 % faster"""
-        self.drift = 0.0
-        """how much faster the voice's clock is than ours, as a share"""
+        self._drift = 0.0
 
     def restart(self) -> None:
         """The voice ran dry or was put elsewhere: its distance has nothing to do with the last."""
+        self._drift = self.drift
         self._seen, self._last, self._was_dry = [], None, True
+        self._line.clear()
+
+    @property
+    def drift(self) -> float:
+        """How much faster the voice's clock is than ours, as a share; least squares."""
+        if len(self._line) < LINE_LEAST:
+            return self._drift
+        time_s, ahead_s = np.array(self._line).T
+        time_s = time_s - time_s.mean()
+        return float((time_s * ahead_s).sum() / (time_s**2).sum())
 
     def note(self, ahead_s: float, now_s: float) -> None:
         """More of the voice has come.
@@ -166,12 +182,8 @@ class Pace:
             self.target_s, self.correction = None, 0.0
             return
         if last is not None:
-            elapsed_s = middle_s - last[1]
-            found = self.correction + (ahead_s - last[0]) / elapsed_s
-            share = min(1.0, elapsed_s / SMOOTHED_S)
-            # Beyond what a clock can be off, it was the network.
-            if abs(found) < 3 * MAX_CORRECTION:
-                self.drift += share * (found - self.drift)
+            self._gained_s += self.correction * (middle_s - last[1])
+        self._line.append((middle_s, ahead_s + self._gained_s))
         off_s = ahead_s - self.target_s
         if abs(off_s) < STEADY_S:
             self._was_dry = False
