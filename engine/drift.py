@@ -8,7 +8,7 @@ nobody hears (1.7 cents), so that it stays where it is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import numpy as np
@@ -30,6 +30,7 @@ NEAR_S = 0.005
 STEADY_S, HELD_S = 0.05, 10.0
 # So much more ahead at once, without having run dry, was sent ahead on purpose.
 AHEAD_S = 1.0
+SEEN = 4096  # pieces of a window that count: crumbs must not fill the memory
 # Windows whose distances a line is laid through, to say how fast the voice's clock is: 4 minutes.
 # Less: a jitter of 10 ms looks like 100 ppm; more: what was last minute counts little.
 LINE, LINE_LEAST = 60, 4
@@ -121,12 +122,12 @@ class Pace:
     """
 
     def __init__(
-        self, target_s: float | None, statistic: Callable[[Sequence[float]], float] = min
+        self, target_s: float | None, statistic: Callable[[Iterable[float]], float] = min
     ) -> None:
         self._given = target_s is not None
         self.target_s = target_s
         self._statistic = statistic
-        self._seen: list[float] = []  # of this window
+        self._seen: deque[float] = deque(maxlen=SEEN)  # of this window
         self._since_s = self._until_s = 0.0
         self._last: tuple[float, float] | None = None  # distance and time of the window before
         # Of each window: time, and the distance that there would be without correction.
@@ -140,7 +141,8 @@ class Pace:
     def restart(self) -> None:
         """The voice ran dry or was put elsewhere: its distance has nothing to do with the last."""
         self._drift = self.drift
-        self._seen, self._last, self._was_dry = [], None, True
+        self._last, self._was_dry = None, True
+        self._seen.clear()
         self._line.clear()
 
     @property
@@ -165,7 +167,7 @@ class Pace:
         self._seen.append(ahead_s)
         if now_s - self._since_s >= (WINDOW_S if self.target_s is not None else HELD_S):
             self._judge(self._statistic(self._seen))
-            self._seen = []
+            self._seen.clear()
 
     def excess_s(self, ahead_s: float) -> float:
         """How much further ahead than it should be."""
