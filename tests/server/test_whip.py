@@ -186,10 +186,13 @@ async def test_a_translated_voice_is_published_beside(publisher: Client) -> None
 
 async def test_the_settings_of_a_session_come_in_the_address(client: httpx.AsyncClient) -> None:
     async with Client(client).publish() as made:
-        answer = await made.post("/whip?consent=true&steps=4&original_level=0.5")
+        answer = await made.post(
+            "/whip?consent=true&steps=4&original_level=0.5&ducking=true&loudness_lufs=-20"
+        )
         assert answer.status_code == 201
         stats = (await client.get(f"/api/sessions/{made.session}/stats")).json()
         assert stats["steps"] == 4 and stats["original_level"] == 0.5
+        assert stats["ducking"] and stats["loudness_lufs"] == -20
         assert stats["ai_generated"] is True and stats["mark"] == "AI-generated"
     async with Client(client).publish() as made:
         assert "steps" in await error_of(await made.post("/whip?consent=true&steps=3"), 400)
