@@ -32,7 +32,7 @@ def correlation(found: F32, wanted: F32, lag: int = 0) -> float:
     known = np.isfinite(found) & np.isfinite(wanted)
     if known.sum() < MIN_KNOWN:
         return float("nan")
-    a, b = found[known], wanted[known]
+    a, b = found[known].astype(np.float64), wanted[known].astype(np.float64)
     if a.std() < 1e-6 or b.std() < 1e-6:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import ConfigError, MediaError
-from engine.face import align, alignment_from, fit_similarity
+from engine.face import align, alignment_from, box_alignment, face_box, fit_similarity
 from engine.media import at_rate, read_frames
 from engine.mel import PAPER_FPS
 from engine.tracker import MediaPipeTracker
-from engine.types import U8
+from engine.types import F32, U8
 from training.evaluation.films import track
 
 TILE_PX = 128
+HEAD = 1.5  # sides of a face's box that a head with its hair and chin takes
 ZOOM = 2  # a mouth is shown twice as large as in the model's crop
 LABEL_PX = 110
 MAX_FRAMES = 1500  # a minute
@@ -43,11 +44,18 @@ def draw_strips(
         raise ConfigError("no film to draw")
     shots = [_frames(path) for _, path in films]
     picks = np.linspace(0, min(map(len, shots)) - 1, columns).round().astype(int)
-    rows = []
-    for (label, path), images in zip(films, shots, strict=True):
-        chosen = [images[i] for i in picks]
-        tiles = _mouths(chosen, path) if mouths else [_tile(image) for image in chosen]
-        rows.append(np.hstack([_label(label, len(tiles[0])), *tiles]))
+    rows, tracker = [], MediaPipeTracker(still=True)
+    try:
+        for (label, path), images in zip(films, shots, strict=True):
+            chosen = [images[i] for i in picks]
+            faces = track(chosen, tracker)
+            if mouths and any(face is None for face in faces):
+                raise MediaError(f"{path}: shows no face in one of the frames to be drawn")
+            found = [face for face in faces if face is not None]
+            tiles = _mouths(chosen, found) if mouths else _heads(chosen, found)
+            rows.append(np.hstack([_label(label, len(tiles[0])), *tiles]))
+    finally:
+        tracker.close()
     width = max(row.shape[1] for row in rows)
     sheet = np.vstack([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255)
                        for r in rows])  # fmt: skip
@@ -62,24 +70,27 @@ def _frames(path: Path) -> list[U8]:
     return images
 
 
-def _tile(image: U8) -> U8:
+def _heads(images: Sequence[U8], faces: Sequence[F32]) -> list[U8]:
+    """The same square of every picture, around the head; all of it where no face was found."""
     import cv2
 
-    height, width = image.shape[:2]
-    size = (round(TILE_PX * width / height), TILE_PX)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    height, width = images[0].shape[:2]
+    if not faces:
+        size = (round(TILE_PX * width / height), TILE_PX)
+        return [np.asarray(cv2.resize(i, size, interpolation=cv2.INTER_AREA), np.uint8)
+                for i in images]  # fmt: skip
+    box = np.mean([face_box(points) for points in faces], axis=0)
+    centre, half = (box[:2] + box[2:]) / 2, HEAD * float((box[2:] - box[:2]).max()) / 2
+    square = box_alignment(np.concatenate([centre - half, centre + half]), TILE_PX)
+    return [align(image, square) for image in images]
 
 
-def _mouths(images: Sequence[U8], path: Path) -> list[U8]:
-    size, tracker, tiles = TILE_PX * ZOOM // 2, MediaPipeTracker(still=True), []
-    try:
-        for image, face in zip(images, track(images, tracker), strict=True):
-            if face is None:
-                raise MediaError(f"{path}: shows no face in one of the frames to be drawn")
-            whole = align(image, alignment_from(fit_similarity(face, 2 * size), 2 * size))
-            tiles.append(whole[size:, size // 2 : size // 2 + size])
-    finally:
-        tracker.close()
+def _mouths(images: Sequence[U8], faces: Sequence[F32]) -> list[U8]:
+    size = TILE_PX * ZOOM // 2
+    tiles = []
+    for image, face in zip(images, faces, strict=True):
+        whole = align(image, alignment_from(fit_similarity(face, 2 * size), 2 * size))
+        tiles.append(whole[size:, size // 2 : size // 2 + size])
     return tiles
 
 

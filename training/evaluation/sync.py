@@ -194,7 +194,7 @@ class SyncScores(NamedTuple):
     """What SyncNet says of one film."""
 
     offset: int
-    """frames by which the sound is to be moved"""
+    """of the sound in frames, as the published script prints it: negative where it is late"""
     confidence: float
     """Sync_c: the median distance less the least one; higher is better"""
     distance: float
