@@ -19,6 +19,7 @@ from engine.tracker import MediaPipeTracker
 from engine.types import F32, I16, SPEECH_RATE_HZ, U8
 from training.clip import Rejected, film_speech
 from training.framing import alignments
+from training.layouts import VIDEO_SUFFIXES
 
 CRF = 12  # higher: what is measured again from the file is not what was painted
 NO_SOUND: I16 = np.zeros(0, np.int16)
@@ -83,7 +84,7 @@ def read_voice(path: Path, tracker: MediaPipeTracker, limit: int) -> Film:
     Raises:
         Rejected: missing, unreadable or silent.
     """
-    if path.suffix.lower() != ".wav":
+    if path.suffix.lower() in VIDEO_SUFFIXES:
         return read_film(path, tracker, limit)
     if not path.is_file():
         raise Rejected("missing file", f"{path}: no such file")

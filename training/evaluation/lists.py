@@ -22,7 +22,8 @@ from training.layouts import VIDEO_SUFFIXES
 Setting = Literal["reconstruction", "cross"]
 # Where the data sets keep what their lists name, below the folder people unpack them into.
 PLACES = ("", "mp4", "test/mp4", "dev/mp4", "test", "lipread_mp4")
-SUFFIXES = ("", *sorted(VIDEO_SUFFIXES), ".wav")
+# A film before its sound alone: only a film shows the mouth that is to be followed.
+SUFFIXES = ("", *sorted(VIDEO_SUFFIXES), ".wav", ".m4a", ".mp3", ".flac")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.bundle import open_bundle
-from engine.errors import LipwireError, MediaError
+from engine.errors import ConfigError, MediaError
 from engine.media import as_float
 from engine.mel import PAPER_FPS, log_mel
 from engine.tracker import MediaPipeTracker
@@ -217,7 +217,7 @@ def evaluate_videos(
     """
     names = [folder.name for folder in fakes]
     if len(set(names)) < len(names) or "real" in names:
-        raise LipwireError(f"folders are methods' names, but these are {', '.join(names)}")
+        raise ConfigError(f"folders are methods' names, but these are {', '.join(names)}")
     shelves = [*fakes, *([voices] if voices else [])]
     items = folder_pairs(real, shelves)
     Judge(plan.weights, plan.every)
