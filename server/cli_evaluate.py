@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.errors import ConfigError
+from server.cli_data import resumable
 from server.cli_train import need, ready
 
 BUNDLE = "bundle"
@@ -169,8 +170,9 @@ def file_list(
     specs = [MethodSpec.parse(method, steps) for method in methods]
     if len({spec.name for spec in specs}) < len(specs):
         raise ConfigError("two methods have one name; name them: --method NAME=BUNDLE")
-    summary = evaluate_list(listed, root, out, specs, plan, share=Share.parse(shard),
-                            workers=workers, keep=keep, again=again)  # fmt: skip
+    with resumable("clips that are measured"):
+        summary = evaluate_list(listed, root, out, specs, plan, share=Share.parse(shard),
+                                workers=workers, keep=keep, again=again)  # fmt: skip
     _report(summary, out)
 
 
@@ -207,8 +209,9 @@ def videos(
     from training.evaluation.lists import Share
     from training.evaluation.run import evaluate_videos
 
-    summary = evaluate_videos(real, fakes, out, plan, setting=setting, voices=voices,
-                              share=Share.parse(shard), workers=workers, again=again)  # fmt: skip
+    with resumable("clips that are measured"):
+        summary = evaluate_videos(real, fakes, out, plan, setting=setting, voices=voices,
+                                  share=Share.parse(shard), workers=workers, again=again)  # fmt: skip
     _report(summary, out)
 
 

@@ -23,6 +23,8 @@ from training.nets.perceptual import GaborFeatures
 DRAWS = 200
 # A draw takes a root of a matrix of this side; larger ones would take longer than the clips did.
 MAX_DRAWN_WIDTH = 512
+# Fewer: the interval is itself uncertain; more: gigabytes for lists of thousands of clips.
+MAX_BLOCKS = 100
 
 
 class Features(Protocol):
@@ -137,12 +139,37 @@ def frechet(a: Moments, b: Moments) -> float:
     return max(float(distance), 0.0)
 
 
+class Blocks:
+    """Moments of any number of clips in little memory: clips share blocks, which are then drawn."""
+
+    def __init__(self) -> None:
+        self.parts: list[Moments] = []
+        self._clips = 0
+
+    def add(self, features: F32) -> None:
+        """One clip's, f32[N, D]; wide ones all go into one block, for none is drawn."""
+        moments = Moments.of(features)
+        most = MAX_BLOCKS if features.shape[1] <= MAX_DRAWN_WIDTH else 1
+        if len(self.parts) < most:
+            self.parts.append(moments)
+        else:
+            block = self._clips % most
+            self.parts[block] = added([self.parts[block], moments])
+        self._clips += 1
+
+
 def frechet_of_clips(
     real: Sequence[Moments], fake: Sequence[Moments], draws: int = DRAWS
 ) -> tuple[float, Interval]:
     """The distance over all clips and its 95 % interval by drawing clips, both sides alike.
 
-    Of wide features, or of fewer than two clips, there is no interval.
+    Args:
+        real: moments of each clip, or of each block of clips.
+        fake: likewise, of the same clips.
+        draws: how many.
+
+    Returns:
+        Value and interval; of wide features, or of fewer than two parts, there is none.
     """
     value = frechet(added(real), added(fake))
     if len(real) < 2 or len(real[0].total) > MAX_DRAWN_WIDTH:

@@ -129,12 +129,22 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def read_records(folders: Sequence[Path]) -> dict[str, Record]:
-    """Every clip's line in all shards of all folders, by key; once measured it stays so."""
+    """Every clip's line in all shards of all folders, by key; once measured it stays so.
+
+    Raises:
+        ConfigError: a line is damaged.
+    """
     records: dict[str, Record] = {}
     for folder in folders:
         for path in sorted(folder.glob("results-*.jsonl")):
-            for line in path.read_bytes().split(b"\n")[:-1]:  # what follows the last \n is torn
-                record = json.loads(line)
+            # What follows the last \n is torn.
+            for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+                try:
+                    record = json.loads(line)
+                except ValueError as error:
+                    raise ConfigError(
+                        f"{path}, line {number}: is damaged; without it that clip is measured again"
+                    ) from error
                 record["folder"] = str(folder)
                 known = records.get(record["key"])
                 if known is None or "excluded" in known or "excluded" not in record:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.errors import ConfigError
-from training.evaluation.frechet import Moments, frechet_of_clips
+from training.evaluation.frechet import Blocks, frechet_of_clips
 from training.evaluation.judge import REAL
 from training.evaluation.measures import Interval, bootstrap
 from training.evaluation.published import CROSS, PAPER, RECONSTRUCTION, TABLE_2
@@ -132,11 +132,12 @@ def _figures(rows: Sequence[dict[str, float]]) -> dict[str, Figure]:
 
 
 def _frechet(records: Sequence[Record], names: Sequence[str]) -> dict[str, Figure]:
-    moments: dict[str, list[Moments]] = defaultdict(list)
+    blocks: dict[str, Blocks] = defaultdict(Blocks)
     for record in records:
         for name, features in read_features(record).items():
-            moments[name].append(Moments.of(features))
-    return {name: Figure(*frechet_of_clips(moments[REAL], moments[name])) for name in names}
+            blocks[name].add(features)
+    real = blocks[REAL].parts
+    return {name: Figure(*frechet_of_clips(real, blocks[name].parts)) for name in names}
 
 
 # --- layout ---

@@ -13,6 +13,8 @@ from fakes import picture
 from engine.errors import CheckpointError
 from engine.types import F32
 from training.evaluation.frechet import (
+    MAX_BLOCKS,
+    Blocks,
     GaborStatistics,
     Inception,
     Moments,
@@ -62,6 +64,19 @@ def test_the_interval_is_over_clips_and_holds_the_value() -> None:
     assert np.isnan(frechet_of_clips(real[:1], fake[:1])[1][0]), "one clip says nothing of others"
     wide = [Moments(2, np.zeros(600), np.eye(600))] * 2
     assert np.isnan(frechet_of_clips(wide, wide)[1][0])
+
+
+def test_many_clips_share_blocks() -> None:
+    blocks, clips = Blocks(), [drawn([0, 1], 1, 3, i) for i in range(2 * MAX_BLOCKS + 7)]
+    for clip in clips:
+        blocks.add(clip)
+    assert len(blocks.parts) == MAX_BLOCKS
+    assert {part.number for part in blocks.parts} == {6, 9}, "three pictures a clip, evenly dealt"
+    assert np.allclose(added(blocks.parts).mean, np.concatenate(clips).mean(0), atol=1e-5)
+    wide = Blocks()
+    for _ in range(3):
+        wide.add(np.ones((2, 600), np.float32))
+    assert [part.number for part in wide.parts] == [6]
 
 
 def test_gabor_statistics_tell_dull_pictures_from_bright() -> None:

@@ -301,3 +301,17 @@ def test_two_runs_do_not_write_one_shard(reconstruction: Path, root: Path, tmp_p
         with pytest.raises(ConfigError, match="cannot be made"):
             Store(tmp_path / "out", Share(), settings)
         tmp_path.chmod(0o700)
+
+
+def test_a_damaged_line_is_named(reconstruction: Path, root: Path, tmp_path: Path) -> None:
+    evaluate_list(reconstruction, root, tmp_path / "out", [COPY], PLAN)
+    path = tmp_path / "out" / "results-1-of-1.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([whole[0], b"\x00\x00\n", *whole[2:]]))
+    with pytest.raises(ConfigError, match="line 2: is damaged"):
+        summarise([tmp_path / "out"])
+    path.write_bytes(b"".join([whole[0], *whole[2:]]))
+    assert evaluate_list(reconstruction, root, tmp_path / "out", [COPY], PLAN).measured == 1
+    (tmp_path / "out" / "features" / "clip.npz").unlink()
+    with pytest.raises(ConfigError, match="clip.npz: cannot be read"):
+        summarise([tmp_path / "out"])
