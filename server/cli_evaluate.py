@@ -210,8 +210,10 @@ def videos(
     from training.evaluation.run import evaluate_videos
 
     with resumable("clips that are measured"):
-        summary = evaluate_videos(real, fakes, out, plan, setting=setting, voices=voices,
-                                  share=Share.parse(shard), workers=workers, again=again)  # fmt: skip
+        summary = evaluate_videos(
+            real, fakes, out, plan, setting=setting, voices=voices, share=Share.parse(shard),
+            workers=workers, again=again,
+        )  # fmt: skip
     _report(summary, out)
 
 
