@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import MediaError
-from engine.face import align, alignment_from, fit_similarity, transform
+from engine.face import alignment_from, fit_similarity, transform
 from engine.media import at_rate, read_frames
 from engine.mel import PAPER_FPS
 from engine.tracker import MediaPipeTracker
 from engine.types import F32, I16, SPEECH_RATE_HZ, U8
 from training.clip import Rejected, film_speech
-from training.framing import alignments
 from training.layouts import VIDEO_SUFFIXES
 
 CRF = 12  # higher: what is measured again from the file is not what was painted
@@ -110,10 +109,9 @@ def track(images: Sequence[U8], tracker: MediaPipeTracker) -> list[F32 | None]:
     return faces
 
 
-def box_crops(images: Sequence[U8], faces: Sequence[F32]) -> list[U8]:
-    """The paper's 128 px crops by the boxes of the faces, f32[468, 2] of each picture."""
-    maps = alignments("box", faces, images[0].shape)
-    return [align(image, map_) for image, map_ in zip(images, maps, strict=True)]
+def known_faces(faces: Sequence[F32 | None]) -> list[F32]:
+    """Those that were found."""
+    return [face for face in faces if face is not None]
 
 
 def write_film(path: Path, images: Sequence[U8], speech: I16) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from engine.errors import CheckpointError
+from engine.face import align, box_alignment, face_box
 from engine.mel import PAPER_FPS
 from engine.types import F32, SPEECH_RATE_HZ, U8
 from training.articulation import OPENING, raw_codes
 from training.clip import Rejected
 from training.data import to_planes
-from training.evaluation.films import Film, box_crops
+from training.evaluation.films import Film, known_faces
 from training.evaluation.frechet import Features, GaborStatistics, Inception
 from training.evaluation.lists import Setting
 from training.evaluation.measures import (
@@ -30,6 +31,7 @@ from training.evaluation.measures import (
     ssim,
 )
 from training.evaluation.sync import face_crops, load_syncnet, score_film
+from training.framing import alignments
 from training.nets.perceptual import load_perceptual
 
 REAL = "real"
@@ -121,17 +123,20 @@ class Judge:
         picks = _picks(kept, self._every, first=setting == "cross")
         # Both sides are cut out alike. In reconstruction the fake stands still, so the cut does
         # too, as the paper's does; elsewhere it follows the real face.
-        faces = [real.faces[kept[0] if setting == "reconstruction" else i] for i in picks]
+        faces = known_faces([real.faces[i] for i in kept])
+        if setting == "reconstruction":
+            faces = faces[:1] * len(faces)
+        maps = dict(zip(kept, alignments("box", faces, real.images[0].shape), strict=True))
         crops = [
-            box_crops([film.images[i] for i in picks], [f for f in faces if f is not None])
-            for film in (real, *fakes.values())
+            [align(film.images[i], maps[i]) for i in picks] for film in (real, *fakes.values())
         ]
         features = {
             name: self.features(cut) for name, cut in zip((REAL, *fakes), crops, strict=True)
         }
         mouths = real.mouths()[:count]
         # One cut for all of a run: a box that follows a face would shake what is to be still.
-        steady = np.mean([f for f in real.faces[start:stop] if f is not None], axis=0)
+        box = np.mean([face_box(f) for f in known_faces(real.faces[start:stop])], axis=0)
+        steady = box_alignment(box)
         for (name, film), cut in zip(fakes.items(), crops[1:], strict=True):
             found = film.mouths()[:count]
             found[~known] = np.nan
@@ -141,7 +146,7 @@ class Judge:
             if setting == "reconstruction":
                 figures |= self._pictures(cut, crops[0])
             figures["flicker"] = flicker(
-                *(box_crops(f.images[start:stop], [steady] * (stop - start)) for f in (film, real))
+                *([align(image, steady) for image in f.images[start:stop]] for f in (film, real))
             )
             if self._identity is not None:
                 figures["identity"] = self._identity.likeness(film, real, picks)
@@ -164,7 +169,7 @@ class Judge:
     def _sync(self, film: Film, voice: Film, start: int, stop: int) -> dict[str, float]:
         if self._syncnet is None or not len(voice.speech):
             return {}
-        faces = [f for f in film.faces[start:stop] if f is not None]
+        faces = known_faces(film.faces[start:stop])
         sound = voice.speech[start * SPEECH_RATE_HZ // PAPER_FPS :]
         scores = score_film(self._syncnet, face_crops(film.images[start:stop], faces), sound)
         return {"sync_c": scores.confidence, "sync_d": scores.distance}

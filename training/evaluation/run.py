@@ -243,8 +243,9 @@ def _measure(
     real = read_film(path, tracker, plan.frames, sound=False)
     films = [read_film(p, tracker, plan.frames, sound=False) for p in others]
     fakes = dict(zip(names, films, strict=False))
-    if setting == "reconstruction":
-        voice = real
+    if setting == "reconstruction":  # a real film without sound is heard in its fakes
+        speech = next((f.speech for f in (real, *films) if len(f.speech)), real.speech)
+        voice = Film(real.images, real.faces, speech)
     elif driven:
         voice = films[-1]
     else:  # what the fakes are heard saying; whose mouth it was is not known

@@ -14,7 +14,7 @@ from engine.media import at_rate, read_frames
 from engine.mel import PAPER_FPS
 from engine.tracker import MediaPipeTracker
 from engine.types import F32, U8
-from training.evaluation.films import track
+from training.evaluation.films import known_faces, track
 
 TILE_PX = 128
 HEAD = 1.5  # sides of a face's box that a head with its hair and chin takes
@@ -51,7 +51,7 @@ def draw_strips(
             faces = track(chosen, tracker)
             if mouths and any(face is None for face in faces):
                 raise MediaError(f"{path}: shows no face in one of the frames to be drawn")
-            found = [face for face in faces if face is not None]
+            found = known_faces(faces)
             tiles = _mouths(chosen, found) if mouths else _heads(chosen, found)
             rows.append(np.hstack([_label(label, len(tiles[0])), *tiles]))
     finally:
