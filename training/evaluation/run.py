@@ -103,6 +103,7 @@ def evaluate_list(
         "list": hashlib.sha256(listed.read_bytes()).hexdigest()[:16],
         "methods": {spec.name: _described(spec) for spec in methods},
         **_plan_settings(plan),
+        "keep": keep,  # a folder that holds the films of some clips only would be of no use
     }
     if keep:
         for spec in methods:
@@ -121,8 +122,12 @@ def _described(spec: MethodSpec) -> str:
 
 
 def _plan_settings(plan: Plan) -> dict[str, Any]:
+    def told(value: Any) -> Any:
+        # Name and size: to read whole networks at every start would cost minutes for nothing.
+        return f"{value.name}, {value.stat().st_size} bytes" if value else None
+
     weights = {
-        name: [p.name for p in value] if isinstance(value, tuple) else value and value.name
+        name: [told(p) for p in value] if isinstance(value, tuple) else told(value)
         for name, value in asdict(plan.weights).items()
     }
     return {"dataset": plan.dataset, "frames": plan.frames, "every": plan.every, "weights": weights}
