@@ -14,7 +14,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("root")
     for number in range(4):
         # Names of different lengths: the mouths of `write_clip` follow them.
-        write_clip(folder / f"clip{'x' * number}.mp4", frames=24)
+        write_clip(folder / f"clip{'x' * number}.mp4", frames=16)
     write_clip(folder / "faceless.mp4", frames=12, blank=True)
     write_clip(folder / "mute.mp4", frames=12, sound=False)
     (folder / "broken.mp4").write_bytes(b"not a film")

