@@ -113,6 +113,13 @@ class ServerConfig(BaseSettings):
     mark_text: str = Field(default="AI-generated", min_length=1, max_length=60)
     mark_place: Place = "top-right"
 
+    # --- recordings ---
+    record: Path | None = Field(
+        default=None, description="folder for recordings; none: nothing is recorded"
+    )
+    record_max_s: float = Field(default=4 * 3600, gt=0, description="longest recording, seconds")
+    record_max_mb: float = Field(default=8000, gt=0, description="largest recording, MB")
+
     # --- stopping ---
     # How long SIGTERM lets calls go on; with closing it must stay below 10 s.
     drain_s: float = Field(default=5, ge=0, le=3600)
@@ -186,6 +193,10 @@ class ServerConfig(BaseSettings):
         for path in (self.tls_cert, self.tls_key, self.jwt_public_key):
             if path is not None and not path.is_file():
                 raise ConfigError(f"{path}: no such file")
+        if self.record is not None and not (
+            self.record.is_dir() and os.access(self.record, os.W_OK | os.X_OK)
+        ):
+            raise ConfigError(f"record: {self.record} is no folder that can be written to")
         if self.turn_urls and not (self.turn_secret or (self.turn_username and self.turn_password)):
             raise ConfigError(
                 "turn_urls need credentials: turn_secret, or turn_username and turn_password"
