@@ -38,8 +38,8 @@ class Metrics(Collector):
         self._stages = Histogram(
             "lipwire_stage_seconds",
             "Time a picture spends: decode, convert (to RGB), prepare (track and align), generate, "
-            "composite, encode (once for all who share it, waiting for a thread included); picture is "
-            "all of it between decode and encode.",
+            "composite, encode (once for all who share it, waiting for a thread included); picture "
+            "is all of it between decode and encode.",
             ["stage"],
             buckets=STAGE_BUCKETS_S,
             registry=self.registry,

@@ -119,7 +119,7 @@ class Seat(MediaStreamTrack):
         if len(self._frames) >= SENT[self.kind]:
             self.dropped += 1
             if self.kind == "video":  # what follows builds on what is left out
-                self.dropped += len(self._frames) - 1
+                self.dropped += len(self._frames)
                 self.starve()
                 self.ask_key()
                 return
