@@ -141,8 +141,6 @@ def run(
         av.VideoFrame.from_ndarray(image, format="rgb24").reformat(640, 480, "yuv420p")
         for image in images
     ]
-    for frame in frames:
-        frame.pts, frame.time_base = 0, Fraction(1, 90_000)
     rows: list[dict[str, Any]] = []
     for count in viewers:
         both = [

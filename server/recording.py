@@ -33,13 +33,15 @@ from typing import IO, TYPE_CHECKING, Any
 import av
 import numpy as np
 from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
 
 from engine.errors import ConfigError, LipwireError, MediaError
 from engine.types import I16, PLAYOUT_RATE_HZ
 from server import __version__
 from server.provenance import Credentials, open_credentials
-from server.rendition import VIDEO_TIME_BASE, copy_picture
+from server.rendition import copy_picture
 from server.subtitles import Cue, vtt_cue
+from server.tracks import VIDEO_TIME_BASE
 
 if TYPE_CHECKING:
     from server.config import ServerConfig
@@ -123,7 +125,7 @@ class Recording:
                 self.dropped += 1
                 return
             self._waiting[kind] += 1
-            self._items.append(frame)
+            self._items.append((kind, frame, frame.pts))  # encoders write their own times into it
             self._change.notify()
 
     def put_cue(self, cue: Cue) -> None:
@@ -184,14 +186,15 @@ class Recording:
                 if not self._items:
                     return
                 item = self._items.popleft()
-                if isinstance(item, av.VideoFrame | av.AudioFrame):
-                    self._waiting["video" if isinstance(item, av.VideoFrame) else "audio"] -= 1
-            if isinstance(item, av.VideoFrame):
-                file.write_picture(item)
-            elif isinstance(item, av.AudioFrame):
-                file.write_sound(item)
-            else:
-                self._write_cue(item, file)
+                if not isinstance(item, Cue):
+                    self._waiting[item[0]] -= 1
+            match item:
+                case Cue():
+                    self._write_cue(item, file)
+                case "video", frame, pts:
+                    file.write_picture(frame, pts)
+                case "audio", frame, pts:
+                    file.write_sound(frame, pts)
             self.seconds = file.seconds
             if self.seconds >= next_look_s and not self._ending:
                 next_look_s = self.seconds + FRAGMENT_S
@@ -245,10 +248,11 @@ class _File:
         self.origin: int | None = None
         """session time of the first picture, in VIDEO_TIME_BASE: the file's zero"""
         self._key_due_s = 0.0
+        self._scaler = VideoReformatter()  # a frame's own is for one thread only
         self._last_pts = -1
         self._sound = np.zeros(0, np.int16)  # less than one AAC frame
         self._samples = 0  # written
-        self._before: list[av.AudioFrame] = []  # sound from before the first picture
+        self._before: list[tuple[av.AudioFrame, int]] = []  # sound from before the first picture
         self.seconds = 0.0
 
     def _open(self, width: int, height: int) -> None:
@@ -276,23 +280,22 @@ class _File:
         )
         self._container.start_encoding()
 
-    def write_picture(self, frame: av.VideoFrame) -> None:
-        """Add a picture; one of another size than the first is scaled."""
-        assert frame.pts is not None
+    def write_picture(self, frame: av.VideoFrame, pts: int) -> None:
+        """Add a picture, at its time on the session's clock; one of another size is scaled."""
         if self.origin is None:
             self._open(frame.width, frame.height)
-            self.origin = frame.pts
+            self.origin = pts
             for block in self._before:
-                self.write_sound(block)
+                self.write_sound(*block)
             self._before.clear()
-        pts = frame.pts - self.origin
+        pts -= self.origin
         if pts <= self._last_pts:
             return
         video = self._video
         if (frame.width, frame.height) == (video.width, video.height):
-            frame = copy_picture(frame)  # others encode it, and say in it which kind it must be
+            frame = copy_picture(frame)  # others encode it, and write into it
         else:
-            frame = frame.reformat(width=video.width, height=video.height, format="yuv420p")
+            frame = self._scaler.reformat(frame, video.width, video.height, "yuv420p")
         frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
         now_s = float(pts * VIDEO_TIME_BASE)
         key = now_s >= self._key_due_s
@@ -302,15 +305,14 @@ class _File:
         self._last_pts, self.seconds = pts, max(self.seconds, now_s)
         self._container.mux(video.encode(frame))
 
-    def write_sound(self, frame: av.AudioFrame) -> None:
+    def write_sound(self, frame: av.AudioFrame, pts: int) -> None:
         """Add a block of mono sound; what is missing before it is silence."""
-        assert frame.pts is not None
         if self.origin is None:
-            self._before.append(frame)  # pictures leave later than their sound
+            self._before.append((frame, pts))  # pictures leave later than their sound
             del self._before[:-BLOCKS]
             return
         samples: I16 = frame.to_ndarray().reshape(-1).astype(np.int16)
-        start = frame.pts - round(self.origin * VIDEO_TIME_BASE * PLAYOUT_RATE_HZ)
+        start = pts - round(self.origin * VIDEO_TIME_BASE * PLAYOUT_RATE_HZ)
         stands = self._samples + len(self._sound)
         if start < stands:
             samples = samples[stands - start :]

@@ -20,7 +20,8 @@ from engine import Session
 from engine.workers import Observe, unobserved
 from server.config import ServerConfig
 from server.mark import Mark
-from server.rendition import Renditions, Seat
+from server.rendition import Renditions
+from server.seat import Seat
 from server.tracks import PictureTrack, VoiceTrack
 
 log = logging.getLogger(__name__)

@@ -16,20 +16,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
-from aiortc import MediaStreamTrack, RTCRtpCodecParameters
-from aiortc.mediastreams import MediaStreamError
+from aiortc import RTCRtpCodecParameters
 from av.frame import Frame
+from av.video.reformatter import VideoReformatter
 
 from engine.workers import Observe, unobserved
 from server.bitrate import Governor, KeyThrottle, Placement, Rung, make_ladder
 from server.codecs import LOWEST_BITRATE, GuardedEncoder, audio_level_dbov
 from server.config import ServerConfig
 from server.jitter import is_key
+from server.seat import Encoded, Seat
 
 log = logging.getLogger(__name__)
 
@@ -42,32 +42,18 @@ POOLS = {
 # Frames that wait for an encoder; the oldest is dropped. More pictures: delay; fewer: one is lost
 # to every hiccup. Sound may wait longer, because a gap is heard: 0.2 s.
 QUEUED = {"video": 2, "audio": 10}
-# Encoded ones that wait for one viewer's sender. A picture that is left out costs that viewer all
-# until the next key frame, so more of them may wait; still more: delay that never goes away.
-SENT = {"video": 8, "audio": 10}
 # Key frames that several viewers ask for are at least so far apart. Shorter: the one with the worst
 # path blurs the picture of all; longer: he sees none for as long.
 SHARED_KEY_REST_S = 0.5
-VIDEO_TIME_BASE = Fraction(1, 90_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A picture as a whole, or the packets of a block of sound."""
+class _Waiting(NamedTuple):
+    """A frame on its way to an encoder, with its time as it came."""
 
-    payloads: list[bytes]
-    """one for a picture, which is cut for the network by each sender"""
-    timestamp: int
-    """RTP time before a sender's own offset"""
-    level: int | None = None
-    """loudness of sound, dBov"""
-    key: bool = False
-
-    def packet(self) -> av.Packet[Any]:
-        """A picture as aiortc's `pack` takes it."""
-        packet: av.Packet[Any] = av.Packet(self.payloads[0])
-        packet.pts, packet.time_base = self.timestamp, VIDEO_TIME_BASE
-        return packet
+    frame: Any
+    own: bool
+    pts: int
+    time_base: Fraction
 
 
 def encode(encoder: GuardedEncoder, frame: Frame, key: bool) -> tuple[list[bytes], int, int | None]:
@@ -75,102 +61,6 @@ def encode(encoder: GuardedEncoder, frame: Frame, key: bool) -> tuple[list[bytes
     payloads, timestamp = encoder.encode(frame, key)
     level = audio_level_dbov(frame) if isinstance(frame, av.AudioFrame) else None
     return payloads, timestamp, level
-
-
-class Seat(MediaStreamTrack):
-    """One viewer's end of one kind: a track that gives encoded frames.
-
-    Its sender says once which codec was agreed on (`tune`), and passes on what the receiver wants
-    (`ask_key`, `estimate`).
-
-    Args:
-        kind: "video" or "audio".
-        media_time_s: where the clock that the frames' times are on is now; the two tracks of a
-            viewer share it, so that what is said of it keeps sound and picture together.
-        renditions: who encodes for it.
-    """
-
-    def __init__(
-        self, kind: str, media_time_s: Callable[[], float], renditions: Renditions
-    ) -> None:
-        super().__init__()
-        self.kind, self.media_time_s = kind, media_time_s
-        self._renditions = renditions
-        self._frames: deque[Encoded] = deque()
-        self._fresh = asyncio.Event()
-        self._hungry = kind == "video"  # until a key frame comes
-        self.codec: RTCRtpCodecParameters | None = None
-        self.placement: Placement | None = None
-        self.rendition: Rendition | None = None
-        self.dropped = 0
-        """frames that the sender was too slow for"""
-
-    def tune(self, codec: RTCRtpCodecParameters) -> None:
-        """Say which codec to send; frames come from now on."""
-        self.codec = codec
-        if self.readyState == "live":
-            self._renditions.place(self, time.monotonic())
-
-    def put(self, frame: Encoded) -> None:
-        """Hand a frame over; never waits."""
-        if self._hungry and not frame.key:
-            return
-        self._hungry = False
-        if len(self._frames) >= SENT[self.kind]:
-            self.dropped += 1
-            if self.kind == "video":  # what follows builds on what is left out
-                self.dropped += len(self._frames)
-                self.starve()
-                self.ask_key()
-                return
-            self._frames.popleft()
-        self._frames.append(frame)
-        self._fresh.set()
-
-    def starve(self) -> None:
-        """Send nothing more until a key frame comes."""
-        self._frames.clear()
-        self._hungry = True
-
-    def ask_key(self) -> None:
-        """The receiver has lost a picture."""
-        if self.rendition is not None:
-            self.rendition.keys.ask()
-
-    def estimate(self, bits_per_s: int) -> None:
-        """The receiver says what its path carries."""
-        self._renditions.estimate(self, bits_per_s, time.monotonic())
-
-    @property
-    def target_bitrate(self) -> int:
-        """Bits a second of what it is given; 0 for sound."""
-        return self.rendition.target_bitrate if self.rendition is not None else 0
-
-    @property
-    def depth(self) -> int:
-        """Frames that wait."""
-        return len(self._frames)
-
-    async def recv(self) -> Any:
-        """The next `Encoded`.
-
-        Raises:
-            MediaStreamError: the track was stopped.
-        """
-        while not self._frames:
-            if self.readyState != "live":
-                raise MediaStreamError
-            self._fresh.clear()
-            await self._fresh.wait()
-        return self._frames.popleft()
-
-    def stop(self) -> None:
-        """End it."""
-        if self.readyState == "live":
-            super().stop()
-            self._frames.clear()
-            self._fresh.set()
-            self._renditions.leave(self)
 
 
 class Rendition:
@@ -198,11 +88,12 @@ class Rendition:
         self._encoder = GuardedEncoder(codec, settings, governor, whole=rung is not None)
         self.keys = KeyThrottle()
         self.seats: list[Seat] = []
-        self._frames: deque[tuple[Any, bool]] = deque(maxlen=QUEUED[self.kind])
+        self._frames: deque[_Waiting] = deque(maxlen=QUEUED[self.kind])
         self._fresh = asyncio.Event()
         self.dropped = 0
         """frames that the encoder was too slow for"""
         self._faults = 0
+        self._scaler = VideoReformatter()
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -225,10 +116,10 @@ class Rendition:
 
         Args:
             frame: marked already.
-            own: nobody else encodes it: encoders write into a frame which kind it must be.
+            own: nobody else encodes it: encoders write kind and time into a frame.
         """
         self.dropped += len(self._frames) == self._frames.maxlen
-        self._frames.append((frame, own))
+        self._frames.append(_Waiting(frame, own, frame.pts, frame.time_base))
         self._fresh.set()
 
     def regulate(self, now: float) -> None:
@@ -252,9 +143,9 @@ class Rendition:
             while not self._frames:
                 self._fresh.clear()
                 await self._fresh.wait()
-            frame, own = self._frames.popleft()
+            waiting = self._frames.popleft()
             try:
-                encoded = await self._encode(frame, own)
+                encoded = await self._encode(waiting)
             except Exception:  # this frame is lost; the next ones are not
                 self._faults += 1
                 if self._faults == 1:
@@ -264,7 +155,7 @@ class Rendition:
                 for seat in tuple(self.seats):
                     seat.put(encoded)
 
-    async def _encode(self, frame: Any, own: bool) -> Encoded | None:
+    async def _encode(self, waiting: _Waiting) -> Encoded | None:
         now = time.monotonic()
         if self._encoder.fresh:
             self.keys.note(now)
@@ -272,7 +163,7 @@ class Rendition:
             now, SHARED_KEY_REST_S if len(self.seats) > 1 else None
         )
         payloads, timestamp, level = await asyncio.get_running_loop().run_in_executor(
-            POOLS[self.kind], self._work, frame, own, key
+            POOLS[self.kind], self._work, waiting, key
         )
         if self.kind == "video":
             self._observe("encode", time.monotonic() - now)
@@ -282,11 +173,14 @@ class Rendition:
         key = self.kind == "audio" or is_key(payloads[0], vp8)
         return Encoded(payloads, timestamp, level, key)
 
-    def _work(self, frame: Any, own: bool, key: bool) -> tuple[list[bytes], int, int | None]:
+    def _work(self, waiting: _Waiting, key: bool) -> tuple[list[bytes], int, int | None]:
+        frame = waiting.frame
         if self.shrink > 1:
-            frame = shrink_picture(frame, self.shrink)
-        elif not own:
+            # A frame's own scaler is one for all threads, and two of them in it wait for ever.
+            frame = shrink_picture(frame, self.shrink, self._scaler)
+        elif not waiting.own:
             frame = copy_picture(frame)
+        frame.pts, frame.time_base = waiting.pts, waiting.time_base
         return encode(self._encoder, frame, key)
 
 
@@ -401,17 +295,14 @@ class Renditions:
 
 
 def copy_picture(frame: av.VideoFrame) -> av.VideoFrame:
-    """The same picture and time in a frame of its own."""
+    """The same picture in a frame of its own, without a time."""
     copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
     for there, here in zip(copy.planes, frame.planes, strict=True):
         there.update(bytes(here))
-    copy.pts, copy.time_base = frame.pts, frame.time_base
     return copy
 
 
-def shrink_picture(frame: av.VideoFrame, by: int) -> av.VideoFrame:
-    """The picture with its sides divided, even and at least 16 pixels."""
+def shrink_picture(frame: av.VideoFrame, by: int, scaler: VideoReformatter) -> av.VideoFrame:
+    """The picture with its sides divided, even and at least 16 pixels; without a time."""
     width, height = (max(16, side // by & ~1) for side in (frame.width, frame.height))
-    small = frame.reformat(width=width, height=height, format="yuv420p")
-    small.pts, small.time_base = frame.pts, frame.time_base
-    return small
+    return scaler.reformat(frame, width, height, "yuv420p")

@@ -30,8 +30,9 @@ from server.bitrate import KeyThrottle, RepeatBudget
 from server.codecs import GuardedEncoder, make_encoder
 from server.config import ServerConfig
 from server.privates import peek, swap
-from server.rendition import POOLS, Encoded, Seat, encode
+from server.rendition import POOLS, encode
 from server.reports import rtp_at, to_ntp
+from server.seat import Encoded, Seat
 
 log = logging.getLogger(__name__)
 

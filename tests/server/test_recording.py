@@ -243,10 +243,10 @@ def test_a_slow_disk_costs_pictures_and_no_time(
     write = recording._File.write_picture
     gate: list[bool] = []
 
-    def slow(self: Any, frame: av.VideoFrame) -> None:
+    def slow(self: Any, frame: av.VideoFrame, pts: int) -> None:
         while not gate:
             time.sleep(0.01)
-        write(self, frame)
+        write(self, frame, pts)
 
     monkeypatch.setattr(recording._File, "write_picture", slow)
     made = archive(tmp_path).begin("slow")
