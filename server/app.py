@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,12 +82,11 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
                         "pictures are AI-generated")  # fmt: skip
         lag = asyncio.create_task(metrics.measure_loop_lag())
         # Beside everything else: signing what a killed process left may take a while.
-        adopting = asyncio.create_task(asyncio.to_thread(app.state.sessions.archive.adopt))
+        threading.Thread(target=app.state.sessions.archive.adopt, daemon=True).start()
         try:
             yield
         finally:
             lag.cancel()
-            await asyncio.wait({adopting})
             await app.state.sessions.shutdown()
             if engine is None:
                 await asyncio.to_thread(app.state.engine.close)

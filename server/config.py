@@ -56,8 +56,9 @@ class ServerConfig(BaseSettings):
     # --- limits ---
     # One 640x480 session takes about one core; on two cores a third would starve them all.
     max_sessions: int = Field(default=2, ge=1, le=1000, description="calls at the same time")
-    # Each viewer is encoded for alone: 6 to 8 ms of a core a picture at 640x480.
-    max_viewers: int = Field(default=4, ge=0, le=1000, description="WHEP viewers of a session")
+    # Viewers share encodes: one more costs 0.4 % of a core and its socket (`lipwire bench
+    # viewers`), and 1.5 Mbit/s of the network, which is what ends first.
+    max_viewers: int = Field(default=16, ge=0, le=1000, description="WHEP viewers of a session")
     max_upload_mb: float = Field(default=64, gt=0, le=4096, description="largest voice file")
     max_text_chars: int = Field(default=2000, ge=1, le=100_000, description="longest text to speak")
     # Pictures beyond it are refused before a decoder allocates anything for them.

@@ -20,26 +20,20 @@ import logging
 import os
 import re
 import shutil
-import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from fractions import Fraction
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import av
-import numpy as np
-from av.video.frame import PictureType
-from av.video.reformatter import VideoReformatter
 
 from engine.errors import ConfigError, LipwireError, MediaError
-from engine.types import I16, PLAYOUT_RATE_HZ
 from server import __version__
+from server.fragments import FRAGMENT_S, FragmentedFile, trim
 from server.provenance import Credentials, open_credentials
-from server.rendition import copy_picture
 from server.subtitles import Cue, vtt_cue
 from server.tracks import VIDEO_TIME_BASE
 
@@ -52,16 +46,9 @@ UNFINISHED = ".unfinished"
 # Pictures and blocks of sound that may wait for the disk: 1 s and 10 s. More pictures: memory (0.5
 # MB each at 640x480); fewer: a disk that hesitates leaves holes.
 PICTURES, BLOCKS = 25, 500
-FRAGMENT_S = 1.0  # what a kill may cost; shorter: more bytes of index
-KEY_EVERY_S = 2.0  # how exactly a player can seek; shorter: larger files
-# The encoder must not take the core that paints mouths. Lower CRF: larger files for nothing one
-# sees; higher: skin turns to blocks.
-CRF, PRESET = "21", "superfast"
-AUDIO_BIT_RATE = 128_000
-AUDIO_BLOCK = 1024  # samples of one AAC frame
 # Free space below which nothing is written any more: the system needs the disk too.
 RESERVE_BYTES = 200_000_000
-GONE_S = 10.0  # how long the end of a process waits for signatures
+GONE_S = 3.0  # how long the end of a process waits for signatures
 
 
 class RecordingRefused(LipwireError):
@@ -162,7 +149,7 @@ class Recording:
 
     def _run(self) -> None:
         try:
-            with contextlib.closing(_File(self._partial, self._comment)) as file:
+            with contextlib.closing(FragmentedFile(self._partial, self._comment)) as file:
                 self._write(file)
         except Exception as error:
             why = getattr(error, "strerror", None) or str(error)
@@ -178,7 +165,7 @@ class Recording:
             self._lock.close()
             self.closed.set()
 
-    def _write(self, file: _File) -> None:
+    def _write(self, file: FragmentedFile) -> None:
         next_look_s = 0.0
         while True:
             with self._change:
@@ -212,7 +199,7 @@ class Recording:
         if self.ended is not None:
             log.warning("%s: %s", self.path.name, self.ended)
 
-    def _write_cue(self, cue: Cue, written: _File) -> None:
+    def _write_cue(self, cue: Cue, written: FragmentedFile) -> None:
         if written.origin is None:
             return  # heard before the first picture
         path = self.path.with_suffix(".vtt")
@@ -232,116 +219,6 @@ class Recording:
         except (MediaError, ConfigError) as error:
             log.warning("%s: the recording is not signed: %s", self.path.name, error)
         os.replace(self._partial, self.path)
-
-
-class _File:
-    """The container. Used by one thread.
-
-    Args:
-        path: exists already.
-        comment: goes into its metadata.
-    """
-
-    def __init__(self, path: Path, comment: str) -> None:
-        self._path, self._comment = path, comment
-        self._container: Any = None
-        self.origin: int | None = None
-        """session time of the first picture, in VIDEO_TIME_BASE: the file's zero"""
-        self._key_due_s = 0.0
-        self._scaler = VideoReformatter()  # a frame's own is for one thread only
-        self._last_pts = -1
-        self._sound = np.zeros(0, np.int16)  # less than one AAC frame
-        self._samples = 0  # written
-        self._before: list[tuple[av.AudioFrame, int]] = []  # sound from before the first picture
-        self.seconds = 0.0
-
-    def _open(self, width: int, height: int) -> None:
-        # An index in front that says "see the fragments", each of which is complete by itself.
-        # Without edit lists both tracks are shifted by the AAC encoder's delay, together.
-        self._container = av.open(
-            f"file:{self._path}",
-            "w",
-            format="mp4",
-            options={
-                "movflags": "+frag_keyframe+empty_moov+default_base_moof",
-                "frag_duration": str(int(FRAGMENT_S * 1e6)),
-                "flush_packets": "1",
-            },
-        )
-        self._container.metadata["comment"] = self._comment
-        # One thread and no look-ahead: nothing waits inside the encoder when the process dies.
-        options = {"crf": CRF, "preset": PRESET, "tune": "zerolatency", "threads": "1"}
-        video = self._video = self._container.add_stream("libx264", rate=30, options=options)
-        video.width, video.height, video.pix_fmt = width & ~1, height & ~1, "yuv420p"
-        video.codec_context.time_base = VIDEO_TIME_BASE
-        video.codec_context.gop_size = 100_000  # key frames come by the clock, see below
-        self._audio = self._container.add_stream(
-            "aac", rate=PLAYOUT_RATE_HZ, layout="mono", bit_rate=AUDIO_BIT_RATE
-        )
-        self._container.start_encoding()
-
-    def write_picture(self, frame: av.VideoFrame, pts: int) -> None:
-        """Add a picture, at its time on the session's clock; one of another size is scaled."""
-        if self.origin is None:
-            self._open(frame.width, frame.height)
-            self.origin = pts
-            for block in self._before:
-                self.write_sound(*block)
-            self._before.clear()
-        pts -= self.origin
-        if pts <= self._last_pts:
-            return
-        video = self._video
-        if (frame.width, frame.height) == (video.width, video.height):
-            frame = copy_picture(frame)  # others encode it, and write into it
-        else:
-            frame = self._scaler.reformat(frame, video.width, video.height, "yuv420p")
-        frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
-        now_s = float(pts * VIDEO_TIME_BASE)
-        key = now_s >= self._key_due_s
-        if key:
-            self._key_due_s = now_s + KEY_EVERY_S
-        frame.pict_type = PictureType.I if key else PictureType.NONE
-        self._last_pts, self.seconds = pts, max(self.seconds, now_s)
-        self._container.mux(video.encode(frame))
-
-    def write_sound(self, frame: av.AudioFrame, pts: int) -> None:
-        """Add a block of mono sound; what is missing before it is silence."""
-        if self.origin is None:
-            self._before.append((frame, pts))  # pictures leave later than their sound
-            del self._before[:-BLOCKS]
-            return
-        samples: I16 = frame.to_ndarray().reshape(-1).astype(np.int16)
-        start = pts - round(self.origin * VIDEO_TIME_BASE * PLAYOUT_RATE_HZ)
-        stands = self._samples + len(self._sound)
-        if start < stands:
-            samples = samples[stands - start :]
-        while start > stands:  # in pieces: an hour of silence must not be an hour of memory
-            gap = min(start - stands, PLAYOUT_RATE_HZ)
-            self._encode_sound(np.zeros(gap, np.int16))
-            stands += gap
-        self._encode_sound(samples)
-
-    def _encode_sound(self, samples: I16) -> None:
-        self._sound = np.concatenate([self._sound, samples])
-        while len(self._sound) >= AUDIO_BLOCK:
-            block, self._sound = self._sound[:AUDIO_BLOCK], self._sound[AUDIO_BLOCK:]
-            frame = av.AudioFrame.from_ndarray(block[None], format="s16", layout="mono")
-            frame.sample_rate = PLAYOUT_RATE_HZ
-            frame.pts, frame.time_base = self._samples, Fraction(1, PLAYOUT_RATE_HZ)
-            self._samples += AUDIO_BLOCK
-            self.seconds = max(self.seconds, self._samples / PLAYOUT_RATE_HZ)
-            self._container.mux(self._audio.encode(frame))
-
-    def close(self) -> None:
-        """Write what waits, and the end."""
-        if self._container is None:
-            return
-        try:
-            for stream in (self._video, self._audio):
-                self._container.mux(stream.encode(None))
-        finally:
-            self._container.close()
 
 
 class Archive:
@@ -407,20 +284,28 @@ class Archive:
         """
         adopted = 0
         for path in sorted(self.folder.glob(f"*{UNFINISHED}.mp4")) if self.folder else ():
-            with contextlib.suppress(BlockingIOError), path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another server may write it
-                if not trim(path):
-                    log.warning("%s: holds no picture and is removed", path.name)
-                    path.unlink()
-                    continue
-                try:
-                    self._sign(path, _model_of(path))
-                    log.warning("%s: was left by a killed process; signed now", path.name)
-                except (MediaError, ConfigError) as error:
-                    log.warning("%s: was left unfinished and is not signed: %s", path.name, error)
-                os.replace(path, path.with_name(path.name.replace(UNFINISHED, "")))
-                adopted += 1
+            try:
+                with path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    adopted += self._adopt(path)
+            except BlockingIOError:
+                continue  # another server is writing it
+            except OSError as error:
+                log.warning("%s: stays unfinished (%s)", path.name, error.strerror)
         return adopted
+
+    def _adopt(self, path: Path) -> bool:
+        if not trim(path):
+            log.warning("%s: holds no picture and is removed", path.name)
+            path.unlink()
+            return False
+        try:
+            self._sign(path, _model_of(path))
+            log.warning("%s: was left by a killed process; signed now", path.name)
+        except (MediaError, ConfigError) as error:
+            log.warning("%s: was left unfinished and is not signed: %s", path.name, error)
+        os.replace(path, path.with_name(path.name.replace(UNFINISHED, "")))
+        return True
 
     def close(self, seconds: float = GONE_S) -> None:
         """Finish all of them; what takes longer is finished at the next start."""
@@ -429,28 +314,6 @@ class Archive:
             recording.finish("the server stops")
         for recording in self._open:
             recording.wait(max(0.0, until_s - time.monotonic()))
-
-
-def trim(path: Path) -> bool:
-    """Cut a fragmented MP4 after its last whole fragment; False if it has none.
-
-    A fragment is a `moof` box and the `mdat` box behind it (ISO/IEC 14496-12, section 8.8).
-    """
-    size, place, whole = path.stat().st_size, 0, 0
-    with path.open("r+b") as file:
-        while place + 8 <= size:
-            file.seek(place)
-            length, kind = struct.unpack(">I4s", file.read(8))
-            if length == 1:
-                length = struct.unpack(">Q", file.read(8).ljust(8, b"\0"))[0]
-            if length < 8 or place + length > size:
-                break
-            place += length
-            if kind == b"mdat" or (whole and kind == b"mfra"):
-                whole = place
-        if whole:
-            file.truncate(whole)
-    return whole > 0
 
 
 def _model_of(path: Path) -> str | None:

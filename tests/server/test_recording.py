@@ -208,13 +208,13 @@ def test_a_file_that_cannot_be_signed_is_kept_and_says_so(
 def test_a_full_disk_ends_the_recording_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Full(recording._File):
+    class Full(recording.FragmentedFile):
         """The device that is always full."""
 
         def __init__(self, path: Path, comment: str) -> None:
             super().__init__(Path("/dev/full"), comment)
 
-    monkeypatch.setattr(recording, "_File", Full)
+    monkeypatch.setattr(recording, "FragmentedFile", Full)
     made = archive(tmp_path).begin("full")
     feed(made, 60)
     assert made.wait(20)
@@ -240,7 +240,7 @@ def test_little_space_and_limits_end_it(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_slow_disk_costs_pictures_and_no_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = recording._File.write_picture
+    write = recording.FragmentedFile.write_picture
     gate: list[bool] = []
 
     def slow(self: Any, frame: av.VideoFrame, pts: int) -> None:
@@ -248,7 +248,7 @@ def test_a_slow_disk_costs_pictures_and_no_time(
             time.sleep(0.01)
         write(self, frame, pts)
 
-    monkeypatch.setattr(recording._File, "write_picture", slow)
+    monkeypatch.setattr(recording.FragmentedFile, "write_picture", slow)
     made = archive(tmp_path).begin("slow")
     for index in range(100):
         made.put(beep(2 * index))
