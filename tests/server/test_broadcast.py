@@ -11,6 +11,7 @@ from typing import Any
 import av
 import httpx
 import pytest
+from aiortc.rtp import RtcpPsfbPacket, pack_remb_fci
 from calls import Caller, Running, loudness, sound_file, tone, until
 from whip_client import Client, watching
 
@@ -108,6 +109,27 @@ async def test_a_viewer_who_lost_pictures_gets_a_key_frame(
             await until(lambda: rendition.keys.sent > sent, "another")
             before = len(viewer.pictures)
             await until(lambda: len(viewer.pictures) > before + 10, "more pictures")
+
+
+async def test_a_viewer_whose_network_is_narrow_gets_a_smaller_picture_alone(
+    client: httpx.AsyncClient,
+) -> None:
+    async with Client(client).publish() as publisher:
+        assert (await publisher.post("/whip?consent=true")).status_code == 201
+        async with await watching(publisher) as wide, await watching(publisher) as narrow:
+            await until(lambda: bool(wide.pictures and narrow.pictures), "both see")
+            receiver: Any = next(r for r in narrow.pc.getReceivers() if r.track.kind == "video")
+            (source,) = receiver.getSynchronizationSources()
+            fci = pack_remb_fci(300_000, [source.source])
+            await receiver.transport._send_rtp(bytes(RtcpPsfbPacket(15, 1, 0, fci)))
+            await until(lambda: narrow.pictures[-1].shape == (120, 160, 3), "it is smaller")
+            before = len(wide.pictures)
+            await until(lambda: len(wide.pictures) > before + 5, "the other goes on")
+            assert all(image.shape == (240, 320, 3) for image in wide.pictures)
+            figures = (await stats(client, publisher.session))["renditions"]
+            assert sorted((f["shrink"], f["viewers"]) for f in figures) == [(1, 1), (2, 1)]
+        async with await watching(publisher) as alone:
+            await until(lambda: len(alone.pictures) > 3, "who comes later sees")
 
 
 # --- subtitles ---
