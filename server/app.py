@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +35,16 @@ from server.auth import Forbidden, Gate, Grant, Right, Unauthorised
 from server.config import ServerConfig
 from server.edge import Edge
 from server.listener import Server, listen, page_url
-from server.messages import AnswerBody, ChangeBody, OfferBody, SampleBody, SayBody, Spoken
+from server.messages import (
+    AnswerBody,
+    ChangeBody,
+    OfferBody,
+    SampleBody,
+    SayBody,
+    Shown,
+    Spoken,
+    SubtitleBody,
+)
 from server.metrics import Metrics
 from server.offers import Purpose, read_offer
 from server.pcm_socket import PcmSocket, read_rate, refuse
@@ -71,6 +81,8 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             log.warning("the visible mark is off by an explicit setting: say otherwise that the "
                         "pictures are AI-generated")  # fmt: skip
         lag = asyncio.create_task(metrics.measure_loop_lag())
+        # Beside everything else: signing what a killed process left may take a while.
+        threading.Thread(target=app.state.sessions.archive.adopt, daemon=True).start()
         try:
             yield
         finally:
@@ -120,6 +132,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             "max_upload_mb": settings.max_upload_mb,
             "sessions": len(app.state.sessions),
             "max_sessions": settings.max_sessions,
+            "recording_offered": settings.record is not None,
             "token_needed": not app.state.gate.open,
             "mark": settings.mark_text if settings.mark else None,
         }
@@ -152,7 +165,7 @@ def _add_session_routes(app: FastAPI) -> None:
         offer = read_offer(body.sdp, Purpose.CALL, body.type, config, private)
         if not (body.consent or grant.consent):
             raise ConsentMissing('the person shown must have agreed: send "consent": true')
-        name, sdp = await sessions().open(offer)
+        name, sdp = await sessions().open(offer, body.record)
         return AnswerBody(id=name, sdp=sdp)
 
     @app.delete("/api/sessions/{name}", status_code=204, dependencies=CONTROL)
@@ -163,7 +176,7 @@ def _add_session_routes(app: FastAPI) -> None:
 
     @app.patch("/api/sessions/{name}", dependencies=CONTROL)
     async def change_session(name: str, body: ChangeBody) -> dict[str, Any]:
-        """Change steps, sound or what is shown in silence; answers with the figures."""
+        """Change steps, sound, what is shown in silence, or recording; gives the figures."""
         peer = sessions().get(name)
         if body.steps is not None:
             peer.set_steps(body.steps)
@@ -174,6 +187,8 @@ def _add_session_routes(app: FastAPI) -> None:
         )
         if body.silence is not None:
             peer.session.set_silence(body.silence)
+        if body.record is not None:
+            peer.audience.record(body.record)
         return peer.figures()
 
     @app.get("/api/sessions/{name}/stats", dependencies=CONTROL)
@@ -221,6 +236,12 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
                 413, f"the text is longer than {settings.max_text_chars} characters"
             )
         return Spoken(seconds=await speech.speak_text(peer.voice, body.text, body.language))
+
+    @app.post("/api/sessions/{name}/subtitles", dependencies=SPEAK)
+    async def subtitle(name: str, body: SubtitleBody) -> Shown:
+        """Show text while the voice that was scheduled since the last subtitle is heard."""
+        audience = sessions().get(name).audience
+        return Shown(in_s=audience.subtitle(body.text, body.language, body.duration_s))
 
     @app.post("/api/sessions/{name}/interrupt", status_code=204, dependencies=SPEAK)
     async def interrupt(name: str) -> Response:

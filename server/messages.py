@@ -31,6 +31,7 @@ class OfferBody(_Body):
         default=DEFAULT_LUFS, ge=-40, le=-8, description="of the new voice; null: as it comes"
     )
     consent: bool = Field(default=False, description="the person shown has agreed; without it: 403")
+    record: bool = Field(default=False, description="keep the result as a file on the server")
 
 
 class AnswerBody(_Body):
@@ -51,6 +52,7 @@ class ChangeBody(_Body):
     silence: Literal["original", "generate"] | None = None
     ducking: bool | None = None
     loudness_lufs: float | Literal["off"] | None = None
+    record: bool | None = Field(default=None, description="begin or end a recording")
 
 
 class SampleBody(_Body):
@@ -64,6 +66,22 @@ class SayBody(_Body):
 
     text: str
     language: str = "en-us"
+
+
+class SubtitleBody(_Body):
+    """Text for the voice that was scheduled since the last subtitle."""
+
+    text: str
+    language: str | None = Field(default=None, description="BCP 47, e.g. de or en-US")
+    duration_s: float | None = Field(
+        default=None, description="shown for so long; none: as long as its voice is heard"
+    )
+
+
+class Shown(_Body):
+    """When a subtitle is shown."""
+
+    in_s: float
 
 
 class Spoken(_Body):

@@ -26,18 +26,19 @@ from engine import Engine, LipwireError, Outcome, Session, SessionClosed, VideoF
 from engine.media import to_rgb
 from engine.types import SessionStats
 from engine.workers import Observe, unobserved
+from server.audience import CHANNEL, Audience, send_event
 from server.config import ServerConfig
 from server.link import Link
 from server.logs import name_session
 from server.mark import make_mark
 from server.offers import Offer, Purpose
+from server.recording import Archive
 from server.relay import Relay
 from server.speech import Voice
 from server.tracks import to_mono
 
 log = logging.getLogger(__name__)
 
-CHANNEL = "lipwire"
 FIGURES_EVERY_S = 0.5
 
 
@@ -67,6 +68,7 @@ class Peer:
         settings: limits.
         pool: converts colours.
         observe: told how long each stage of a picture took, seconds.
+        archive: keeps recordings.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Peer:
         settings: ServerConfig,
         pool: Executor,
         observe: Observe = unobserved,
+        archive: Archive | None = None,
     ) -> None:
         self.name, self.session = name, session
         self._engine, self._settings, self._pool = engine, settings, pool
@@ -87,7 +90,10 @@ class Peer:
         self.publisher = Link(settings, name)
         self.links: dict[str, tuple[Purpose, Link]] = {}
         """those that watch or voice the session, by id"""
-        self.relay = Relay(session, engine.clock, pool, make_mark(settings), observe)
+        self.relay = Relay(session, engine.clock, pool, settings, make_mark(settings), observe)
+        self.audience = Audience(
+            session, engine.clock, self.relay, self.voice, self.disclosure(), archive
+        )
         self._traffic = [0, 0]  # bytes in and out of links that are closed
         self._channel: RTCDataChannel | None = None
         self._newest: tuple[av.VideoFrame, float] | None = None
@@ -108,6 +114,7 @@ class Peer:
                 await self._answer(offer)
                 self._tasks.create_task(self.relay.run_pictures())
                 self._tasks.create_task(self.relay.run_sound())
+                self._tasks.create_task(self.audience.run())
                 self._tasks.create_task(self._report())
                 await self.publisher.run()
                 raise _Over
@@ -122,6 +129,7 @@ class Peer:
             if not self.answer.done():
                 self._refuse(SessionClosed("the call was ended before it was answered"))
             self.relay.stop()
+            self.audience.close()
             links = [self.publisher, *(link for _, link in self.links.values())]
             await asyncio.gather(*(link.close() for link in links))
             await asyncio.to_thread(self._engine.end, self.session)
@@ -172,6 +180,7 @@ class Peer:
         takers: list[asyncio.Task[None]] = []
         try:
             if offer.purpose is Purpose.WATCH:
+                link.pc.on("datachannel", self.audience.admit)
                 answer = await link.answer(offer, self.relay.subscribe(), "sendonly")
             else:
                 link.pc.on(
@@ -288,6 +297,7 @@ class Peer:
     def interrupt(self) -> None:
         """Drop the voice that has not been heard."""
         self.voice.interrupt()
+        self.audience.subtitles.interrupt()
         self.send({"type": "interrupted"})
 
     def _command(self, message: str | bytes) -> None:
@@ -310,6 +320,8 @@ class Peer:
                     self.session.set_sound(loudness_lufs=lufs)
                 case {"type": "silence", "show": str(show)}:
                     self.session.set_silence(show)  # type: ignore[arg-type]  # checked there
+                case {"type": "subtitle" | "record"}:
+                    self.audience.obey(command)
                 case _:
                     raise ValueError(f"unknown command {str(command)[:80]}")
         except Exception as error:  # whatever a stranger sends must not end the call
@@ -321,15 +333,11 @@ class Peer:
         if channel.label == CHANNEL:
             self._channel = channel
             channel.on("message", self._command)
-            self.send({"type": "disclosure", **self.disclosure()})
+            self.audience.admit(channel)
 
     def send(self, event: dict[str, Any]) -> None:
-        """Tell the other side, if it opened the channel and reads it."""
-        channel = self._channel
-        # A peer that stopped reading would let the queue grow without end.
-        if channel is None or channel.readyState != "open" or channel.bufferedAmount > 65_536:
-            return
-        channel.send(json.dumps(event))
+        """Tell the publisher, if he opened the channel and reads it."""
+        send_event(self._channel, event)
 
     async def _report(self) -> None:
         while True:
@@ -373,5 +381,7 @@ class Peer:
             "silence": self.session.silence,
             "viewers": sum(purpose is Purpose.WATCH for purpose, _ in self.links.values()),
             "av_offset_ms": round(self.relay.av_offset_s * 1000, 1),
+            "renditions": self.relay.renditions["video"].figures(),
+            "recording": self.audience.figures(),
             **self.disclosure(),
         }

@@ -68,6 +68,7 @@ async def publish(
     silence: Literal["original", "generate"] = "original",
     ducking: bool = False,
     loudness_lufs: Annotated[float, Query(ge=-40, le=-8)] = DEFAULT_LUFS,
+    record: Annotated[bool, Query(description="keep the result as a file")] = False,
     hops: Annotated[int, Query(ge=0, le=1000, alias=HOPS)] = 0,
 ) -> Response:
     """Begin a session from an SDP offer; its id is the end of Location.
@@ -94,7 +95,7 @@ async def publish(
     offer = await _offer(request, Purpose.INGEST, config)
     if not (consent or grant.consent):
         raise ConsentMissing("the person shown must have agreed: add ?consent=true to the address")
-    name, answer = await sessions.open(offer)
+    name, answer = await sessions.open(offer, record)
     etag = sessions.get(name).publisher.etag
     return _created(request, f"/whip/{name}", etag, answer)
 
