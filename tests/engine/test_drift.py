@@ -146,7 +146,8 @@ def test_for_hours_it_neither_runs_dry_nor_piles_up(
     assert max(map(abs, corrections)) <= MAX_CORRECTION
     assert np.abs(np.diff(corrections)).max(initial=0) <= SLEW + 1e-12
     assert pace.drift * 1e6 == pytest.approx(ppm, abs=10 + jitter_s * 3_000)
-    if target_s is not None:
+    # At the limit itself nothing is left to make good the distance that it began with.
+    if target_s is not None and abs(ppm) <= 900:
         lowest = settled.reshape(-1)[: len(settled) // 400 * 400].reshape(-1, 400).min(1)
         assert np.abs(np.median(lowest) - target_s) < 0.03 + jitter_s / 2
 
