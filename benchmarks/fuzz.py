@@ -201,7 +201,7 @@ def _read_command(data: bytes) -> object:
         interrupt=lambda: None,
         voice=SimpleNamespace(flush=lambda: None),
         set_steps=lambda steps: None,
-        set_original_level=lambda level: None,
+        session=SimpleNamespace(set_sound=lambda **_: None, set_silence=lambda _: None),
     )
     Peer._command(peer, data.decode("utf-8", "replace"))  # type: ignore[arg-type]
     return sent
@@ -261,7 +261,12 @@ def targets() -> dict[str, Callable[[], Target]]:
         "upload": lambda: Target(_read_upload, _sound, (LipwireError,), 2.0),
         "command": lambda: Target(
             _read_command,
-            lambda: [b'{"type":"steps","steps":4}', b'{"type":"original_level","level":0.5}'],
+            lambda: [
+                b'{"type":"steps","steps":4}',
+                b'{"type":"original_level","level":0.5}',
+                b'{"type":"loudness","lufs":"off"}',
+                b'{"type":"silence","show":"generate"}',
+            ],
             (),
         ),
         "pcm": lambda: Target(_read_pcm, lambda: [bytes(1000)], ()),

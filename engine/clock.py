@@ -8,10 +8,12 @@ without a pause stays without a pause.
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 import numpy as np
 
 from engine.config import EngineConfig
+from engine.drift import Pace, Shortener, Stretch
 from engine.errors import BacklogFull, MediaError
 from engine.line import FADE_OUT_S, Line, PlayoutBuffer, resampler_lag_s
 from engine.mel import HALF, HOP, WINDOW_COLUMNS, MelStream, window_start_at
@@ -21,6 +23,12 @@ from engine.vad import FRAME, VoiceActivity
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
 RATIO, _remainder = divmod(PLAYOUT_RATE_HZ, SPEECH_RATE_HZ)
 assert _remainder == 0
+# A voice that comes by a clock and is so much later than it should be, after a stall and a burst,
+# loses some of its pauses. Less: usual jitter eats them; more: it stays late for longer.
+LATE_S = 0.15
+# A voice that is not said to be live and sends nothing for so long has ended. Longer: a burst of
+# synthesis after a pause is taken for what a stall held up, and loses pauses.
+GONE_S = 3.0
 PLAYED_KEPT_S = 4.0  # heard sound is kept this long, for frames that are still being made
 
 
@@ -62,14 +70,19 @@ class SpeechTimeline:
         self._paused = True  # whether the lines end in silence that we put there
         self._speech_stop_s = 0.0  # the end of the last thing pushed
         self._read_stop = 0  # 48 kHz sample up to which the sound has been handed out
+        self._live = False  # whether the voice under way was said to be
+        self._pace, self._stretch, self._shorten = Pace(None), Stretch(), Shortener()
+        self._pushed_s = 0.0  # when
 
-    def push(self, samples: I16, rate_hz: int, time_s: float) -> float:
+    def push(self, samples: I16, rate_hz: int, time_s: float, live: bool = False) -> float:
         """Schedule more voice; returns when its first sample plays.
 
         Args:
             samples: int16[N].
             rate_hz: their rate.
             time_s: the session's time now.
+            live: it comes as it is spoken, by a clock of its own, and should be heard soon. What
+                comes evenly without being called so is kept at the distance that it has.
 
         Raises:
             MediaError: not mono int16, or an odd rate.
@@ -85,8 +98,11 @@ class SpeechTimeline:
         if not len(samples):
             return max(self._heard.end_s, time_s)
         self._forget(time_s)
-        if rate_hz != self._rate_hz:
+        if rate_hz != self._rate_hz or live != self._live:
             self._silence_until(0)  # both lines change over at the same place
+        if live != self._live or (not live and time_s - self._pushed_s > GONE_S):
+            self._begin(live)
+        self._pushed_s = time_s
         needed_s = time_s + self._config.delay_s + self._lookahead_s
         late = self._paused or self._understood.stop < needed_s * SPEECH_RATE_HZ
         if late and not self._config.offline:
@@ -98,20 +114,43 @@ class SpeechTimeline:
             )
             margin_s = self._config.speech_margin_s + lag_s
             self._silence_until(math.ceil((needed_s + margin_s) * SPEECH_RATE_HZ))
-        start_s = self._heard.end_s
-        self._heard.append(samples, rate_hz)
-        self._understood.append(samples, rate_hz)
+            self._pace.restart()
+        elif not self._config.offline:
+            ahead_s = self._understood.stop / SPEECH_RATE_HZ - needed_s
+            self._pace.note(ahead_s, time_s)
+            excess_s = self._pace.excess_s(ahead_s)
+            samples = self._shorten.push(samples, rate_hz, excess_s if excess_s > LATE_S else 0.0)
         self._rate_hz, self._paused = rate_hz, False
+        start_s = self._heard.end_s + self._stretch.held / rate_hz
+        self._stretch.ratio = 1.0 + self._pace.correction
+        self._append(self._stretch.push(samples))
         self._speech_stop_s = start_s + len(samples) / rate_hz
         return start_s
+
+    def _append(self, samples: I16) -> None:
+        if len(samples):
+            self._heard.append(samples, self._rate_hz)
+            self._understood.append(samples, self._rate_hz)
+
+    def _begin(self, live: bool) -> None:
+        """Another voice, which has a clock of its own."""
+        self._live = live
+        self._pace = Pace(self._config.speech_margin_s if live else None)
+
+    @property
+    def drift(self) -> float:
+        """How much faster the voice's clock is than ours, as a share; 0 while it is not known."""
+        return self._pace.drift
 
     def flush(self) -> None:
         """The utterance is complete: play its last milliseconds too."""
         self._silence_until(0)
+        if not self._live:
+            self._begin(live=False)
 
     def interrupt(self, time_s: float) -> float:
         """Drop what has not been played; returns when the voice now ends."""
-        self._silence_until(0)
+        self.flush()
         # The fade must lie wholly in what nobody has fetched yet, or it is cut in two and clicks.
         fade_s = max(time_s, self._read_stop / PLAYOUT_RATE_HZ)
         cut = math.ceil((fade_s + FADE_OUT_S) * SPEECH_RATE_HZ)
@@ -151,6 +190,7 @@ class SpeechTimeline:
 
     def _silence_until(self, stop: int) -> None:
         """End the utterance and fill both lines with silence up to 16 kHz index `stop`."""
+        self._append(self._stretch.finish())
         self._heard.finish()
         self._understood.finish()
         self._rate_hz = 0
@@ -177,14 +217,20 @@ class OriginalTimeline:
     Args:
         delay_s: a sample that arrives at t is heard at t + delay_s, as the picture is seen.
         kept_s: how much is kept until it is heard, and after.
+        paced: it comes by a clock of its own, which is followed; else it lies where it is put.
     """
 
-    # How far the sound may wander from its place before it is put back. Smaller: every late
-    # packet cuts; larger: lips and sound part visibly.
+    # How far a stall or a burst may move the sound from its place before it is put back; drift is
+    # made good long before. Smaller: every late packet cuts; larger: lips and sound part visibly.
     SLACK_S = 0.080
 
-    def __init__(self, delay_s: float, kept_s: float = PLAYED_KEPT_S) -> None:
-        self._delay_s, self._kept_s = delay_s, kept_s
+    def __init__(
+        self, delay_s: float, kept_s: float = PLAYED_KEPT_S, *, paced: bool = True
+    ) -> None:
+        self._delay_s, self._kept_s, self._paced = delay_s, kept_s, paced
+        # The middle of the jitter: pictures come through the same network.
+        self._pace, self._stretch = Pace(0.0, fmean), Stretch()
+        self._rate_hz = 0
         self._playout = PlayoutBuffer(kept_s, PLAYOUT_RATE_HZ)
         self._line = Line(PLAYOUT_RATE_HZ, self._playout)
         self._begun = False
@@ -192,17 +238,36 @@ class OriginalTimeline:
     def push(self, samples: I16, rate_hz: int, time_s: float) -> None:
         """Add int16[N] that has just arrived."""
         check_sound(samples, rate_hz)
+        if rate_hz != self._rate_hz:
+            self._append(self._stretch.finish())
+            self._rate_hz = rate_hz
         place_s = max(time_s + self._delay_s, 0.0)
-        early_s = place_s - self._line.end_s
+        ahead_s = self._line.end_s + self._stretch.held / rate_hz - place_s
         slack_s = self.SLACK_S if self._begun else 0.0
-        if not -slack_s - len(samples) / rate_hz <= early_s <= slack_s:
+        if not -slack_s <= ahead_s <= slack_s + len(samples) / rate_hz:
+            self._append(self._stretch.finish())
             self._line.finish()
             place = round(place_s * PLAYOUT_RATE_HZ)
             self._line.truncate(place)
             self._line.forget(place - round(self._kept_s * PLAYOUT_RATE_HZ))
             self._line.silence_until(place)
+            self._pace.restart()
+        elif self._paced:
+            self._pace.note(ahead_s, time_s)
         self._begun = True
-        self._line.append(samples, rate_hz)
+        # soxr would hold back 20 to 170 ms, which there is no time for.
+        upwards = min(rate_hz / PLAYOUT_RATE_HZ, 1.0)
+        self._stretch.ratio = (1.0 + self._pace.correction) * upwards
+        self._append(self._stretch.push(samples))
+
+    def _append(self, samples: I16) -> None:
+        if len(samples):
+            self._line.append(samples, max(self._rate_hz, PLAYOUT_RATE_HZ))
+
+    @property
+    def drift(self) -> float:
+        """How much faster the original's clock is than ours, as a share."""
+        return self._pace.drift
 
     def read(self, start: int, stop: int) -> I16:
         """Samples [start, stop) at 48 kHz."""

@@ -30,12 +30,21 @@ class EngineConfig:
     speech_backlog_max_s: float = 600.0
     # Level of the original voice under the new one, 0 = not heard.
     original_level: float = 0.0
+    # Whether the original is heard in full while the new voice is silent.
+    ducking: bool = False
+    # Time constants of the original's gain, falling and rising. Shorter: it pumps and clicks;
+    # longer: the first word is covered, or the original is missing after the last.
+    duck_attack_s: float = 0.050
+    duck_release_s: float = 0.400
+    # Loudness that the new voice is slowly brought to (BS.1770); None leaves it as it comes.
+    loudness_lufs: float | None = None
     # DDIM steps; None takes the bundle's default.
     steps: int | None = None
-    # What to show while the new voice is silent: the person's own mouth, or a generated one.
+    # What to show while the new voice is silent: the person's own mouth, or a generated one that
+    # is shut, whatever noise there is in the voice's pauses.
     silence: Literal["original", "generate"] = "original"
-    # Frames over which the generated mouth fades in and out. One would pop, ten would lag.
-    fade_frames: int = 4
+    # How long the generated mouth fades in and out. 40 ms would pop, 400 ms would lag.
+    fade_s: float = 0.160
     # Faces narrower than this are passed through: there is nothing to see on so few pixels.
     min_face_px: int = 32
     # Pictures outside these sides are passed through untouched.
@@ -64,7 +73,11 @@ class EngineConfig:
         within("speech_margin_s", 0.0, 2.0)
         within("speech_backlog_max_s", 1.0, 3600.0)
         within("original_level", 0.0, 1.0)
-        within("fade_frames", 1, 50)
+        within("duck_attack_s", 0.0, 5.0)
+        within("duck_release_s", 0.0, 5.0)
+        if self.loudness_lufs is not None:
+            within("loudness_lufs", -40.0, -8.0)
+        within("fade_s", 0.0, 2.0)
         within("min_face_px", 8, 1024)
         within("min_side_px", 16, 65_536)
         within("max_side_px", self.min_side_px, 65_536)

@@ -1,4 +1,4 @@
-"""From a frame to a job and back: track, align, composite, fade. One per session."""
+"""From a frame to a job and back: track, align, composite. One per session."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Painter:
 
     Args:
         tracker: follows this session's face; closed with the painter.
-        config: limits and fades.
+        config: limits.
         spec: what the model asks of a job.
     """
 
@@ -60,7 +60,6 @@ class Painter:
         self._gallery = Gallery(spec.references)
         self._smooth = OneEuro()
         self._boxes: deque[F64] = deque(maxlen=BOX_FRAMES)
-        self._strength = 0.0
         self._glances = 0
 
     def find(self, image: U8, time_s: float) -> Aligned | Outcome:
@@ -110,11 +109,10 @@ class Painter:
         return alignment_from(pose_to_similarity(self._smooth(pose, time_s), size), size)
 
     def lose(self) -> None:
-        """The face is gone: smoothing, fading and references start afresh when one returns."""
+        """The face is gone: smoothing and references start afresh when one returns."""
         self._smooth.reset()
         self._gallery.clear()
         self._boxes.clear()
-        self._strength = 0.0
 
     def adopt(self, spec: JobSpec) -> None:
         """From now on cut out what another model asks for."""
@@ -123,13 +121,6 @@ class Painter:
             self._gallery = Gallery(spec.references)
             self._smooth.reset()  # poses are measured in crops
             self._boxes.clear()
-
-    def fade(self, speaking: bool) -> float:
-        """Strength of this frame's mouth, 0 to 1, moving by one step towards speaking or not."""
-        step = 1.0 / self._config.fade_frames
-        target = 1.0 if speaking else 0.0
-        self._strength += float(np.clip(target - self._strength, -step, step))
-        return self._strength
 
     @staticmethod
     def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.colour import FULL_RANGE, colour_of, rgb_to_yuv
-from engine.types import F32, U8, Patch, Planes
+from engine.types import U8, Patch, Planes
 
 
 def planes_of(frame: Any) -> Planes | None:

@@ -16,7 +16,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -24,7 +25,9 @@ from engine.bundle import Manifest
 from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
-from engine.mel import LOOKAHEAD_S
+from engine.fade import Fade
+from engine.mel import LOOKAHEAD_S, SILENCE
+from engine.mixer import Mixer
 from engine.painter import Aligned, Painter
 from engine.planes import paint_image, paint_planes
 from engine.tally import Tally
@@ -108,15 +111,16 @@ class Session:
         self._speech = SpeechTimeline(self.config, LOOKAHEAD_S)
         # Off-line the original's place is given with it, and much may be pushed ahead.
         self._original = (
-            OriginalTimeline(0.0, PLAYED_KEPT_S + self.config.speech_backlog_max_s)
+            OriginalTimeline(0.0, PLAYED_KEPT_S + self.config.speech_backlog_max_s, paced=False)
             if self.config.offline
             else OriginalTimeline(self.config.delay_s)
         )
-        self._original_level = self.config.original_level
+        self._mixer = Mixer(self._speech, self._original, self.config)
+        self.silence = self.config.silence
+        self._shown, self._voiced = Fade(self.config.fade_s), Fade(self.config.fade_s)
         self._flight: deque[_Pending] = deque()  # every frame not yet popped, in order
         self._waiting: deque[_Pending] = deque()  # those of them that no worker has begun
         self._next_index = 0
-        self._audio_index = 0  # 48 kHz sample that pop_audio returns next
         self._tally = Tally()
         self._faults = 0
         self.closed = False
@@ -156,13 +160,15 @@ class Session:
         if self._wake is not None:
             self._wake()  # not under the lock: the worker asks for it while it holds its own
 
-    def push_speech(self, samples: I16, rate_hz: int, now: float) -> float:
+    def push_speech(self, samples: I16, rate_hz: int, now: float, live: bool = False) -> float:
         """Take more of the new voice, as fast as it comes; returns seconds until it is heard.
 
         Args:
             samples: int16[N] mono.
             rate_hz: 8000 to 192000.
             now: the caller's time.
+            live: it comes as it is spoken and should be heard soon: when it has fallen behind, its
+                pauses are shortened.
 
         Raises:
             MediaError: not mono int16, or an odd rate.
@@ -172,7 +178,7 @@ class Session:
         with self._lock:
             self._check_open()
             time_s = self.time_s(now)
-            return self._speech.push(samples, rate_hz, time_s) - time_s
+            return self._speech.push(samples, rate_hz, time_s, live) - time_s
 
     def flush_speech(self) -> None:
         """The utterance is complete: nothing of it waits for more."""
@@ -183,17 +189,43 @@ class Session:
         """Drop what has not been played; the mouth closes with it."""
         with self._lock:
             self._speech.interrupt(self.time_s(now))
+            self._shown.cut()
+            self._voiced.cut()
+
+    @property
+    def wants_original(self) -> bool:
+        """Whether the original voice can be heard at all."""
+        return self._mixer.wants_original
+
+    @property
+    def sound(self) -> dict[str, float | bool | None]:
+        """What `set_sound` has set."""
+        return self._mixer.settings
 
     def push_original(self, samples: I16, rate_hz: int, now: float) -> None:
         """Take the original voice, to be heard underneath at `original_level`."""
         with self._lock:
-            if not self.closed and self._original_level > 0:
+            if not self.closed and self._mixer.wants_original:
                 self._original.push(samples, rate_hz, self.time_s(now))
 
-    def set_original_level(self, level: float) -> None:
-        """How loud the original voice is underneath, 0 (not heard) to 1."""
+    def set_sound(
+        self,
+        *,
+        original_level: float | None = None,
+        ducking: bool | None = None,
+        loudness_lufs: float | Literal["off"] | None = None,
+    ) -> None:
+        """Change what is heard from now on; see `Mixer.change`."""
         with self._lock:
-            self._original_level = float(np.clip(level, 0.0, 1.0))
+            self._mixer.change(original_level, ducking, loudness_lufs)
+
+    def set_silence(self, silence: Literal["original", "generate"]) -> None:
+        """What is shown while the new voice is silent, from the next picture on.
+
+        Raises:
+            ConfigError: neither of the two.
+        """
+        self.silence = replace(self.config, silence=silence).silence
 
     def set_steps(self, steps: int) -> None:
         """DDIM steps of the jobs from now on.
@@ -240,10 +272,18 @@ class Session:
                     return None
                 with self._lock:
                     mel = self._speech.mel_window(pending.playout_s, self._spec.mel_columns)
-                    speaking = self._speech.speaking(pending.playout_s)
+                    shown = self._speech.speaking(pending.playout_s)
+                    # The window reaches so far ahead, where a sound may begin already.
+                    voiced = shown or self._speech.speaking(pending.playout_s + LOOKAHEAD_S)
+                    strength = self._shown.toward(
+                        shown or self.silence == "generate", pending.playout_s
+                    )
+                    gate = self._voiced.toward(voiced, pending.playout_s)
                 if self._painter is None:
                     self._painter = Painter(self._make_tracker(), self.config, self._spec)
-                strength = self._painter.fade(speaking or self.config.silence == "generate")
+                if self.silence == "generate" and gate < 1:
+                    # Shut, whatever noise there is where nobody speaks.
+                    mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
                 if strength > 0:
                     # Smoothed by the camera's time: arrival jitters.
                     found = self._painter.find(pending.frame.image, pending.frame.time_s)
@@ -254,6 +294,8 @@ class Session:
             self._complain("tracking", pending.index)
             found = Outcome.FAULT
         with self._lock:
+            if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE):
+                self._shown.reset()
             if isinstance(found, Outcome):
                 self._pass_through(pending, found, time_s)
                 return None
@@ -344,35 +386,30 @@ class Session:
     def pop_audio(self, now: float) -> AudioChunk | None:
         """The next 20 ms of sound if its time has come: the new voice over the original."""
         with self._lock:
-            start = self._audio_index
-            if start > self.time_s(now) * PLAYOUT_RATE_HZ:
+            if self._mixer.place > self.time_s(now) * PLAYOUT_RATE_HZ:
                 return None
-            return self._mix(AUDIO_BLOCK)
+            return self._mixer.read(AUDIO_BLOCK)
 
     def read_audio(self, samples: int) -> AudioChunk:
         """The next `samples` of sound, due or not: for offline work."""
         with self._lock:
-            return self._mix(samples)
-
-    def _mix(self, count: int) -> AudioChunk:
-        start = self._audio_index
-        self._audio_index += count
-        mixed = self._speech.read(start, start + count).astype(np.float32)
-        if self._original_level > 0:
-            mixed += self._original_level * self._original.read(start, start + count)
-        samples = np.clip(np.rint(mixed), -32768, 32767).astype(np.int16)
-        return AudioChunk(samples, start, PLAYOUT_RATE_HZ)
+            return self._mixer.read(samples)
 
     def stats(self, now: float) -> SessionStats:
         """A snapshot."""
         with self._lock:
             time_s = self.time_s(now)
-            return self._tally.stats(
+            stats = self._tally.stats(
                 time_s,
                 frames_in=self._next_index,
                 speech_backlog_s=self._speech.backlog_s(time_s),
                 speaking=self._speech.speaking(time_s + self.config.delay_s),
                 steps=self.steps,
+            )
+            return replace(
+                stats,
+                speech_drift_ppm=self._speech.drift * 1e6,
+                original_drift_ppm=self._original.drift * 1e6,
             )
 
     def close(self) -> None:

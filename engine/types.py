@@ -181,6 +181,10 @@ class SessionStats:
     """added picture delay: pushed -> popped, recent frames"""
     speech_backlog_s: float = 0.0
     """voice that waits to be played"""
+    speech_drift_ppm: float = 0.0
+    """how much faster than ours the clock of a voice that comes evenly is; it is made good"""
+    original_drift_ppm: float = 0.0
+    """the same of the original voice"""
     speaking: bool = False
     steps: int = 0
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +35,16 @@ from server.auth import Forbidden, Gate, Grant, Right, Unauthorised
 from server.config import ServerConfig
 from server.edge import Edge
 from server.listener import Server, listen, page_url
-from server.messages import AnswerBody, ChangeBody, OfferBody, SampleBody, SayBody, Spoken
+from server.messages import (
+    AnswerBody,
+    ChangeBody,
+    OfferBody,
+    SampleBody,
+    SayBody,
+    Shown,
+    Spoken,
+    SubtitleBody,
+)
 from server.metrics import Metrics
 from server.offers import Purpose, read_offer
 from server.pcm_socket import PcmSocket, read_rate, refuse
@@ -71,6 +81,8 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             log.warning("the visible mark is off by an explicit setting: say otherwise that the "
                         "pictures are AI-generated")  # fmt: skip
         lag = asyncio.create_task(metrics.measure_loop_lag())
+        # Beside everything else: signing what a killed process left may take a while.
+        threading.Thread(target=app.state.sessions.archive.adopt, daemon=True).start()
         try:
             yield
         finally:
@@ -120,6 +132,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             "max_upload_mb": settings.max_upload_mb,
             "sessions": len(app.state.sessions),
             "max_sessions": settings.max_sessions,
+            "recording_offered": settings.record is not None,
             "token_needed": not app.state.gate.open,
             "mark": settings.mark_text if settings.mark else None,
         }
@@ -144,13 +157,15 @@ def _add_session_routes(app: FastAPI) -> None:
             steps=body.steps,
             original_level=body.original_level,
             silence=body.silence,
+            ducking=body.ducking,
+            loudness_lufs=body.loudness_lufs,
             speech_backlog_max_s=settings.speech_backlog_max_s,
         )
         private = settings.private_candidates
         offer = read_offer(body.sdp, Purpose.CALL, body.type, config, private)
         if not (body.consent or grant.consent):
             raise ConsentMissing('the person shown must have agreed: send "consent": true')
-        name, sdp = await sessions().open(offer)
+        name, sdp = await sessions().open(offer, body.record)
         return AnswerBody(id=name, sdp=sdp)
 
     @app.delete("/api/sessions/{name}", status_code=204, dependencies=CONTROL)
@@ -161,12 +176,19 @@ def _add_session_routes(app: FastAPI) -> None:
 
     @app.patch("/api/sessions/{name}", dependencies=CONTROL)
     async def change_session(name: str, body: ChangeBody) -> dict[str, Any]:
-        """Change steps or the level of the original voice; answers with the figures."""
+        """Change steps, sound, what is shown in silence, or recording; gives the figures."""
         peer = sessions().get(name)
         if body.steps is not None:
             peer.set_steps(body.steps)
-        if body.original_level is not None:
-            peer.set_original_level(body.original_level)
+        peer.session.set_sound(
+            original_level=body.original_level,
+            ducking=body.ducking,
+            loudness_lufs=body.loudness_lufs,
+        )
+        if body.silence is not None:
+            peer.session.set_silence(body.silence)
+        if body.record is not None:
+            peer.audience.record(body.record)
         return peer.figures()
 
     @app.get("/api/sessions/{name}/stats", dependencies=CONTROL)
@@ -215,6 +237,12 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             )
         return Spoken(seconds=await speech.speak_text(peer.voice, body.text, body.language))
 
+    @app.post("/api/sessions/{name}/subtitles", dependencies=SPEAK)
+    async def subtitle(name: str, body: SubtitleBody) -> Shown:
+        """Show text while the voice that was scheduled since the last subtitle is heard."""
+        audience = sessions().get(name).audience
+        return Shown(in_s=audience.subtitle(body.text, body.language, body.duration_s))
+
     @app.post("/api/sessions/{name}/interrupt", status_code=204, dependencies=SPEAK)
     async def interrupt(name: str) -> Response:
         """Drop the voice that has not been heard."""
@@ -223,7 +251,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
 
     @app.websocket("/api/sessions/{name}/speech")
     async def speech_socket(socket: WebSocket, name: str) -> None:
-        """16-bit mono PCM in, at `?rate=`; see `server.pcm_socket`."""
+        """16-bit mono PCM in, at `?rate=`, perhaps `&live=true`; see `server.pcm_socket`."""
         try:
             needs(Right.SPEAK)(socket)
             peer = sessions().get(name)
@@ -236,8 +264,9 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
         except MediaError as error:
             await refuse(socket, str(error))
             return
+        live = socket.query_params.get("live") == "true"
         await socket.accept(bearer_subprotocol(socket))
-        await PcmSocket(socket, peer, rate_hz).run()
+        await PcmSocket(socket, peer, rate_hz, live).run()
 
 
 def serve(settings: ServerConfig) -> None:

@@ -7,6 +7,7 @@ a key frame: 5 to 10 times a picture's bits, just when there is no room for them
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 # A drop of the estimate beyond this is followed at once. Smaller: noise costs key frames; larger:
 # the path is overfull for as long as the estimate is ignored.
@@ -25,6 +26,14 @@ KEY_REST_S = 0.25
 REPEATS_PER_S = 300
 REPEATS_BURST = 128
 REPEAT_EVERY_S = 0.010  # the same packet
+# So long after a viewer came or climbed, his estimate says what he was sent before, and moves
+# nobody else's rate. Shorter: a newcomer's first guess blurs all others; longer: they are sent too
+# much for a path that is wide enough for their rung, but not for their rate.
+TRIAL_S = 3.0
+# How long a path must look wider than what it is sent before a climb is tried, and the most that
+# failed climbs make of it. Shorter: a path at its limit freezes often; longer: a face stays
+# blurred.
+CLIMB_S, CLIMB_MAX_S = 5.0, 60.0
 
 
 class Governor:
@@ -71,7 +80,7 @@ class Governor:
 
 
 class KeyThrottle:
-    """Requests for key frames (PLI, FIR), at most one of them answered in KEY_REST_S."""
+    """Requests for key frames (PLI, FIR), one of them answered in KEY_REST_S or so."""
 
     def __init__(self) -> None:
         self._wanted = False
@@ -84,9 +93,15 @@ class KeyThrottle:
         self.asked += 1
         self._wanted = True
 
-    def take(self, now: float) -> bool:
-        """Whether the picture to be encoded now shall be a key frame."""
-        if not self._wanted or now - self._sent_s < KEY_REST_S:
+    def take(self, now: float, rest_s: float | None = None) -> bool:
+        """Whether the picture to be encoded now shall be a key frame.
+
+        Args:
+            now: seconds.
+            rest_s: since the last one, instead of KEY_REST_S.
+        """
+        rest_s = KEY_REST_S if rest_s is None else rest_s
+        if not self._wanted or now - self._sent_s < rest_s:
             return False
         self.note(now)
         return True
@@ -117,4 +132,121 @@ class RepeatBudget:
         if len(self._last) >= 4 * REPEATS_BURST:
             self._last.clear()
         self._last[sequence_number] = now
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One class of bit rates; all who watch in it share an encode."""
+
+    floor: int
+    """bits a second; whose path carries less belongs to the rung below"""
+    ceiling: int
+    shrink: int
+    """the picture's sides are divided by it"""
+
+
+def make_ladder(lowest: int, highest: int) -> tuple[Rung, ...]:
+    """Rungs from the best down, each from 40 or 50 % of its ceiling on.
+
+    Narrower rungs: more encodes at the same time; wider ones: the slowest viewer of a rung costs
+    the others more. The last one has half the width and height: below 0.5 Mbit/s a face at 640x480
+    is made of blocks, one at 320x240 is not.
+
+    Args:
+        lowest: bits a second that are sent to everybody.
+        highest: bits a second that are sent to nobody.
+    """
+    rungs: list[Rung] = []
+    ceiling = highest
+    for share, shrink in ((0.4, 1), (0.2, 1), (0.0, 2)):
+        floor = max(lowest, int(share * highest))
+        if rungs and ceiling <= lowest:
+            break  # no room left for a rung of its own
+        rungs.append(Rung(min(floor, ceiling), ceiling, shrink))
+        ceiling = floor
+    return tuple(rungs)
+
+
+class Placement:
+    """Which rung of a ladder one viewer belongs to, from his estimates; with hysteresis.
+
+    Receivers do not claim much more than what they are sent, so a viewer on a low rung cannot show
+    what his path carries. A climb is therefore a trial: until it is over his estimate counts for
+    nobody else, and one that fails doubles the wait before the next.
+
+    Args:
+        ladder: the rungs, best first.
+        start: bits a second that are assumed to begin with.
+        now: seconds.
+    """
+
+    def __init__(self, ladder: tuple[Rung, ...], start: int, now: float) -> None:
+        self._ladder = ladder
+        self.rung = self._below(start)
+        """place in the ladder"""
+        self.bits_per_s: int | None = None
+        """the last estimate"""
+        self._moved_s = now
+        self._wide_since_s: float | None = None
+        self._wait_s = CLIMB_S
+        self._trying, self._climbed = True, False
+        self._before = ladder[self.rung].floor  # what the trial must not fall behind
+
+    def settled(self, now: float) -> bool:
+        """Whether his estimate says what his path carries at this rung."""
+        return self.bits_per_s is not None and not self._tries(now)
+
+    def _tries(self, now: float) -> bool:
+        return self._trying and now - self._moved_s < TRIAL_S
+
+    def _below(self, bits_per_s: float) -> int:
+        """The best rung that a path of this width carries."""
+        fitting = (i for i, rung in enumerate(self._ladder) if rung.floor <= bits_per_s)
+        return next(fitting, len(self._ladder) - 1)
+
+    def estimate(self, bits_per_s: int, sent: int, now: float) -> bool:
+        """Take an estimate; whether `rung` has changed.
+
+        Args:
+            bits_per_s: what the receiver thinks that its path carries.
+            sent: the rate of the encode that it gets.
+            now: seconds.
+        """
+        self.bits_per_s = bits_per_s
+        if self._tries(now):
+            if bits_per_s >= (1 - DROP) * self._before:
+                return False
+        elif bits_per_s >= self._ladder[self.rung].floor:
+            # Once a climb has lasted as long as the wait before it, it has not failed.
+            if now - self._moved_s > self._wait_s + TRIAL_S:
+                self._wait_s = CLIMB_S
+        if bits_per_s < (1 - DROP) * self._ladder[self.rung].floor:
+            return self._fall(bits_per_s, now)
+        return self._climb(bits_per_s, sent, now)
+
+    def _fall(self, bits_per_s: int, now: float) -> bool:
+        self._wide_since_s = None
+        place = self._below(bits_per_s)
+        if place <= self.rung:
+            return False  # there is none below
+        if self._climbed:
+            self._wait_s = min(2 * self._wait_s, CLIMB_MAX_S)
+        self.rung, self._moved_s = place, now
+        self._trying = self._climbed = False
+        return True
+
+    def _climb(self, bits_per_s: int, sent: int, now: float) -> bool:
+        if self.rung == 0 or bits_per_s < (1 + RISE) * sent:
+            self._wide_since_s = None
+            return False
+        if self._wide_since_s is None:
+            self._wide_since_s = now
+        if now - max(self._wide_since_s, self._moved_s) < self._wait_s:
+            return False
+        # Not past what the estimate reaches, and at least one up.
+        self.rung = min(self.rung - 1, self._below(bits_per_s))
+        self._moved_s, self._before = now, bits_per_s
+        self._trying = self._climbed = True
+        self._wide_since_s = None
         return True

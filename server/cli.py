@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from engine.errors import ConfigError, LipwireError
-from server import __version__, cli_bench, cli_data, cli_train, cli_transport
+from engine.errors import LipwireError
+from server import __version__, cli_bench, cli_data, cli_evaluate, cli_train, cli_transport
 from server.cli_bundle import app as bundle_app
 from server.cli_export import app as export_app
 from server.cli_serve import serve, token_app
@@ -56,6 +56,7 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(cli_train.app, name="train")
+app.add_typer(cli_evaluate.app, name="evaluate")
 app.add_typer(export_app, name="export")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(bench_app, name="bench")
@@ -107,11 +108,18 @@ def dub(
     bundle: BundleFlag = None,
     silence: Annotated[
         Literal["original", "generate"],
-        typer.Option(help="Mouth shown while the voice is silent."),
+        typer.Option(help="Mouth shown while the voice is silent; `generate` shuts it."),
     ] = "original",
     original_level: Annotated[
         float, typer.Option(help="Loudness of the video's own sound underneath, 0 to 1.")
     ] = 0.0,
+    ducking: Annotated[
+        bool, typer.Option(help="The video's own sound in full while the voice is silent.")
+    ] = False,
+    loudness: Annotated[
+        float | None,
+        typer.Option(help="Bring the voice to so many LUFS; without it, it stays as it is."),
+    ] = None,
     threads: ThreadsFlag = None,
     mark: Annotated[
         bool, typer.Option(help="Draw the words `AI-generated` on every picture.")
@@ -145,7 +153,8 @@ def dub(
 
         summary = run(
             video, speech, out, steps=steps, bundle=bundle, silence=silence,
-            original_level=original_level, threads=threads, progress=progress,
+            original_level=original_level, ducking=ducking, loudness_lufs=loudness,
+            threads=threads, progress=progress,
             mark=Mark(mark_text, mark_place) if mark else None, credentials=credentials,
         )  # fmt: skip
     if as_json:
@@ -229,43 +238,6 @@ def doctor(
     else:
         print_report(report)
     raise typer.Exit(0 if report.can_serve else 1)
-
-
-# --- making models ---
-
-
-@app.command()
-def evaluate(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
-    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder that `prepare` wrote.")],
-    clips: Annotated[int, typer.Option(min=2, help="Clips at most.")] = 40,
-    steps: Annotated[
-        list[int] | None, typer.Option(help="Denoising steps; may repeat. Without it, all.")
-    ] = None,
-    write: Annotated[bool, typer.Option("--write", help="Put it into the manifest.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write it here too.")] = None,
-) -> None:
-    """Measure a bundle on speakers it has not seen; prints JSON."""
-    from engine.bundle import check_steps, open_bundle, update_manifest
-    from server.cli_train import ready
-
-    # Whatever is wrong is said before the minutes, not after them.
-    ready(shards)
-    opened = open_bundle(bundle)
-    for count in steps or ():
-        check_steps(opened.manifest, count)
-    if write and opened.packed is not None:
-        raise ConfigError(f"{bundle}: is packed; unpack it, or leave --write out")
-    if json_file is not None and not json_file.parent.is_dir():
-        raise ConfigError(f"{json_file.parent}: no such folder")
-    from training.evaluate import evaluate as run
-
-    quality = run(opened, shards, clips=clips, steps=tuple(steps) if steps else None)
-    print(json.dumps(quality))
-    if json_file is not None:
-        json_file.write_text(json.dumps(quality, indent=1) + "\n", encoding="utf-8")
-    if write:
-        update_manifest(opened, quality=quality)
 
 
 # --- measuring ---

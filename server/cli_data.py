@@ -15,12 +15,12 @@ from engine.errors import ConfigError
 
 
 @contextmanager
-def _resumable() -> Iterator[None]:
-    """Say on Ctrl-C that nothing is lost."""
+def resumable(kept: str = "whole shards") -> Iterator[None]:
+    """Say on Ctrl-C what is kept."""
     try:
         yield
     except KeyboardInterrupt:
-        print("lipwire: whole shards are kept; the same command goes on", file=sys.stderr)
+        print(f"lipwire: {kept} are kept; the same command goes on", file=sys.stderr)
         raise
 
 
@@ -70,7 +70,7 @@ def prepare(
         sync, unsure,
     )  # fmt: skip
     rich.reconfigure(stderr=True)
-    with _resumable():
+    with resumable():
         report = run(source, out, config, workers=workers)
     _print_rejected(report)
     counts = {reason: len(names) for reason, names in report["rejected"].items()}
@@ -107,7 +107,7 @@ def voices(
     from training.voices import write_voices
 
     rich.reconfigure(stderr=True)
-    with _resumable():
+    with resumable():
         report = write_voices(out, hours, seed=seed, workers=workers, degraded=degraded)
     print(json.dumps(report))
 

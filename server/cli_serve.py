@@ -67,6 +67,10 @@ def serve(
     ice_ports: Annotated[
         str | None, typer.Option(help="UDP ports, e.g. 50000-50100.", rich_help_panel=ON_MEDIA)
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Folder for recordings that sessions ask for; without it, none."),
+    ] = None,
     mark: Annotated[
         bool | None,
         typer.Option(help="Draw the mark on every picture that leaves.", show_default="mark"),
@@ -92,6 +96,7 @@ def serve(
         ice_announce=ice_announce,
         ice_ports=ice_ports,
         mark=mark,
+        record=record,
     )
     settings.check_guarded()
     from server.app import serve as run  # after the settings: wrong ones need no waiting

@@ -56,7 +56,7 @@ PerceptualFiles = Annotated[
 ]
 
 
-def _needs(names: str, extra: str) -> None:
+def need(names: str, extra: str) -> None:
     """Raise unless the modules in `names` are installed."""
     if missing := [name for name in names.split() if importlib.util.find_spec(name) is None]:
         raise ConfigError(
@@ -67,7 +67,7 @@ def _needs(names: str, extra: str) -> None:
 
 def ready(shards: Path) -> None:
     """Raise unless the `train` extra is installed and the shards are there."""
-    _needs("torch tensorboard accelerate torchmetrics", "train")
+    need("torch tensorboard accelerate torchmetrics", "train")
     if not shards.is_dir():
         raise ConfigError(f"{shards}: no such folder")
     import rich
@@ -248,7 +248,7 @@ def curves(
     smooth: Annotated[int, typer.Option(min=1, help="Steps that a point is the mean of.")] = 50,
 ) -> None:
     """Draw a run's losses and figures as they went."""
-    _needs("matplotlib", "bench")
+    need("matplotlib", "bench")
     from training.runlog import draw_curves
 
     draw_curves(folder, out, smooth)

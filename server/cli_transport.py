@@ -1,4 +1,4 @@
-"""`lipwire bench loss|delay|soak|churn|sync|fuzz|codecs`: the transport, on bad days too."""
+"""`lipwire bench loss|delay|soak|churn|sync|fuzz|codecs|viewers`: the transport."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from engine.errors import ConfigError
 
 app = typer.Typer()
 
@@ -80,11 +82,20 @@ def churn(
 def sync(
     as_json: JsonFlag = False,
     minutes: Annotated[float, typer.Option(min=0.1, help="Of beeping.")] = 10,
+    skew_ppm: Annotated[
+        float | None,
+        typer.Option(
+            min=-1000,
+            max=1000,
+            help="A live voice, its clock so much slow and the camera's fast; without it, a voice "
+            "that comes ahead.",
+        ),
+    ] = None,
 ) -> None:
     """R10: lips against sound at the receiver."""
     from benchmarks.sync import run
 
-    _show(run(minutes=minutes), as_json)
+    _show(run(minutes=minutes, skew_ppm=skew_ppm), as_json)
 
 
 @app.command()
@@ -108,3 +119,17 @@ def codecs(as_json: JsonFlag = False) -> None:
     from benchmarks.codecs import run
 
     _show(run(), as_json)
+
+
+@app.command()
+def viewers(
+    as_json: JsonFlag = False,
+    seconds: Annotated[float, typer.Option(min=1, help="Of each measurement.")] = 6,
+    codec: Annotated[str, typer.Option(help="VP8 or H264.")] = "VP8",
+) -> None:
+    """What 1, 2, 4 and 8 viewers of a session cost, sharing an encode and encoded for alone."""
+    from benchmarks.viewers import VIDEO, run
+
+    if codec not in VIDEO:
+        raise ConfigError(f"codec is {codec!r}, must be one of {', '.join(VIDEO)}")
+    _show(run(seconds=seconds, codec=codec), as_json)

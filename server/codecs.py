@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
 from aiortc import RTCRtpCodecParameters
-from aiortc.codecs import get_decoder, get_encoder, h264, opus
+from aiortc.codecs import get_decoder, get_encoder, h264, opus, vpx
 from aiortc.codecs.base import Decoder, Encoder
 from aiortc.jitterbuffer import JitterFrame
 from av.codec.context import Flags
@@ -135,11 +135,19 @@ class GuardedEncoder(Encoder):
     Args:
         codec: what to encode to.
         settings: bit rates.
+        governor: decides on new bit rates; None makes one for all that the settings allow.
+        whole: give each picture as one piece, for many senders to cut.
     """
 
-    def __init__(self, codec: RTCRtpCodecParameters, settings: ServerConfig) -> None:
-        self._codec = codec
-        self._governor = Governor(
+    def __init__(
+        self,
+        codec: RTCRtpCodecParameters,
+        settings: ServerConfig,
+        governor: Governor | None = None,
+        whole: bool = False,
+    ) -> None:
+        self._codec, self._whole = codec, whole
+        self._governor = governor or Governor(
             settings.start_kbps * 1000,
             min(LOWEST_BITRATE, settings.max_kbps * 1000),
             settings.max_kbps * 1000,
@@ -150,7 +158,7 @@ class GuardedEncoder(Encoder):
         """whether the next frame is a key frame anyhow"""
 
     def _make(self) -> Encoder:
-        encoder = make_encoder(self._codec)
+        encoder = make_encoder(self._codec, self._whole)
         if hasattr(encoder, "target_bitrate"):
             encoder.target_bitrate = self._governor.rate
         return encoder
@@ -220,6 +228,23 @@ class FastH264Encoder(h264.H264Encoder):
         return codec
 
 
+class WholeH264Encoder(FastH264Encoder):
+    """The same, but each picture in one piece, Annex B, as `pack` takes it."""
+
+    @classmethod
+    def _packetize(cls, packages: Iterable[bytes]) -> list[bytes]:
+        data = b"".join(b"\x00\x00\x00\x01" + package for package in packages)
+        return [data] if data else []
+
+
+class WholeVp8Encoder(vpx.Vp8Encoder):
+    """aiortc's VP8, but each picture in one piece, as `pack` takes it."""
+
+    @classmethod
+    def _packetize(cls, buffer: bytes, picture_id: int) -> list[bytes]:
+        return [buffer] if buffer else []
+
+
 class VoiceEncoder(opus.OpusEncoder):
     """Opus for one voice: mono where the sound is, with what receivers need to mend a loss.
 
@@ -264,11 +289,13 @@ def audio_level_dbov(frame: av.AudioFrame) -> int:
     return -127 if power <= 0 else round(min(0.0, max(-127.0, 10 * np.log10(power))))
 
 
-def make_encoder(codec: RTCRtpCodecParameters) -> Encoder:
-    """An encoder for an agreed codec."""
+def make_encoder(codec: RTCRtpCodecParameters, whole: bool = False) -> Encoder:
+    """An encoder for an agreed codec; `whole` leaves pictures in one piece."""
     match codec.name.lower():
         case "h264":
-            return FastH264Encoder()
+            return WholeH264Encoder() if whole else FastH264Encoder()
+        case "vp8" if whole:
+            return WholeVp8Encoder()
         case "opus":
             return VoiceEncoder()
     return get_encoder(codec)

@@ -56,8 +56,9 @@ class ServerConfig(BaseSettings):
     # --- limits ---
     # One 640x480 session takes about one core; on two cores a third would starve them all.
     max_sessions: int = Field(default=2, ge=1, le=1000, description="calls at the same time")
-    # Each viewer is encoded for alone: 6 to 8 ms of a core a picture at 640x480.
-    max_viewers: int = Field(default=4, ge=0, le=1000, description="WHEP viewers of a session")
+    # Viewers share encodes: one more costs 0.4 % of a core and its socket (`lipwire bench
+    # viewers`), and 1.5 Mbit/s of the network, which is what ends first.
+    max_viewers: int = Field(default=16, ge=0, le=1000, description="WHEP viewers of a session")
     max_upload_mb: float = Field(default=64, gt=0, le=4096, description="largest voice file")
     max_text_chars: int = Field(default=2000, ge=1, le=100_000, description="longest text to speak")
     # Pictures beyond it are refused before a decoder allocates anything for them.
@@ -112,6 +113,13 @@ class ServerConfig(BaseSettings):
     mark: bool = Field(default=True, description="draw the mark on every picture that leaves")
     mark_text: str = Field(default="AI-generated", min_length=1, max_length=60)
     mark_place: Place = "top-right"
+
+    # --- recordings ---
+    record: Path | None = Field(
+        default=None, description="folder for recordings; none: nothing is recorded"
+    )
+    record_max_s: float = Field(default=4 * 3600, gt=0, description="longest recording, seconds")
+    record_max_mb: float = Field(default=8000, gt=0, description="largest recording, MB")
 
     # --- stopping ---
     # How long SIGTERM lets calls go on; with closing it must stay below 10 s.
@@ -186,6 +194,10 @@ class ServerConfig(BaseSettings):
         for path in (self.tls_cert, self.tls_key, self.jwt_public_key):
             if path is not None and not path.is_file():
                 raise ConfigError(f"{path}: no such file")
+        if self.record is not None and not (
+            self.record.is_dir() and os.access(self.record, os.W_OK | os.X_OK)
+        ):
+            raise ConfigError(f"record: {self.record} is no folder that can be written to")
         if self.turn_urls and not (self.turn_secret or (self.turn_username and self.turn_password)):
             raise ConfigError(
                 "turn_urls need credentials: turn_secret, or turn_username and turn_password"

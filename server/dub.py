@@ -158,10 +158,10 @@ def _cut(pieces: Iterator[I16]) -> Iterator[I16]:
 
 
 def _original(
-    video: Path, level: float, warn: Callable[[str], None]
+    video: Path, wanted: bool, warn: Callable[[str], None]
 ) -> Generator[Sound, None, None]:
     """The video's own sound, if it is wanted."""
-    if level <= 0:
+    if not wanted:
         return
     try:
         yield from stream_sound(video, PLAYOUT_RATE_HZ, lambda line: warn(f"original {line}"))
@@ -207,6 +207,8 @@ def dub(
     bundle: Path | None = None,
     silence: Literal["original", "generate"] = "original",
     original_level: float = 0.0,
+    ducking: bool = False,
+    loudness_lufs: float | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     mark: Mark | None = DEFAULT_MARK,
@@ -226,6 +228,8 @@ def dub(
         bundle: the model; None takes the one that ships with lipwire.
         silence: while the voice is silent, show the person's own mouth or generate one.
         original_level: loudness of the video's own sound underneath, 0 to 1.
+        ducking: the video's own sound in full while the voice is silent.
+        loudness_lufs: what the voice is brought to (BS.1770); None leaves it as it is.
         threads: CPU threads of the model.
         progress: is told how far it is.
         mark: drawn on every picture; None leaves it out, and the log says so.
@@ -239,7 +243,7 @@ def dub(
     began = time.monotonic()
     config = EngineConfig(
         offline=True, delay_s=0.0, speech_backlog_max_s=BACKLOG_S, steps=steps, silence=silence,
-        original_level=original_level,
+        original_level=original_level, ducking=ducking, loudness_lufs=loudness_lufs,
     )  # fmt: skip
     check_out(out, video, speech)
     signer = open_credentials() if credentials else None  # what is wrong with it is known at once
@@ -255,7 +259,9 @@ def dub(
             closing(stream_speech(speech, PLAYOUT_RATE_HZ, warnings.append))
         )
         first_sound = next(voice)  # a file without sound is refused before the model is loaded
-        original = stack.enter_context(closing(_original(video, original_level, warnings.append)))
+        original = stack.enter_context(
+            closing(_original(video, original_level > 0 or ducking, warnings.append))
+        )
         engine = stack.enter_context(open_engine(bundle, threads=threads))
         session = engine.session(config, name=video.name)
         stack.callback(engine.end, session)

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# What calls sound like: louder than broadcasts (-23, EBU R 128), with room for a loud syllable.
+DEFAULT_LUFS = -18.0
+
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -21,7 +24,14 @@ class OfferBody(_Body):
         default=0.0, ge=0, le=1, description="the original voice underneath"
     )
     silence: Literal["original", "generate"] = "original"
+    ducking: bool = Field(
+        default=False, description="the original in full while the new voice is silent"
+    )
+    loudness_lufs: float | None = Field(
+        default=DEFAULT_LUFS, ge=-40, le=-8, description="of the new voice; null: as it comes"
+    )
     consent: bool = Field(default=False, description="the person shown has agreed; without it: 403")
+    record: bool = Field(default=False, description="keep the result as a file on the server")
 
 
 class AnswerBody(_Body):
@@ -39,6 +49,10 @@ class ChangeBody(_Body):
 
     steps: int | None = None
     original_level: float | None = Field(default=None, ge=0, le=1)
+    silence: Literal["original", "generate"] | None = None
+    ducking: bool | None = None
+    loudness_lufs: float | Literal["off"] | None = None
+    record: bool | None = Field(default=None, description="begin or end a recording")
 
 
 class SampleBody(_Body):
@@ -52,6 +66,22 @@ class SayBody(_Body):
 
     text: str
     language: str = "en-us"
+
+
+class SubtitleBody(_Body):
+    """Text for the voice that was scheduled since the last subtitle."""
+
+    text: str
+    language: str | None = Field(default=None, description="BCP 47, e.g. de or en-US")
+    duration_s: float | None = Field(
+        default=None, description="shown for so long; none: as long as its voice is heard"
+    )
+
+
+class Shown(_Body):
+    """When a subtitle is shown."""
+
+    in_s: float
 
 
 class Spoken(_Body):

@@ -38,8 +38,8 @@ class Metrics(Collector):
         self._stages = Histogram(
             "lipwire_stage_seconds",
             "Time a picture spends: decode, convert (to RGB), prepare (track and align), generate, "
-            "composite, encode (for each viewer, waiting for a thread included); picture is all "
-            "of it between decode and encode.",
+            "composite, encode (once for all who share it, waiting for a thread included); picture "
+            "is all of it between decode and encode.",
             ["stage"],
             buckets=STAGE_BUCKETS_S,
             registry=self.registry,
@@ -110,6 +110,16 @@ class Metrics(Collector):
         backlog_s = max((s.speech_backlog_s for s in stats), default=0.0)
         yield GaugeMetricFamily(
             "lipwire_speech_backlog_seconds", "Voice that waits, where most does.", backlog_s
+        )
+        yield GaugeMetricFamily(
+            "lipwire_renditions",
+            "Encodes of pictures that run; viewers share them.",
+            sum(len(p.relay.renditions["video"].running) for p in peers),
+        )
+        yield GaugeMetricFamily(
+            "lipwire_recordings",
+            "Sessions that are recorded.",
+            sum(p.audience.recorded for p in peers),
         )
         offset_s = max((p.relay.av_offset_s for p in peers), key=abs, default=0.0)
         yield GaugeMetricFamily(

@@ -1,6 +1,7 @@
 """The WebSocket that takes a new voice as raw PCM, in bursts faster than real time.
 
-In: binary messages, 16-bit mono little-endian at the declared rate, cut anywhere;
+In: binary messages, 16-bit mono little-endian at the declared rate, cut anywhere; with `live=true`
+in the address they come as they are spoken, and what a stall held up is not heard late for ever;
 `{"type": "flush"}` ends an utterance, `{"type": "interrupt"}` drops what has not been heard.
 Out: `ready`, `flushed`, `interrupted`, `error`.
 """
@@ -47,10 +48,11 @@ class PcmSocket:
         socket: accepted already.
         peer: whose voice it feeds.
         rate_hz: of the samples.
+        live: they come as they are spoken.
     """
 
-    def __init__(self, socket: WebSocket, peer: Peer, rate_hz: int) -> None:
-        self._socket, self._peer, self._rate_hz = socket, peer, rate_hz
+    def __init__(self, socket: WebSocket, peer: Peer, rate_hz: int, live: bool = False) -> None:
+        self._socket, self._peer, self._rate_hz, self._live = socket, peer, rate_hz, live
         self._framer = PcmFramer()
         self._queue: asyncio.Queue[I16 | str | None] = asyncio.Queue(READ_AHEAD)
         self._samples = 0  # since the last flush
@@ -124,6 +126,9 @@ class PcmSocket:
                     seconds = round(self._samples / self._rate_hz, 3)
                     self._samples = 0
                     await self._send({"type": "flushed", "seconds": seconds})
+                elif self._live:
+                    self._peer.voice.push_live(item, self._rate_hz)
+                    self._samples += len(item)
                 elif await self._peer.voice.push(item, self._rate_hz):
                     self._samples += len(item)
         self._peer.voice.flush()

@@ -22,23 +22,24 @@ import av
 from aiortc import MediaStreamTrack, RTCDataChannel
 from aiortc.mediastreams import MediaStreamError
 
-from engine import ConfigError, Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
+from engine import Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
 from engine.planes import planes_of
 from engine.types import SessionStats
 from engine.workers import Observe, unobserved
+from server.audience import CHANNEL, Audience, send_event
 from server.config import ServerConfig
 from server.link import Link
 from server.logs import name_session
 from server.mark import make_mark
 from server.offers import Offer, Purpose
+from server.recording import Archive
 from server.relay import Relay
 from server.speech import Voice
 from server.tracks import to_mono
 
 log = logging.getLogger(__name__)
 
-CHANNEL = "lipwire"
 FIGURES_EVERY_S = 0.5
 
 
@@ -68,6 +69,7 @@ class Peer:
         settings: limits.
         pool: converts colours.
         observe: told how long each stage of a picture took, seconds.
+        archive: keeps recordings.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Peer:
         settings: ServerConfig,
         pool: Executor,
         observe: Observe = unobserved,
+        archive: Archive | None = None,
     ) -> None:
         self.name, self.session = name, session
         self._engine, self._settings, self._pool = engine, settings, pool
@@ -85,11 +88,13 @@ class Peer:
         self.voice = Voice(session, engine.clock)
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
-        self.original_level = session.config.original_level
         self.publisher = Link(settings, name)
         self.links: dict[str, tuple[Purpose, Link]] = {}
         """those that watch or voice the session, by id"""
-        self.relay = Relay(session, engine.clock, pool, make_mark(settings), observe)
+        self.relay = Relay(session, engine.clock, pool, settings, make_mark(settings), observe)
+        self.audience = Audience(
+            session, engine.clock, self.relay, self.voice, self.disclosure(), archive
+        )
         self._traffic = [0, 0]  # bytes in and out of links that are closed
         self._channel: RTCDataChannel | None = None
         self._newest: tuple[av.VideoFrame, float] | None = None
@@ -110,6 +115,7 @@ class Peer:
                 await self._answer(offer)
                 self._tasks.create_task(self.relay.run_pictures())
                 self._tasks.create_task(self.relay.run_sound())
+                self._tasks.create_task(self.audience.run())
                 self._tasks.create_task(self._report())
                 await self.publisher.run()
                 raise _Over
@@ -124,6 +130,7 @@ class Peer:
             if not self.answer.done():
                 self._refuse(SessionClosed("the call was ended before it was answered"))
             self.relay.stop()
+            self.audience.close()
             links = [self.publisher, *(link for _, link in self.links.values())]
             await asyncio.gather(*(link.close() for link in links))
             await asyncio.to_thread(self._engine.end, self.session)
@@ -174,6 +181,7 @@ class Peer:
         takers: list[asyncio.Task[None]] = []
         try:
             if offer.purpose is Purpose.WATCH:
+                link.pc.on("datachannel", self.audience.admit)
                 answer = await link.answer(offer, self.relay.subscribe(), "sendonly")
             else:
                 link.pc.on(
@@ -268,7 +276,7 @@ class Peer:
                 assert isinstance(frame, av.AudioFrame)
                 if not original:
                     self.voice.push_live(to_mono(frame), frame.sample_rate)
-                elif self.original_level > 0:
+                elif self.session.wants_original:
                     now = self._engine.clock()
                     self.session.push_original(to_mono(frame), frame.sample_rate, now)
             except (MediaStreamError, SessionClosed):
@@ -288,20 +296,10 @@ class Peer:
         """
         self.session.set_steps(steps)
 
-    def set_original_level(self, level: float) -> None:
-        """How loud the original voice is underneath, 0 to 1.
-
-        Raises:
-            ConfigError: out of that range.
-        """
-        if not 0 <= level <= 1:
-            raise ConfigError(f"original_level is {level}, must lie within 0 and 1")
-        self.original_level = level
-        self.session.set_original_level(level)
-
     def interrupt(self) -> None:
         """Drop the voice that has not been heard."""
         self.voice.interrupt()
+        self.audience.subtitles.interrupt()
         self.send({"type": "interrupted"})
 
     def _command(self, message: str | bytes) -> None:
@@ -317,7 +315,15 @@ class Peer:
                 case {"type": "steps", "steps": int(steps)}:
                     self.set_steps(steps)
                 case {"type": "original_level", "level": int(level) | float(level)}:
-                    self.set_original_level(level)
+                    self.session.set_sound(original_level=level)
+                case {"type": "ducking", "on": bool(on)}:
+                    self.session.set_sound(ducking=on)
+                case {"type": "loudness", "lufs": ("off" | int(_) | float(_)) as lufs}:
+                    self.session.set_sound(loudness_lufs=lufs)
+                case {"type": "silence", "show": str(show)}:
+                    self.session.set_silence(show)  # type: ignore[arg-type]  # checked there
+                case {"type": "subtitle" | "record"}:
+                    self.audience.obey(command)
                 case _:
                     raise ValueError(f"unknown command {str(command)[:80]}")
         except Exception as error:  # whatever a stranger sends must not end the call
@@ -329,15 +335,11 @@ class Peer:
         if channel.label == CHANNEL:
             self._channel = channel
             channel.on("message", self._command)
-            self.send({"type": "disclosure", **self.disclosure()})
+            self.audience.admit(channel)
 
     def send(self, event: dict[str, Any]) -> None:
-        """Tell the other side, if it opened the channel and reads it."""
-        channel = self._channel
-        # A peer that stopped reading would let the queue grow without end.
-        if channel is None or channel.readyState != "open" or channel.bufferedAmount > 65_536:
-            return
-        channel.send(json.dumps(event))
+        """Tell the publisher, if he opened the channel and reads it."""
+        send_event(self._channel, event)
 
     async def _report(self) -> None:
         while True:
@@ -374,9 +376,14 @@ class Peer:
             },
             "speaking": stats.speaking,
             "backlog_s": round(stats.speech_backlog_s, 2),
+            "voice_drift_ppm": round(stats.speech_drift_ppm),
+            "original_drift_ppm": round(stats.original_drift_ppm),
             "steps": stats.steps,
-            "original_level": self.original_level,
+            **self.session.sound,
+            "silence": self.session.silence,
             "viewers": sum(purpose is Purpose.WATCH for purpose, _ in self.links.values()),
             "av_offset_ms": round(self.relay.av_offset_s * 1000, 1),
+            "renditions": self.relay.renditions["video"].figures(),
+            "recording": self.audience.figures(),
             **self.disclosure(),
         }

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from engine import BundleError, ConfigError, LipwireError, MediaError, SessionClosed
-from server import auth, offers, peer, signaling, speech
+from server import auth, offers, peer, recording, signaling, speech, subtitles
 
 RETRY_AFTER_S = 5
 # Status, and the cause under which refusals are counted. First match counts, so the narrower kinds
@@ -27,6 +27,8 @@ STATUS: tuple[tuple[type[LipwireError], int, str], ...] = (
     (auth.Unauthorised, 401, "token"),
     (auth.Forbidden, 403, "scope"),
     (signaling.ConsentMissing, 403, "consent"),
+    (recording.RecordingRefused, 403, "recording"),
+    (subtitles.TooManySubtitles, 429, "rate"),
     (offers.TooLarge, 413, "size"),
     (offers.OfferRefused, 422, "offer"),
     (offers.OfferError, 400, "offer"),
@@ -50,7 +52,7 @@ def add_problems(app: FastAPI, refused: Callable[[str], None]) -> None:
     def answer(status: int, text: str, cause: str) -> JSONResponse:
         refused(cause)
         headers = {}
-        if status == 503 or cause == "not_live":
+        if status in (429, 503) or cause == "not_live":
             headers["Retry-After"] = str(RETRY_AFTER_S)
         if status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="lipwire"'  # RFC 6750 section 3

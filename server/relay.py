@@ -1,93 +1,30 @@
 """Relay: what one session gives, to any number of viewers; every picture is marked here.
 
-PictureTrack, VoiceTrack -> pump -> mark -> a short queue for each viewer -> its sender
+PictureTrack, VoiceTrack -> pump -> mark -> Renditions (one encode for many) -> each viewer's sender
+                                      +-> taps: the recording
 
 Nothing leaves a session by another way, so nothing leaves without the mark.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
 import av
-from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from engine import Session
 from engine.workers import Observe, unobserved
+from server.config import ServerConfig
 from server.mark import Mark
+from server.rendition import Renditions
+from server.seat import Seat
 from server.tracks import PictureTrack, VoiceTrack
 
 log = logging.getLogger(__name__)
-
-# What waits for a viewer whose sender is slow; the oldest is dropped. More pictures: delay; fewer:
-# one is lost to every hiccup. Sound may wait longer, because a gap is heard: 0.2 s.
-QUEUED = {"video": 2, "audio": 10}
-
-
-class RelayTrack(MediaStreamTrack):
-    """One viewer's end.
-
-    Args:
-        kind: "video" or "audio".
-        media_time_s: where the clock that the frames' times are on is now; the two tracks of a
-            viewer share it, so that what is said of it keeps sound and picture together.
-        leave: called when it is stopped.
-    """
-
-    def __init__(
-        self, kind: str, media_time_s: Callable[[], float], leave: Callable[[RelayTrack], None]
-    ) -> None:
-        super().__init__()
-        self.media_time_s = media_time_s
-        self.kind = kind
-        self._frames: deque[Any] = deque(maxlen=QUEUED[kind])
-        self._fresh = asyncio.Event()
-        self._leave = leave
-        self._begun = False
-        self.dropped = 0
-        """frames that the sender was too slow for"""
-
-    def put(self, frame: av.VideoFrame | av.AudioFrame) -> None:
-        """Hand a frame over; never waits."""
-        self.dropped += self._begun and len(self._frames) == self._frames.maxlen
-        self._frames.append(frame)
-        self._fresh.set()
-
-    @property
-    def depth(self) -> int:
-        """Frames that wait."""
-        return len(self._frames) if self._begun else 0
-
-    async def recv(self) -> Any:
-        """The next frame.
-
-        Raises:
-            MediaStreamError: the track was stopped.
-        """
-        if not self._begun:
-            self._begun = True
-            self._frames.clear()  # from before the connection: it would only be a delay
-            self._fresh.clear()
-        while not self._frames:
-            if self.readyState != "live":
-                raise MediaStreamError
-            self._fresh.clear()
-            await self._fresh.wait()
-        return self._frames.popleft()
-
-    def stop(self) -> None:
-        """End it."""
-        if self.readyState == "live":
-            super().stop()
-            self._frames.clear()
-            self._fresh.set()
-            self._leave(self)
 
 
 class Relay:
@@ -97,6 +34,7 @@ class Relay:
         session: whose output leaves.
         clock: the engine's.
         pool: converts colours beside the event loop.
+        settings: bit rates.
         mark: drawn on every picture; None where the settings turn it off.
         observe: told how long each picture was in here, from its arrival on.
     """
@@ -106,30 +44,25 @@ class Relay:
         session: Session,
         clock: Callable[[], float],
         pool: Executor,
+        settings: ServerConfig,
         mark: Mark | None,
         observe: Observe = unobserved,
     ) -> None:
         self._session, self._clock, self._mark, self._observe = session, clock, mark, observe
         self._pictures = PictureTrack(session, clock, pool)
         self._sound = VoiceTrack(session, clock)
-        self._viewers: dict[str, list[RelayTrack]] = {"video": [], "audio": []}
+        self.renditions = {kind: Renditions(kind, settings, observe) for kind in ("video", "audio")}
+        self.taps: list[Callable[[Any], None]] = []
+        """each is handed every marked picture and every block of sound; must not wait or write"""
         self._late_s = {"video": 0.0, "audio": 0.0}  # how far behind its time the last one left
 
-    def subscribe(self) -> tuple[RelayTrack, RelayTrack]:
+    def subscribe(self) -> tuple[Seat, Seat]:
         """A picture and a sound track for one viewer; they leave when they are stopped."""
-        tracks = (
-            RelayTrack("video", self._time_s, self._leave),
-            RelayTrack("audio", self._time_s, self._leave),
-        )
-        for track in tracks:
-            self._viewers[track.kind].append(track)
-        return tracks
+        video, audio = self.renditions["video"], self.renditions["audio"]
+        return video.seat(self._time_s), audio.seat(self._time_s)
 
     def _time_s(self) -> float:
         return self._session.time_s(self._clock())
-
-    def _leave(self, track: RelayTrack) -> None:
-        self._viewers[track.kind].remove(track)
 
     @property
     def av_offset_s(self) -> float:
@@ -139,12 +72,12 @@ class Relay:
     @property
     def depth(self) -> int:
         """Frames that wait for the slowest viewer."""
-        return max((t.depth for tracks in self._viewers.values() for t in tracks), default=0)
+        return max(each.depth for each in self.renditions.values())
 
     @property
     def dropped(self) -> int:
-        """Frames that viewers' senders were too slow for."""
-        return sum(t.dropped for tracks in self._viewers.values() for t in tracks)
+        """Frames that encoders or viewers' senders were too slow for."""
+        return sum(each.dropped for each in self.renditions.values())
 
     async def run_pictures(self) -> None:
         """Pump pictures until the session's track is stopped."""
@@ -155,9 +88,7 @@ class Relay:
                 if self._mark is not None:
                     self._mark.draw(frame)
                 self._note("video", frame)
-                for number, track in enumerate(tuple(self._viewers["video"])):
-                    # Encoders write into a frame (which kind it must be), each in its own thread.
-                    track.put(frame if number == 0 else copy_picture(frame))
+                self._give(frame)
             except MediaStreamError:
                 return
             except Exception:  # this picture is lost; the next ones are not
@@ -171,10 +102,15 @@ class Relay:
             while True:
                 frame = await self._sound.recv()
                 self._note("audio", frame)
-                for track in tuple(self._viewers["audio"]):
-                    track.put(frame)
+                self._give(frame)
         except MediaStreamError:
             return
+
+    def _give(self, frame: Any) -> None:
+        kind = "video" if isinstance(frame, av.VideoFrame) else "audio"
+        self.renditions[kind].put(frame)
+        for tap in tuple(self.taps):
+            tap(frame)
 
     def _note(self, kind: str, frame: Any) -> None:
         due_s = float(frame.pts * frame.time_base)
@@ -186,15 +122,5 @@ class Relay:
         """End the pumps and every viewer's tracks."""
         self._pictures.stop()
         self._sound.stop()
-        for tracks in self._viewers.values():
-            for track in tuple(tracks):
-                track.stop()
-
-
-def copy_picture(frame: av.VideoFrame) -> av.VideoFrame:
-    """The same picture and time in a frame of its own."""
-    copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
-    for there, here in zip(copy.planes, frame.planes, strict=True):
-        there.update(bytes(here))
-    copy.pts, copy.time_base = frame.pts, frame.time_base
-    return copy
+        for renditions in self.renditions.values():
+            renditions.stop()

@@ -1,5 +1,7 @@
 """aiortc's sender, made to last: faults cost a frame, sound never queues behind pictures.
 
+A track of frames is encoded here; a `Seat` gives what is encoded already, for many senders at once.
+
 aiortc's loop (packets, history, transport) stays. Replaced: fetching and encoding a frame (any
 exception there would end the sender while the peer stays connected), answers to requests for key
 frames and repeats (unlimited), and what sender reports say (the time of sending).
@@ -9,38 +11,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import av
 from aiortc import MediaStreamTrack, RTCRtpSender
 from aiortc.codecs import is_rtx
+from aiortc.codecs.base import Encoder
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpSendParameters
 from aiortc.rtcrtpsender import RTCEncodedFrame
 from aiortc.rtp import AnyRtcpPacket, RtcpRtpfbPacket, RtcpSrPacket
 from av.frame import Frame
+from av.packet import Packet
 
 from engine.workers import Observe, unobserved
 from server.bitrate import KeyThrottle, RepeatBudget
-from server.codecs import GuardedEncoder, audio_level_dbov
+from server.codecs import GuardedEncoder, make_encoder
 from server.config import ServerConfig
 from server.privates import peek, swap
+from server.rendition import POOLS, encode
 from server.reports import rtp_at, to_ntp
+from server.seat import Encoded, Seat
 
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.02  # after a fault: a track that fails at once must not occupy the event loop
-
-# Of the process. aiortc encodes in the loop's default pool, where a block of sound waits behind
-# the pictures of all calls.
-_POOLS = {
-    "audio": ThreadPoolExecutor(2, thread_name_prefix="lipwire-sound"),
-    "video": ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="lipwire-picture"),
-}
 
 
 class Sender(RTCRtpSender):
@@ -66,6 +62,7 @@ class Sender(RTCRtpSender):
         super().__init__(trackOrKind, transport)
         self._settings, self._observe = settings, observe
         self._source: GuardedEncoder | None = None
+        self._cutter: _Cutter | None = None
         self._rate_hz = 90_000
         self._encoded: int | None = None  # RTP time of the last frame, before aiortc's offset
         self._origin: int | None = None  # that offset: the RTP time of pts 0
@@ -96,6 +93,8 @@ class Sender(RTCRtpSender):
             return None
 
     async def _fetch(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
+        if isinstance(self.track, Seat):
+            return await self._take(self.track, codec)
         data: Any = await self.track.recv()
         if not self._enabled:
             return None
@@ -108,7 +107,7 @@ class Sender(RTCRtpSender):
             if encoder.fresh:
                 self._keys.note(now)
             payloads, timestamp, level = await asyncio.get_running_loop().run_in_executor(
-                _POOLS[self.kind], _encode, encoder, data, self._keys.take(now)
+                POOLS[self.kind], encode, encoder, data, self._keys.take(now)
             )
             if self.kind == "video":
                 self._observe("encode", time.monotonic() - now)
@@ -119,10 +118,29 @@ class Sender(RTCRtpSender):
         self._encoded = timestamp
         return RTCEncodedFrame(payloads, timestamp, level)  # type: ignore[arg-type]
 
+    async def _take(self, seat: Seat, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
+        """The next frame of a track that is encoded for many."""
+        if self._cutter is None:
+            self._cutter = _Cutter(seat, codec)
+            swap(self, RTCRtpSender, "encoder", self._cutter)  # aiortc passes estimates to it
+            seat.tune(codec)
+        frame: Encoded = await seat.recv()
+        if not self._enabled:
+            return None
+        payloads, timestamp = frame.payloads, frame.timestamp
+        if self.kind == "video":
+            payloads, timestamp = self._cutter.pack(frame.packet())
+            if frame.key:
+                self._keys.note(time.monotonic())
+        self._encoded = timestamp
+        return RTCEncodedFrame(payloads, timestamp, frame.level)  # type: ignore[arg-type]
+
     # --- requests ---
 
     def _send_keyframe(self) -> None:
         self._keys.ask()
+        if isinstance(self.track, Seat):
+            self.track.ask_key()
 
     async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
         if isinstance(packet, RtcpRtpfbPacket):
@@ -168,10 +186,31 @@ class Sender(RTCRtpSender):
         return self._keys.sent
 
 
-def _encode(
-    encoder: GuardedEncoder, frame: Frame, key: bool
-) -> tuple[list[bytes], int, int | None]:
-    """Payloads, RTP time and loudness of a frame; runs in a pool."""
-    payloads, timestamp = encoder.encode(frame, key)
-    level = audio_level_dbov(frame) if isinstance(frame, av.AudioFrame) else None
-    return payloads, timestamp, level
+class _Cutter(Encoder):
+    """Stands where aiortc looks for an encoder, for a track that is encoded elsewhere.
+
+    Args:
+        seat: the track.
+        codec: what its pictures are cut for.
+    """
+
+    def __init__(self, seat: Seat, codec: RTCRtpCodecParameters) -> None:
+        self._seat = seat
+        self._inner = make_encoder(codec)  # packs only, with a picture count of its own
+
+    def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        """Never called: frames do not come here."""
+        raise NotImplementedError
+
+    def pack(self, packet: Packet[Any]) -> tuple[list[bytes], int]:
+        """Packets of a picture that is encoded already, and its RTP time."""
+        return self._inner.pack(packet)
+
+    @property
+    def target_bitrate(self) -> int:
+        """Bits per second of what the seat is given."""
+        return self._seat.target_bitrate
+
+    @target_bitrate.setter
+    def target_bitrate(self, bitrate: int) -> None:
+        self._seat.estimate(bitrate)

@@ -14,6 +14,7 @@ from server.link import Link
 from server.metrics import Metrics
 from server.offers import Offer, OfferRefused, Purpose
 from server.peer import Peer
+from server.recording import Archive, RecordingRefused
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class Sessions:
         self, engine: Engine, settings: ServerConfig, metrics: Metrics | None = None
     ) -> None:
         self._engine, self.settings = engine, settings
+        manifest = engine.backend.manifest
+        self.archive = Archive(settings, f"{manifest.name} {manifest.version}")
         self._metrics = metrics or Metrics()
         self._metrics.watch(self)
         engine.observe = self._metrics.observe
@@ -95,28 +98,42 @@ class Sessions:
             return None
         return random.choice(self.settings.peers)
 
-    async def open(self, offer: Offer) -> tuple[str, str]:
+    async def open(self, offer: Offer, record: bool = False) -> tuple[str, str]:
         """Begin a call; returns its id (192 random bits) and the answer's SDP.
+
+        Args:
+            offer: the publisher's, who has consent.
+            record: keep what leaves as a file, from the first picture on.
 
         Raises:
             ServerFull: no room.
+            RecordingRefused: this server does not record, or cannot now.
             BundleError: the model does not offer the steps asked for.
             OfferRefused: the connection cannot be made from this offer.
             SessionClosed: it was ended before it was answered.
         """
         self.check_room()
+        if record:
+            self.archive.check()
         name = secrets.token_urlsafe(24)
         session = self._engine.session(offer.config, name)
-        peer = Peer(name, self._engine, session, self.settings, self._pool, self._metrics.observe)
+        observe = self._metrics.observe
+        peer = Peer(name, self._engine, session, self.settings, self._pool, observe, self.archive)
         self._peers[name] = peer
         task = self._tasks[name] = asyncio.create_task(peer.run(offer), name=f"peer {name[:6]}")
         task.add_done_callback(lambda done: self._forget(peer, done))
         try:
-            return name, await asyncio.wait_for(asyncio.shield(peer.answer), ANSWER_S)
+            answer = await asyncio.wait_for(asyncio.shield(peer.answer), ANSWER_S)
+            if record:
+                peer.audience.record(True)
+            return name, answer
         except asyncio.CancelledError:
             peer.end("the caller went away")
             raise
         except SessionClosed:
+            raise
+        except RecordingRefused:
+            peer.end("it cannot be recorded")
             raise
         except Exception as error:
             peer.end("it could not be answered")
@@ -205,6 +222,7 @@ class Sessions:
     async def shutdown(self) -> None:
         """End every call and the threads that served them."""
         await self.close_all()
+        await asyncio.to_thread(self.archive.close)
         self._pool.shutdown()
 
 

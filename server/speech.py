@@ -24,10 +24,6 @@ from engine.types import I16
 VOICES = Path(__file__).parent / "static" / "voices"
 CHUNK_S = 0.5  # pushed at once: small against the backlog, large against the cost of a push
 RETRY_S = 0.1  # how soon a full backlog is tried again
-# A live track that comes faster than it is heard (a burst after a stall) would stay behind for
-# good. Beyond this, its silences are left out. Less: normal jitter eats pauses.
-LIVE_BACKLOG_S = 0.8
-QUIET = 200  # of 32768: about -44 dBFS, room noise behind a microphone
 # What may be uploaded, by FFmpeg's names. Play lists (hls, concat, dash) are not among them: they
 # make FFmpeg open other files and addresses.
 FORMATS = (
@@ -81,6 +77,9 @@ class Voice:
         self._busy = 0  # sources other than the live track that are pushing
         self._until_s = 0.0  # the engine's time at which all that was pushed has been heard
         self._live_heard = False  # whether what waits to be heard came from the live track
+        self._span: tuple[float, float] | None = None  # of what was scheduled since `take_span`
+        self.on_text: Callable[[str, str | None, float, float], None] | None = None
+        """told of text that is spoken: its language, when it is heard (engine's clock), seconds"""
 
     async def push(self, samples: I16, rate_hz: int) -> bool:
         """Schedule more voice, waiting while too much waits; False if an interruption dropped it.
@@ -99,11 +98,13 @@ class Voice:
             for start in range(0, len(samples), size):
                 while era == self._interrupted:
                     try:
-                        self._push(samples[start : start + size], rate_hz)
+                        heard_s = self._push(samples[start : start + size], rate_hz)
                     except BacklogFull:
                         await asyncio.sleep(RETRY_S)
                     else:
                         self._live_heard = False
+                        first_s = heard_s if self._span is None else self._span[0]
+                        self._span = first_s, self._until_s
                         break
                 else:
                     return False
@@ -113,37 +114,52 @@ class Voice:
             self._busy -= 1
 
     def push_live(self, samples: I16, rate_hz: int) -> None:
-        """Schedule 20 ms or so of a live track; never waits.
+        """Schedule a piece of a voice that comes as it is spoken; never waits.
 
-        It is left out while another source speaks, and its silences while it lags behind.
+        It is left out while another source speaks.
         """
-        backlog_s = self._until_s - self._clock()
-        if self._busy or (not self._live_heard and backlog_s > 0):
-            return
-        quiet = int(np.abs(samples.astype(np.int32)).max(initial=0)) < QUIET
-        if backlog_s > LIVE_BACKLOG_S and quiet:
+        if self._busy or (not self._live_heard and self._until_s > self._clock()):
             return
         with contextlib.suppress(BacklogFull):  # minutes behind: a stream can only lose sound here
-            self._push(samples, rate_hz)
+            self._push(samples, rate_hz, live=True)
             self._live_heard = True
 
-    def _push(self, samples: I16, rate_hz: int) -> None:
+    def _push(self, samples: I16, rate_hz: int, live: bool = False) -> float:
+        """When the first of them is heard, on the engine's clock."""
         now = self._clock()
-        start_s = self._session.push_speech(samples, rate_hz, now)
-        self._until_s = now + start_s + len(samples) / rate_hz
+        start_s = now + self._session.push_speech(samples, rate_hz, now, live)
+        self._until_s = start_s + len(samples) / rate_hz
+        return start_s
 
-    async def speak(self, pieces: AsyncIterator[I16], rate_hz: int) -> float:
+    def take_span(self) -> tuple[float, float] | None:
+        """From when to when, on the engine's clock, what was pushed since the last call is heard.
+
+        None where nothing was. The live track does not count: it never ends.
+        """
+        span, self._span = self._span, None
+        return span
+
+    async def speak(
+        self,
+        pieces: AsyncIterator[I16],
+        rate_hz: int,
+        begins: Callable[[float], None] | None = None,
+    ) -> float:
         """Schedule one whole utterance after those that came before; returns its seconds.
 
         Args:
             pieces: int16[N] each, as they are decoded.
             rate_hz: their rate.
+            begins: told when the utterance will be heard, once that is known (engine's clock).
         """
         async with self._turn:
             count, era = 0, self._interrupted
+            self.take_span()
             async for piece in pieces:
                 if era != self._interrupted or not await self.push(piece, rate_hz):
                     break
+                if begins is not None and not count and (span := self.take_span()) is not None:
+                    begins(span[0])
                 count += len(piece)
             else:
                 self.flush()
@@ -156,7 +172,7 @@ class Voice:
     def interrupt(self) -> None:
         """Drop what has not been heard, and what is still on its way here."""
         self._interrupted += 1
-        self._until_s = self._clock()
+        self._until_s, self._span = self._clock(), None
         self._session.interrupt_speech(self._until_s)
 
 
@@ -217,15 +233,22 @@ async def read_pieces(path: Path) -> AsyncIterator[I16]:
         yield piece
 
 
-async def speak_file(voice: Voice, path: Path) -> float:
+async def speak_file(
+    voice: Voice, path: Path, begins: Callable[[float], None] | None = None
+) -> float:
     """Let a call's voice speak a file; returns the seconds scheduled.
+
+    Args:
+        voice: the call's.
+        path: of any kind that can be uploaded.
+        begins: told when it will be heard, once that is known (engine's clock).
 
     Raises:
         NotMedia: not a sound or video file.
         MediaError: without sound.
     """
     await asyncio.to_thread(check_upload, path)
-    return await voice.speak(read_pieces(path), PLAYOUT_RATE_HZ)
+    return await voice.speak(read_pieces(path), PLAYOUT_RATE_HZ, begins)
 
 
 def espeak() -> str | None:
@@ -265,8 +288,24 @@ def synthesise(text: str, path: Path, language: str = "en-us") -> None:
 
 
 async def speak_text(voice: Voice, text: str, language: str = "en-us") -> float:
-    """Let a call's voice speak text; returns the seconds scheduled."""
+    """Let a call's voice speak text, which is its own subtitle; returns the seconds scheduled."""
     with tempfile.TemporaryDirectory(prefix="lipwire-") as folder:
         path = Path(folder) / "speech.wav"
         await asyncio.to_thread(synthesise, text, path, language)
-        return await speak_file(voice, path)
+        seconds = await asyncio.to_thread(_seconds, path)
+
+        def begins(heard_s: float) -> None:
+            if voice.on_text is not None:
+                voice.on_text(text, language, heard_s, seconds)
+
+        spoken_s = await speak_file(voice, path, begins)
+        voice.take_span()  # it has its subtitle
+        return spoken_s
+
+
+def _seconds(path: Path) -> float:
+    """How long a sound file is."""
+    import av
+
+    with av.open(str(path)) as container:
+        return float((container.duration or 0) / av.time_base)

@@ -18,6 +18,7 @@ from engine import EngineConfig
 from server import ice
 from server.access import needs
 from server.auth import Grant, Right
+from server.messages import DEFAULT_LUFS
 from server.offers import Offer, OfferRefused, Purpose, read_fragment, read_offer
 from server.signaling import ConsentMissing, ServerFull, Sessions, check_match
 
@@ -65,6 +66,9 @@ async def publish(
     steps: Annotated[int | None, Query(description="diffusion steps a picture")] = None,
     original_level: Annotated[float, Query(ge=0, le=1)] = 0.0,
     silence: Literal["original", "generate"] = "original",
+    ducking: bool = False,
+    loudness_lufs: Annotated[float, Query(ge=-40, le=-8)] = DEFAULT_LUFS,
+    record: Annotated[bool, Query(description="keep the result as a file")] = False,
     hops: Annotated[int, Query(ge=0, le=1000, alias=HOPS)] = 0,
 ) -> Response:
     """Begin a session from an SDP offer; its id is the end of Location.
@@ -84,12 +88,14 @@ async def publish(
         steps=steps,
         original_level=original_level,
         silence=silence,
+        ducking=ducking,
+        loudness_lufs=loudness_lufs,
         speech_backlog_max_s=sessions.settings.speech_backlog_max_s,
     )
     offer = await _offer(request, Purpose.INGEST, config)
     if not (consent or grant.consent):
         raise ConsentMissing("the person shown must have agreed: add ?consent=true to the address")
-    name, answer = await sessions.open(offer)
+    name, answer = await sessions.open(offer, record)
     etag = sessions.get(name).publisher.etag
     return _created(request, f"/whip/{name}", etag, answer)
 

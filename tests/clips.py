@@ -36,6 +36,7 @@ def write_clip(
     blank: bool = False,
     pictures: Sequence[np.ndarray] | None = None,
     late_s: float = 0.0,
+    size: int = 256,
 ) -> Path:
     """A talking clip at 25 fps: the mouth opens with the loudness of a buzzing voice.
 
@@ -44,22 +45,25 @@ def write_clip(
         frames: its length.
         sound: with a voice.
         blank: black pictures.
-        pictures: these instead, uint8[256, 256, 3] each.
+        pictures: these instead, uint8[S, S, 3] each.
         late_s: the sound stream begins so much after the picture.
+        size: S, pixels.
     """
     rng = np.random.default_rng(len(path.name))
     frames = frames if pictures is None else len(pictures)
     opening = 0.5 + 0.5 * np.sin(np.arange(frames) / 2.5 + rng.uniform(0, 6))
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25)
-        video.width = video.height = 256
+        video.width = video.height = size
         video.pix_fmt = "yuv420p"
         audio = container.add_stream("aac", rate=RATE_HZ, layout="mono") if sound else None
         for index in range(frames):
             if pictures is not None:
                 image = pictures[index]
             else:
-                image = np.zeros((256, 256, 3), np.uint8) if blank else portrait(opening[index])
+                image = (
+                    np.zeros((size, size, 3), np.uint8) if blank else portrait(opening[index], size)
+                )
             for packet in video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
         for packet in video.encode(None):

@@ -7,10 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from engine.bundle import Bundle
 
 # How long an example takes is the machine's affair, and that of whatever else runs on it.
 settings.register_profile("lipwire", deadline=None)
@@ -58,6 +61,24 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.pop("LIPWIRE_HOME")
     if before is not None:
         os.environ["LIPWIRE_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def wav2lip_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Wav2Lip, filled by the goldens' rule and exported from a checkpoint as it is published."""
+    torch = pytest.importorskip("torch")
+    from goldens import fill_golden
+
+    from engine.nets.wav2lip import Wav2Lip
+    from export.wav2lip import export_wav2lip
+
+    net = Wav2Lip()
+    fill_golden(net)
+    folder = tmp_path_factory.mktemp("wav2lip")
+    # As published: wrapped, and with the prefix of the many GPUs that it was trained on.
+    state = {f"module.{name}": values for name, values in net.state_dict().items()}
+    torch.save({"state_dict": state, "global_step": 7}, folder / "c.pth")
+    return export_wav2lip(folder / "c.pth", folder / "b")
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ def prepare_clip(clip: Clip, rules: Rules, tracker: MediaPipeTracker) -> dict[st
     damage: list[str] = []
     try:
         origin_s = next(iter(islice(read_frames(clip.path), 1))).time_s
-        speech = _speech(clip.path, origin_s)
+        speech = film_speech(clip.path, origin_s)
         shot, shape = _longest_shot(clip.path, rules, tracker, damage)
     except StopIteration:
         raise Rejected("unreadable", "no picture can be decoded") from None
@@ -121,7 +121,7 @@ def prepare_clip(clip: Clip, rules: Rules, tracker: MediaPipeTracker) -> dict[st
 TAIL_SAMPLES = 8 * SAMPLES_PER_FRAME
 
 
-def _speech(path: str, origin_s: float) -> I16:
+def film_speech(path: str, origin_s: float) -> I16:
     """The film's sound from its first picture on, int16[N]; holes are silent.
 
     Raises:

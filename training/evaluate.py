@@ -20,21 +20,26 @@ from typing import Any
 import numpy as np
 
 from engine.backends import Backend, load_backend
-from engine.blend import composite
 from engine.bundle import Bundle, open_bundle
-from engine.face import CROP_SIZE, LIPS_OUTER, jaw_mask
+from engine.face import jaw_mask
 from engine.gallery import Gallery
 from engine.mel import PAPER_FPS, SILENCE
 from engine.tracker import MediaPipeTracker
-from engine.types import F32, U8, Alignment, LipJob
+from engine.types import F32, U8, LipJob
 from training.articulation import OPENING, raw_codes
 from training.data import ClipData, load_clips, mel_windows, to_planes
+from training.evaluation.measures import (
+    HALF,
+    IDENTITY,
+    best_lag,
+    border_gradient,
+    correlation,
+    lmd,
+    psnr_db,
+    ssim,
+)
 from training.nets.perceptual import load_perceptual
 
-_IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
-HALF = CROP_SIZE // 2
-LIPS = (*LIPS_OUTER, 13, 14, 82, 87, 312, 317, 78, 308)
-MAX_LAG = 5  # frames
 # Long clips count as this long, so that a figure is not the figure of one talk.
 MAX_FRAMES = 100
 
@@ -73,7 +78,7 @@ class Measure:
         gallery, faces = Gallery(self._references), []
         for i in range(len(mels)):
             crop = np.ascontiguousarray(clip.crops[i])
-            gallery.see(crop, clip.landmarks[i], _IDENTITY, i / PAPER_FPS)
+            gallery.see(crop, clip.landmarks[i], IDENTITY, i / PAPER_FPS)
             faces.append((crop, gallery.references))
         return self._drive(faces, mels, steps)
 
@@ -110,72 +115,6 @@ class Measure:
         self._tracker.close()
 
 
-# --- figures of one clip ---
-
-
-def correlation(found: F32, wanted: F32, lag: int = 0) -> float:
-    """Pearson's r of found[t] with wanted[t - lag]; 0 where nothing moves, NaN where too few."""
-    if lag:
-        found, wanted = (found[lag:], wanted[:-lag]) if lag > 0 else (found[:lag], wanted[-lag:])
-    known = np.isfinite(found) & np.isfinite(wanted)
-    if known.sum() < 10:
-        return float("nan")
-    a, b = found[known], wanted[known]
-    if a.std() < 1e-6 or b.std() < 1e-6:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def best_lag(found: F32, wanted: F32) -> int:
-    """Frames by which `found` is late, -5 to 5, where the correlation is highest."""
-    lags = range(-MAX_LAG, MAX_LAG + 1)
-    return max(lags, key=lambda lag: np.nan_to_num(correlation(found, wanted, lag), nan=-1.0))
-
-
-def lmd(found: F32, wanted: F32) -> float:
-    """Landmark distance of the lips in crop pixels, mean over frames; f32[T, 468, 2] each.
-
-    The two sets are brought to one centre first (Chen et al., 2018, sec. 4.2): the mouth's shape
-    counts, not where a head that stands still has it.
-    """
-    shapes = [
-        points[:, LIPS] - points[:, LIPS].mean(1, keepdims=True) for points in (found, wanted)
-    ]
-    distance = np.linalg.norm(shapes[0] - shapes[1], axis=2).mean(1)
-    return float(np.nanmean(distance)) if np.isfinite(distance).any() else float("nan")
-
-
-def psnr_db(found: U8, wanted: U8, mask: F32 | None = None) -> float:
-    """Peak signal-to-noise ratio in decibels, where the mask is."""
-    error = ((found.astype(np.float64) - wanted) ** 2).mean(axis=2)
-    weight = np.ones_like(error) if mask is None else mask
-    mean = float((error * weight).sum() / max(float(weight.sum()), 1e-9))
-    return 10 * float(np.log10(255**2 / max(mean, 1e-9)))
-
-
-def ssim(found: U8, wanted: U8) -> float:
-    """Structural similarity, 1 for equal pictures."""
-    from skimage.metrics import structural_similarity
-
-    value = structural_similarity(found, wanted, channel_axis=2)  # type: ignore[no-untyped-call]
-    return float(value)
-
-
-def border_gradient(generated: U8, original: U8, landmarks: F32) -> float:
-    """Mean step from row to row where the painted half begins, as composited, over the original's.
-
-    1 = no seam to be seen.
-    """
-    shown = composite(original, original, generated, _IDENTITY, landmarks)
-    columns = slice(CROP_SIZE // 4, -CROP_SIZE // 4)
-
-    def step(picture: U8) -> float:
-        rows = picture[HALF - 1 : HALF + 7, columns].astype(np.float32)  # all of the fade
-        return float(np.abs(np.diff(rows, axis=0)).mean())
-
-    return step(shown) / max(step(original), 1e-3)
-
-
 # --- all clips ---
 
 
@@ -193,11 +132,11 @@ def _pictures(measure: Measure, drive: Drive, clip: ClipData) -> dict[str, float
     The first frame is left out: who copies it would be perfect there.
     """
     picks = range(1, len(drive.painted), 5)
-    masks = [jaw_mask(clip.landmarks[i], _IDENTITY) for i in picks]
+    masks = [jaw_mask(clip.landmarks[i], IDENTITY) for i in picks]
     lower = [(drive.painted[i][HALF:], np.asarray(clip.crops[i])[HALF:]) for i in picks]
     return {
         "psnr_db": _mean([psnr_db(a, b, m[HALF:]) for (a, b), m in zip(lower, masks, strict=True)]),
-        "ssim": _mean([ssim(a, b) for a, b in lower]),
+        "ssim": _mean([ssim(a, b, gaussian=False) for a, b in lower]),
         "perceptual": measure.distance(*zip(*lower, strict=True)),
     }
 

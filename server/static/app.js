@@ -7,6 +7,7 @@ const ui = {
   steps: $("steps"), level: $("original-level"), levelOut: $("level-out"), consent: $("consent"),
   start: $("start"), stop: $("stop"), status: $("status"), model: $("model"),
   bar: $("bar"), legend: $("legend"),
+  record: $("record"), recordOffer: $("record-offer"), recorded: $("recorded"), subtitle: $("subtitle"),
 };
 
 const OUTCOMES = {
@@ -157,6 +158,7 @@ async function start() {
       steps: Number(ui.steps.value),
       original_level: ui.level.value / 100,
       consent: ui.consent.checked,
+      record: ui.record.checked,
     });
     call = { id: answer.id, pc, channel, stream, original, voice, spoken: false };
     pc.addEventListener("connectionstatechange", () => onState(pc));
@@ -196,6 +198,8 @@ function clearScreens() {
     video.srcObject = null;
     video.parentElement.classList.remove("live", "speaking");
   }
+  showRecording({ on: false, ended: null });
+  showSubtitle({ text: "" });
 }
 
 async function stop(reason = "Stopped.", mood = "") {
@@ -264,7 +268,25 @@ function onMessage(message) {
   if (message.type === "stats") show(message);
   else if (message.type === "interrupted") say("Live: the voice was interrupted.", "good");
   else if (message.type === "ending") say("The server is about to stop.", "bad");
+  else if (message.type === "subtitle") showSubtitle(message);
+  else if (message.type === "recording") showRecording(message);
   else if (message.type === "error") say(message.error, "bad");
+}
+
+let subtitleTimer = 0;
+
+function showSubtitle({ text, language, duration_s: seconds }) {
+  clearTimeout(subtitleTimer);
+  ui.subtitle.textContent = text;
+  ui.subtitle.lang = language || "";
+  ui.subtitle.hidden = !text;
+  if (text) subtitleTimer = setTimeout(() => { ui.subtitle.hidden = true; }, seconds * 1000);
+}
+
+function showRecording({ on, ended }) {
+  ui.recorded.hidden = !on;
+  if (call) ui.record.checked = on;
+  if (!on && ended && call && ended !== "it was stopped") say(`The recording ended: ${ended}.`, "bad");
 }
 
 function figure(name, value) {
@@ -315,6 +337,7 @@ async function load() {
   for (const steps of info.steps_offered) {
     ui.steps.append(new Option(steps === 1 ? "1 step" : `${steps} steps`, steps, false, steps === info.default_steps));
   }
+  ui.recordOffer.hidden = !info.recording_offered;
   ui.text.maxLength = info.max_text_chars;
   ui.model.textContent = `model ${info.model.name} ${info.model.version} · ${info.runtime}`;
   if (!navigator.mediaDevices) {
@@ -335,6 +358,7 @@ ui.voice.addEventListener("change", async () => {
   if (ui.voice.value === "microphone") await attachVoice();
   else await detachVoice();
 });
+ui.record.addEventListener("change", () => command({ type: "record", on: ui.record.checked }));
 ui.steps.addEventListener("change", () => command({ type: "steps", steps: Number(ui.steps.value) }));
 ui.level.addEventListener("input", async () => {
   const percent = Number(ui.level.value);

@@ -423,22 +423,25 @@ def test_the_original_is_heard_in_step_with_its_picture() -> None:
     assert not original.read(start - 4_800, start).any()
 
 
-@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100, 48_000])
 def test_the_original_survives_jitter_unbroken(rate_hz: int) -> None:
+    """Read as it is played, 40 ms after it has come: nothing may be held back for longer."""
     rng = np.random.default_rng(0)
     original = OriginalTimeline(0.06)
     samples = voiced(3.0, rate_hz)
-    for index, piece in enumerate(np.split(samples, 150)):
-        original.push(piece, rate_hz, 1.0 + 0.02 * index + rng.uniform(0, 0.04))
-    original.push(np.zeros(rate_hz // 10, np.int16), rate_hz, 4.0)
-    wanted = soxr.resample(samples.astype(np.float32), rate_hz, 48_000)
-    first = int(1.05 * 48_000)
-    heard = original.read(first, first + 150_000).astype(int)
-    lags = [
-        np.abs(heard[lag : lag + 140_000] - wanted[:140_000]).max() for lag in range(0, 4800, 1)
-        if abs(heard[lag + 1000] - wanted[1000]) <= 2
-    ]  # fmt: skip
-    assert min(lags) <= 2
+    arrivals = 1.0 + 0.02 * np.arange(150) + rng.uniform(0, 0.02, 150)
+    heard, read = [], 0
+    for piece, now in zip(np.split(samples, 150), arrivals, strict=True):
+        stop = round((now + 0.02) * 48_000)
+        heard.append(original.read(read, stop))
+        read = stop
+        original.push(piece, rate_hz, now)
+    sound = np.concatenate(heard).astype(int)
+    wanted = soxr.resample(samples.astype(np.float32), rate_hz, 48_000)[:120_000]
+    start = round((arrivals[0] + 0.06) * 48_000)
+    # Its filter differs from soxr's near half the rate only, and 3 s are before any correction.
+    away = sound[start : start + 120_000] - wanted
+    assert np.abs(away[100:]).max() <= (2 if rate_hz == 48_000 else 100)  # of 12,000
 
 
 def test_the_original_is_put_back_in_its_place_after_a_stall() -> None:

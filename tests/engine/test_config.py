@@ -34,7 +34,7 @@ from engine.errors import (
         ({"speech_backlog_max_s": float("inf")}, "speech_backlog_max_s is inf"),
         ({"original_level": 1.5}, "original_level is 1.5, must lie within 0.0 and 1.0"),
         ({"steps": 0}, "steps is 0"),
-        ({"fade_frames": 0}, "fade_frames is 0"),
+        ({"fade_s": -1}, "fade_s is -1"),
         ({"min_face_px": 4}, "min_face_px is 4"),
         ({"min_side_px": 8}, "min_side_px is 8"),
         ({"min_side_px": 640, "max_side_px": 480}, "max_side_px is 480, must lie within 640"),

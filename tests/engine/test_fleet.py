@@ -26,9 +26,9 @@ from engine.session import Session
 from engine.types import U8, LipJob, Outcome, OutputFrame
 from engine.workers import Engine
 
-CONFIG = EngineConfig(silence="generate", fade_frames=1, delay_s=0.02, patience_s=2.0)
+CONFIG = EngineConfig(silence="generate", fade_s=0.0, delay_s=0.02, patience_s=2.0)
 # Long enough to be given to another device when the first one has been given up.
-PATIENT = EngineConfig(silence="generate", fade_frames=1, delay_s=2.0, patience_s=2.0)
+PATIENT = EngineConfig(silence="generate", fade_s=0.0, delay_s=2.0, patience_s=2.0)
 
 
 class Stuck(FakeBackend):
@@ -307,7 +307,7 @@ def test_a_hanging_device_does_not_hold_up_the_end() -> None:
 def test_batches_shrink_where_memory_lacks(caplog: pytest.LogCaptureFixture) -> None:
     backend = Small(batch_sizes=(1, 2, 4))
     with running(backend) as engine, caplog.at_level(logging.WARNING):
-        config = EngineConfig(offline=True, silence="generate", fade_frames=1)
+        config = EngineConfig(offline=True, silence="generate", fade_s=0.0)
         sessions = [engine.session(config) for _ in range(4)]
         for session in sessions:
             session.push_video(video_frame(0), 0.0)

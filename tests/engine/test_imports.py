@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "benchmarks": OURS,
 }
 # The command line hands over to these, inside the command that needs them.
-HANDED_OVER = {("server/cli_export.py", "export"), ("server/cli.py", "training"),
+HANDED_OVER = {("server/cli_export.py", "export"), ("server/cli_evaluate.py", "training"),
                ("server/cli_data.py", "training"), ("server/cli_train.py", "training"),
                ("server/cli.py", "benchmarks"), ("server/cli_bench.py", "benchmarks"),
                ("server/cli_transport.py", "benchmarks"),

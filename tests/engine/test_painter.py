@@ -12,7 +12,7 @@ from engine.painter import GLANCE_FRAMES, Aligned, Painter
 from engine.planes import paint_image
 from engine.types import U8, Face, JobSpec, Outcome
 
-CONFIG = EngineConfig(fade_frames=4)
+CONFIG = EngineConfig()
 TWO = JobSpec(references=2)
 
 
@@ -74,36 +74,13 @@ def test_no_face_is_said() -> None:
     assert painter(ScriptedTracker({0})).find(picture(), 0.0) is Outcome.NO_FACE
 
 
-def test_the_mouth_fades_in_and_out() -> None:
-    paint = painter()
-    up = [paint.fade(True) for _ in range(6)]
-    assert up == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
-    down = [paint.fade(False) for _ in range(6)]
-    assert down == pytest.approx([0.75, 0.5, 0.25, 0, 0, 0], abs=1e-12)
-    assert down[-1] == 0.0  # exactly: a rest would keep the tracker working for nothing
-
-
-@pytest.mark.parametrize("frames", range(1, 51))
-def test_every_fade_ends_exactly(frames: int) -> None:
-    paint = painter(config=EngineConfig(fade_frames=frames))
-    for _ in range(frames + 1):
-        top = paint.fade(True)
-    assert top == 1.0
-    for _ in range(frames + 1):
-        bottom = paint.fade(False)
-    assert bottom == 0.0
-
-
-def test_a_face_that_returns_fades_in_afresh_and_is_not_smoothed_from_afar() -> None:
+def test_a_face_that_returns_is_not_smoothed_from_afar() -> None:
     tracker = ScriptedTracker({2})
     paint = painter(tracker)
     image = picture()
     for index in range(2):
-        paint.fade(True)
         find(paint, image, index / 25)
-    paint.fade(True)
     assert paint.find(image, 2 / 25) is Outcome.NO_FACE
-    assert paint.fade(True) == 0.25
     tracker.centre = (0.3, 0.4)
     back = find(paint, image, 3 / 25)
     fresh = find(painter(FakeTracker((0.3, 0.4))), image)
@@ -248,7 +225,6 @@ def test_another_framing_begins_afresh() -> None:
     paint = painter()
     for index in range(3):
         find(paint, picture(), index / 25)
-    strength = paint.fade(True)
     spec = JobSpec(64, "box", references=3)
     paint.adopt(spec)
     found = find(paint, picture(seed=3), 3 / 25)
@@ -256,4 +232,3 @@ def test_another_framing_begins_afresh() -> None:
     assert found.crop.shape == (64, 64, 3)
     assert np.array_equal(found.references, np.stack([found.crop] * 3))  # none of the old size
     assert np.array_equal(found.alignment.matrix, fresh.alignment.matrix)
-    assert paint.fade(True) > strength  # the mouth does not blink for it

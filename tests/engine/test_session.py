@@ -26,12 +26,13 @@ from hypothesis import strategies as st
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
-from engine.mel import log_mel, window, window_start_at
+from engine.loudness import CEILING
+from engine.mel import SILENCE, log_mel, window, window_start_at
 from engine.session import ABANDONED_S, MAX_FLIGHT, Session
 from engine.types import U8, JobSpec, LipJob, Outcome, OutputFrame, VideoFrame
 
 # Generating all the time takes the voice out of tests that are not about it.
-ALWAYS = EngineConfig(silence="generate", fade_frames=1)
+ALWAYS = EngineConfig(silence="generate", fade_s=0.0)
 DELAY_S, PATIENCE_S = ALWAYS.delay_s, ALWAYS.patience_s
 PICTURES = [picture(96, 128, seed) for seed in range(4)]
 
@@ -340,7 +341,7 @@ def test_silence_passes_through_untracked() -> None:
 
 
 def test_the_mouth_speaks_while_the_voice_is_heard_and_fades_at_both_ends() -> None:
-    session = make(EngineConfig(fade_frames=4))
+    session = make(EngineConfig(fade_s=0.16))
     heard_s = session.push_speech(voiced(1.0), 16_000, 0.0)
     out = run(session, 75)
     spoken = [f for f in out if f.outcome is Outcome.GENERATED]
@@ -361,7 +362,7 @@ def test_the_mouth_speaks_while_the_voice_is_heard_and_fades_at_both_ends() -> N
 
 def test_a_silent_face_is_glanced_at_where_references_matter() -> None:
     tracker = TalkingTracker()
-    session = make(EngineConfig(fade_frames=1), lambda: tracker, spec=JobSpec(references=2))
+    session = make(EngineConfig(fade_s=0.0), lambda: tracker, spec=JobSpec(references=2))
     out = run(session, 10)
     assert {f.outcome for f in out} == {Outcome.SILENT}
     assert all(f.image is frame(f.index).image for f in out)
@@ -422,7 +423,7 @@ def test_sound_comes_in_blocks_when_it_is_due() -> None:
 
 
 def test_an_interruption_silences_and_closes_the_mouth() -> None:
-    session = make(EngineConfig(fade_frames=1))
+    session = make(EngineConfig(fade_s=0.0))
     session.push_speech(voiced(5.0), 16_000, 0.0)
     assert session.stats(0.5).speech_backlog_s > 4
     outcomes = []
@@ -457,22 +458,95 @@ def test_the_original_is_not_heard_unless_asked_for() -> None:
     session = make()
     session.push_original(np.full(960, 8000, np.int16), 48_000, 0.0)
     assert not session.read_audio(9600).samples.any()
-    session.set_original_level(1.0)
-    session.push_original(np.full(960, 8000, np.int16), 48_000, 0.3)
-    assert session.read_audio(9600).samples.max() == 8000
-    session.set_original_level(7)  # clipped
-    session.push_original(np.full(960, 8000, np.int16), 48_000, 0.5)
-    assert session.read_audio(12_000).samples.max() == 8000
+    session.set_sound(original_level=1.0)
+    session.push_original(np.full(48_000, 8000, np.int16), 48_000, 0.3)
+    heard = session.read_audio(48_000).samples  # it rises without a click
+    assert heard.max() == 8000 and np.abs(np.diff(heard[12_000:].astype(int))).max() < 250
+    for wrong in ({"original_level": 7.0}, {"loudness_lufs": 3.0}):
+        with pytest.raises(ConfigError):
+            session.set_sound(**wrong)
 
 
-def test_a_loud_mix_is_clipped() -> None:
+def test_a_loud_mix_is_limited_and_not_clipped() -> None:
     session = make(EngineConfig(original_level=1.0))
     for index in range(20):
         session.push_original(np.full(960, 30_000, np.int16), 48_000, 0.02 * index)
     session.push_speech(np.full(4_800, 30_000, np.int16), 48_000, 0.0)
     heard = session.read_audio(24_000).samples
-    assert heard.max() == 32767
+    assert 29_000 < heard.max() <= np.ceil(CEILING * 32768)
     assert heard.min() >= 0
+
+
+def test_silence_can_be_shown_as_a_shut_mouth_and_back_while_it_runs() -> None:
+    session = make(EngineConfig(fade_s=0.08))
+
+    def outcomes(first: int, silence: str) -> list[Outcome]:
+        session.set_silence(silence)  # type: ignore[arg-type]
+        seen = []
+        for index in range(first, first + 10):
+            session.push_video(frame(index), index / 25)
+            work(session, index / 25)
+            seen += [f.outcome for f in pop_all(session, index / 25 + 0.039)]
+        return seen[-5:]
+
+    assert set(outcomes(0, "original")) == {Outcome.SILENT}
+    assert set(outcomes(10, "generate")) == {Outcome.GENERATED}
+    assert set(outcomes(20, "original")) == {Outcome.SILENT}
+    with pytest.raises(ConfigError, match="silence is 'open'"):
+        session.set_silence("open")  # type: ignore[arg-type]
+
+
+def test_a_shut_mouth_does_not_hear_noise() -> None:
+    """Breath, hiss and tones in the voice's pauses reach the ears, not the model."""
+    rng = np.random.default_rng(0)
+    session = make(EngineConfig(silence="generate"))
+    noise = np.concatenate([np.zeros(8_000), rng.normal(0, 300, 40_000)]).astype(np.int16)
+    session.push_speech(noise, 16_000, 0.0)
+    for index in range(60):
+        session.push_video(frame(index), index / 25)
+        job = session.next_job(index / 25)
+        assert job is not None
+        if index > 35:  # a voice detector needs a moment to know the noise
+            assert np.all(job.mel == SILENCE)
+    assert session.read_audio(96_000).samples.any()
+
+
+@pytest.mark.parametrize("fps", [10, 25, 30, 60])
+@pytest.mark.parametrize("at_s", [1.0, 1.013, 1.031])
+def test_after_an_interruption_no_mouth_moves_later_than_100_ms(fps: int, at_s: float) -> None:
+    for silence in ("original", "generate"):
+        session = make(EngineConfig(silence=silence))  # type: ignore[arg-type]
+        session.push_speech(voiced(5.0), 16_000, 0.0)
+        interrupted = False
+        for index in range(2 * fps):
+            now = index / fps
+            if now >= at_s and not interrupted:
+                session.interrupt_speech(at_s)
+                interrupted = True
+            while session.pop_audio(now) is not None:
+                pass
+            session.push_video(frame(index), now)
+            job = session.next_job(now)
+            moves = job is not None and (silence == "original" or bool((job.mel > SILENCE).any()))
+            playout_s = now + session.config.delay_s
+            # A picture may take the place of one that was shown within the time.
+            if playout_s > at_s + 0.1 + 1 / fps:
+                assert not moves, f"{silence}: at {playout_s - at_s:.3f} s"
+            elif 0.6 < playout_s < at_s:
+                assert moves
+
+
+@pytest.mark.parametrize("fps", [10, 24, 60])
+def test_the_end_of_speech_does_not_leave_the_mouth_open(fps: int) -> None:
+    session = make(EngineConfig())
+    start_s = session.push_speech(voiced(0.7), 16_000, 0.0)
+    end_s, shown = start_s + 0.7, []
+    for index in range(3 * fps):
+        session.push_video(frame(index), index / fps)
+        work(session, index / fps)
+        shown += pop_all(session, (index + 0.9) / fps)
+    last = max(f.playout_s for f in shown if f.outcome is Outcome.GENERATED)
+    assert end_s < last < end_s + 0.3 + 0.05 + 0.16 + 3 / fps
 
 
 # --- numbers ---
@@ -582,7 +656,7 @@ def test_memory_is_bounded_against_a_flood() -> None:
 
 
 def test_a_long_delay_drops_nothing() -> None:
-    session = make(EngineConfig(delay_s=2.0, silence="generate", fade_frames=1))
+    session = make(EngineConfig(delay_s=2.0, silence="generate", fade_s=0.0))
     out = []
     for index in range(300):  # 60 fps
         now = index / 60
@@ -598,7 +672,7 @@ def test_a_long_delay_drops_nothing() -> None:
 
 
 def test_off_line_nothing_is_late_or_overtaken_and_speech_begins_at_zero() -> None:
-    config = EngineConfig(offline=True, fade_frames=1)
+    config = EngineConfig(offline=True, fade_s=0.0)
     session = make(config)
     assert session.push_speech(voiced(2.0, 24_000), 24_000, 0.0) == 0.0
     session.flush_speech()
@@ -660,7 +734,7 @@ def test_no_interleaving_loses_or_reorders_a_frame(
 ) -> None:
     logging.disable(logging.CRITICAL)  # scripted faults
     config = EngineConfig(
-        offline=offline, silence="original" if silence else "generate", fade_frames=2
+        offline=offline, silence="original" if silence else "generate", fade_s=0.08
     )
     session = make(config, lambda: ScriptedTracker(failing=bad, missing={n + 1 for n in bad}))
     now, count = 0.0, itertools.count()
@@ -721,7 +795,7 @@ def test_no_interleaving_loses_or_reorders_a_frame(
 
 def test_every_thread_may_call_at_once() -> None:
     """Pushing, working, popping and asking from four threads for a while."""
-    session = make(EngineConfig(fade_frames=1))
+    session = make(EngineConfig(fade_s=0.0))
     ended = threading.Event()
     errors: list[BaseException] = []
     out: list[OutputFrame] = []

@@ -130,3 +130,64 @@ def test_taking_back_more_than_is_kept_leaves_silence() -> None:
     vad.append(voiced(3.0))
     vad.truncate(0)
     assert not any(flags(vad, 2 - HANGOVER_S))
+
+
+def key_tones() -> I16:
+    """A telephone number, dialled: pairs of tones for 120 ms each."""
+    time_s = np.arange(2 * 16_000) / 16_000
+    sound = np.zeros(len(time_s))
+    for key, (low, high) in enumerate([(697, 1209), (770, 1336), (852, 1477), (941, 1336)] * 2):
+        on = slice(int(0.25 * key * 16_000), int((0.25 * key + 0.12) * 16_000))
+        sound[on] = np.sin(2 * np.pi * low * time_s[on]) + np.sin(2 * np.pi * high * time_s[on])
+    return np.asarray(4_000 * sound, np.int16)
+
+
+def hum() -> I16:
+    time_s = np.arange(2 * 16_000) / 16_000
+    tones = sum(np.sin(2 * np.pi * hz * time_s) / (hz / 50) for hz in (50, 100, 150))
+    return np.asarray(3_000 * tones, np.int16)
+
+
+def click() -> I16:
+    sound = np.zeros(16_000, np.int16)
+    sound[8_000:8_160] = np.random.default_rng(0).normal(0, 9_000, 160).astype(np.int16)
+    return sound
+
+
+def noise(colour: float) -> I16:
+    """Two seconds of noise, some 20 dB below speech, its spectrum falling by 3 dB * colour."""
+    rng = np.random.default_rng(0)
+    spectrum = np.fft.rfft(rng.normal(size=32_000)) / (np.fft.rfftfreq(32_000) + 0.01) ** colour
+    sound = np.fft.irfft(spectrum)
+    return np.asarray(1_000 * sound / sound.std(), np.int16)
+
+
+@pytest.mark.parametrize("colour", [0.0, 0.5, 1.0])
+def test_noise_that_begins_after_speech_is_none(colour: float) -> None:
+    """webrtcvad alone takes all three for speech."""
+    vad = VoiceActivity()
+    vad.append(np.concatenate([voiced(1.0), noise(colour)]))
+    assert all(vad.speaking(t) for t in np.arange(0.0, 1.0, 0.02))
+    assert not any(vad.speaking(t) for t in np.arange(1.4, 3.0, 0.02))
+
+
+@pytest.mark.parametrize("sound", [key_tones(), hum(), click()], ids=["keys", "hum", "click"])
+def test_what_is_no_voice_does_not_open_the_mouth(sound: I16) -> None:
+    vad = VoiceActivity()
+    vad.append(sound)
+    assert not any(vad.speaking(t) for t in np.arange(0.0, len(sound) / 16_000, 0.02))
+
+
+def test_a_voice_is_heard_over_hum() -> None:
+    vad = VoiceActivity()
+    vad.append(np.asarray(hum() // 4 + voiced(2.0), np.int16))
+    assert all(vad.speaking(t) for t in np.arange(0.1, 1.9, 0.02))
+
+
+def test_nothing_lingers_after_a_cut() -> None:
+    vad = VoiceActivity()
+    vad.append(voiced(2.0))
+    vad.truncate(16_000)
+    assert vad.speaking(0.9) and not vad.speaking(1.0)
+    vad.append(voiced(1.0))
+    assert vad.speaking(1.1)

@@ -22,7 +22,7 @@ from engine.types import U8, LipJob, Outcome, OutputFrame
 from engine.workers import Engine
 
 # Patience enough for a machine that is busy with something else.
-CONFIG = EngineConfig(silence="generate", fade_frames=1, delay_s=0.02, patience_s=2.0)
+CONFIG = EngineConfig(silence="generate", fade_s=0.0, delay_s=0.02, patience_s=2.0)
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_names_are_unique_while_they_are_in_use(engine: Engine) -> None:
 
 
 def offline(engine: Engine, steps: int | None = None) -> Session:
-    config = EngineConfig(offline=True, silence="generate", fade_frames=1, steps=steps)
+    config = EngineConfig(offline=True, silence="generate", fade_s=0.0, steps=steps)
     return engine.session(config)
 
 
@@ -280,7 +280,7 @@ def test_each_job_gets_its_own_picture() -> None:
 
     grey: U8 = np.full((240, 320, 3), 128, np.uint8)
     with Engine(FakeBackend(colour), FakeTracker) as engine:
-        config = EngineConfig(offline=True, silence="generate", fade_frames=1)
+        config = EngineConfig(offline=True, silence="generate", fade_s=0.0)
         sessions = [engine.session(config, name) for name in shades]
         for session in sessions:
             session.push_video(video_frame(0, image=grey), 0.0)

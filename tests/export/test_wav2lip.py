@@ -18,7 +18,6 @@ from engine.nets.wav2lip import Wav2Lip
 from engine.types import JobSpec, Outcome
 from engine.workers import Engine
 from export.graph import relative_error
-from export.wav2lip import export_wav2lip
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +28,9 @@ def net() -> Wav2Lip:
     return made
 
 
-@pytest.fixture(scope="module")
-def bundle(net: Wav2Lip, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("wav2lip")
-    # As published: wrapped, and with the prefix of the many GPUs that it was trained on.
-    state = {f"module.{name}": values for name, values in net.state_dict().items()}
-    torch.save({"state_dict": state, "global_step": 7}, folder / "c.pth")
-    return export_wav2lip(folder / "c.pth", folder / "b")
+@pytest.fixture
+def bundle(wav2lip_bundle: Bundle) -> Bundle:
+    return wav2lip_bundle
 
 
 def test_it_paints_in_one_pass_and_says_so(bundle: Bundle) -> None:

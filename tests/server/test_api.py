@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import websockets
 from calls import (
@@ -165,6 +166,13 @@ async def test_an_unknown_session_is_a_404(
 async def test_a_call_can_be_changed_and_ended(call: Call) -> None:
     answer = await call.client.patch(call.path, json={"steps": 4, "original_level": 0.5})
     assert answer.json()["steps"] == 4 and answer.json()["original_level"] == 0.5
+    answer = await call.client.patch(
+        call.path, json={"silence": "generate", "ducking": True, "loudness_lufs": "off"}
+    )
+    assert answer.json()["silence"] == "generate" and answer.json()["ducking"]
+    assert answer.json()["loudness_lufs"] is None
+    answer = await call.client.patch(call.path, json={"loudness_lufs": 5})
+    assert "loudness_lufs" in await error_of(answer, 400)
     answer = await call.client.patch(call.path, json={"steps": 3, "original_level": 0.9})
     assert "steps" in await error_of(answer, 400)
     stats = await call.stats()
@@ -251,6 +259,23 @@ async def test_bursts_cut_anywhere_are_heard(call: Call) -> None:
         await socket.send('{"type":"interrupt"}')
         await event(socket, "interrupted")
         await until(lambda: loudness(call.caller.heard(0.2)) < 2, "silence")
+
+
+async def test_a_live_socket_catches_up_in_its_pauses(call: Call) -> None:
+    """What a stall held up comes at once: the second of silence in it is not heard in full."""
+    held_up = np.concatenate([tone(1.0, 500), np.zeros(48_000, np.int16), tone(1.0, 500)])
+    waiting_s = []
+    for rate in ("?rate=48000&live=true", "?rate=48000"):
+        async with call.socket(rate) as socket:
+            await event(socket, "ready")
+            for piece in np.split(held_up, 50):
+                await socket.send(piece.astype("<i2").tobytes())
+            await socket.send('{"type":"flush"}')
+            assert (await event(socket, "flushed"))["seconds"] == 3.0
+            waiting_s.append((await call.stats())["backlog_s"])
+            await socket.send('{"type":"interrupt"}')
+            await event(socket, "interrupted")
+    assert waiting_s[0] < waiting_s[1] - 0.5
 
 
 async def test_half_a_sample_is_reported_and_the_rest_kept(call: Call) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,7 +127,12 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("recordings")
+
+
+@pytest.fixture(scope="module")
+def address(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server as people start it, on a port of its own."""
     code = (
         "from server.app import serve; from server.config import load_config; serve(load_config())"
@@ -134,7 +140,12 @@ def address() -> Iterator[str]:
     with subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=REPO,
-        env={**os.environ, "LIPWIRE_PORT": "0"},
+        env={
+            **os.environ,
+            "LIPWIRE_PORT": "0",
+            "LIPWIRE_RECORD": str(recordings),
+            "LIPWIRE_HOME": str(tmp_path_factory.mktemp("home")),
+        },
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
@@ -245,6 +256,34 @@ def test_the_microphone_is_the_voice_and_the_original_comes_on_request(page: Any
     page.wait_for_timeout(1000)
     loudest, hz = page.evaluate(LISTEN, 1.0)
     assert loudest > 0.005 and abs(hz - 700) < 30
+
+
+def test_subtitles_and_a_recording_are_seen(page: Any, address: str, recordings: Path) -> None:
+    page.select_option("#voice", "file")
+    assert page.is_hidden("#recorded") and page.is_hidden("#subtitle")
+    page.check("#record")
+    with page.expect_response("**/api/sessions") as answer:
+        start(page)
+    session = answer.value.json()["id"]
+    wait_for(page, "!document.getElementById('recorded').hidden", "nobody says it is recorded")
+    body = {"text": "Good evening.\n<b>Hello</b>", "language": "en", "duration_s": 1.5}
+    reply = page.request.post(f"{address}/api/sessions/{session}/subtitles", data=body)
+    assert reply.status == 200
+    wait_for(page, "!document.getElementById('subtitle').hidden", "no subtitle")
+    assert page.inner_text("#subtitle") == body["text"]
+    wait_for(page, "document.getElementById('subtitle').hidden", "it stays")
+    page.uncheck("#record")
+    wait_for(page, "document.getElementById('recorded').hidden", "it is recorded still")
+    page.click("#stop")
+    wait_for(page, "!document.getElementById('result').srcObject", "it goes on")
+    for _ in range(500):
+        if files := [f for f in recordings.glob("*.mp4") if "unfinished" not in f.name]:
+            break
+        time.sleep(0.02)
+    (path,) = files
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) > 10
+    assert "&lt;b&gt;Hello" in path.with_suffix(".vtt").read_text()
 
 
 def test_a_file_of_ones_own_and_text_and_their_errors(page: Any, tmp_path: Path) -> None:

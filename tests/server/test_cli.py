@@ -131,14 +131,16 @@ def test_every_flag_of_dub_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     result = call(
         "dub", "v", "s", "--out", "o.mp4", "--steps", 4, "--bundle", "b", "--silence", "generate",
-        "--original-level", 0.25, "--threads", 3, "--mark-text", "KI", "--mark-place", "top-left",
+        "--original-level", 0.25, "--ducking", "--loudness", -20, "--threads", 3,
+        "--mark-text", "KI", "--mark-place", "top-left",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     mark = given.pop("mark")
     assert (mark.text, mark.place) == ("KI", "top-left")
     assert given == {
         "args": (Path("v"), Path("s"), Path("o.mp4")), "steps": 4, "bundle": Path("b"),
-        "silence": "generate", "original_level": 0.25, "threads": 3, "credentials": True,
+        "silence": "generate", "original_level": 0.25, "ducking": True,
+        "loudness_lufs": -20.0, "threads": 3, "credentials": True,
     }  # fmt: skip
     assert "10: 7 generated, passed through: 3 no_face" in result.stdout
     assert "note     speech: is silent" in result.stdout

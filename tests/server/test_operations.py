@@ -13,7 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from calls import Caller, Running, tone, until
+from calls import Caller, Running, until
+from fakes import voiced
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine import Engine
@@ -50,7 +51,7 @@ async def test_what_happens_is_counted(client: httpx.AsyncClient) -> None:
     assert before["lipwire_sessions", ""] == 0
     async with Caller() as caller:
         name = await call(client, caller)
-        voice = tone(2.0, 200, 24_000).astype("<i2").tobytes()
+        voice = voiced(2.0, 24_000).astype("<i2").tobytes()
         sound = (b"RIFF" + (36 + len(voice)).to_bytes(4, "little") + b"WAVEfmt "
                  + bytes.fromhex("10000000 0100 0100 c05d0000 80bb0000 0200 1000")
                  + b"data" + len(voice).to_bytes(4, "little") + voice)  # fmt: skip

@@ -100,7 +100,7 @@ async def test_the_original_voice_is_heard_at_the_level_asked_for(sessions: Sess
         call = await connect(sessions, caller)
         await until(lambda: len(caller.sound) > 50, "a second of sound")
         assert loudness(caller.heard()) < SILENT  # off by default
-        call.peer.set_original_level(0.5)
+        call.peer.session.set_sound(original_level=0.5)
         await until(lambda: loudness(caller.heard(0.5)) > 300, "the original")
         assert abs(strongest_hz(caller.heard(0.5)) - 300) < 10
         assert call.peer.figures()["original_level"] == 0.5
@@ -163,8 +163,15 @@ async def test_the_channel_carries_figures_and_commands(sessions: Sessions) -> N
         await until(lambda: last("stats") is not None, "figures")
         caller.channel.send(json.dumps({"type": "steps", "steps": 4}))
         caller.channel.send(json.dumps({"type": "original_level", "level": 0.25}))
-        await until(lambda: (last("stats") or {}).get("steps") == 4, "the steps")
-        assert call.peer.original_level == 0.25
+        caller.channel.send(json.dumps({"type": "ducking", "on": True}))
+        caller.channel.send(json.dumps({"type": "loudness", "lufs": -20}))
+        caller.channel.send(json.dumps({"type": "silence", "show": "generate"}))
+        await until(lambda: (last("stats") or {}).get("silence") == "generate", "the commands")
+        figures = call.peer.figures()
+        assert (figures["steps"], figures["ducking"], figures["loudness_lufs"]) == (4, True, -20)
+        caller.channel.send(json.dumps({"type": "loudness", "lufs": "off"}))
+        await until(lambda: call.peer.figures()["loudness_lufs"] is None, "no loudness")
+        assert call.peer.figures()["original_level"] == 0.25
         await call.peer.voice.push(SPEECH, 48_000)
         caller.channel.send(json.dumps({"type": "interrupt"}))
         await until(lambda: last("interrupted") is not None, "the interruption")
@@ -176,11 +183,13 @@ async def test_the_channel_carries_figures_and_commands(sessions: Sessions) -> N
             "\x00",
             '{"type":"original_level","level":NaN}',
             '{"type":"original_level","level":7}',
+            '{"type":"loudness","lufs":0}',
+            '{"type":"silence","show":"tongue"}',
         ):
             caller.messages.clear()
             caller.channel.send(nonsense)
             await until(lambda: last("error") is not None, f"an error for {nonsense!r}")
-        assert not call.peer.ended and call.peer.original_level == 0.25
+        assert not call.peer.ended and call.peer.figures()["original_level"] == 0.25
 
 
 async def test_a_caller_that_hangs_up_ends_the_session(sessions: Sessions) -> None:

@@ -1,0 +1,130 @@
+"""Who paints: a bundle (ours, the paper's, Wav2Lip's), the same bundle fed silence, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from engine.backends import Backend, load_backend
+from engine.bundle import check_steps, open_bundle
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.mel import PAPER_FPS, SILENCE, WINDOW_COLUMNS, window, window_start
+from engine.painter import Aligned, Painter
+from engine.planes import paint_image
+from engine.types import F32, U8, Face, LipJob
+
+COPY = "copy"
+BATCH = 8
+Feed = Literal["voice", "silence"]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """A method as asked for: `copy`, `BUNDLE`, `NAME=BUNDLE`, `silence=BUNDLE`."""
+
+    name: str
+    bundle: Path | None
+    """None shows the pictures as they came"""
+    steps: int | None = None
+    feed: Feed = "voice"
+
+    @classmethod
+    def parse(cls, text: str, steps: int | None = None) -> MethodSpec:
+        """Read what the command line says; the bundle is opened and checked.
+
+        Raises:
+            ConfigError: the name cannot be one.
+            BundleError: the bundle cannot be used, or does not offer so many steps.
+        """
+        if text == COPY:
+            return cls(COPY, None)
+        name, _, path = text.rpartition("=")
+        opened = open_bundle(Path(path))
+        if steps is not None and opened.manifest.steps_offered != (1,):
+            check_steps(opened.manifest, steps)
+        name = name or opened.manifest.name
+        if not name.replace("-", "").replace("_", "").replace(".", "").replace(" ", "").isalnum():
+            raise ConfigError(f"method name {name!r}: letters, digits, - _ . only")
+        if name in ("real", COPY):
+            raise ConfigError(f"method name {name!r} is taken")
+        feed: Feed = "silence" if name == "silence" else "voice"
+        taken = steps if steps in opened.manifest.steps_offered else None
+        return cls(name, Path(path), taken or opened.manifest.default_steps, feed)
+
+
+class _Known:
+    """A tracker that has looked already."""
+
+    def __init__(self, faces: Sequence[F32 | None]) -> None:
+        self._faces = iter(faces)
+
+    def track(self, image: U8) -> Face | None:
+        """The next picture's face."""
+        landmarks = next(self._faces)
+        return None if landmarks is None else Face(landmarks, 1.0)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Method:
+    """One method, loaded.
+
+    Args:
+        spec: what to load.
+        threads: of the runtime; None leaves it to it.
+    """
+
+    def __init__(self, spec: MethodSpec, threads: int | None = None) -> None:
+        self.name, self._spec = spec.name, spec
+        self._backend: Backend | None = None
+        if spec.bundle is not None:
+            self._backend = load_backend(open_bundle(spec.bundle), threads=threads)
+
+    def paint(self, images: Sequence[U8], faces: Sequence[F32 | None], mel: F32) -> list[U8]:
+        """The pictures, speaking, cut out and put back as a call does it.
+
+        Args:
+            images: uint8[H, W, 3] each, 25 a second.
+            faces: f32[468, 2] of each, or None; such a picture passes through.
+            mel: f32[80, M] of the voice from the first picture on.
+        """
+        if self._backend is None:
+            return list(images)
+        manifest = self._backend.manifest
+        columns = int(manifest.mel.get("columns", WINDOW_COLUMNS))
+        shown, waiting = list(images), list[tuple[Aligned, LipJob]]()
+        painter = Painter(_Known(faces), EngineConfig(), manifest.job_spec)
+        for i, image in enumerate(images):
+            aligned = painter.find(image, i / PAPER_FPS)
+            if not isinstance(aligned, Aligned):
+                continue
+            heard = window(mel, window_start(i) + WINDOW_COLUMNS - columns, columns)
+            if self._spec.feed == "silence":
+                heard = np.full_like(heard, SILENCE)
+            waiting.append((aligned, LipJob(
+                "evaluate", i, aligned.crop, aligned.references, heard, manifest.noise_seed,
+                self._spec.steps or manifest.default_steps, 0.0)))  # fmt: skip
+            if len(waiting) == BATCH:
+                self._run(waiting, shown)
+        self._run(waiting, shown)
+        return shown
+
+    def _run(self, waiting: list[tuple[Aligned, LipJob]], shown: list[U8]) -> None:
+        if not waiting:
+            return
+        assert self._backend is not None
+        painted = self._backend.generate([job for _, job in waiting])
+        for (aligned, job), crop in zip(waiting, painted, strict=True):
+            shown[job.index] = paint_image(aligned.image, Painter.paint(aligned, crop, 1.0))
+        waiting.clear()
+
+    def close(self) -> None:
+        """Free the runtime."""
+        if self._backend is not None:
+            self._backend.close()
