@@ -69,7 +69,7 @@ def test_an_odd_picture_grows_by_its_last_line(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("matrix", [BT601, BT709, BT2020])
 def test_a_change_of_rgb_is_the_change_that_a_conversion_makes(matrix: int) -> None:
-    before = picture(48, 64) // 2 + np.array([40, 40, 40], np.uint8)
+    before = np.asarray(picture(48, 64) // 2 + 40, np.uint8)
     change = np.zeros((20, 30, 3), np.float32)
     change[:] = (30, -20, 12)
     patch = Patch(10, 8, change)

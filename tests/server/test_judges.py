@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 from calls import Running
+from fakes import voiced
+from files import write_sound
 
 from engine import Engine
 
@@ -49,8 +51,16 @@ def sessions(server: Running) -> int:
     return int(httpx.get(server.url + "/api/info").json()["sessions"])
 
 
-def start_ffmpeg(url: str, video: bool = True) -> subprocess.Popen[str]:
-    """FFmpeg, which publishes a test picture and a tone by WHIP, or the tone alone."""
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound file that is taken for speech."""
+    path = tmp_path_factory.mktemp("judges") / "voice.wav"
+    write_sound(path, voiced(60.0, 16_000), 16_000)
+    return path
+
+
+def start_ffmpeg(url: str, sound: Path, video: bool = True) -> subprocess.Popen[str]:
+    """FFmpeg, which publishes a test picture and a voice by WHIP, or the voice alone."""
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     picture = [
         "-f", "lavfi", "-i", "testsrc=size=320x240:rate=25",
@@ -59,16 +69,16 @@ def start_ffmpeg(url: str, video: bool = True) -> subprocess.Popen[str]:
     ]  # fmt: skip
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "info", "-re",
-        "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000", *(picture if video else ()),
-        "-c:a", "libopus", "-ac", "2", "-f", "whip", "-authorization", TOKEN, url,
+        "-i", str(sound), *(picture if video else ()),
+        "-c:a", "libopus", "-ar", "48000", "-ac", "2", "-f", "whip", "-authorization", TOKEN, url,
     ]  # fmt: skip
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def test_ffmpeg_publishes_h264_and_opus_and_takes_its_leave(guarded: Running) -> None:
-    with start_ffmpeg(f"{guarded.url}/whip?consent=true") as process:
+def test_ffmpeg_publishes_h264_and_opus_and_takes_its_leave(guarded: Running, voice: Path) -> None:
+    with start_ffmpeg(f"{guarded.url}/whip?consent=true", voice) as process:
         wait_for(lambda: sessions(guarded) == 1, "no session", process)
         peer = guarded.app.state.sessions.peers[0]
         wait_for(lambda: peer.figures()["frames_in"] > 50, "no pictures", process)
@@ -86,17 +96,19 @@ def test_ffmpeg_publishes_h264_and_opus_and_takes_its_leave(guarded: Running) ->
     assert peer.ended
 
 
-def test_clients_that_are_killed_are_noticed_and_others_go_on(guarded: Running) -> None:
+def test_clients_that_are_killed_are_noticed_and_others_go_on(
+    guarded: Running, voice: Path
+) -> None:
     """R4: SIGKILL; nobody says goodbye."""
-    with start_ffmpeg(f"{guarded.url}/whip?consent=true") as publisher:
+    with start_ffmpeg(f"{guarded.url}/whip?consent=true", voice) as publisher:
         wait_for(lambda: sessions(guarded) == 1, "no session", publisher)
         peer = guarded.app.state.sessions.peers[0]
         wait_for(lambda: peer.figures()["frames_in"] > 5, "no pictures", publisher)
-        with start_ffmpeg(f"{guarded.url}/whip/{peer.name}/voice", video=False) as voice:
-            wait_for(lambda: peer.figures()["speaking"], "no voice", voice)
+        with start_ffmpeg(f"{guarded.url}/whip/{peer.name}/voice", voice, video=False) as speaker:
+            wait_for(lambda: peer.figures()["speaking"], "no voice", speaker)
             ((_, link),) = peer.links.values()
-            voice.kill()
-            voice.wait()
+            speaker.kill()
+            speaker.wait()
             began_s = time.monotonic()
             wait_for(lambda: link.over, "the voice is gone", publisher)
             print(f"R4: a killed voice was noticed within {time.monotonic() - began_s:.1f} s")
