@@ -25,7 +25,7 @@ from engine.bundle import Manifest
 from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
-from engine.fade import Fade
+from engine.fade import Fade, left_after
 from engine.mel import LOOKAHEAD_S, SILENCE
 from engine.mixer import Mixer
 from engine.painter import Aligned, Painter
@@ -41,6 +41,7 @@ from engine.types import (
     LipJob,
     Outcome,
     OutputFrame,
+    Patch,
     Planes,
     SessionStats,
     VideoFrame,
@@ -66,6 +67,8 @@ class _Pending:
     playout_s: float
     aligned: Aligned | None = None  # set by next_job
     strength: float = 1.0  # set by next_job
+    cut_s: float | None = None  # of the interruption that its strength takes into account
+    patch: Patch | None = None  # set with image, if a mouth was painted
     image: U8 | None = None  # set when the frame is ready to go out
     planes: Planes | None = None  # set with image
     box: tuple[int, int, int, int] | None = None  # set with image
@@ -120,6 +123,7 @@ class Session:
         self._shown, self._voiced = Fade(self.config.fade_s), Fade(self.config.fade_s)
         self._flight: deque[_Pending] = deque()  # every frame not yet popped, in order
         self._waiting: deque[_Pending] = deque()  # those of them that no worker has begun
+        self._cut_s: float | None = None  # when the voice was last interrupted
         self._next_index = 0
         self._tally = Tally()
         self._faults = 0
@@ -188,9 +192,12 @@ class Session:
     def interrupt_speech(self, now: float) -> None:
         """Drop what has not been played; the mouth closes with it."""
         with self._lock:
-            self._speech.interrupt(self.time_s(now))
-            self._shown.cut()
-            self._voiced.cut()
+            time_s = self.time_s(now)
+            self._speech.interrupt(time_s)
+            self._shown.cut(time_s)
+            self._voiced.cut(time_s)
+            self._cut_s = time_s
+            self._cut_short()
 
     @property
     def wants_original(self) -> bool:
@@ -265,7 +272,7 @@ class Session:
             pending = self._waiting.popleft()
             time_s = self.time_s(now)
         found: Aligned | Outcome
-        strength = 0.0
+        strength, cut_s = 0.0, None
         try:
             with self._work:  # all of a job is for one model
                 if self.closed:
@@ -279,6 +286,7 @@ class Session:
                         shown or self.silence == "generate", pending.playout_s
                     )
                     gate = self._voiced.toward(voiced, pending.playout_s)
+                    cut_s = self._cut_s
                 if self._painter is None:
                     self._painter = Painter(self._make_tracker(), self.config, self._spec)
                 if self.silence == "generate" and gate < 1:
@@ -299,7 +307,11 @@ class Session:
             if isinstance(found, Outcome):
                 self._pass_through(pending, found, time_s)
                 return None
-            pending.aligned, pending.strength = found, strength
+            pending.aligned, pending.strength, pending.cut_s = found, strength, cut_s
+            if self._cut_s != cut_s:  # interrupted meanwhile
+                self._cut_short()
+            if pending.image is not None:
+                return None
         return LipJob(
             session=self.name,
             index=pending.index,
@@ -317,17 +329,20 @@ class Session:
         if pending is None or pending.aligned is None:
             return
         try:
-            patch = Painter.paint(pending.aligned, generated, pending.strength)
-            image, planes = paint_image(pending.frame.image, patch), pending.frame.planes
-            if planes is not None:
-                planes = paint_planes(planes, patch)
+            strength = pending.strength
+            patch = Painter.paint(pending.aligned, generated, strength)
+            painted = _painted(pending.frame, patch)
         except Exception:
             self._complain("compositing", job.index)
             self.fail(job, now)
             return
         with self._lock:
             if pending.image is None:
-                pending.image, pending.planes, pending.box = image, planes, patch.box
+                if pending.strength != strength:  # interrupted meanwhile
+                    patch = patch.times(pending.strength / strength)
+                    painted = _painted(pending.frame, patch)
+                pending.image, pending.planes = painted
+                pending.patch, pending.box = patch, patch.box
                 pending.outcome = Outcome.GENERATED
                 pending.ready_s = self.time_s(now)
 
@@ -452,8 +467,35 @@ class Session:
         elif self._faults % FAULTS_A_LINE == 0:
             log.error("session %s: %d frames failed so far", self.name, self._faults)
 
+    def _cut_short(self) -> None:
+        """The voice was interrupted: mouths that are begun or painted ahead go with it."""
+        if self.silence != "original" or self._cut_s is None:
+            return
+        for pending in self._flight:
+            left = left_after(pending.playout_s - self._cut_s)
+            if left == 1 or pending.aligned is None or pending.cut_s == self._cut_s:
+                continue
+            pending.strength *= left
+            pending.cut_s = self._cut_s
+            if left == 0:
+                if pending.patch is not None:
+                    pending.image = pending.patch = pending.box = None
+                self._pass_through(pending, Outcome.SILENT, self._cut_s)
+            elif pending.patch is not None:
+                pending.patch = pending.patch.times(left)
+                pending.image, pending.planes = _painted(pending.frame, pending.patch)
+
     def _pass_through(self, pending: _Pending, outcome: Outcome, time_s: float) -> None:
         if pending.image is None:
             pending.image, pending.outcome = pending.frame.image, outcome
             pending.planes = pending.frame.planes
             pending.ready_s = time_s
+
+
+def _painted(frame: VideoFrame, patch: Patch) -> tuple[U8, Planes | None]:
+    """A frame with a mouth in it, as picture and in its planes."""
+    planes = frame.planes
+    return (
+        paint_image(frame.image, patch),
+        None if planes is None else paint_planes(planes, patch),
+    )
