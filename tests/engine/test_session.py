@@ -536,6 +536,40 @@ def test_after_an_interruption_no_mouth_moves_later_than_100_ms(fps: int, at_s: 
                 assert moves
 
 
+@pytest.mark.parametrize("fps", [10, 25, 30, 60])
+@pytest.mark.parametrize("at_s", [1.0, 1.013, 1.031])
+@pytest.mark.parametrize("delay_s", [0.06, 0.3])
+def test_no_picture_shows_an_interrupted_mouth_after_100_ms(
+    fps: int, at_s: float, delay_s: float
+) -> None:
+    """Nor do those that had been painted before the interruption and waited for their time."""
+    session = make(EngineConfig(delay_s=delay_s))
+    session.push_speech(voiced(5.0), 16_000, 0.0)
+    shown: list[OutputFrame] = []
+    late: list[LipJob] = []
+    interrupted = False
+    for tick in range(2 * 120):
+        now = tick / 120
+        if now >= at_s and not interrupted:
+            session.interrupt_speech(at_s)
+            interrupted = True
+        if tick % (120 // fps) == 0:
+            session.push_video(frame(tick), now)
+            job = session.next_job(now)
+            if job is not None:
+                late.append(job)
+        while len(late) > 1:  # a device that takes its time
+            job = late.pop(0)
+            session.complete(job, paint(job), now)
+        shown += pop_all(session, now)
+    before = [out for out in shown if 0.65 < out.playout_s < at_s - 0.1]
+    assert before and all(out.outcome is Outcome.GENERATED for out in before)
+    for out in shown:
+        differs = bool((out.image != PICTURES[out.pts % 4]).any())
+        if out.playout_s > at_s + 0.06:
+            assert not differs and out.outcome is not Outcome.GENERATED
+
+
 @pytest.mark.parametrize("fps", [10, 24, 60])
 def test_the_end_of_speech_does_not_leave_the_mouth_open(fps: int) -> None:
     session = make(EngineConfig())
