@@ -28,6 +28,7 @@ from engine.errors import ConfigError, MediaError, SessionClosed
 from engine.fade import Fade
 from engine.mel import LOOKAHEAD_S, SILENCE
 from engine.mixer import Mixer
+from engine.overload import Change, Ladder, Load, Turn
 from engine.painter import Aligned, Painter
 from engine.planes import paint_image, paint_planes
 from engine.tally import Tally
@@ -85,6 +86,7 @@ class Session:
         spec: what the model asks of a job.
         now: the time at which the session's clock starts.
         wake: called after a frame was pushed, to wake the worker.
+        load: of the devices that paint its frames.
     """
 
     def __init__(
@@ -98,11 +100,21 @@ class Session:
         spec: JobSpec | None = None,
         now: float = 0.0,
         wake: Callable[[], None] | None = None,
+        load: Load | None = None,
     ) -> None:
         self.name = name
         self.config = config or EngineConfig()
         self.steps = self.config.steps or steps
         self._steps_offered, self._wake = steps_offered, wake
+        self._ladder = Ladder(
+            name,
+            self.steps,
+            steps_offered,
+            delay_s=self.config.delay_s,
+            patience_s=self.config.patience_s,
+            load=load,
+            fixed=self.config.offline or not self.config.ladder,
+        )
         self._make_tracker, self._spec = make_tracker, spec or JobSpec()
         self._painter: Painter | None = None  # made by the worker that first needs it
         self._epoch = now
@@ -152,8 +164,9 @@ class Session:
             pending = _Pending(frame, self._next_index, time_s, time_s + delay_s)
             self._next_index += 1
             if not self.config.offline:
+                self._ladder.pushed(now)
                 while self._waiting:
-                    self._pass_through(self._waiting.popleft(), Outcome.OVERLOADED, time_s)
+                    self._give_up(self._waiting.popleft(), Outcome.OVERLOADED, time_s)
                 self._drop_abandoned(time_s)
             self._waiting.append(pending)
             self._flight.append(pending)
@@ -236,6 +249,18 @@ class Session:
         if self._steps_offered is not None and steps not in self._steps_offered:
             raise ConfigError(f"steps is {steps}, must be one of {list(self._steps_offered)}")
         self.steps = steps
+        with self._lock:
+            self._ladder.set_top(steps, self._steps_offered)
+
+    @property
+    def job_steps(self) -> int:
+        """DDIM steps of the next job: those asked for, or fewer where there is no time for them."""
+        return self._ladder.rung.steps
+
+    def rung_changes(self, since: int = 0) -> list[Change]:
+        """The overload ladder's changes after that of this number, as far as they are kept."""
+        with self._lock:
+            return self._ladder.since(since)
 
     def adopt(self, manifest: Manifest) -> None:
         """Go on with another model; jobs that were given out before are still for the old one.
@@ -246,6 +271,8 @@ class Session:
             self._steps_offered, self._spec = manifest.steps_offered, manifest.job_spec
             if self.steps not in manifest.steps_offered:
                 self.steps = manifest.default_steps
+            with self._lock:
+                self._ladder.set_top(self.steps, self._steps_offered)
             if self._painter is not None:
                 self._painter.adopt(self._spec)
 
@@ -265,7 +292,7 @@ class Session:
             pending = self._waiting.popleft()
             time_s = self.time_s(now)
         found: Aligned | Outcome
-        strength = 0.0
+        strength, turn, steps = 0.0, Turn.PAINT, self.steps
         try:
             with self._work:  # all of a job is for one model
                 if self.closed:
@@ -279,17 +306,19 @@ class Session:
                         shown or self.silence == "generate", pending.playout_s
                     )
                     gate = self._voiced.toward(voiced, pending.playout_s)
+                    if strength > 0:
+                        turn, steps = self._ladder.turn(pending.index, now), self.job_steps
                 if self._painter is None:
                     self._painter = Painter(self._make_tracker(), self.config, self._spec)
                 if self.silence == "generate" and gate < 1:
                     # Shut, whatever noise there is where nobody speaks.
                     mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
-                if strength > 0:
+                if strength > 0 and turn is not Turn.PASS:
                     # Smoothed by the camera's time: arrival jitters.
                     found = self._painter.find(pending.frame.image, pending.frame.time_s)
                 else:
                     self._painter.glance(pending.frame.image, pending.frame.time_s)
-                    found = Outcome.SILENT
+                    found = Outcome.OVERLOADED if strength > 0 else Outcome.SILENT
         except Exception:
             self._complain("tracking", pending.index)
             found = Outcome.FAULT
@@ -300,6 +329,8 @@ class Session:
                 self._pass_through(pending, found, time_s)
                 return None
             pending.aligned, pending.strength = found, strength
+            if turn is Turn.PROBE:
+                self._pass_through(pending, Outcome.OVERLOADED, time_s)
         return LipJob(
             session=self.name,
             index=pending.index,
@@ -307,14 +338,35 @@ class Session:
             references=found.references,
             mel=mel,
             seed=self.config.seed,
-            steps=self.steps,
+            steps=steps,
             deadline_s=pending.playout_s + self._epoch,
         )
 
-    def complete(self, job: LipJob, generated: U8, now: float) -> None:
-        """Give back what a backend painted for `job`, uint8[S, S, 3]; late results are dropped."""
+    def complete(
+        self,
+        job: LipJob,
+        generated: U8,
+        now: float,
+        took_s: float | None = None,
+        mates: int = 1,
+    ) -> None:
+        """Give back what a backend painted for `job`; late results are dropped.
+
+        Args:
+            job: given out by `next_job`.
+            generated: uint8[S, S, 3].
+            now: the caller's time.
+            took_s: what its batch took; None: unknown.
+            mates: jobs in that batch.
+        """
         pending = self._find(job.index)
-        if pending is None or pending.aligned is None:
+        awaited = pending is not None and pending.image is None
+        with self._lock:
+            spent_s = now - (job.deadline_s - self.config.delay_s)
+            self._ladder.painted(
+                job.index, job.steps, spent_s, now, took_s=took_s, mates=mates, shown=awaited
+            )
+        if pending is None or pending.aligned is None or not awaited:
             return
         try:
             patch = Painter.paint(pending.aligned, generated, pending.strength)
@@ -336,7 +388,7 @@ class Session:
         pending = self._find(job.index)
         if pending is not None:
             with self._lock:
-                self._pass_through(pending, why, self.time_s(now))
+                self._give_up(pending, why, self.time_s(now))
 
     # --- out ---
 
@@ -353,7 +405,7 @@ class Session:
                     return None
                 if self._waiting and self._waiting[0] is head:
                     self._waiting.popleft()
-                self._pass_through(head, Outcome.LATE, time_s)
+                self._give_up(head, Outcome.LATE, time_s)
             elif time_s < head.playout_s and not offline:
                 return None
             self._flight.popleft()
@@ -404,10 +456,13 @@ class Session:
                 frames_in=self._next_index,
                 speech_backlog_s=self._speech.backlog_s(time_s),
                 speaking=self._speech.speaking(time_s + self.config.delay_s),
-                steps=self.steps,
+                steps=self.job_steps,
             )
             return replace(
                 stats,
+                rung=self._ladder.rung.name,
+                rung_reason=self._ladder.reason,
+                rung_changes=dict(self._ladder.transitions),
                 speech_drift_ppm=self._speech.drift * 1e6,
                 original_drift_ppm=self._original.drift * 1e6,
             )
@@ -451,6 +506,18 @@ class Session:
             log.exception("session %s: %s frame %d failed", self.name, doing, index)
         elif self._faults % FAULTS_A_LINE == 0:
             log.error("session %s: %d frames failed so far", self.name, self._faults)
+
+    def _give_up(self, pending: _Pending, outcome: Outcome, time_s: float) -> None:
+        """There was no time for a frame: its original goes out, and the ladder hears of it."""
+        late = outcome in (Outcome.OVERLOADED, Outcome.LATE) and pending.image is None
+        # Whether one that nobody has begun would have been painted is known by the voice alone.
+        if late and (
+            pending.aligned is not None
+            or self.silence == "generate"
+            or self._speech.speaking(pending.playout_s)
+        ):
+            self._ladder.missed(pending.index, time_s + self._epoch)
+        self._pass_through(pending, outcome, time_s)
 
     def _pass_through(self, pending: _Pending, outcome: Outcome, time_s: float) -> None:
         if pending.image is None:

@@ -89,7 +89,7 @@ class Outcome(StrEnum):
     FACE_UNUSABLE = "face_unusable"  # too small, or turned too far away
     SILENT = "silent"  # the new voice does not speak
     LATE = "late"  # not ready when it had to go out
-    OVERLOADED = "overloaded"  # a newer frame arrived before this one was begun
+    OVERLOADED = "overloaded"  # no time to paint it: replaced by a newer one, or left out at once
     FAULT = "fault"  # the tracker, the model or a worker failed
     UNSUITABLE = "unsuitable"  # the picture is too small or too large to work on
 
@@ -187,6 +187,13 @@ class SessionStats:
     """the same of the original voice"""
     speaking: bool = False
     steps: int = 0
+    """of the frames that are painted now"""
+    rung: str = "full"
+    """of the overload ladder (`engine.overload.RUNGS`)"""
+    rung_reason: str = ""
+    """why it is there; empty if it never was elsewhere"""
+    rung_changes: dict[tuple[str, str], int] = field(default_factory=dict)
+    """how often it went from one rung to another"""
 
     @property
     def generated(self) -> int:

@@ -647,7 +647,7 @@ def test_memory_is_bounded_when_nobody_pops() -> None:
 
 
 def test_memory_is_bounded_against_a_flood() -> None:
-    session = make()
+    session = make(EngineConfig(silence="generate", fade_s=0.0, ladder=False))
     for index in range(MAX_FLIGHT + 300):
         session.push_video(frame(index), 0.0)
     assert len(session._flight) == MAX_FLIGHT
