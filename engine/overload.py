@@ -33,7 +33,15 @@ FULL, LEAK = 4.0, 0.125
 # and wait for each other; less: devices idle while quality is low.
 ROOM = 0.85
 # Going down, a rung will do that needs so much of what climbing to it may need: all of the time.
+# So much may be climbed to where it was borne before, too.
 STAY = 1 / ROOM
+HELD_S = 2.0  # it was, if for so long
+BORNE = 1.05  # the same load is never measured the same twice
+HELD_EWMA = 0.05
+# A session with no more than an equal part of the devices bears so many times as many misses, and
+# they are charged to the one with most: frames that come at a bad moment are missed by whoever has
+# least. At 1 both go down.
+MODEST = 2.0
 # At least so long on a rung before the next higher one. Shorter: too few frames were measured;
 # longer: eight steps are not back within 3 s.
 CLIMB_S = 0.4
@@ -137,6 +145,7 @@ class Load:
         self._worked: deque[tuple[float, str, float]] = deque()  # at, source, seconds
         self._sums: Counter[str] = Counter()
         self._promises: dict[str, tuple[float, float]] = {}  # source -> more a second, until
+        self._charges: Counter[str] = Counter()
 
     def worked(self, source: str, seconds: float, now: float) -> None:
         """A device worked so long for a source."""
@@ -150,13 +159,27 @@ class Load:
         with self._lock:
             self._promises[source] = more, now + WINDOW_S
 
-    def others(self, source: str, now: float) -> float:
-        """What all but this source ask for, seconds a second."""
+    def charge(self, source: str, now: float) -> None:
+        """A session that asks for little missed a frame: that is the fault of who asks for most."""
         with self._lock:
             self._forget(now)
+            rest = {name: total for name, total in self._sums.items() if name != source}
+            if rest:
+                self._charges[max(rest, key=rest.__getitem__)] += 1
+
+    def charged(self, source: str) -> int:
+        """How often since it was last asked."""
+        with self._lock:
+            return self._charges.pop(source, 0)
+
+    def others(self, source: str, now: float) -> tuple[float, int]:
+        """What all but this source ask for, seconds a second, and how many they are."""
+        with self._lock:
+            self._forget(now)
+            count = len(self._sums) - (source in self._sums)
             seen = sum(self._sums.values()) - self._sums[source]
             promised = sum(more for name, (more, _) in self._promises.items() if name != source)
-            return max(seen, 0.0) / WINDOW_S + promised
+            return max(seen, 0.0) / WINDOW_S + promised, count
 
     def _forget(self, now: float) -> None:
         while self._worked and self._worked[0][0] <= now - WINDOW_S:
@@ -223,6 +246,7 @@ class Ladder:
         self._measured = 0  # on this rung
         self._climbs: dict[Rung, tuple[float, float]] = {}  # rung -> when, and waited before
         self._failed: dict[Rung, tuple[float, float]] = {}  # rung -> not before, its strain then
+        self._held: dict[Rung, float] = {}  # rung -> the strain that it bore
         self._pushed_s: float | None = None
         self._period_s = 0.0
 
@@ -253,6 +277,7 @@ class Ladder:
         self._rungs = make_rungs(steps, offered)
         self._climbs.clear()
         self._failed.clear()
+        self._held.clear()
         if before.name == FULL_RUNG:
             self._place = 0
         elif before.every == 1:
@@ -297,8 +322,10 @@ class Ladder:
             if index - self._begun < rung.every:
                 return
             self._begun = index
+        if modest := self._modest(now):
+            self._load.charge(self._source, now)
         self._missed += 1
-        if self._missed >= FULL:
+        if self._missed >= FULL * (MODEST if modest else 1.0):
             self._fall(now)
 
     def painted(
@@ -329,9 +356,15 @@ class Ladder:
             step_s = took_s / (steps + 1)  # encoding the condition counts as one
             around_s = max(spent_s - took_s, 0.0)
             self._samples.append(_Sample(now, step_s, step_s / mates, around_s))
+        charged = self._load.charged(self._source)
         if index < self._first:
             return
         self._measured += 1
+        if charged and self.rung.every and not self._modest(now):
+            self._missed += charged
+            if self._missed >= FULL:
+                self._fall(now)
+                return
         if shown and spent_s > self._limit_s:
             self.missed(index, now)
         elif shown:
@@ -356,8 +389,9 @@ class Ladder:
         if rung.every == 0:
             return 0.0
         own = self._need(rung, samples)
-        devices = max(self._load.devices, 1)
-        of_time = (self._load.others(self._source, now) + own) / (ROOM * devices)
+        others, count = self._load.others(self._source, now)
+        # What is left, or an equal part of all: those that have more will have to go down.
+        of_time = min(others + own, own * (count + 1)) / (ROOM * max(self._load.devices, 1))
         took_s = (rung.steps + 1) * median(sample.step_s for sample in samples)
         around_s = median(sample.around_s for sample in samples)
         return max(of_time, (around_s + took_s) / self._limit_s)
@@ -369,6 +403,14 @@ class Ladder:
         share_s = median(sample.share_s for sample in samples)
         return (rung.steps + 1) * share_s / (self._period_s * rung.every)
 
+    def _modest(self, now: float) -> bool:
+        """Whether others are there, and this session has no more than an equal part."""
+        samples = [sample for sample in self._samples if sample.at_s > now - RECENT_S]
+        count = self._load.others(self._source, now)[1]
+        if not samples or not self._period_s or not count:
+            return False
+        return self._need(self.rung, samples) * (count + 1) <= ROOM * max(self._load.devices, 1)
+
     def _fall(self, now: float) -> None:
         """To the first rung below that will do; one at least."""
         before = self.rung
@@ -376,6 +418,7 @@ class Ladder:
         climbed_s, waited_s = self._climbs.pop(before, (-inf, 0.0))
         if now - climbed_s < FAILED_S:
             again_s = min(max(2 * waited_s, AGAIN_FIRST_S), AGAIN_LAST_S)
+            self._held.pop(before, None)
             self._failed[before] = now + again_s, needs or 0.0
 
         def needs_at(place: int) -> float:
@@ -390,7 +433,11 @@ class Ladder:
         """One rung up, if it seems to fit."""
         lasted_s = inf if self._changed_s is None else now - self._changed_s
         if lasted_s > FAILED_S:
-            self._failed.pop(self.rung, None)  # it holds
+            self._failed.pop(self.rung, None)
+        if lasted_s > HELD_S and self._missed < 1:
+            bears = self.strain(self.rung, now) or 0.0
+            before = self._held.get(self.rung, bears)
+            self._held[self.rung] = before + HELD_EWMA * (bears - before)
         if self._place == 0 or lasted_s < CLIMB_S or self._measured < SAMPLES or self._missed >= 1:
             return
         target = self._rungs[self._place - 1]
@@ -399,7 +446,8 @@ class Ladder:
             needs = 1.0  # nothing is known: waiting decides
         not_before_s, needed = self._failed.get(target, (-inf, inf))
         waits = now < not_before_s and needs > EASIER * needed
-        blind = needs > 1 and (
+        may = min(max(BORNE * self._held.get(target, 0.0), 1.0), STAY)
+        blind = needs > may and (
             self.rung.every == 0 or needs > UNSURE or lasted_s < TRY_S  # probes are never unsure
         )
         if waits or blind:
@@ -409,7 +457,7 @@ class Ladder:
             more = self._need(target, recent) - self._need(self.rung, recent)
             self._load.promise(self._source, max(more, 0.0), now)
         self._climbs[target] = now, lasted_s
-        self._move(self._place - 1, now, Reason.ROOM if needs <= 1 else Reason.TRY)
+        self._move(self._place - 1, now, Reason.ROOM if needs <= may else Reason.TRY)
 
     def _move(self, place: int, now: float, reason: Reason) -> None:
         before, self._place = self.rung, place
