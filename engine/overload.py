@@ -44,7 +44,7 @@ HELD_EWMA = 0.05
 MODEST = 2.0
 # At least so long on a rung before the next higher one. Shorter: too few frames were measured;
 # longer: eight steps are not back within 3 s.
-CLIMB_S = 0.4
+CLIMB_S = 0.3
 # So many measured frames on a rung before it is left upwards.
 SAMPLES = 3
 # A fall so soon after a climb says that the climb was a mistake.

@@ -159,7 +159,7 @@ def test_the_lowest_rung_paints_only_to_measure() -> None:
 def test_every_rung_is_climbed_when_the_load_ends_and_soon() -> None:
     walk = Walk(8)
     walk.frames(4, 0.004)  # 36 of 40 ms: more than would be risked, were it not known to go well
-    walk.frames(2, 0.3)
+    walk.frames(6, 0.1)
     assert walk.ladder.rung.name == "none"
     down = walk.ladder.count()
     ended_s = walk.now
