@@ -7,6 +7,7 @@ const ui = {
   steps: $("steps"), level: $("original-level"), levelOut: $("level-out"), consent: $("consent"),
   start: $("start"), stop: $("stop"), status: $("status"), model: $("model"),
   bar: $("bar"), legend: $("legend"),
+  quality: $("quality"),
   record: $("record"), recordOffer: $("record-offer"), recorded: $("recorded"), subtitle: $("subtitle"),
 };
 
@@ -200,6 +201,7 @@ function clearScreens() {
   }
   showRecording({ on: false, ended: null });
   showSubtitle({ text: "" });
+  showQuality({ rung: "full" });
 }
 
 async function stop(reason = "Stopped.", mood = "") {
@@ -270,6 +272,7 @@ function onMessage(message) {
   else if (message.type === "ending") say("The server is about to stop.", "bad");
   else if (message.type === "subtitle") showSubtitle(message);
   else if (message.type === "recording") showRecording(message);
+  else if (message.type === "quality") showQuality(message);
   else if (message.type === "error") say(message.error, "bad");
 }
 
@@ -287,6 +290,19 @@ function showRecording({ on, ended }) {
   ui.recorded.hidden = !on;
   if (call) ui.record.checked = on;
   if (!on && ended && call && ended !== "it was stopped") say(`The recording ended: ${ended}.`, "bad");
+}
+
+// The server lowers the quality by itself when the machine is too slow, and raises it again.
+function showQuality({ rung, steps, asked, reason }) {
+  const lowered = {
+    fewer: `${steps} of ${asked} steps`,
+    one: `1 of ${asked} steps`,
+    half: "every second picture is painted",
+    none: "the original is shown",
+  }[rung];
+  ui.quality.hidden = !lowered;
+  ui.quality.textContent = lowered ? `Quality reduced: ${lowered}` : "";
+  ui.quality.title = reason || "";
 }
 
 function figure(name, value) {

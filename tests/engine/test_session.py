@@ -851,3 +851,86 @@ def test_push_wakes_the_worker() -> None:
     session = Session("test", FakeTracker, wake=lambda: woken.append(True))
     session.push_video(video_frame(0), 0.0)
     assert woken == [True]
+
+
+# --- overload ---
+
+
+def slow(session: Session, frames: int, took_s: float, first: int = 0) -> list[OutputFrame]:
+    """A call at 25 fps whose device takes `took_s` for each job, one at a time."""
+    out, running, free_s = [], None, 0.0
+    for index in range(first, first + frames):
+        now = index / 25
+        session.push_video(frame(index), now)
+        for step in range(8):
+            now = index / 25 + step * 0.005
+            if running is not None and free_s <= now:
+                session.complete(running, paint(running), now, took_s)
+                running = None
+            if running is None and (running := session.next_job(now)) is not None:
+                free_s = now + took_s
+            out += pop_all(session, now)
+    return out
+
+
+def test_a_slow_device_gets_fewer_steps_and_all_frames_go_out() -> None:
+    session = make()
+    out = slow(session, 50, 0.01)
+    assert session.stats(2.0).rung == "full" and session.job_steps == 2
+    out += slow(session, 50, 0.045, first=50)
+    stats = session.stats(4.0)
+    assert session.steps == 2 and session.job_steps == stats.steps == 1
+    assert stats.rung == "one" or stats.rung == "half"
+    assert stats.rung_reason == "pictures came too late" and stats.rung_changes
+    out += pop_all(session, 5.0)
+    assert [f.index for f in out] == list(range(100))
+
+
+def test_every_second_frame_is_painted_and_then_none() -> None:
+    session = make()
+    out = slow(session, 25, 0.01)
+    out += slow(session, 75, 0.06, first=25)
+    assert session.stats(4.0).rung == "half"
+    painted = [f.index for f in out if f.outcome is Outcome.GENERATED and f.index > 60]
+    assert all(b - a == 2 for a, b in itertools.pairwise(painted)) and len(painted) > 10
+    out += slow(session, 75, 0.3, first=100)
+    assert session.stats(7.0).rung == "none"
+    lowest = [f for f in out if f.index > 150]
+    assert {f.outcome for f in lowest} == {Outcome.OVERLOADED}  # what is probed is not shown
+    assert all((f.image == frame(f.index).image).all() for f in lowest)
+    out += slow(session, 75, 0.01, first=175)
+    assert session.stats(10.0).rung == "full"
+    changes = session.rung_changes()
+    assert [c.after.name for c in changes][-3:] == ["half", "one", "full"]
+    assert changes[-1].at_s < 10.0 and session.rung_changes(changes[-2].number) == changes[-1:]
+    assert [f.index for f in out] == list(range(len(out)))  # in order, none missing
+
+
+def test_without_the_ladder_steps_stay() -> None:
+    session = make(EngineConfig(silence="generate", fade_s=0.0, ladder=False))
+    slow(session, 75, 0.3)
+    stats = session.stats(3.0)
+    assert stats.rung == "full" and stats.rung_changes == {} and session.job_steps == 2
+
+
+def test_frames_that_pass_in_silence_are_not_missed() -> None:
+    session = make(EngineConfig())
+    for index in range(50):
+        session.push_video(frame(index), index / 25)  # no worker comes
+        pop_all(session, index / 25)
+    assert session.stats(2.0).rung == "full"
+    session.push_speech(voiced(4.0), 16_000, 2.0)
+    for index in range(50, 125):
+        session.push_video(frame(index), index / 25)
+        pop_all(session, index / 25)
+    assert session.stats(5.0).rung != "full"
+
+
+def test_other_steps_are_another_top() -> None:
+    session = make()
+    slow(session, 75, 0.3)
+    assert session.stats(3.0).rung == "none"
+    session.set_steps(8)
+    assert session.steps == 8 and session.job_steps == 1
+    slow(session, 100, 0.005, first=75)
+    assert session.job_steps == 8
