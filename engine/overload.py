@@ -53,7 +53,8 @@ FAILED_S = 10.0
 # longer: quality stays low where the forecast was wrong.
 AGAIN_FIRST_S, AGAIN_LAST_S = 5.0, 60.0
 # ... or at once when the forecast has fallen below this share of what it was: the load has ended.
-EASIER = 0.7
+# More: a busy machine's good moments are taken for that; less: the end of a double load is missed.
+EASIER = 0.5
 # The forecast may be wrong: encoding a frame is counted as one step, whatever it costs. After so
 # long without a miss a rung is tried that should need up to UNSURE times too much.
 TRY_S, UNSURE = 15.0, 2.0
@@ -244,8 +245,10 @@ class Ladder:
         self._probed_s = -inf
         self._samples: deque[_Sample] = deque(maxlen=RECENT)
         self._measured = 0  # on this rung
-        self._climbs: dict[Rung, tuple[float, float]] = {}  # rung -> when, and waited before
-        self._failed: dict[Rung, tuple[float, float]] = {}  # rung -> not before, its strain then
+        # Rung -> when it was climbed to, how long was waited before, what it was thought to need.
+        self._climbs: dict[Rung, tuple[float, float, float]] = {}
+        # Rung -> how long it is not climbed to, until when, and what it was thought to need.
+        self._failed: dict[Rung, tuple[float, float, float]] = {}
         self._held: dict[Rung, float] = {}  # rung -> the strain that it bore
         self._pushed_s: float | None = None
         self._period_s = 0.0
@@ -414,18 +417,19 @@ class Ladder:
     def _fall(self, now: float) -> None:
         """To the first rung below that will do; one at least."""
         before = self.rung
-        needs = self.strain(before, now, FALLS_BY)
-        climbed_s, waited_s = self._climbs.pop(before, (-inf, 0.0))
+        climbed_s, waited_s, needed = self._climbs.pop(before, (-inf, 0.0, 0.0))
         if now - climbed_s < FAILED_S:
-            again_s = min(max(2 * waited_s, AGAIN_FIRST_S), AGAIN_LAST_S)
+            last_s, _, least = self._failed.get(before, (0.0, 0.0, inf))
+            again_s = min(max(2 * waited_s, 2 * last_s, AGAIN_FIRST_S), AGAIN_LAST_S)
             self._held.pop(before, None)
-            self._failed[before] = now + again_s, needs or 0.0
+            self._failed[before] = again_s, now + again_s, min(needed, least)
 
         def needs_at(place: int) -> float:
             return self.strain(self._rungs[place], now, FALLS_BY) or 0.0
 
         place = self._place + 1
-        while place < len(self._rungs) - 1 and needs_at(place) > STAY:
+        # Not to the last by a forecast: one burst elsewhere on the machine would take all away.
+        while place < len(self._rungs) - 2 and needs_at(place) > STAY:
             place += 1
         self._move(place, now, Reason.LATE)
 
@@ -444,7 +448,7 @@ class Ladder:
         needs = self.strain(target, now)
         if needs is None:
             needs = 1.0  # nothing is known: waiting decides
-        not_before_s, needed = self._failed.get(target, (-inf, inf))
+        _, not_before_s, needed = self._failed.get(target, (0.0, -inf, inf))
         waits = now < not_before_s and needs > EASIER * needed
         may = min(max(BORNE * self._held.get(target, 0.0), 1.0), STAY)
         blind = needs > may and (
@@ -456,7 +460,7 @@ class Ladder:
         if recent and self._period_s:
             more = self._need(target, recent) - self._need(self.rung, recent)
             self._load.promise(self._source, max(more, 0.0), now)
-        self._climbs[target] = now, lasted_s
+        self._climbs[target] = now, lasted_s, needs
         self._move(self._place - 1, now, Reason.ROOM if needs <= may else Reason.TRY)
 
     def _move(self, place: int, now: float, reason: Reason) -> None:
