@@ -120,7 +120,8 @@ class Glimpse:
     @property
     def outcomes(self) -> dict[str, int]:
         """Pictures that left so far, by what became of them."""
-        return {"generated": self.figures["generated"], **self.figures["passed_through"]}
+        painted = {name: self.figures[name] for name in ("generated", "held")}
+        return {**painted, **self.figures["passed_through"]}
 
 
 async def _look(url: str, session: str, seen: list[Glimpse]) -> None:
@@ -214,7 +215,8 @@ def part_figures(
     return {
         "seconds": call["seconds"],
         "pictures_share": call["pictures_share"],
-        "painted_share": left["generated"] / spoken if spoken else None,
+        "generated_share": left["generated"] / spoken if spoken else None,
+        "held_share": left["held"] / spoken if spoken else None,
         "rungs": list(dict.fromkeys(glimpse.figures["rung"] for glimpse in known)),
         "steps": list(dict.fromkeys(glimpse.figures["steps"] for glimpse in known)),
         "rung_changes": last.figures["rung_changes"] - first.figures["rung_changes"],

@@ -3,7 +3,7 @@
     full       the steps that were asked for
     fewer      what the model offers below that, down to
     one        one step
-    half       every second frame, at the fewest steps
+    half       every second frame, at the fewest steps; those between keep its mouth
     none       originals; a frame now and then is painted to measure, and not shown
 
 Pure: a session asks it for each frame and tells it what became of the frame; callers pass `now`.
@@ -128,6 +128,7 @@ class Turn(Enum):
     """What is done for a frame."""
 
     PAINT = "paint"
+    HOLD = "hold"  # put the mouth of the frame before into it
     PASS = "pass"  # noqa: S105
     PROBE = "probe"  # paint it to measure; its original goes out
 
@@ -312,7 +313,7 @@ class Ladder:
             self._probed_s = now
             return Turn.PROBE
         if index - self._begun < rung.every:
-            return Turn.PASS
+            return Turn.HOLD
         self._begun = index
         return Turn.PAINT
 

@@ -67,6 +67,7 @@ class _Pending:
     playout_s: float
     aligned: Aligned | None = None  # set by next_job
     strength: float = 1.0  # set by next_job
+    after: int | None = None  # the frame whose mouth it waits for
     image: U8 | None = None  # set when the frame is ready to go out
     planes: Planes | None = None  # set with image
     box: tuple[int, int, int, int] | None = None  # set with image
@@ -134,6 +135,10 @@ class Session:
         self._waiting: deque[_Pending] = deque()  # those of them that no worker has begun
         self._next_index = 0
         self._tally = Tally()
+        self._job_index = (
+            -1
+        )  # of the last frame that was given out; -1: none whose mouth may be held
+        self._mouth: tuple[int, U8] | None = None  # what was generated last, and for which frame
         self._faults = 0
         self.closed = False
 
@@ -269,6 +274,7 @@ class Session:
         """
         with self._work:  # waits for a frame that is being tracked
             self._steps_offered, self._spec = manifest.steps_offered, manifest.job_spec
+            self._job_index = -1  # its mouth fits no frame of the new one
             if self.steps not in manifest.steps_offered:
                 self.steps = manifest.default_steps
             with self._lock:
@@ -331,6 +337,17 @@ class Session:
             pending.aligned, pending.strength = found, strength
             if turn is Turn.PROBE:
                 self._pass_through(pending, Outcome.OVERLOADED, time_s)
+            if turn is not Turn.HOLD:
+                self._job_index = pending.index
+            elif self._job_index < 0 or pending.index - self._job_index > 1:  # no mouth to hold
+                self._pass_through(pending, Outcome.OVERLOADED, time_s)
+            else:
+                pending.after = self._job_index
+            mouth = self._mouth
+        if turn is Turn.HOLD:
+            if mouth is not None and mouth[0] == pending.after:
+                self._paint(pending, mouth[1], now, Outcome.HELD)
+            return None
         return LipJob(
             session=self.name,
             index=pending.index,
@@ -366,7 +383,16 @@ class Session:
             self._ladder.painted(
                 job.index, job.steps, spent_s, now, took_s=took_s, mates=mates, shown=awaited
             )
-        if pending is None or pending.aligned is None or not awaited:
+            self._mouth = job.index, generated
+            followers = [p for p in self._flight if p.after == job.index]
+        if pending is not None and awaited:
+            self._paint(pending, generated, now, Outcome.GENERATED)
+        for follower in followers:
+            self._paint(follower, generated, now, Outcome.HELD)
+
+    def _paint(self, pending: _Pending, generated: U8, now: float, outcome: Outcome) -> None:
+        """Put a generated mouth into its frame."""
+        if pending.aligned is None or pending.image is not None:
             return
         try:
             patch = Painter.paint(pending.aligned, generated, pending.strength)
@@ -374,21 +400,26 @@ class Session:
             if planes is not None:
                 planes = paint_planes(planes, patch)
         except Exception:
-            self._complain("compositing", job.index)
-            self.fail(job, now)
+            self._complain("compositing", pending.index)
+            with self._lock:
+                self._pass_through(pending, Outcome.FAULT, self.time_s(now))
             return
         with self._lock:
             if pending.image is None:
                 pending.image, pending.planes, pending.box = image, planes, patch.box
-                pending.outcome = Outcome.GENERATED
+                pending.outcome = outcome
                 pending.ready_s = self.time_s(now)
 
     def fail(self, job: LipJob, now: float, why: Outcome = Outcome.FAULT) -> None:
         """Nobody could paint the job: its original goes out."""
         pending = self._find(job.index)
-        if pending is not None:
-            with self._lock:
+        with self._lock:
+            if pending is not None:
                 self._give_up(pending, why, self.time_s(now))
+            for follower in [p for p in self._flight if p.after == job.index]:
+                self._pass_through(follower, why, self.time_s(now))
+            if self._job_index == job.index:
+                self._job_index = -1  # nobody needs to wait for it
 
     # --- out ---
 

@@ -82,9 +82,10 @@ class Alignment:
 
 
 class Outcome(StrEnum):
-    """What became of an input frame. Everything but GENERATED shows the original picture."""
+    """What became of an input frame. All but the first two show the original picture."""
 
     GENERATED = "generated"
+    HELD = "held"  # under overload: repainted with the mouth that was generated for the one before
     NO_FACE = "no_face"
     FACE_UNUSABLE = "face_unusable"  # too small, or turned too far away
     SILENT = "silent"  # the new voice does not speak
@@ -197,5 +198,10 @@ class SessionStats:
 
     @property
     def generated(self) -> int:
-        """Frames whose mouth was repainted."""
+        """Frames for which a mouth was generated."""
         return self.outcomes.get(Outcome.GENERATED, 0)
+
+    @property
+    def held(self) -> int:
+        """Frames with the mouth of the one before."""
+        return self.outcomes.get(Outcome.HELD, 0)

@@ -12,7 +12,8 @@ app = typer.Typer()
 
 ROWS = (
     ("pictures_share", "pictures back", ".1%"),
-    ("painted_share", "of them painted", ".1%"),
+    ("generated_share", "mouth generated", ".1%"),
+    ("held_share", "mouth held", ".1%"),
     ("rungs", "rungs", ""),
     ("steps", "steps", ""),
     ("rung_changes", "changes of rung", ""),

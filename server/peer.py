@@ -369,10 +369,11 @@ class Peer:
             "frames_out": stats.frames_out,
             "frames_skipped": self.skipped,
             "generated": stats.generated,
+            "held": stats.held,
             "passed_through": {
                 reason.value: count
                 for reason, count in sorted(stats.outcomes.items())
-                if reason is not Outcome.GENERATED
+                if reason not in (Outcome.GENERATED, Outcome.HELD)
             },
             "speaking": stats.speaking,
             "backlog_s": round(stats.speech_backlog_s, 2),

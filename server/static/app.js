@@ -13,6 +13,7 @@ const ui = {
 
 const OUTCOMES = {
   generated: ["Generated", "#ff6b57"],
+  held: ["Mouth of the frame before", "#ffb09f"],
   silent: ["Voice silent", "#5b7fa6"],
   no_face: ["No face", "#b98ad6"],
   face_unusable: ["Face too small or turned away", "#8e6fb5"],
@@ -297,7 +298,7 @@ function showQuality({ rung, steps, asked, reason }) {
   const lowered = {
     fewer: `${steps} of ${asked} steps`,
     one: `1 of ${asked} steps`,
-    half: "every second picture is painted",
+    half: "every second mouth is kept for two pictures",
     none: "the original is shown",
   }[rung];
   ui.quality.hidden = !lowered;
@@ -314,10 +315,10 @@ function show(stats) {
   figure("delay_p50_ms", Math.round(stats.delay_p50_ms));
   figure("delay_p95_ms", Math.round(stats.delay_p95_ms));
   figure("backlog_s", stats.backlog_s.toFixed(1));
-  const counts = { generated: stats.generated, ...stats.passed_through };
+  const counts = { generated: stats.generated, held: stats.held, ...stats.passed_through };
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const spoken = total - (counts.silent || 0); // while the voice is silent there is nothing to paint
-  figure("share", spoken > 0 ? ((100 * stats.generated) / spoken).toFixed(1) : "–");
+  figure("share", spoken > 0 ? ((100 * (stats.generated + stats.held)) / spoken).toFixed(1) : "–");
   if (!stats.backlog_s && ui.status.textContent.endsWith("on its way.")) say("Live.", "good");
   ui.screen.classList.toggle("speaking", stats.speaking);
   ui.speaking.textContent = stats.speaking ? "speaking the new voice" : "what goes out";

@@ -27,8 +27,8 @@ BORDERS = (0.0, 10.0, 20.0, 30.0)
 
 def stats(at_s: float, rung: str, painted: int, passed: int, changes: int) -> Glimpse:
     figures = {
-        "generated": painted, "passed_through": {"overloaded": passed, "silent": 25}, "rung": rung,
-        "steps": 2 if rung == "full" else 1, "rung_changes": changes,
+        "generated": painted, "held": 0, "passed_through": {"overloaded": passed, "silent": 25},
+        "rung": rung, "steps": 2 if rung == "full" else 1, "rung_changes": changes,
     }  # fmt: skip
     return Glimpse(at_s, figures)
 
@@ -54,9 +54,9 @@ def test_the_thirds_and_the_way_back_are_told() -> None:
     figures = figures_of(probe, seen, BORDERS)
     before, slowed = figures["before"], figures["slowed"]
     assert before["pictures_share"] == pytest.approx(1, abs=0.02)
-    assert before["painted_share"] == 1 and before["rungs"] == ["full"]
+    assert before["generated_share"] == 1 and before["rungs"] == ["full"]
     assert before["delay_p50_ms"] == pytest.approx(100)
-    assert slowed["painted_share"] == pytest.approx(0.5, abs=0.02) and slowed["rungs"] == ["half"]
+    assert slowed["generated_share"] == pytest.approx(0.5, abs=0.02) and slowed["rungs"] == ["half"]
     assert slowed["delay_p50_ms"] == pytest.approx(180) and slowed["steps"] == [1]
     assert figures["rung_back_s"] == pytest.approx(1.0, abs=0.21)
     assert figures["delay_back_s"] == pytest.approx(1.0, abs=0.35)

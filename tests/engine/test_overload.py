@@ -77,7 +77,7 @@ class Walk:
         self.index += 1
         self.ladder.pushed(self.now)
         turn = self.ladder.turn(self.index, self.now)
-        if turn is not Turn.PASS:
+        if turn in (Turn.PAINT, Turn.PROBE):
             steps = self.ladder.rung.steps
             took_s = step_s * (steps + 1)
             self.ladder.painted(
@@ -137,6 +137,7 @@ def test_the_way_down_leads_to_the_first_rung_that_will_do() -> None:
     walk.frames(0.4, slow_s)
     assert walk.path == [("full", "half")]
     turns = walk.frames(4, slow_s)
+    assert set(turns) == {Turn.PAINT, Turn.HOLD}
     assert turns.count(Turn.PAINT) == pytest.approx(len(turns) / 2, abs=1)
     assert walk.path == [("full", "half")]
     walk.frames(1, 0.2)
@@ -383,7 +384,7 @@ class Street:
                 continue
             del self._slots[who]
             turn = self.ladders[who].turn(index, now)
-            if turn is Turn.PASS:
+            if turn in (Turn.PASS, Turn.HOLD):
                 continue
             self._busy.add(who)
             expires_s = pushed_s + DELAY_S + PATIENCE_S

@@ -891,8 +891,12 @@ def test_every_second_frame_is_painted_and_then_none() -> None:
     out = slow(session, 25, 0.01)
     out += slow(session, 75, 0.06, first=25)
     assert session.stats(4.0).rung == "half"
-    painted = [f.index for f in out if f.outcome is Outcome.GENERATED and f.index > 60]
+    settled = [f for f in out if f.index > 60]
+    painted = [f.index for f in settled if f.outcome is Outcome.GENERATED]
     assert all(b - a == 2 for a, b in itertools.pairwise(painted)) and len(painted) > 10
+    # Those between hold its mouth: an original between two painted ones would flicker.
+    assert {f.outcome for f in settled} == {Outcome.GENERATED, Outcome.HELD}
+    assert all((f.image != frame(f.index).image).any() and f.box for f in settled)
     out += slow(session, 75, 0.3, first=100)
     assert session.stats(7.0).rung == "none"
     lowest = [f for f in out if f.index > 150]
@@ -904,6 +908,67 @@ def test_every_second_frame_is_painted_and_then_none() -> None:
     assert [c.after.name for c in changes][-3:] == ["half", "one", "full"]
     assert changes[-1].at_s < 10.0 and session.rung_changes(changes[-2].number) == changes[-1:]
     assert [f.index for f in out] == list(range(len(out)))  # in order, none missing
+
+
+def halved() -> Session:
+    """A session on the rung that paints every second frame; its last frame was painted."""
+    session = make()
+    slow(session, 48, 0.06)
+    assert session.stats(2.0).rung == "half"
+    index = 48
+    while True:
+        session.push_video(frame(index), index / 25)
+        if (job := session.next_job(index / 25)) is not None:
+            session.complete(job, paint(job), index / 25, 0.06)
+            pop_all(session, index / 25 + 1)
+            return session
+        index += 1
+
+
+def test_a_held_mouth_is_that_of_the_frame_before_whichever_is_ready_first() -> None:
+    session = halved()
+    first = session.stats(0.0).frames_in
+    start_s = first / 25
+    # The frame that holds is ready for the mouth that was generated before it ...
+    session.push_video(frame(first), start_s)
+    assert session.next_job(start_s) is None
+    # ... and the next one waits for a mouth that is still being generated.
+    session.push_video(frame(first + 1), start_s + 0.04)
+    job = session.next_job(start_s + 0.04)
+    assert job is not None and job.index == first + 1
+    session.push_video(frame(first + 2), start_s + 0.08)
+    assert session.next_job(start_s + 0.08) is None
+    (held,) = pop_all(session, start_s + DELAY_S)
+    assert held.outcome is Outcome.HELD
+    assert pop_all(session, start_s + 0.04 + DELAY_S) == []
+    session.complete(job, paint(job), start_s + 0.105, 0.06)
+    out = pop_all(session, start_s + 0.08 + DELAY_S)
+    assert [f.outcome for f in out] == [Outcome.GENERATED, Outcome.HELD]
+
+
+def test_without_a_mouth_to_hold_the_original_goes_out_at_once() -> None:
+    session = halved()
+    first = session.stats(0.0).frames_in + 1
+    start_s = first / 25
+    session.push_video(frame(first - 1), start_s - 0.04)
+    assert session.next_job(start_s - 0.04) is None
+    session.push_video(frame(first), start_s)
+    job = session.next_job(start_s)
+    assert job is not None
+    session.push_video(frame(first + 1), start_s + 0.04)
+    assert session.next_job(start_s + 0.04) is None  # it waits
+    session.fail(job, start_s + 0.05)
+    session.push_video(frame(first + 2), start_s + 0.08)
+    job = session.next_job(start_s + 0.08)
+    assert job is not None
+    session.fail(job, start_s + 0.09)
+    session.push_video(frame(first + 3), start_s + 0.12)
+    assert session.next_job(start_s + 0.12) is None
+    out = pop_all(session, start_s + 0.12 + DELAY_S)
+    assert [f.index for f in out] == list(range(first - 1, first + 4))
+    assert [f.outcome for f in out[1:]] == [
+        Outcome.FAULT, Outcome.FAULT, Outcome.FAULT, Outcome.OVERLOADED
+    ]  # fmt: skip
 
 
 def test_without_the_ladder_steps_stay() -> None:
