@@ -14,13 +14,14 @@ tried. A climb that fails all the same is not repeated soon, unless the device h
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum, StrEnum
 from math import inf
 from statistics import median
+
+from engine.load import Load
+from engine.rungs import FULL_RUNG, Change, Reason, Rung, Turn, make_rungs
 
 # A frame this late, as a share of the session's patience, counts as missed; a quarter is half a
 # frame at 25 fps. Smaller: jitter that nobody sees lowers the quality; larger: the picture judders.
@@ -64,133 +65,9 @@ PROBE_S = 0.35
 # What was measured longer ago says nothing about now; and no more than so many at once.
 RECENT_S, RECENT = 1.2, 5
 FALLS_BY = 2  # going down, only the newest ones tell
-# Over which the devices' load is averaged. Longer: sessions see late that a device is free again.
-WINDOW_S = 0.8
 PAUSE_S = 0.5  # a gap this long between frames says nothing about their rate
 RATE_EWMA = 0.1
 CHANGES_KEPT = 32  # for those who ask rarely
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """How much is done for a frame."""
-
-    name: str
-    steps: int
-    every: int = 1
-    """one frame of so many is painted; 0: none"""
-
-
-FULL_RUNG, HALF_RUNG, NO_RUNG = "full", "half", "none"
-RUNGS = (FULL_RUNG, "fewer", "one", HALF_RUNG, NO_RUNG)
-"""names, from the best down"""
-
-
-def make_rungs(steps: int, offered: Iterable[int] | None = None) -> tuple[Rung, ...]:
-    """The ladder below `steps`, best first.
-
-    Args:
-        steps: DDIM steps of the highest rung.
-        offered: what the model can take; None: any number, then they are halved.
-    """
-    if offered is None:
-        offered = [steps >> shift for shift in range(1, steps.bit_length())]
-    fewer = sorted({count for count in offered if count < steps}, reverse=True)
-    painting = [Rung(FULL_RUNG, steps)]
-    painting += [Rung("one" if count == 1 else "fewer", count) for count in fewer]
-    least = painting[-1].steps
-    return (*painting, Rung(HALF_RUNG, least, 2), Rung(NO_RUNG, least, 0))
-
-
-class Reason(StrEnum):
-    """Why a rung was changed."""
-
-    LATE = "pictures came too late"
-    ROOM = "there is room again"
-    TRY = "trying again"
-    ASKED = "other steps were asked for"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """From one rung to another."""
-
-    number: int
-    """from 1, of this ladder"""
-    at_s: float
-    """on the caller's clock"""
-    before: Rung
-    after: Rung
-    reason: Reason
-
-
-class Turn(Enum):
-    """What is done for a frame."""
-
-    PAINT = "paint"
-    HOLD = "hold"  # put the mouth of the frame before into it
-    PASS = "pass"  # noqa: S105
-    PROBE = "probe"  # paint it to measure; its original goes out
-
-
-class Load:
-    """What sessions ask of an engine's devices, seconds of work a second; from any thread.
-
-    So that one session's climb is not paid for by another: each sees what the others use, and what
-    others that have just climbed are going to use.
-    """
-
-    def __init__(self, devices: int = 1) -> None:
-        self.devices = devices
-        """how many work"""
-        self._lock = threading.Lock()
-        self._worked: deque[tuple[float, str, float]] = deque()  # at, source, seconds
-        self._sums: Counter[str] = Counter()
-        self._promises: dict[str, tuple[float, float]] = {}  # source -> more a second, until
-        self._charges: Counter[str] = Counter()
-
-    def worked(self, source: str, seconds: float, now: float) -> None:
-        """A device worked so long for a source."""
-        with self._lock:
-            self._forget(now)
-            self._worked.append((now, source, seconds))
-            self._sums[source] += seconds  # type: ignore[assignment]
-
-    def promise(self, source: str, more: float, now: float) -> None:
-        """From now on this source asks for so much more a second, which will soon be seen."""
-        with self._lock:
-            self._promises[source] = more, now + WINDOW_S
-
-    def charge(self, source: str, now: float) -> None:
-        """A session that asks for little missed a frame: that is the fault of who asks for most."""
-        with self._lock:
-            self._forget(now)
-            rest = {name: total for name, total in self._sums.items() if name != source}
-            if rest:
-                self._charges[max(rest, key=rest.__getitem__)] += 1
-
-    def charged(self, source: str) -> int:
-        """How often since it was last asked."""
-        with self._lock:
-            return self._charges.pop(source, 0)
-
-    def others(self, source: str, now: float) -> tuple[float, int]:
-        """What all but this source ask for, seconds a second, and how many they are."""
-        with self._lock:
-            self._forget(now)
-            count = len(self._sums) - (source in self._sums)
-            seen = sum(self._sums.values()) - self._sums[source]
-            promised = sum(more for name, (more, _) in self._promises.items() if name != source)
-            return max(seen, 0.0) / WINDOW_S + promised, count
-
-    def _forget(self, now: float) -> None:
-        while self._worked and self._worked[0][0] <= now - WINDOW_S:
-            _, source, seconds = self._worked.popleft()
-            self._sums[source] -= seconds  # type: ignore[assignment]
-            if self._sums[source] < 1e-9:
-                del self._sums[source]
-        for source in [name for name, (_, until_s) in self._promises.items() if until_s <= now]:
-            del self._promises[source]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,13 @@ from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
 from engine.fade import Fade
+from engine.load import Load
 from engine.mel import LOOKAHEAD_S, SILENCE
 from engine.mixer import Mixer
-from engine.overload import Change, Ladder, Load, Turn
+from engine.overload import Ladder
 from engine.painter import Aligned, Painter
 from engine.planes import paint_image, paint_planes
+from engine.rungs import Change, Turn
 from engine.tally import Tally
 from engine.tracker import FaceTracker
 from engine.types import (

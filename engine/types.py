@@ -190,7 +190,7 @@ class SessionStats:
     steps: int = 0
     """of the frames that are painted now"""
     rung: str = "full"
-    """of the overload ladder (`engine.overload.RUNGS`)"""
+    """of the overload ladder (`engine.rungs.RUNGS`)"""
     rung_reason: str = ""
     """why it is there; empty if it never was elsewhere"""
     rung_changes: dict[tuple[str, str], int] = field(default_factory=dict)

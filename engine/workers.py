@@ -29,7 +29,7 @@ from engine.config import EngineConfig
 from engine.device import DeviceStatus, Model
 from engine.errors import ConfigError, SessionClosed
 from engine.fleet import Fleet
-from engine.overload import Load
+from engine.load import Load
 from engine.session import FAULTS_A_LINE, Session
 from engine.tracker import FaceTracker, TrackerPool
 from engine.types import PLAYOUT_RATE_HZ, U8, LipJob, Outcome, VideoFrame

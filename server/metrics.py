@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from engine import Outcome
-from engine.overload import RUNGS
+from engine.rungs import RUNGS
 
 if TYPE_CHECKING:
     from server.peer import Peer

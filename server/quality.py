@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine import Session
-from engine.overload import FULL_RUNG, Change
+from engine.rungs import FULL_RUNG, Change
 
 log = logging.getLogger(__name__)
 

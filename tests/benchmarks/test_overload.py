@@ -19,7 +19,7 @@ from benchmarks.probe import Probe
 from engine import Engine
 from engine.backends import blank_job
 from engine.errors import LipwireError
-from engine.overload import RUNGS
+from engine.rungs import RUNGS
 from server.cli import app
 
 BORDERS = (0.0, 10.0, 20.0, 30.0)

@@ -12,21 +12,17 @@ import pytest
 from engine.batching import Batcher, Ticket
 from engine.config import EngineConfig
 from engine.lane import Lane
+from engine.load import WINDOW_S, Load
 from engine.overload import (
     AGAIN_FIRST_S,
     CLIMB_S,
     FULL,
     PROBE_S,
     RECENT_S,
-    RUNGS,
     TRY_S,
-    WINDOW_S,
     Ladder,
-    Load,
-    Reason,
-    Turn,
-    make_rungs,
 )
+from engine.rungs import RUNGS, Reason, Turn, make_rungs
 
 OFFERED = (1, 2, 4, 8)
 DELAY_S, PATIENCE_S = EngineConfig().delay_s, EngineConfig().patience_s
