@@ -54,7 +54,7 @@ class Call:
 
 
 async def connect(sessions: Sessions, caller: Caller) -> Call:
-    """Make a call and wait for the first picture; a busy machine takes no step back."""
+    """Make a call and wait for the first picture; without the ladder, as machines are busy."""
     config = EngineConfig(ladder=False)
     name, answer = await sessions.open(read_offer(await caller.offer(), config=config))
     await caller.accept(answer)
