@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.latency import sample_voice
-from engine import Engine, EngineConfig, OutputFrame, VideoFrame
+from engine import EngineConfig, OutputFrame, Session, VideoFrame
+from engine.backends import Backend
 from engine.errors import LipwireError
 from engine.media import read_frames, stream_speech
 from engine.painter import Aligned, Painter
+from engine.tracker import FaceTracker
 from engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Patch
 
 FPS = 25
@@ -94,7 +96,8 @@ def voice(seconds: float, path: Path | None = None) -> I16:
 @contextmanager
 def watched() -> Iterator[list[Painted]]:
     """Notes every mouth that any session paints meanwhile."""
-    real, seen = Painter.paint, []
+    real = Painter.paint
+    seen: list[Painted] = []
 
     def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
         patch = real(aligned, generated, strength)
@@ -109,51 +112,64 @@ def watched() -> Iterator[list[Painted]]:
 
 
 def play(
-    engine: Engine,
+    backend: Backend,
+    make_tracker: Callable[[], FaceTracker],
     images: Sequence[U8],
     speech: I16,
     config: EngineConfig,
     *,
-    fps: float = FPS,
+    fps: int = FPS,
     interrupt_s: float | None = None,
 ) -> Take:
     """Send pictures and a voice through a session in virtual time, on a machine fast enough.
 
     Args:
-        engine: with the model.
+        backend: the model.
+        make_tracker: as for `Session`.
         images: at `fps`.
         speech: int16[N] at 48 kHz, all of it there from the start.
         config: of the session.
         fps: of the pictures.
         interrupt_s: when the voice is interrupted.
     """
-    rate = Fraction(fps).limit_denominator(1001)
+    manifest = backend.manifest
+    session = Session(
+        "bench", make_tracker, config, steps=manifest.default_steps, spec=manifest.job_spec
+    )
+    shown: list[OutputFrame] = []
+    # Every picture comes at its time, and what else happens lies between them.
+    events = sorted(
+        [(index / fps, index) for index in range(len(images))]
+        + ([] if interrupt_s is None else [(interrupt_s, INTERRUPT)])
+    )
     with watched() as painted:
-        session = engine.session(config)
-        session._epoch = 0.0  # noqa: SLF001  # virtual time begins with the session
-        shown: list[OutputFrame] = []
-        try:
-            if len(speech):
-                session.push_speech(speech, PLAYOUT_RATE_HZ, 0.0)
-                session.flush_speech()
-            interrupted = False
-            end_s = len(images) / fps + config.delay_s + config.patience_s
-            for tick in range(round(end_s * 200)):
-                now = tick / 200
-                if interrupt_s is not None and now >= interrupt_s and not interrupted:
-                    session.interrupt_speech(now)
-                    interrupted = True
-                while session.pop_audio(now) is not None:
-                    pass
-                index = int(now * fps + 1e-6)
-                if index < len(images) and index > int((tick - 1) / 200 * fps + 1e-6) - (not tick):
-                    session.push_video(VideoFrame(images[index], index, 1 / rate), now)
-                    engine.work([session], now)
-                while (out := session.pop_video(now)) is not None:
-                    shown.append(out)
-        finally:
-            engine.end(session)
+        if len(speech):
+            session.push_speech(speech, PLAYOUT_RATE_HZ, 0.0)
+            session.flush_speech()
+        for now, index in [*events, (len(images) / fps + config.delay_s + 1, END)]:
+            while (out := _pop(session, now)) is not None:
+                shown.append(out)
+            if index == INTERRUPT:
+                session.interrupt_speech(now)
+            elif index != END:
+                frame = VideoFrame(images[index], index, Fraction(1, fps))
+                session.push_video(frame, now)
+                job = session.next_job(now)
+                if job is not None:
+                    session.complete(job, backend.generate([job])[0], now)
+        session.close()
     return Take(list(images), shown, painted)
+
+
+INTERRUPT, END = -1, 1 << 30
+
+
+def _pop(session: Session, now: float) -> OutputFrame | None:
+    """The next picture that is due by `now`, at its own time; and the sound until then."""
+    while session.pop_audio(now) is not None:
+        pass
+    due_s = session.next_due()
+    return None if due_s is None or due_s > now else session.pop_video(max(due_s, 0.0))
 
 
 def opening_px(landmarks: F32) -> float:
