@@ -22,10 +22,10 @@ from benchmarks.machine import describe_machine
 from benchmarks.stage import FPS, LIPS, Painted, Take, clip, opening_px, play, portrait, voice
 from engine import EngineConfig
 from engine.backends import Backend
-from engine.blend import SHARP_ROWS, SIDES, SKIN_ROWS
+from engine.blend import SHARP_ROWS, SIDES
 from engine.errors import ConfigError
 from engine.face import CROP_SIZE, align, jaw_mask, lips_mask
-from engine.matching import GRAIN_BLOCK, blurred
+from engine.matching import blurred
 from engine.planes import paint_image
 from engine.tracker import MediaPipeTracker, TrackerPool
 from engine.types import F32, PLAYOUT_RATE_HZ, U8, Outcome
@@ -106,7 +106,10 @@ def people(corpus: Path) -> list[Path]:
 
 def alike(painted: list[Painted]) -> dict[str, float]:
     """How far painted pixels are from those around them; medians of pictures."""
-    outside, border, colour, grain, sharp = 0, [], [], [], []
+    outside = 0
+    border: list[float] = []
+    colour: list[float] = []
+    sharp: list[float] = []
     for mouth in painted:
         image, alignment = mouth.aligned.image, mouth.aligned.alignment
         unit = alignment.size / CROP_SIZE
@@ -121,14 +124,7 @@ def alike(painted: list[Painted]) -> dict[str, float]:
             colour.append(float(np.abs(near[rim].mean(0)).max()))
         new, old = (align(p, alignment).astype(np.float32)[..., 1] for p in (out, image))
         lips = lips_mask(mouth.aligned.face.landmarks, alignment)
-        fine_new, fine_old = new - blurred(new, unit), old - blurred(old, unit)
-        changed = (blurred(np.abs(new - old), 2 * unit) > 4) & (mask > 0.9)
-        skin = np.zeros_like(changed)
-        skin[_part(SKIN_ROWS, unit), _part(SIDES, unit)] = True
-        level, beside = _calm(fine_new, changed), _calm(fine_old, skin)
-        if level is not None and beside is not None:
-            grain.append((level + 0.5) / (beside + 0.5))  # half a level is rounding
-        eyes = np.zeros_like(changed)
+        eyes = np.zeros(mask.shape, np.bool_)
         eyes[_part(SHARP_ROWS, unit), _part(SIDES, unit)] = True
         seen, wanted = _sharpness(new, lips > 0.5, unit), _sharpness(old, eyes, unit)
         sharp.append(seen / max(wanted, 1e-6))
@@ -136,7 +132,6 @@ def alike(painted: list[Painted]) -> dict[str, float]:
         "changed_outside_mask": float(outside),
         "border_gradient_off": abs(_median(border) - 1),
         "colour_off_levels": _median(colour),
-        "grain_off": abs(_median(grain) - 1) if grain else 0.0,
         "sharpness_ratio": _median(sharp),
     }
 
@@ -160,18 +155,6 @@ def _steepness(image: U8, where: Any) -> float:
     return float(np.hypot(*np.gradient(grey))[where].mean())
 
 
-def _calm(fine: F32, where: Any) -> float | None:
-    """Grain of the calmest quarter of blocks that lie in `where`; None if there are too few."""
-    side = GRAIN_BLOCK
-    found = [
-        float(fine[y : y + side, x : x + side].std())
-        for y in range(0, len(fine) - side + 1, side // 2)
-        for x in range(0, len(fine) - side + 1, side // 2)
-        if where[y : y + side, x : x + side].all()
-    ]
-    return float(np.quantile(found, 0.25)) if len(found) >= 4 else None
-
-
 def _sharpness(grey: F32, where: Any, unit: float) -> float:
     """The finest octave's share in the next."""
     soft = blurred(grey, unit)
@@ -180,7 +163,7 @@ def _sharpness(grey: F32, where: Any, unit: float) -> float:
 
 
 def still(stage: Stage) -> dict[str, float]:
-    """Does a mouth that says nothing shake more than the picture it is painted into?"""
+    """A mouth that says nothing: does it shake, and has it the picture's grain?"""
     config = EngineConfig(silence="generate")
     silent = np.zeros(round(stage.seconds * PLAYOUT_RATE_HZ), np.int16)
     take = stage.play(portrait(stage.frames, grain=3), silent, config)
@@ -189,7 +172,26 @@ def still(stage: Stage) -> dict[str, float]:
     def shake(points: Any) -> float:
         return float(np.diff(points[SETTLE:], axis=0).std())
 
-    return {"jitter_ratio": shake(after) / max(shake(before), 1e-6)}
+    return {
+        "jitter_ratio": shake(after) / max(shake(before), 1e-6),
+        "grain_off": abs(_median(_grain(take)) - 1),
+    }
+
+
+def _grain(take: Take) -> list[float]:
+    """What flickers in painted pixels over what flickered there in the still picture."""
+    ratios = []
+    shown = {out.index: out.image for out in take.shown}
+    for index, mouth in enumerate(take.painted[SETTLE:-1], SETTLE):
+        alignment = mouth.aligned.alignment
+        lips = _in_frame(lips_mask(mouth.aligned.face.landmarks, alignment), alignment.matrix,
+                         mouth.aligned.image) > 0.9  # fmt: skip
+        after, before = (
+            (two[index + 1].astype(np.float32) - two[index])[..., 1] for two in (shown, take.images)
+        )
+        new, old = ((part - blurred(part, 1.5))[lips].std() for part in (after, before))
+        ratios.append(float(new / max(old, 1e-6)))
+    return ratios
 
 
 def _lips(take: Take) -> list[tuple[F32, F32]]:
