@@ -24,6 +24,7 @@ from server import (
     cli_data,
     cli_evaluate,
     cli_overload,
+    cli_quality,
     cli_train,
     cli_transport,
 )
