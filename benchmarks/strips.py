@@ -31,7 +31,8 @@ EYES = ((33, 133), (362, 263))
 # Cheeks below the mouth's corners, chin, upper lip: triangles of landmarks that carry a beard.
 BEARD = (
     (172, 136, 57), (136, 150, 57), (150, 149, 43), (149, 176, 106), (176, 148, 182),
-    (148, 152, 83),    (152, 377, 313), (377, 400, 406), (400, 378, 335), (378, 379, 273), (379, 365, 287),
+    (148, 152, 83), (152, 377, 313), (377, 400, 406), (400, 378, 335), (378, 379, 273),
+    (379, 365, 287),
     (365, 397, 287), (57, 150, 43), (43, 149, 106), (106, 176, 182), (182, 148, 83), (83, 152, 18),
     (18, 152, 313), (313, 377, 406), (406, 400, 335), (335, 378, 273), (273, 379, 287),
     (165, 92, 57), (92, 165, 167), (167, 164, 0), (164, 393, 0), (393, 391, 267), (391, 322, 287),
@@ -76,15 +77,13 @@ def glasses(image: U8, points: F32, index: int) -> U8:
     wide = face_width_px(points)
     across = points[263] - points[33]
     down = np.array([-across[1], across[0]]) / np.hypot(*across)
-    angle = float(np.degrees(np.arctan2(across[1], across[0])))
     middles = [points[list(eye)].mean(0) + 0.025 * wide * down for eye in EYES]
     size = (0.15 * wide, 0.115 * wide)
     thick = max(2, round(0.022 * wide))
 
+    rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float32)
+
     def frames(mask: Any) -> None:
-        for middle in middles:
-            cv2.ellipse(mask, _point(middle), _point(size), angle, 0, 360, (1.0,), thick,
-                        cv2.LINE_AA, 4)  # fmt: skip
         step = across / np.hypot(*across)
         left, right = middles[0] + step * size[0], middles[1] - step * size[0]
         cv2.line(mask, _point(left), _point(right), (1.0,), thick, cv2.LINE_AA, 4)
@@ -93,6 +92,13 @@ def glasses(image: U8, points: F32, index: int) -> U8:
             cv2.line(mask, _point(edge), _point(points[ear]), (1.0,), thick, cv2.LINE_AA, 4)
 
     rims = _shape(image, frames, 0.5)
+    turn = np.array([across, (-across[1], across[0])]) / np.hypot(*across)
+    for middle in middles:
+        x, y = columns - middle[0], rows - middle[1]
+        far = np.hypot((turn[0, 0] * x + turn[0, 1] * y) / size[0],
+                       (turn[1, 0] * x + turn[1, 1] * y) / size[1])  # fmt: skip
+        away_px = np.abs(far - 1) * size[1]
+        rims = np.maximum(rims, np.clip(thick / 2 + 0.5 - away_px, 0, 1).astype(np.float32))
     low = np.float32([[1, 0, 0.02 * wide], [0, 1, 0.12 * wide]])
     shadow = cv2.GaussianBlur(cv2.warpAffine(rims, low, rims.shape[::-1]), (0, 0), 0.03 * wide)
     return _over(_over(image, image * 0.45, np.clip(shadow * 1.2, 0, 1)), (28, 24, 26), rims)
@@ -123,39 +129,43 @@ def hand(image: U8, points: F32, index: int) -> U8:
     mouth = points[[13, 14]].mean(0) + np.array([0, (1 - there) * 1.1]) * wide
     cheek = image[tuple(np.clip(points[50].astype(int)[::-1], 0, np.array(image.shape[:2]) - 1))]
     out = image
-    for number, length in enumerate((0.62, 0.72, 0.7, 0.55)):
-        foot = mouth + np.array([0.5, 0.16 * (number - 1.2) + 0.35]) * wide
-        tip = foot + np.array([-length - 0.25, -0.28]) * wide
-        thick = round(0.15 * wide)
 
-        def finger(mask: Any, a: Any = foot, b: Any = tip, t: int = thick) -> None:
-            cv2.line(mask, _point(a), _point(b), (1.0,), t, cv2.LINE_AA, 4)
+    def limb(out: U8, a: Any, b: Any, thick: float) -> U8:
+        cover = _shape(
+            image,
+            lambda m: cv2.line(m, _point(a), _point(b), (1.0,), round(thick), cv2.LINE_AA, 4),
+            0.8,
+        )
+        depth = cv2.GaussianBlur(cover, (0, 0), 0.25 * thick)[..., None]
+        return _over(out, cheek * (0.5 + 0.55 * depth), cover)
 
-        cover = _shape(image, finger, 1.0)
-        round_ = cv2.GaussianBlur(cover, (0, 0), 0.04 * wide)[..., None]
-        out = _over(out, cheek * (0.55 + 0.5 * round_), cover)
+    wrist = mouth + np.array([0.75, 0.75]) * wide
+    out = limb(out, wrist, mouth + np.array([0.42, 0.22]) * wide, 0.42 * wide)
+    for number, length in enumerate((0.5, 0.62, 0.6, 0.46)):
+        knuckle = mouth + np.array([0.36 - 0.03 * number, 0.1 * number - 0.02]) * wide
+        out = limb(out, knuckle, knuckle - np.array([length, 0.1]) * wide, 0.115 * wide)
     return out
 
 
 def profile(image: U8, points: F32, index: int) -> U8:
-    """The head as a cylinder that turns away, up to 65 degrees, and back. No real profile."""
-    yaw = np.radians(65) * np.sin(np.pi * index / FRAMES) ** 2
-    centre, radius = float(points[[234, 454], 0].mean()), 0.62 * face_width_px(points)
+    """The head as a cylinder that turns away, up to 70 degrees, and back. No real profile."""
     rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float32)
-    u = (columns - centre) / radius
-    behind = np.arcsin(np.clip(u, -1, 1)) - yaw
-    inside = (np.abs(u) < 1) & (np.abs(behind) < np.pi / 2)
-    source = np.where(inside, centre + radius * np.sin(np.clip(behind, -1.57, 1.57)), columns)
-    height = (rows < points[152, 1] + 0.1 * radius)[..., None]
-    turned = cv2.remap(image, source.astype(np.float32), rows, cv2.INTER_LINEAR,
-                       borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
-    return np.asarray(np.where(height, turned, image), np.uint8)
+    wide = face_width_px(points)
+    neck = np.clip((points[152, 1] + 0.45 * wide - rows) / (0.4 * wide), 0, 1)  # does not turn
+    yaw = np.radians(70) * np.sin(np.pi * index / FRAMES) ** 2 * neck
+    centre, radius = float(points[[234, 454], 0].mean()), 0.6 * wide
+    u = np.clip((columns - centre) / radius, -1, 1)
+    # What comes into sight from behind is taken for what lies beside the head.
+    behind = np.clip(np.arcsin(u) - yaw, -np.pi / 2, np.pi / 2)
+    turned = np.where(np.abs(u) < 1, centre + radius * np.sin(behind), columns)
+    source = (columns + (turned - columns) * np.clip(neck * 3, 0, 1)).astype(np.float32)
+    return np.asarray(cv2.remap(image, source, rows, cv2.INTER_LINEAR), np.uint8)
 
 
 def dark(image: U8, points: F32, index: int) -> U8:
-    """A room with next to no light: an eighth of it, and a sensor's grain."""
+    """A room with next to no light: a sixth of it, and a sensor's grain."""
     rng = np.random.default_rng(index)
-    dim = image * 0.13 + 6 + rng.normal(0, 3.0, image.shape)
+    dim = image * 0.17 + 7 + rng.normal(0, 3.0, image.shape)
     return np.asarray(np.clip(np.rint(dim), 0, 255), np.uint8)
 
 
