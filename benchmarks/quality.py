@@ -32,6 +32,8 @@ from engine.types import F32, PLAYOUT_RATE_HZ, U8, Outcome
 
 SETTLE = 8  # pictures before anything counts: the mouth fades in
 PEOPLE = 3  # of the corpus
+# At which frame rates the voice is interrupted, and when: at pictures and between them.
+MOMENTS = ((10, (0.93,)), (25, (0.90, 0.913, 0.931)), (30, (0.91,)), (60, (0.9,)))
 TARGETS = {
     "changed_outside_mask": 0.0,
     "border_gradient_off": 0.10,
@@ -227,7 +229,7 @@ def silence(stage: Stage) -> dict[str, float]:
 def interruption(stage: Stage) -> dict[str, float]:
     """How long after an interruption the last picture with another mouth comes."""
     speech, worst_s = voice(2.0), 0.0
-    for fps, moments_s in ((10, (0.93,)), (25, (0.90, 0.913, 0.931)), (30, (0.91,)), (60, (0.9,))):
+    for fps, moments_s in MOMENTS:
         images = portrait(round(1.4 * fps))
         for moment_s in moments_s:
             take = stage.play(images, speech, EngineConfig(), fps=fps, interrupt_s=moment_s)

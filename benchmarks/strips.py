@@ -99,7 +99,7 @@ def glasses(image: U8, points: F32, index: int) -> U8:
                        (turn[1, 0] * x + turn[1, 1] * y) / size[1])  # fmt: skip
         away_px = np.abs(far - 1) * size[1]
         rims = np.maximum(rims, np.clip(thick / 2 + 0.5 - away_px, 0, 1).astype(np.float32))
-    low = np.float32([[1, 0, 0.02 * wide], [0, 1, 0.12 * wide]])
+    low = np.array([[1, 0, 0.02 * wide], [0, 1, 0.12 * wide]], np.float32)
     shadow = cv2.GaussianBlur(cv2.warpAffine(rims, low, rims.shape[::-1]), (0, 0), 0.03 * wide)
     return _over(_over(image, image * 0.45, np.clip(shadow * 1.2, 0, 1)), (28, 24, 26), rims)
 
@@ -157,7 +157,10 @@ def profile(image: U8, points: F32, index: int) -> U8:
     u = np.clip((columns - centre) / radius, -1, 1)
     # What comes into sight from behind is taken for what lies beside the head.
     behind = np.clip(np.arcsin(u) - yaw, -np.pi / 2, np.pi / 2)
-    turned = np.where(np.abs(u) < 1, centre + radius * np.sin(behind), columns)
+    beside = centre + radius * (-1.5 - 0.1 * u)
+    seen = np.arcsin(u) - yaw > -np.pi / 2
+    turned = np.where(seen, centre + radius * np.sin(behind), beside)
+    turned = np.where(np.abs(u) < 1, turned, columns)
     source = (columns + (turned - columns) * np.clip(neck * 3, 0, 1)).astype(np.float32)
     return np.asarray(cv2.remap(image, source, rows, cv2.INTER_LINEAR), np.uint8)
 

@@ -55,8 +55,9 @@ def test_a_mouth_that_is_badly_put_in_is_told_from_a_good_one() -> None:
     assert fine["colour_off_levels"] + 10 < bad["colour_off_levels"]
 
 
-def test_all_figures_of_a_short_run_have_targets() -> None:
+def test_all_figures_of_a_short_run_have_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[str] = []
+    monkeypatch.setattr(quality, "MOMENTS", ((25, (0.913,)),))
     result = quality.run(seconds=0.7, progress=parts.append)
     assert len(parts) == len(quality.PARTS)
     assert set(result["figures"]) == set(quality.TARGETS) == set(result["met"])
@@ -80,7 +81,9 @@ def test_a_strip_shows_both_and_says_what_became_of_each(
     assert image.shape[1] == strips.COLUMNS * (strips.TILE_PX + 2)
     high = (image.shape[0] - 20) // 2
     above, below = image[:high].astype(int), image[high : 2 * high].astype(int)
-    assert np.abs(above - below)[: high // 3].mean() < 2  # hair and eyes are the same
+    assert (
+        np.abs(above - below)[: high // 3].mean() < 4
+    )  # but for the JPEG, hair and eyes are the same
     with pytest.raises(ConfigError, match="is no case"):
         strips.run(tmp_path, only=["tail"])
 
