@@ -221,8 +221,8 @@ def silence(stage: Stage) -> dict[str, float]:
     speaking, silent = openings[SETTLE : stage.frames], openings[-after:]
     shut_px = float(np.nanquantile(speaking, 0.1))
     return {
-        "silence_movement_ratio": float(np.nanstd(silent) / max(np.nanstd(speaking), 1e-6)),
-        "shut_after_end_ratio": float(np.nanmedian(silent) / max(shut_px, 1.0)),
+        "silence_movement_ratio": float(np.nanstd(silent)) / max(float(np.nanstd(speaking)), 1e-6),
+        "shut_after_end_ratio": float(np.nanmedian(silent)) / max(shut_px, 1.0),
     }
 
 

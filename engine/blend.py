@@ -119,7 +119,7 @@ def blend(
 
     # Bicubic keeps lips and teeth crisp where they are enlarged. The masks are warped apart: where
     # they are 0 nothing may change, and bicubic's overshoot would reach there.
-    masks = to_frame(cv2.merge([mask, erased]), box, cv2.INTER_LINEAR)
+    masks = to_frame(np.dstack([mask, erased]), box, cv2.INTER_LINEAR)
     change = to_frame(difference, box, cv2.INTER_CUBIC) * masks[..., :1]
     gone = masks[..., 1]
     columns, rows = np.flatnonzero(gone.any(0)), np.flatnonzero(gone.any(1))
