@@ -153,11 +153,11 @@ def profile(image: U8, points: F32, index: int) -> U8:
     wide = face_width_px(points)
     neck = np.clip((points[152, 1] + 0.45 * wide - rows) / (0.4 * wide), 0, 1)  # does not turn
     yaw = np.radians(70) * np.sin(np.pi * index / FRAMES) ** 2 * neck
-    centre, radius = float(points[[234, 454], 0].mean()), 0.6 * wide
+    centre, radius = float(points[[234, 454], 0].mean()), 0.66 * wide
     u = np.clip((columns - centre) / radius, -1, 1)
     # What comes into sight from behind is taken for what lies beside the head.
     behind = np.clip(np.arcsin(u) - yaw, -np.pi / 2, np.pi / 2)
-    beside = centre + radius * (-1.5 - 0.1 * u)
+    beside = centre - 1.1 * radius
     seen = np.arcsin(u) - yaw > -np.pi / 2
     turned = np.where(seen, centre + radius * np.sin(behind), beside)
     turned = np.where(np.abs(u) < 1, turned, columns)
