@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import cv2
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from engine import (
@@ -49,6 +49,7 @@ from server.metrics import Metrics
 from server.offers import Purpose, read_offer
 from server.pcm_socket import PcmSocket, read_rate, refuse
 from server.problems import add_problems
+from server.reference import render_reference
 from server.signaling import ConsentMissing, NoSuchSession, Sessions
 
 log = logging.getLogger(__name__)
@@ -73,9 +74,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         mediaplane.install(settings, metrics.observe)
         ice.install(settings)
-        app.state.engine = engine or await asyncio.to_thread(
-            open_engine, settings.bundle, threads=settings.threads
-        )
+        app.state.engine = engine or await asyncio.to_thread(_open_engine, settings)
         app.state.sessions = Sessions(app.state.engine, settings, metrics)
         if not settings.mark:
             log.warning("the visible mark is off by an explicit setting: say otherwise that the "
@@ -91,7 +90,9 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             if engine is None:
                 await asyncio.to_thread(app.state.engine.close)
 
-    app = FastAPI(title="lipwire", version=__version__, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="lipwire", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.state.gate, app.state.metrics = Gate(settings), metrics
     app.add_middleware(Edge, settings=settings, refused=metrics.refused)
     add_problems(app, metrics.refused)
@@ -103,6 +104,10 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def reference() -> HTMLResponse:
+        return HTMLResponse(render_reference(app.openapi()))
 
     @app.get("/api/ice-servers", dependencies=[Depends(needs(Right.PUBLISH))])
     async def ice_servers() -> list[dict[str, Any]]:
@@ -269,6 +274,15 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
         await PcmSocket(socket, peer, rate_hz, live).run()
 
 
+def _open_engine(settings: ServerConfig) -> Engine:
+    return open_engine(
+        settings.bundle,
+        backend=settings.backend,
+        threads=settings.threads,
+        devices=settings.devices or None,
+    )
+
+
 def serve(settings: ServerConfig) -> None:
     """Run a server until SIGINT or SIGTERM; the latter lets calls go on for `drain_s`.
 
@@ -281,7 +295,7 @@ def serve(settings: ServerConfig) -> None:
     logs.set_up(settings)
     with (
         listen(settings) as listener,  # first: a taken port is known at once
-        open_engine(settings.bundle, threads=settings.threads) as engine,
+        _open_engine(settings) as engine,
     ):
         manifest = engine.backend.manifest
         print(
