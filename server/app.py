@@ -29,7 +29,7 @@ from engine import (
     MediaError,
     open_engine,
 )
-from server import __version__, ice, logs, mediaplane, operations, speech, whip
+from server import __version__, allocator, ice, logs, mediaplane, operations, speech, whip
 from server.access import bearer_subprotocol, needs
 from server.auth import Forbidden, Gate, Grant, Right, Unauthorised
 from server.config import ServerConfig
@@ -293,6 +293,7 @@ def serve(settings: ServerConfig) -> None:
     """
     settings.check_guarded()
     logs.set_up(settings)
+    allocator.bound_heaps()
     with (
         listen(settings) as listener,  # first: a taken port is known at once
         _open_engine(settings) as engine,
