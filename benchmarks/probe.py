@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -228,6 +230,7 @@ async def ride(
     clip: Path | None = None,
     speech: Path | None = None,
     settle_s: float = 3.0,
+    until_told: bool = False,
 ) -> list[dict[str, Any]]:
     """Some calls at once for some time; figures of each.
 
@@ -240,6 +243,7 @@ async def ride(
         clip: pictures with a face; None sends a test card, which passes through.
         speech: a voice to speak; without one nothing is painted.
         settle_s: not measured.
+        until_told: end before `seconds` when standard input ends.
     """
     mediaplane.install(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
@@ -261,7 +265,10 @@ async def ride(
             talking.append(asyncio.create_task(speak(address, voice)))
     await asyncio.sleep(settle_s)
     begun = time.monotonic()
-    await asyncio.sleep(seconds)
+    if until_told:
+        await until_input_ends(seconds)
+    else:
+        await asyncio.sleep(seconds)
     ended = time.monotonic() - 0.3  # what is still on its way is not lost
     found = [probe.figures(begun, ended) for probe in probes]
     for task in talking:
@@ -270,6 +277,20 @@ async def ride(
     for probe in probes:
         await probe.close()
     return found
+
+
+async def until_input_ends(seconds: float) -> None:
+    """Return when nobody holds our standard input open any more, or after some time."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def readable() -> None:
+        if not sys.stdin.buffer.read1():
+            loop.remove_reader(sys.stdin)
+            ended.set()
+
+    loop.add_reader(sys.stdin, readable)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ended.wait(), seconds)
 
 
 def main() -> None:
@@ -284,12 +305,14 @@ def main() -> None:
     parser.add_argument("--delay-ms", type=float, default=0.0)
     parser.add_argument("--clip", type=Path)
     parser.add_argument("--speech", type=Path)
+    parser.add_argument("--until-told", action="store_true")
+    parser.add_argument("--seed", type=int, default=1)
     a = parser.parse_args()
     up = down = None
     if a.loss is not None:
-        up = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=1)
-        down = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2)
-    rides = ride(a.url, a.seconds, a.calls, up, down, a.clip, a.speech, a.settle)
+        up = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed)
+        down = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed + 1)
+    rides = ride(a.url, a.seconds, a.calls, up, down, a.clip, a.speech, a.settle, a.until_told)
     print(json.dumps(asyncio.run(rides)))
 
 

@@ -32,7 +32,7 @@ def serving(**settings: Any) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A server of its own process; its address and the process.
 
     Args:
-        **settings: of the server, as in its configuration.
+        **settings: of the server, as in its configuration; `program` as for `start_server`.
     """
     port = free_port()
     process, _ = start_server(port, None, **settings)
@@ -49,11 +49,13 @@ def serving(**settings: Any) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 def start_probe(url: str, seconds: float, *flags: object) -> subprocess.Popen[bytes]:
     """Callers in a process of their own; see `benchmarks.probe`."""
     command = [sys.executable, "-m", "benchmarks.probe", url, "--seconds", str(seconds)]
-    return subprocess.Popen([*command, *map(str, flags)], stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        [*command, *map(str, flags)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
 
 
 def figures_of(probe: subprocess.Popen[bytes], timeout_s: float) -> list[dict[str, Any]]:
-    """What a probe found.
+    """What a probe found; one that calls until it is told is told now.
 
     Raises:
         LipwireError: it failed.

@@ -34,7 +34,7 @@ from server.access import bearer_subprotocol, needs
 from server.auth import Forbidden, Gate, Grant, Right, Unauthorised
 from server.config import ServerConfig
 from server.edge import Edge
-from server.listener import Server, listen, page_url
+from server.listener import SOCKETS, Server, listen, page_url
 from server.messages import (
     AnswerBody,
     ChangeBody,
@@ -48,6 +48,7 @@ from server.messages import (
 from server.metrics import Metrics
 from server.offers import Purpose, read_offer
 from server.pcm_socket import PcmSocket, read_rate, refuse
+from server.peer import TooManySources
 from server.problems import add_problems
 from server.reference import render_reference
 from server.signaling import ConsentMissing, NoSuchSession, Sessions
@@ -211,7 +212,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     async def upload(name: str, request: Request) -> Spoken:
         """Speak a sound file, sent as the body; answers when all of it is scheduled."""
         peer = sessions().get(name)
-        with tempfile.NamedTemporaryFile(prefix="lipwire-") as file:
+        with peer.source(), tempfile.NamedTemporaryFile(prefix="lipwire-") as file:
             size = 0
             async for piece in request.stream():
                 size += len(piece)
@@ -230,7 +231,8 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
         voices = speech.sample_voices()
         if body.name not in voices:
             raise HTTPException(404, f"no sample {body.name!r}; there are {sorted(voices)}")
-        return Spoken(seconds=await speech.speak_file(peer.voice, voices[body.name]))
+        with peer.source():
+            return Spoken(seconds=await speech.speak_file(peer.voice, voices[body.name]))
 
     @app.post("/api/sessions/{name}/say", dependencies=SPEAK)
     async def say(name: str, body: SayBody) -> Spoken:
@@ -240,7 +242,8 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             raise HTTPException(
                 413, f"the text is longer than {settings.max_text_chars} characters"
             )
-        return Spoken(seconds=await speech.speak_text(peer.voice, body.text, body.language))
+        with peer.source():
+            return Spoken(seconds=await speech.speak_text(peer.voice, body.text, body.language))
 
     @app.post("/api/sessions/{name}/subtitles", dependencies=SPEAK)
     async def subtitle(name: str, body: SubtitleBody) -> Shown:
@@ -270,8 +273,12 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             await refuse(socket, str(error))
             return
         live = socket.query_params.get("live") == "true"
-        await socket.accept(bearer_subprotocol(socket))
-        await PcmSocket(socket, peer, rate_hz, live).run()
+        try:
+            with peer.source():
+                await socket.accept(bearer_subprotocol(socket))
+                await PcmSocket(socket, peer, rate_hz, live).run()
+        except TooManySources as error:
+            await refuse(socket, str(error))
 
 
 def _open_engine(settings: ServerConfig) -> Engine:
@@ -308,7 +315,7 @@ def serve(settings: ServerConfig) -> None:
             app,
             log_config=None,  # ours is set up already
             log_level=settings.log_level,
-            ws_max_size=4 * 1024 * 1024,
+            **SOCKETS,
             timeout_graceful_shutdown=2,
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,

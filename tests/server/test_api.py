@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 import json
 import re
@@ -25,6 +26,8 @@ from calls import (
 
 from engine import Engine
 from server import speech
+from server.listener import MAX_MESSAGE
+from server.peer import MAX_SOURCES
 from server.reference import render_reference
 
 UNKNOWN = "/api/sessions/never-was"
@@ -332,6 +335,34 @@ async def test_text_that_is_no_command(call: Call, text: str) -> None:
         assert "flush" in (await event(socket, "error"))["error"]
         await socket.send('{"type":"flush"}')
         await event(socket, "flushed")
+
+
+async def test_a_session_has_few_voices_at_once(call: Call) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(MAX_SOURCES):
+            socket = await stack.enter_async_context(call.socket("?rate=24000"))
+            await event(socket, "ready")
+        one_more = await stack.enter_async_context(call.socket("?rate=24000"))
+        assert "under way" in (await event(one_more, "error"))["error"]
+        await asyncio.wait_for(one_more.wait_closed(), 20)
+        assert one_more.close_code == 1008
+        answer = await call.client.post(f"{call.path}/say", json={"text": "hello"})
+        assert "under way" in await error_of(answer, 429)
+    async with call.socket() as socket:  # those that have left count no more
+        await event(socket, "ready")
+
+
+async def test_a_message_too_large_ends_its_socket_only(call: Call) -> None:
+    async with call.socket("?rate=24000") as socket:
+        await event(socket, "ready")
+        await socket.send(bytes(MAX_MESSAGE + 1))
+        await asyncio.wait_for(socket.wait_closed(), 20)
+    assert socket.close_code == 1009
+    async with call.socket("?rate=24000&live=true") as socket:
+        await event(socket, "ready")
+        await socket.send(bytes(MAX_MESSAGE))
+        await socket.send("[" * 50_000)
+        assert "text must be" in (await event(socket, "error"))["error"]
 
 
 @pytest.mark.parametrize("rate", ["", "?rate=", "?rate=fast", "?rate=100", "?rate=9999999",
