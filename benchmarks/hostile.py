@@ -97,7 +97,17 @@ def h264_bomb(blocks: int = 1024) -> list[bytes]:
     pps.put(0, 3)
     pps.golomb(0, 0, 0)  # se(v) of 0 has the same bits
     pps.put(0, 3)
-    return [b"\x67" + sps.done(), b"\x68" + pps.done(), b"\x65\x88" + bytes(range(1, 201))]
+    picture = _Bits()
+    picture.golomb(0, 7, 0)  # first block, intra only, its parameter set
+    picture.put(0, 4)  # frame number
+    picture.golomb(0)
+    picture.put(0, 2)  # no long-term reference
+    picture.golomb(0)  # se(v) of 0
+    return [
+        b"\x67" + sps.done(),
+        b"\x68" + pps.done(),
+        b"\x65" + picture.done() + bytes(range(1, 201)),
+    ]
 
 
 class BombEncoder(Encoder):

@@ -26,12 +26,14 @@ PATIENCE_S = 60.0
 LIMIT_OVERLOAD = {"refused_p99_ms": 100.0, "lag_p99_ms": 20.0, "pictures_share": 0.95}
 ZOMBIE_S, DEAD_S, DRAIN_S = 15.0, 10.0, 10.0
 PASS_THROUGH_MS = 200.0
+# One for all: making a client, with its certificates, takes longer than a server needs to answer.
+HTTP = httpx.Client(timeout=30)
 FAULTS = ("raise", "hang", "memory")
 
 
 def sessions_at(url: str) -> int:
     """Calls that run or are being set up."""
-    return int(httpx.get(f"{url}/api/info", timeout=30).json()["sessions"])
+    return int(HTTP.get(f"{url}/api/info").json()["sessions"])
 
 
 def wait_for_sessions(url: str, count: int, patience_s: float = PATIENCE_S) -> float:
@@ -60,7 +62,7 @@ async def _offer() -> str:
 
 def _post(url: str, offer: str) -> httpx.Response:
     headers = {"Content-Type": "application/sdp"}
-    return httpx.post(f"{url}/whip?consent=true", content=offer, headers=headers, timeout=30)
+    return HTTP.post(f"{url}/whip?consent=true", content=offer, headers=headers)
 
 
 def overload_admission(*, calls: int = 1, seconds: float = 30) -> dict[str, Any]:
@@ -169,7 +171,7 @@ def drain(*, calls: int = 1, drain_s: float = 5) -> dict[str, Any]:
             server.send_signal(signal.SIGTERM)
             time.sleep(min(1.0, drain_s / 2))
             refused = _post(url, offer).status_code
-            ready = httpx.get(f"{url}/readyz", timeout=30).status_code
+            ready = HTTP.get(f"{url}/readyz").status_code
             try:
                 code: int | None = server.wait(60)
             except subprocess.TimeoutExpired:

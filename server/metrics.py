@@ -7,6 +7,7 @@ are noted as they happen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter as Tally
 from collections.abc import Iterator
@@ -96,6 +97,10 @@ class Metrics(Collector):
         yield _counter("lipwire_media_bytes", "Bytes over UDP.", "direction", totals, ["in", "out"])
 
         yield GaugeMetricFamily("lipwire_sessions", "Sessions that run.", len(peers))
+        with contextlib.suppress(RuntimeError):  # nobody asks from the event loop
+            yield GaugeMetricFamily(
+                "lipwire_tasks", "Tasks of the event loop.", len(asyncio.all_tasks())
+            )
         links = GaugeMetricFamily("lipwire_links", "Links beside publishers'.", labels=["purpose"])
         for purpose in ("voice", "watch"):
             kinds = [kind for peer in peers for kind, _ in peer.links.values()]
