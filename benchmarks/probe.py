@@ -45,12 +45,17 @@ def write_number(image: U8, number: int) -> None:
 
 
 def read_number(luma: U8) -> int | None:
-    """The number in uint8[H, W]; None where it cannot be read."""
+    """The number in uint8[H, W]; None where it cannot be read.
+
+    A server may send pictures at half the size; its blocks are half as large then.
+    """
     count = BITS + BITS // 4
-    if luma.shape[0] < BLOCK_PX or luma.shape[1] < count * BLOCK_PX:
+    block = BLOCK_PX if luma.shape[1] >= count * BLOCK_PX else BLOCK_PX // 2
+    if luma.shape[0] < block or luma.shape[1] < count * block:
         return None
-    strip = luma[4 : BLOCK_PX - 4, : count * BLOCK_PX].reshape(-1, count, BLOCK_PX)
-    levels = strip[:, :, 4:-4].mean((0, 2))
+    edge = block // 4
+    strip = luma[edge : block - edge, : count * block].reshape(-1, count, block)
+    levels = strip[:, :, edge:-edge].mean((0, 2))
     if np.any(np.abs(levels - 128) < 32):
         return None
     bits = [int(level > 128) for level in levels]
