@@ -47,6 +47,9 @@ class ServerConfig(BaseSettings):
         default=(), description="where the model runs, e.g. cuda:0,cuda:1; none: the runtime's own"
     )
 
+    # Otherwise a device that is too slow makes pictures late and lets others pass.
+    ladder: bool = Field(default=True, description="lower the quality under overload, by rungs")
+
     # --- who may do what ---
     token: SecretStr | None = Field(default=None, description="bearer token that may do all")
     jwt_secret: SecretStr | None = Field(default=None, description="HS256 key of JSON Web Tokens")
