@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from fractions import Fraction
@@ -289,7 +290,7 @@ async def until_input_ends(seconds: float) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def readable() -> None:
-        if not sys.stdin.buffer.read1():
+        if not os.read(sys.stdin.fileno(), 4096):
             loop.remove_reader(sys.stdin)
             ended.set()
 
