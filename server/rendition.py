@@ -137,6 +137,8 @@ class Rendition:
     def stop(self) -> None:
         """End the encode."""
         self._task.cancel()
+        self._frames.clear()
+        self._encoder.close()
 
     async def _run(self) -> None:
         while True:
