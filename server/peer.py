@@ -22,6 +22,7 @@ from typing import Any
 import av
 from aiortc import MediaStreamTrack, RTCDataChannel
 from aiortc.mediastreams import MediaStreamError
+from av.video.reformatter import VideoReformatter
 
 from engine import Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
@@ -139,6 +140,7 @@ class Peer:
             if not self.answer.done():
                 self._refuse(SessionClosed("the call was ended before it was answered"))
             self.relay.stop()
+            self._newest = None
             self.audience.close()
             links = [self.publisher, *(link for _, link in self.links.values())]
             await asyncio.gather(*(link.close() for link in links))
@@ -258,14 +260,14 @@ class Peer:
 
     async def _push_video(self) -> None:
         loop = asyncio.get_running_loop()
-        faults = 0
+        faults, scaler = 0, VideoReformatter()
         while True:
             await self._fresh.wait()
             self._fresh.clear()
             assert self._newest is not None
             frame, now = self._newest
             try:
-                image = await loop.run_in_executor(self._pool, to_rgb, frame)
+                image = await loop.run_in_executor(self._pool, to_rgb, frame, False, scaler)
                 self._observe("convert", self._engine.clock() - now)
                 base = Fraction(frame.time_base or Fraction(1, 90_000))
                 taken = VideoFrame(image, frame.pts or 0, base, planes_of(frame))
