@@ -180,16 +180,13 @@ def to_rgb(frame: Any, exact: bool = False, scaler: Any = None) -> U8:
     """
     from av.video.reformatter import VideoReformatter
 
-    image: U8 = (
-        (scaler or VideoReformatter())
-        .reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=missing_matrix(frame),
-            interpolation=exact_upwards() if exact else None,
-        )
-        .to_ndarray()
+    shown = (scaler or VideoReformatter()).reformat(
+        frame,
+        format="rgb24",
+        src_colorspace=missing_matrix(frame),
+        interpolation=exact_upwards() if exact else None,
     )
+    image = np.asarray(shown.to_ndarray(), np.uint8)
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
