@@ -5,8 +5,8 @@ from __future__ import annotations
 # A pause must have lasted so long (beyond the voice detector's own hangover) before the mouth
 # begins to go. Shorter: a doubtful moment inside a word makes it pulse; longer: it lingers.
 HOLD_S = 0.05
-# After an interruption all of it goes in this time. Longer than 90 ms and pictures at 10 to 60 a
-# second still move when 100 ms have passed, the least that people notice; zero would pop.
+# After an interruption all of it goes in this time, counted from the interruption itself. Above
+# 100 ms the mouth still moves when it must not any more (the limit that we set); zero would pop.
 CUT_S = 0.06
 FIRST_S, SLOWEST_S = 0.04, 0.1
 
