@@ -11,6 +11,8 @@ import numpy as np
 from engine.mesh import TRACK_SIDE_PX, Mesh, drawn_face, quiet_stderr, reduced
 from engine.types import F32, U8, Face
 
+TILES = 6
+
 
 class FaceTracker(Protocol):
     """Finds faces in one video and follows one; keeps state, so one per session."""
@@ -50,6 +52,7 @@ class MediaPipeTracker:
         self._mesh = Mesh(min_confidence, still)
         self._scouts: list[Mesh] = []  # of other faces; made when somebody asks for them
         self._detectors: list[Any] = []  # made with the first search
+        self._empty = 0  # searches since one found something
 
     def track(self, image: U8) -> Face | None:
         """The face in uint8[H, W, 3] RGB, or None; of all of it until `aim` says where."""
@@ -62,7 +65,8 @@ class MediaPipeTracker:
     def detect(self, image: U8) -> F32:
         """Every face in uint8[H, W, 3]: f32[N, 4] (x0, y0, x1, y1), pixels, brows to chin.
 
-        Faces wider than about 7 % of the picture; of near and of far ones, each by its own net.
+        Faces wider than about 7 % of the picture: near ones by one net, far ones by another. While
+        there are none, every second call looks into a part of a large picture, for smaller ones.
         """
         if not self._detectors:
             with quiet_stderr():
@@ -74,15 +78,20 @@ class MediaPipeTracker:
                 ]
                 for detector in self._detectors:
                     detector.process(drawn_face())
-        height, width = image.shape[:2]
-        small = reduced(image, TRACK_SIDE_PX)
+        self._empty += 1
+        tile = (0, 0, image.shape[1], image.shape[0])
+        if self._empty % 2 == 0 and max(image.shape[:2]) > TRACK_SIDE_PX:
+            tile = _tiles(image.shape)[self._empty // 2 % TILES]
+        x0, y0, x1, y1 = tile
+        small = reduced(image[y0:y1, x0:x1], TRACK_SIDE_PX)
         for detector in self._detectors:
             found = detector.process(small).detections
             if found:
+                self._empty = 0
                 boxes = [d.location_data.relative_bounding_box for d in found]
-                return np.array(
-                    [(b.xmin * width, b.ymin * height, (b.xmin + b.width) * width,
-                      (b.ymin + b.height) * height) for b in boxes], np.float32)  # fmt: skip
+                corners = [(b.xmin, b.ymin, b.xmin + b.width, b.ymin + b.height) for b in boxes]
+                size, place = (x1 - x0, y1 - y0) * 2, (x0, y0) * 2
+                return np.asarray(np.array(corners) * size + place, np.float32)
         return np.zeros((0, 4), np.float32)
 
     def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
@@ -109,6 +118,13 @@ class MediaPipeTracker:
         """Free the graphs."""
         for graph in (self._mesh, *self._scouts, *self._detectors):
             graph.close()
+
+
+def _tiles(shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """Parts of a picture, (x0, y0, x1, y1), that overlap by more than a small face."""
+    height, width = shape[0], shape[1]
+    return [(round(x * width), round(y * height), round((x + 0.55) * width),
+             round((y + 0.55) * height)) for y in (0, 0.45) for x in (0.225, 0, 0.45)]  # fmt: skip
 
 
 class TrackerPool:

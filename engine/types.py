@@ -87,11 +87,37 @@ class Outcome(StrEnum):
     GENERATED = "generated"
     NO_FACE = "no_face"
     FACE_UNUSABLE = "face_unusable"  # too small, or turned too far away
+    OCCLUDED = "occluded"  # a hand or a microphone is before the mouth
     SILENT = "silent"  # the new voice does not speak
     LATE = "late"  # not ready when it had to go out
     OVERLOADED = "overloaded"  # a newer frame arrived before this one was begun
     FAULT = "fault"  # the tracker, the model or a worker failed
     UNSUITABLE = "unsuitable"  # the picture is too small or too large to work on
+
+
+class FaceState(StrEnum):
+    """What is known of the face that a session repaints."""
+
+    SEARCHING = "searching"  # nobody is followed
+    TRACKED = "tracked"
+    LOST = "lost"  # it was there a moment ago, and is waited for
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """The face that a session repaints, for people."""
+
+    state: FaceState = FaceState.SEARCHING
+    faces: int = 0
+    """in the picture, as of the last look around"""
+    index: int | None = None
+    """which of them, from the left; None: none"""
+    box: tuple[float, float, float, float] | None = None
+    """(x0, y0, x1, y1) as shares of the picture"""
+    reason: Outcome | None = None
+    """why it is not repainted; None: nothing hinders"""
+    policy: str = "largest"
+    """how a face is chosen when none is followed"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +213,7 @@ class SessionStats:
     """the same of the original voice"""
     speaking: bool = False
     steps: int = 0
+    face: Sighting = Sighting()
 
     @property
     def generated(self) -> int:
