@@ -18,6 +18,8 @@ GRID = (24, 18)
 SAME = 0.5
 # The same where the face has jumped too, which says half of it already.
 SAME_JUMPED = 0.8
+# And where the face looks like another's: heads that are thrown about leave more than this.
+UNLIKE = 0.92
 # Cells must also differ by so much, of 255, in the mean: noise in a dark picture correlates with
 # nothing.
 DIFFERENT = 12.0
@@ -60,3 +62,8 @@ class Cuts:
     def jumped(self) -> bool:
         """Whether the last picture is another scene, given that the face in it has jumped."""
         return self._alike < SAME_JUMPED and self._differs > DIFFERENT / 2
+
+    @property
+    def unlike(self) -> bool:
+        """Whether the last picture may be another scene, given that the face has changed."""
+        return self._alike < UNLIKE

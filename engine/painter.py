@@ -34,9 +34,11 @@ from engine.types import F32, F64, U8, Alignment, Face, JobSpec, Outcome, Patch
 # quick head is lost in between. More: tracking a face that is not repainted takes a core's time
 # from others.
 GLANCE_FRAMES = 3
-# Likeness of the face in two pictures below which it is another person's: between neighbours, and
-# after it had been lost. Of 24 people 99 % of pairs lay below 0.89, and neighbours above 0.91.
-SAME_FACE, SAME_AGAIN = 0.85, 0.75
+# Likeness of the face in two pictures below which it is another person's: between neighbours,
+# between neighbours whose pictures differ too, and after it had been lost. Of 24 people half of all
+# pairs lay below 0.75 and 95 % below 0.87; one face's neighbours fall to 0.65 when the head is
+# thrown about.
+SAME_FACE, SAME_ELSEWHERE, SAME_AGAIN = 0.6, 0.85, 0.75
 BOX_FRAMES = 5  # that the paper averages face boxes over; live, they are the last ones
 
 
@@ -131,13 +133,12 @@ class Painter:
         self._likeness = seen
         if last is None or last.shape != seen.shape:
             return True
-        same = alike(last, seen)
-        if same >= (SAME_AGAIN if self._returned else SAME_FACE):
-            self._returned = False
+        returned, self._returned = self._returned, False
+        elsewhere = SAME_ELSEWHERE if self.tracking.unlike else SAME_FACE
+        if alike(last, seen) >= (SAME_AGAIN if returned else elsewhere):
             return True
         self._forget()
         self._likeness = seen
-        returned, self._returned = self._returned, False
         return returned  # who comes back as somebody else fades in anyway
 
     def glance(self, image: U8, time_s: float) -> None:

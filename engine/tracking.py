@@ -136,6 +136,11 @@ class Tracking:
         """Follow somebody else, or choose otherwise; from the next picture on."""
         self._wanted.append(choice)
 
+    @property
+    def unlike(self) -> bool:
+        """Whether the newest picture as a whole is unlike the one before, if not another scene."""
+        return self._cuts.unlike
+
     def note(self, reason: Outcome) -> None:
         """The face that `see` gave cannot be used after all, for this reason."""
         self._reason = reason

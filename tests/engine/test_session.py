@@ -370,7 +370,7 @@ def test_a_silent_face_is_glanced_at_where_references_matter() -> None:
     tracker.opening = 0.1
     session.push_speech(voiced(1.0), 16_000, 0.4)
     for index in range(10, 60):
-        session.push_video(frame(index), index / 25)
+        session.push_video(frame(index + 1), index / 25)
         job = session.next_job(index / 25)
         if job is not None:
             break
