@@ -104,8 +104,8 @@ class FakeTracker:
 
     Args:
         centre: of the face as a share of the picture's width and height.
-        width: ear to ear as a share of the picture's smaller side; None: 0.4, but large enough to be
-            repainted in any picture.
+        width: ear to ear as a share of the picture's smaller side; None: 0.4, but large enough
+            to be repainted in any picture.
         delay_s: how long each call takes.
     """
 
@@ -192,6 +192,67 @@ class TalkingTracker(FakeTracker):
         width_px = self._width_px(image)
         face.landmarks[LOWER_LIP] = face.landmarks[UPPER_LIP] + (0, self.opening * width_px)
         return face
+
+
+class SceneTracker(FakeTracker):
+    """A `FakeTracker` before several people, who come and go.
+
+    Args:
+        **people: centre (x, y) and width of each, pixels.
+    """
+
+    def __init__(self, **people: tuple[tuple[float, float], float]) -> None:
+        super().__init__()
+        self.people = dict(people)
+        """may be changed between pictures"""
+        self.hidden: set[str] = set()
+        self.openings: dict[str, float] = {}
+        """of lips, as shares of a face's width"""
+        self.followed: str | None = None
+        self.detections = 0
+
+    def _face(self, name: str) -> Face:
+        centre, width_px = self.people[name]
+        points = face_mesh(centre, width_px)
+        points[LOWER_LIP] = points[UPPER_LIP] + (0, self.openings.get(name, 0.0) * width_px)
+        return Face(points, 1.0)
+
+    def _box(self, name: str) -> F32:
+        points = self._face(name).landmarks
+        return np.concatenate([points.min(0), points.max(0)])
+
+    def _nearest(self, box: F32) -> str | None:
+        """Who is in f32[4]."""
+        middle, size_px = (box[:2] + box[2:]) / 2, float((box[2:] - box[:2]).max())
+        far = {name: float(np.hypot(*(middle - centre))) for name, (centre, _) in self.seen.items()}
+        near = min(far, key=lambda name: far[name], default=None)
+        return near if near is not None and far[near] < size_px else None
+
+    @property
+    def seen(self) -> dict[str, tuple[tuple[float, float], float]]:
+        """Who is in sight."""
+        return {name: who for name, who in self.people.items() if name not in self.hidden}
+
+    def track(self, image: U8) -> Face | None:
+        """Whom it was aimed at, while in sight."""
+        self.calls += 1
+        if self.followed not in self.seen:
+            self.followed = None
+        return None if self.followed is None else self._face(self.followed)
+
+    def detect(self, image: U8) -> F32:
+        """All who are in sight, f32[N, 4]."""
+        self.detections += 1
+        return np.array([self._box(name) for name in self.seen], np.float32).reshape(-1, 4)
+
+    def aim(self, box: F32) -> None:
+        """Follow who is in f32[4]."""
+        self.followed = self._nearest(box)
+
+    def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
+        """Who is in f32[N, 4]."""
+        names = [self._nearest(box) for box in boxes]
+        return [None if name is None else self._face(name) for name in names]
 
 
 class FakeBackend:
