@@ -155,8 +155,13 @@ class Painter:
         if self._spec.framing == "box":
             self._boxes.append(face_box(face.landmarks))
             return box_alignment(np.mean(self._boxes, axis=0), size)
-        pose = similarity_to_pose(fit_similarity(face.landmarks, size), size)
-        return alignment_from(pose_to_similarity(self._smooth(pose, time_s), size), size)
+        similarity = fit_similarity(face.landmarks, size)
+        # Speeds in pixels of a 128 px crop, whatever the size of face and crop.
+        scale = float(np.hypot(*similarity[:2])) * CROP_SIZE / size
+        steady = self._smooth(
+            similarity_to_pose(similarity, size), time_s, np.array([scale, scale, 1.0, 1.0])
+        )
+        return alignment_from(pose_to_similarity(steady, size), size)
 
     def lose(self) -> None:
         """The person is gone: all that was learned of him goes too."""

@@ -19,7 +19,7 @@ class OneEuro:
     """
 
     def __init__(
-        self, min_cutoff_hz: float = 1.5, beta: float = 0.05, derivative_cutoff_hz: float = 1.0
+        self, min_cutoff_hz: float = 1.5, beta: float = 0.2, derivative_cutoff_hz: float = 1.0
     ) -> None:
         self._min_cutoff_hz = min_cutoff_hz
         self._beta = beta
@@ -32,15 +32,22 @@ class OneEuro:
         """Forget the past: the next value passes unchanged."""
         self._time_s = None
 
-    def __call__(self, value: F64, time_s: float) -> F64:
-        """Smooth f64[N] taken at `time_s`; a step back in time counts as a new start."""
+    def __call__(self, value: F64, time_s: float, unit: F64 | float = 1.0) -> F64:
+        """Smooth f64[N] taken at `time_s`; a step back in time counts as a new start.
+
+        Args:
+            value: f64[N].
+            time_s: when it was taken.
+            unit: what a step of 1 in each value counts for, where its speed is judged: so that a
+                face twice as near, which moves and shakes twice as far, is smoothed the same.
+        """
         if self._time_s is None or time_s <= self._time_s:
             self._time_s, self._value, self._speed = time_s, value.copy(), np.zeros_like(value)
             return value.copy()
         elapsed_s = time_s - self._time_s
         speed = (value - self._value) / elapsed_s
         self._speed += _smoothing(self._derivative_cutoff_hz, elapsed_s) * (speed - self._speed)
-        cutoff_hz = self._min_cutoff_hz + self._beta * np.abs(self._speed)
+        cutoff_hz = self._min_cutoff_hz + self._beta * np.abs(self._speed * unit)
         self._value = self._value + _smoothing(cutoff_hz, elapsed_s) * (value - self._value)
         self._time_s = time_s
         return self._value.copy()
