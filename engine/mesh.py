@@ -16,14 +16,17 @@ from engine.types import F32, U8, Face
 # that fills a quarter of the picture loses detail, and VGA would have to be reduced; larger: slower
 # for nothing.
 TRACK_SIDE_PX = 640
-# A face is followed through a window so many times its size. Smaller: a quick head leaves it;
-# larger: other faces come into it.
-WINDOW = 2.2
-# The window is reduced to this: the mesh's own patch is 192 px for one and a half faces.
-WINDOW_SIDE_PX = 320
-# The window follows when it is off by so much of itself. Less: it moves, and looks twice, in every
-# frame of a walk; more: the face comes to its edge.
-HOP = 0.12
+# A small face in a large picture is followed through a window of it, so many times its size and
+# never smaller than what is looked at without one. Smaller: the window moves often, and each time
+# the mesh must find the face afresh, which shows; larger: nothing is won.
+WINDOW = 5.0
+# Nothing is won either by a window that is more than this of the picture.
+NEARLY_ALL = 0.75
+# A face that has moved by so much of itself is looked at twice. Less: every step costs double;
+# more: a head that is thrown about is drawn small and behind itself.
+QUICK = 0.12
+# The window follows when the face comes so near to its edge, in sizes of the face.
+EDGE = 0.6
 
 
 _stderr = threading.Lock()  # two at once would each save the other's null as the real one
@@ -113,21 +116,32 @@ class Mesh:
         aimed, self._aimed = self._aimed, None
         if aimed is not None:
             return self._acquire(image, aimed)
-        if self._box is None or self._window is None:
+        if self._box is None:
             return self._look(image)
-        wanted = window_around(self._box, shape)
-        side_px = WINDOW * float((self._box[2:] - self._box[:2]).max())
-        if np.abs(np.subtract(wanted, self._window)).max() > HOP * side_px:
-            # What the graph remembers is a place in the window: in the new one it looks beside
-            # the face first, and then at it.
-            self._window = wanted
-            self._look(image)
-        face = self._look(image) or self._look(image)  # the second looks in all of the window
+        if not self._sees(self._box, shape):
+            return self._acquire(image, self._box)
+        face = self._look(image) or self._look(image)  # the second searches all that it sees
+        if face is not None and _moved(self._box, box_of(face)) > QUICK:
+            # It was looked for where it had been, which squeezes it; now it is known where it is.
+            face = self._look(image) or face
         if face is None or not same_place(self._box, box_of(face)):
             self.forget()
             return None
         self._box = box_of(face)
         return face
+
+    def _sees(self, box: F32, shape: tuple[int, ...]) -> bool:
+        """Whether the face in f32[4] lies well within the window, and the window suits it."""
+        wanted = window_around(box, shape)
+        if self._window is None or wanted is None:
+            return self._window is wanted
+        edge_px = EDGE * float((box[2:] - box[:2]).max())
+        inside = np.array([box[0] - self._window[0], box[1] - self._window[1],
+                           self._window[2] - box[2], self._window[3] - box[3]])  # fmt: skip
+        # At the picture's own edge there is nothing more to see.
+        ends = np.array([self._window[0] > 0, self._window[1] > 0,
+                         self._window[2] < shape[1], self._window[3] < shape[0]])  # fmt: skip
+        return not bool((ends & (inside < edge_px)).any())
 
     def _acquire(self, image: U8, box: F32) -> Face | None:
         """Begin to follow: once with all but this face's surroundings hidden, then openly."""
@@ -138,18 +152,22 @@ class Mesh:
             self.forget()
             return None
         self._box = box_of(face)
+        # Found from a box of a detector; followed, it lies better.
+        face = self._look(image)
+        if face is not None and same_place(self._box, box_of(face)):
+            self._box = box_of(face)
         return face
 
     def _look(self, image: U8, only: F32 | None = None) -> Face | None:
         height, width = image.shape[:2]
         x0, y0, x1, y1 = self._window or (0, 0, width, height)
         x1, y1 = min(x1, width), min(y1, height)  # pictures may change their size
-        if x1 - x0 < 8 or y1 - y0 < 8:
+        if min(x1 - x0, y1 - y0) < 8 <= min(height, width):
             return None
         seen = image[y0:y1, x0:x1]
         if only is not None:
             seen = _hide_others(seen, only - np.array([x0, y0, x0, y0], np.float32))
-        small = reduced(seen, TRACK_SIDE_PX if self._window is None else WINDOW_SIDE_PX)
+        small = reduced(seen, TRACK_SIDE_PX)
         found = self._graph.process(small).multi_face_landmarks
         if not found:
             return None
@@ -172,6 +190,12 @@ def box_of(face: Face) -> F32:
     return np.concatenate([face.landmarks.min(0), face.landmarks.max(0)])
 
 
+def _moved(one: F32, other: F32) -> float:
+    """How far two boxes, f32[4], are apart, in sizes of the first."""
+    far_px = float(np.hypot(*((one[:2] + one[2:] - other[:2] - other[2:]) / 2)))
+    return far_px / max(float((one[2:] - one[:2]).max()), 1.0)
+
+
 def same_place(one: F32, other: F32) -> bool:
     """Whether two boxes, f32[4], are of one face: their middles are near and their sizes alike."""
     size_px = np.array([max(box[2] - box[0], box[3] - box[1]) for box in (one, other)])
@@ -179,13 +203,17 @@ def same_place(one: F32, other: F32) -> bool:
     return far_px < 0.6 * float(size_px.mean()) and float(size_px.max()) < 2 * float(size_px.min())
 
 
-def window_around(box: F32, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The part (x0, y0, x1, y1) of a picture of `shape` in which a face is followed."""
-    half = WINDOW * float((box[2:] - box[:2]).max()) / 2
-    x, y = (box[:2] + box[2:]) / 2
+def window_around(box: F32, shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
+    """The part (x0, y0, x1, y1) of a picture of `shape` that is looked at; None: all of it."""
+    side = max(TRACK_SIDE_PX, WINDOW * float((box[2:] - box[:2]).max()))
     height, width = shape[0], shape[1]
-    return (max(round(x - half), 0), max(round(y - half), 0),
-            min(round(x + half), width), min(round(y + half), height))  # fmt: skip
+    if side > NEARLY_ALL * max(height, width):
+        return None
+    x, y = (box[:2] + box[2:]) / 2
+    # Whole inside the picture where it fits.
+    x0 = round(min(max(x - side / 2, 0), max(width - side, 0)))
+    y0 = round(min(max(y - side / 2, 0), max(height - side, 0)))
+    return x0, y0, min(round(x0 + side), width), min(round(y0 + side), height)
 
 
 def _hide_others(image: U8, box: F32) -> U8:
