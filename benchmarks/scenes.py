@@ -31,7 +31,7 @@ def portrait() -> U8:
         raise LipwireError(
             "scikit-image with its portrait is missing: pip install scikit-image"
         ) from None
-    return np.asarray(astronaut(), np.uint8)
+    return np.asarray(astronaut(), np.uint8)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +55,22 @@ def scene(
     height, width = shape
     rows, cols = np.mgrid[0:height, 0:width].astype(np.float32)
     wall = 105 + 25 * np.sin(cols / 60) * np.cos(rows / 45)
-    image = np.dstack([wall, wall + 6, wall + 14]).astype(np.float32)
+    image: F32 = np.dstack([wall, wall + 6, wall + 14]).astype(np.float32)
     y, x = np.mgrid[0:512, 0:512].astype(np.float32)
     head = np.hypot((x - FACE[0]) / 95, (y - 130) / 125)
     soft = np.clip((1.12 - head) / 0.12, 0, 1).astype(np.float32)
     for pose in [poses] if isinstance(poses, Pose) else poses:
         scale = pose.width_px / FACE_PX
         matrix = cv2.getRotationMatrix2D(FACE, -pose.roll_deg, scale)
-        matrix[:, 2] += pose.x - FACE[0], pose.y - FACE[1]
+        matrix = matrix + np.array([[0, 0, pose.x - FACE[0]], [0, 0, pose.y - FACE[1]]])
         # What is made smaller is averaged, as a camera does.
         face = portrait().astype(np.float32)
         if scale < 1:
-            face = cv2.GaussianBlur(face, (0, 0), 0.45 * (1 / scale**2 - 1) ** 0.5 + 1e-3)
+            blurred = cv2.GaussianBlur(face, (0, 0), 0.45 * (1 / scale**2 - 1) ** 0.5 + 1e-3)
+            face = np.asarray(blurred, np.float32)
         moved = cv2.warpAffine(face, matrix, (width, height), flags=cv2.INTER_CUBIC)
         over = cv2.warpAffine(soft, matrix, (width, height), flags=cv2.INTER_LINEAR)[..., None]
-        image = image * (1 - over) + moved * over
+        image = np.asarray(image * (1 - over) + moved * over, np.float32)
     grain = np.random.default_rng(seed).normal(0, noise, image.shape)
     return np.asarray(np.clip(np.rint(image + grain), 0, 255), np.uint8)
 
@@ -90,9 +91,9 @@ def cover(image: U8, landmarks: F32, what: str, amount: float = 1.0) -> U8:
     down = (rows - y0) / width_px - 0.12 - 0.9 * (1 - amount)
     edge = width_px / 2  # two pixels soft
     if what == "microphone":
-        over = np.clip((0.17 - np.hypot(across, down + 0.08)) * edge + 0.5, 0, 1)
+        ball = np.clip((0.17 - np.hypot(across, down + 0.08)) * edge + 0.5, 0, 1)
         stick = np.clip((0.07 - np.abs(across)) * edge + 0.5, 0, 1) * (down > 0)
-        over = np.maximum(over, stick)
+        over = np.maximum(ball, stick)
         colour = np.broadcast_to(
             (35 + 12 * np.sin(cols * 1.3) * np.sin(rows * 1.3))[..., None], image.shape
         )

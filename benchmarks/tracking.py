@@ -218,9 +218,8 @@ def _says(pool: TrackerPool, pictures: list[U8]) -> tuple[list[Outcome], list[Fa
     with closing(Painter(pool(), EngineConfig(), SPEC)) as painter:
         for index, image in enumerate(pictures):
             found = painter.find(image, index / FPS)
-            good = isinstance(found, Aligned)
-            said.append(Outcome.GENERATED if good else found)
-            faces.append(found.face if good else None)
+            said.append(found if isinstance(found, Outcome) else Outcome.GENERATED)
+            faces.append(None if isinstance(found, Outcome) else found.face)
     return said, faces
 
 
