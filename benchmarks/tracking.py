@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def run(seconds: float = 4.0, clips: Sequence[Path] = ()) -> dict[str, Any]:
             **_hidden(pool, max(frames, 12 * FPS)),
             **_covered(pool, lambda: _talking(frames), "made"),
         }
-        for kind in ("clips",) if clips else ():
-            found |= _sum([_covered(pool, lambda c=clip: _film(c, frames), kind) for clip in clips])  # type: ignore[misc]
+        if clips:
+            found |= _sum([_covered(pool, partial(_film, c, frames), "clips") for c in clips])
     return found
 
 
@@ -154,7 +155,8 @@ def _hidden(pool: TrackerPool, frames: int) -> dict[str, Any]:
     off, on = [], []
     for index in range(1, len(shown)):
         if gone[index] and not gone[index - 1]:
-            off.append(next((i for i in itertools.count() if not shown[index + i]), 0) + 1)
+            still = (i for i in range(len(shown) - index) if not shown[index + i])
+            off.append(next(still, len(shown)) + 1)
         if gone[index - 1] and not gone[index]:
             back = (i for i in range(len(shown) - index) if shown[index + i])
             on.append(next(back, len(shown)) + 1)
