@@ -5,6 +5,7 @@ const ui = {
   camera: $("camera"), result: $("result"), screen: $("result-screen"), speaking: $("speaking"),
   voice: $("voice"), file: $("file"), text: $("text"), speak: $("speak"), interrupt: $("interrupt"),
   steps: $("steps"), level: $("original-level"), levelOut: $("level-out"), consent: $("consent"),
+  silence: $("silence"), loudness: $("loudness"), ducking: $("ducking"),
   start: $("start"), stop: $("stop"), status: $("status"), model: $("model"),
   bar: $("bar"), legend: $("legend"),
   face: $("face"), facePolicy: $("face-policy"), nextFace: $("next-face"), faceBox: $("face-box"),
@@ -160,6 +161,9 @@ async function start() {
       ...pc.localDescription.toJSON(),
       steps: Number(ui.steps.value),
       original_level: ui.level.value / 100,
+      silence: ui.silence.value,
+      ducking: ui.ducking.checked,
+      loudness_lufs: ui.loudness.value === "off" ? null : Number(ui.loudness.value),
       consent: ui.consent.checked,
       record: ui.record.checked,
     });
@@ -413,6 +417,12 @@ ui.facePolicy.addEventListener("change", async () => {
 });
 ui.record.addEventListener("change", () => command({ type: "record", on: ui.record.checked }));
 ui.steps.addEventListener("change", () => command({ type: "steps", steps: Number(ui.steps.value) }));
+ui.silence.addEventListener("change", () => command({ type: "silence", show: ui.silence.value }));
+ui.ducking.addEventListener("change", () => command({ type: "ducking", on: ui.ducking.checked }));
+ui.loudness.addEventListener("change", () => {
+  const chosen = ui.loudness.value;
+  command({ type: "loudness", lufs: chosen === "off" ? chosen : Number(chosen) });
+});
 ui.level.addEventListener("input", async () => {
   const percent = Number(ui.level.value);
   ui.levelOut.textContent = percent ? `${percent} %` : "off";

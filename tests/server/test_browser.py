@@ -274,6 +274,25 @@ def test_the_microphone_is_the_voice_and_the_original_comes_on_request(page: Any
     assert loudest > 0.005 and abs(hz - 700) < 30
 
 
+def test_what_is_heard_and_shown_in_silence_can_be_chosen(page: Any, address: str) -> None:
+    page.select_option("#voice", "file")
+    page.check("#ducking")  # before the call: goes with the offer
+    with page.expect_response("**/api/sessions") as answer:
+        start(page)
+    stats = f"{address}/api/sessions/{answer.value.json()['id']}/stats"
+    chosen = {"ducking": True, "silence": "original", "loudness_lufs": -18}
+    assert chosen.items() <= page.request.get(stats).json().items()
+    page.uncheck("#ducking")  # while it runs: by the data channel
+    page.select_option("#silence", "generate")
+    page.select_option("#loudness", "off")
+    changed = {"ducking": False, "silence": "generate", "loudness_lufs": None}
+    for _ in range(500):
+        if changed.items() <= (now := page.request.get(stats).json()).items():
+            break
+        page.wait_for_timeout(20)
+    assert changed.items() <= now.items()
+
+
 def test_subtitles_and_a_recording_are_seen(page: Any, address: str, recordings: Path) -> None:
     page.select_option("#voice", "file")
     assert page.is_hidden("#recorded") and page.is_hidden("#subtitle")
