@@ -18,8 +18,8 @@ GRID = (24, 18)
 SAME = 0.5
 # The same where the face has jumped too, which says half of it already.
 SAME_JUMPED = 0.8
-# And where the face looks like another's: heads that are thrown about leave more than this.
-UNLIKE = 0.92
+# And where the face looks like another's: a lively head with a camera in the hand leaves 0.8.
+UNLIKE = 0.75
 # Cells must also differ by so much, of 255, in the mean: noise in a dark picture correlates with
 # nothing.
 DIFFERENT = 12.0

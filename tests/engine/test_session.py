@@ -328,13 +328,13 @@ def test_a_covered_mouth_passes_through() -> None:
     covered = bare.copy()
     covered[174:214, 165:235] = (30, 30, 30)
     outcomes = []
-    for index in range(30):
-        image = covered if 15 <= index < 20 else bare
+    for index in range(40):
+        image = covered if 25 <= index < 30 else bare
         session.push_video(frame(index, image), index / 25)
         work(session, index / 25)
         outcomes += [f.outcome for f in pop_all(session, index / 25 + DELAY_S)]
     assert outcomes == [
-        *[Outcome.GENERATED] * 15, *[Outcome.OCCLUDED] * 5, *[Outcome.GENERATED] * 10,
+        *[Outcome.GENERATED] * 25, *[Outcome.OCCLUDED] * 5, *[Outcome.GENERATED] * 10,
     ]  # fmt: skip
 
 
