@@ -9,11 +9,13 @@ const ui = {
   start: $("start"), stop: $("stop"), status: $("status"), model: $("model"),
   bar: $("bar"), legend: $("legend"),
   face: $("face"), facePolicy: $("face-policy"), nextFace: $("next-face"), faceBox: $("face-box"),
+  quality: $("quality"),
   record: $("record"), recordOffer: $("record-offer"), recorded: $("recorded"), subtitle: $("subtitle"),
 };
 
 const OUTCOMES = {
   generated: ["Generated", "#ff6b57"],
+  held: ["Mouth of the frame before", "#ffb09f"],
   silent: ["Voice silent", "#5b7fa6"],
   no_face: ["No face", "#b98ad6"],
   face_unusable: ["Face too small or turned away", "#8e6fb5"],
@@ -208,6 +210,7 @@ function clearScreens() {
   hideFace();
   showRecording({ on: false, ended: null });
   showSubtitle({ text: "" });
+  showQuality({ rung: "full" });
 }
 
 async function stop(reason = "Stopped.", mood = "") {
@@ -278,6 +281,7 @@ function onMessage(message) {
   else if (message.type === "ending") say("The server is about to stop.", "bad");
   else if (message.type === "subtitle") showSubtitle(message);
   else if (message.type === "recording") showRecording(message);
+  else if (message.type === "quality") showQuality(message);
   else if (message.type === "error") say(message.error, "bad");
 }
 
@@ -340,6 +344,19 @@ function hideFace() {
   ui.faceBox.hidden = true;
 }
 
+// The server lowers the quality by itself when the machine is too slow, and raises it again.
+function showQuality({ rung, steps, asked, reason }) {
+  const lowered = {
+    fewer: `${steps} of ${asked} steps`,
+    one: `1 of ${asked} steps`,
+    half: "every second mouth is kept for two pictures",
+    none: "the original is shown",
+  }[rung];
+  ui.quality.hidden = !lowered;
+  ui.quality.textContent = lowered ? `Quality reduced: ${lowered}` : "";
+  ui.quality.title = reason || "";
+}
+
 function figure(name, value) {
   document.querySelector(`[data-figure="${name}"]`).textContent = value;
 }
@@ -350,10 +367,10 @@ function show(stats) {
   figure("delay_p95_ms", Math.round(stats.delay_p95_ms));
   figure("backlog_s", stats.backlog_s.toFixed(1));
   showFace(stats.face);
-  const counts = { generated: stats.generated, ...stats.passed_through };
+  const counts = { generated: stats.generated, held: stats.held, ...stats.passed_through };
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const spoken = total - (counts.silent || 0); // while the voice is silent there is nothing to paint
-  figure("share", spoken > 0 ? ((100 * stats.generated) / spoken).toFixed(1) : "–");
+  figure("share", spoken > 0 ? ((100 * (stats.generated + stats.held)) / spoken).toFixed(1) : "–");
   if (!stats.backlog_s && ui.status.textContent.endsWith("on its way.")) say("Live.", "good");
   ui.screen.classList.toggle("speaking", stats.speaking);
   ui.speaking.textContent = stats.speaking ? "speaking the new voice" : "what goes out";
