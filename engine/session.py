@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 
 from engine.bundle import Manifest
+from engine.choice import Choice, Policy
 from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
@@ -36,7 +37,6 @@ from engine.planes import paint_image, paint_planes
 from engine.rungs import Change, Turn
 from engine.tally import Tally
 from engine.tracker import FaceTracker
-from engine.tracking import Choice, Policy
 from engine.types import (
     I16,
     PLAYOUT_RATE_HZ,

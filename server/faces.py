@@ -12,7 +12,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 
-from engine.tracking import Choice, Policy
+from engine.choice import Choice, Policy
 from engine.types import Sighting
 from server.access import needs
 from server.auth import Right

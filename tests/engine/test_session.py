@@ -25,12 +25,12 @@ from fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.choice import Choice, Policy
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
 from engine.loudness import CEILING
 from engine.mel import SILENCE, log_mel, window, window_start_at
 from engine.session import ABANDONED_S, MAX_FLIGHT, Session
-from engine.tracking import Choice, Policy
 from engine.types import (
     U8,
     FaceState,

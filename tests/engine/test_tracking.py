@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fakes import SceneTracker, picture, voiced
 
+from engine.choice import Choice, Policy
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.face import CHIN, EAR_TO_EAR, NOSE_TIP
@@ -17,8 +18,6 @@ from engine.tracking import (
     KEEP_S,
     RETURN_FRAMES,
     SCAN_S,
-    Choice,
-    Policy,
     Tracking,
 )
 from engine.types import U8, Face, FaceState, Outcome
