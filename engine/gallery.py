@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.face import NOSE_TIP, transform
+from engine.lips import LOWER_LIP, UPPER_LIP
 from engine.types import F32, U8, Alignment
 
-UPPER_LIP, LOWER_LIP = 13, 14  # their inner edges, in the middle
 # A mouth wider than this (pixels of a 128 px crop) shows no more teeth, only a yawn.
 WIDE_PX = 12.0
 # What a second of age and a pixel of another head pose cost, in pixels of opening. Lower: old light

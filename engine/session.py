@@ -22,10 +22,12 @@ from typing import Literal
 import numpy as np
 
 from engine.bundle import Manifest
+from engine.choice import Choice, Policy
 from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
 from engine.fade import Fade, left_after
+from engine.lips import Envelope
 from engine.load import Load
 from engine.mel import LOOKAHEAD_S, SILENCE
 from engine.mixer import Mixer
@@ -47,6 +49,7 @@ from engine.types import (
     Patch,
     Planes,
     SessionStats,
+    Sighting,
     VideoFrame,
 )
 
@@ -123,6 +126,10 @@ class Session:
         )
         self._make_tracker, self._spec = make_tracker, spec or JobSpec()
         self._painter: Painter | None = None  # made by the worker that first needs it
+        self._choices: list[Choice] = []  # until the worker takes them
+        self._heard = Envelope()  # of the original voice
+        self._by_lips = False
+        self._sighting = Sighting()
         self._epoch = now
         self._lock = threading.Lock()  # guards the queues; never held while working
         self._work = threading.Lock()  # held while the painter is in use, so that close can wait
@@ -221,8 +228,8 @@ class Session:
 
     @property
     def wants_original(self) -> bool:
-        """Whether the original voice can be heard at all."""
-        return self._mixer.wants_original
+        """Whether the original voice can be heard at all, or is listened to."""
+        return self._mixer.wants_original or self._by_lips
 
     @property
     def sound(self) -> dict[str, float | bool | None]:
@@ -232,8 +239,18 @@ class Session:
     def push_original(self, samples: I16, rate_hz: int, now: float) -> None:
         """Take the original voice, to be heard underneath at `original_level`."""
         with self._lock:
-            if not self.closed and self._mixer.wants_original:
+            if self.closed:
+                return
+            if self._by_lips:
+                self._heard.hear(samples, rate_hz, self.time_s(now))
+            if self._mixer.wants_original:
                 self._original.push(samples, rate_hz, self.time_s(now))
+
+    def choose_face(self, choice: Choice) -> None:
+        """Follow another face, or choose otherwise among several; from the next picture on."""
+        with self._lock:
+            self._choices.append(choice)
+            self._by_lips = choice.policy is Policy.LIPS  # whoever points at a face ends that
 
     def set_sound(
         self,
@@ -325,7 +342,13 @@ class Session:
                     if strength > 0:
                         turn, steps = self._ladder.turn(pending.index, now), self.job_steps
                 if self._painter is None:
-                    self._painter = Painter(self._make_tracker(), self.config, self._spec)
+                    self._painter = Painter(
+                        self._make_tracker(), self.config, self._spec, self._heard
+                    )
+                with self._lock:
+                    choices, self._choices = self._choices, []
+                for choice in choices:
+                    self._painter.tracking.choose(choice)
                 if self.silence == "generate" and gate < 1:
                     # Shut, whatever noise there is where nobody speaks.
                     mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
@@ -335,11 +358,12 @@ class Session:
                 else:
                     self._painter.glance(pending.frame.image, pending.frame.time_s)
                     found = Outcome.OVERLOADED if strength > 0 else Outcome.SILENT
+                self._sighting = self._painter.tracking.sighting
         except Exception:
             self._complain("tracking", pending.index)
             found = Outcome.FAULT
         with self._lock:
-            if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE):
+            if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE, Outcome.OCCLUDED):
                 self._shown.reset()
             if isinstance(found, Outcome):
                 self._pass_through(pending, found, time_s)
@@ -511,6 +535,7 @@ class Session:
                 rung_changes=dict(self._ladder.transitions),
                 speech_drift_ppm=self._speech.drift * 1e6,
                 original_drift_ppm=self._original.drift * 1e6,
+                face=self._sighting,
             )
 
     def close(self) -> None:

@@ -88,11 +88,37 @@ class Outcome(StrEnum):
     HELD = "held"  # under overload: repainted with the mouth that was generated for the one before
     NO_FACE = "no_face"
     FACE_UNUSABLE = "face_unusable"  # too small, or turned too far away
+    OCCLUDED = "occluded"  # a hand or a microphone is before the mouth
     SILENT = "silent"  # the new voice does not speak
     LATE = "late"  # not ready when it had to go out
     OVERLOADED = "overloaded"  # no time to paint it: replaced by a newer one, or left out at once
     FAULT = "fault"  # the tracker, the model or a worker failed
     UNSUITABLE = "unsuitable"  # the picture is too small or too large to work on
+
+
+class FaceState(StrEnum):
+    """What is known of the face that a session repaints."""
+
+    SEARCHING = "searching"  # nobody is followed
+    TRACKED = "tracked"
+    LOST = "lost"  # it was there a moment ago, and is waited for
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """The face that a session repaints, for people."""
+
+    state: FaceState = FaceState.SEARCHING
+    faces: int = 0
+    """in the picture, as of the last look around"""
+    index: int | None = None
+    """which of them, from the left; None: none"""
+    box: tuple[float, float, float, float] | None = None
+    """(x0, y0, x1, y1) as shares of the picture"""
+    reason: Outcome | None = None
+    """why it is not repainted; None: nothing hinders"""
+    policy: str = "largest"
+    """how a face is chosen when none is followed"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +225,7 @@ class SessionStats:
     """why it is there; empty if it never was elsewhere"""
     rung_changes: dict[tuple[str, str], int] = field(default_factory=dict)
     """how often it went from one rung to another"""
+    face: Sighting = Sighting()
 
     @property
     def generated(self) -> int:

@@ -29,7 +29,7 @@ from engine import (
     MediaError,
     open_engine,
 )
-from server import __version__, allocator, ice, logs, mediaplane, operations, speech, whip
+from server import __version__, allocator, faces, ice, logs, mediaplane, operations, speech, whip
 from server.access import bearer_subprotocol, needs
 from server.auth import Forbidden, Gate, Grant, Right, Unauthorised
 from server.config import ServerConfig
@@ -99,6 +99,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     add_problems(app, metrics.refused)
     app.include_router(whip.router, tags=["WHIP and WHEP"])
     app.include_router(operations.router, tags=["operations"])
+    app.include_router(faces.router, tags=["faces"])
     _add_session_routes(app)
     _add_voice_routes(app, settings)
 

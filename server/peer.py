@@ -31,6 +31,7 @@ from engine.types import SessionStats
 from engine.workers import Observe, unobserved
 from server.audience import CHANNEL, Audience, send_event
 from server.config import ServerConfig
+from server.faces import FaceBody, face_figures
 from server.link import Link
 from server.logs import name_session
 from server.mark import make_mark
@@ -350,6 +351,8 @@ class Peer:
                     self.session.set_sound(loudness_lufs=lufs)
                 case {"type": "silence", "show": str(show)}:
                     self.session.set_silence(show)  # type: ignore[arg-type]  # checked there
+                case {"type": "face", **wanted}:
+                    self.session.choose_face(FaceBody.model_validate(wanted).choice())
                 case {"type": "subtitle" | "record"}:
                     self.audience.obey(command)
                 case _:
@@ -413,6 +416,7 @@ class Peer:
             "rung_changes": sum(stats.rung_changes.values()),
             **self.session.sound,
             "silence": self.session.silence,
+            "face": face_figures(stats.face),
             "viewers": sum(purpose is Purpose.WATCH for purpose, _ in self.links.values()),
             "av_offset_ms": round(self.relay.av_offset_s * 1000, 1),
             "renditions": self.relay.renditions["video"].figures(),

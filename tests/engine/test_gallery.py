@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from engine.face import CROP_SIZE, NOSE_TIP
-from engine.gallery import LOWER_LIP, MARGIN_PX, MAX_AGE_S, UPPER_LIP, WIDE_PX, Gallery
+from engine.gallery import MARGIN_PX, MAX_AGE_S, WIDE_PX, Gallery
+from engine.lips import LOWER_LIP, UPPER_LIP
 from engine.types import F32, U8, Alignment
 
 IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
