@@ -21,8 +21,9 @@ from engine.face import (
     similarity_to_pose,
 )
 from engine.gallery import Gallery
+from engine.reach import Reach
 from engine.tracker import FaceTracker, OneEuro
-from engine.types import F64, U8, Alignment, Face, JobSpec, Outcome, Patch
+from engine.types import F32, F64, U8, Alignment, Face, JobSpec, Outcome, Patch
 
 # Nose this many times nearer one ear than the other: half the mouth is out of sight.
 MAX_PROFILE = 5.0
@@ -44,6 +45,8 @@ class Aligned:
     """uint8[R, S, S, 3], see `Gallery`"""
     alignment: Alignment
     face: Face
+    reach: F32 | None = None
+    """f32[codes], see `Reach`; None for a model that takes none"""
 
 
 class Painter:
@@ -58,6 +61,7 @@ class Painter:
     def __init__(self, tracker: FaceTracker, config: EngineConfig, spec: JobSpec) -> None:
         self._tracker, self._config, self._spec = tracker, config, spec
         self._gallery = Gallery(spec.references)
+        self._reach = Reach(spec.reach_px) if spec.reach_px else None
         self._smooth = OneEuro()
         self._boxes: deque[F64] = deque(maxlen=BOX_FRAMES)
         self._glances = 0
@@ -87,7 +91,11 @@ class Painter:
         alignment = self._align(face, time_s)
         crop = align(image, alignment)
         self._gallery.see(crop, face.landmarks, alignment, time_s)
-        return Aligned(image, crop, self._gallery.references, alignment, face)
+        reach = None
+        if self._reach is not None:
+            self._reach.see(face.landmarks, alignment, time_s)
+            reach = self._reach.value
+        return Aligned(image, crop, self._gallery.references, alignment, face, reach)
 
     def glance(self, image: U8, time_s: float) -> None:
         """Keep knowing the face of a frame that is not repainted: now and then, it costs little.
@@ -112,6 +120,8 @@ class Painter:
         """The face is gone: smoothing and references start afresh when one returns."""
         self._smooth.reset()
         self._gallery.clear()
+        if self._reach is not None:
+            self._reach.clear()
         self._boxes.clear()
 
     def adopt(self, spec: JobSpec) -> None:
@@ -119,6 +129,7 @@ class Painter:
         if spec != self._spec:
             self._spec = spec
             self._gallery = Gallery(spec.references)
+            self._reach = Reach(spec.reach_px) if spec.reach_px else None
             self._smooth.reset()  # poses are measured in crops
             self._boxes.clear()
 

@@ -309,6 +309,7 @@ class Session:
             seed=self.config.seed,
             steps=self.steps,
             deadline_s=pending.playout_s + self._epoch,
+            reach=found.reach,
         )
 
     def complete(self, job: LipJob, generated: U8, now: float) -> None:

@@ -23,7 +23,7 @@ from engine.mel import (
     window_start,
 )
 from engine.types import F32, I16, SPEECH_RATE_HZ, U8, Alignment
-from training.articulation import clip_codes
+from engine.articulation import clip_codes
 from training.augment_sound import degrade
 from training.shards import FORMAT, map_member, read_index
 

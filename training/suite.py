@@ -157,7 +157,7 @@ def measure_network(
         expert: for the sync figures.
     """
     from engine.tracker import MediaPipeTracker
-    from training.articulation import raw_codes
+    from engine.articulation import raw_codes
 
     net.eval()
     clips = FiveFrames(held_out, family.size(net), mirror=False, columns=family.columns(net))
