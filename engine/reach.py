@@ -77,7 +77,7 @@ class Reach:
 
     @property
     def value(self) -> F32:
-        """f32[codes], how many times as far as a typical speaker's each code goes; not for writing."""
+        """f32[codes], how many times as far as a typical speaker's each code goes; read-only."""
         if self._value is None:
             self._value = grown(believed(list(self._moving), self._typical_px))
         return self._value

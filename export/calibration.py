@@ -24,7 +24,7 @@ FRAMES_A_CLIP = 2
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a network is shown: visible, references, mel, noise and reach as in `engine.nets.graphs`."""
+    """What a network is shown: its inputs as in `engine.nets.graphs`, but x_t and t."""
 
     inputs: dict[str, Tensor]
 

@@ -203,7 +203,7 @@ class Jitter:
 
     @classmethod
     def posed(cls, rng: np.random.Generator) -> Jitter:
-        """A head tilted, turned and nodding by up to some 15 degrees, told as a flat picture can."""
+        """A head tilted, turned and nodding by some 15 degrees, as a flat picture can be."""
         return cls(roll_deg=rng.uniform(-8, 8), lean=rng.uniform(-0.15, 0.15),
                    squeeze=float(np.exp(rng.uniform(-0.12, 0.12))))  # fmt: skip
 

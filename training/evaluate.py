@@ -22,15 +22,15 @@ from typing import Any
 
 import numpy as np
 
+from engine.articulation import OPENING, raw_codes
 from engine.backends import Backend, load_backend
 from engine.bundle import Bundle, open_bundle
 from engine.face import jaw_mask
 from engine.gallery import Gallery
-from engine.reach import Reach, believed, grown, moving
 from engine.mel import PAPER_FPS, SILENCE
+from engine.reach import Reach, believed, grown, moving
 from engine.tracker import MediaPipeTracker
 from engine.types import F32, U8, LipJob
-from engine.articulation import OPENING, raw_codes
 from training.data import ClipData, load_clips, mel_windows, to_planes
 from training.evaluation.measures import (
     HALF,

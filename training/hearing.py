@@ -33,9 +33,9 @@ OPENINGS = (0, 1)  # codes that are 0 for a closed mouth, whoever it is
 CLOSED = 0.15  # spreads above the least opening of a speaker: a shut mouth
 # Landmarks jitter: a speaker who hardly moves must not be blown up to one who does.
 LEAST_SPREAD = 0.15
-# Understanding is partial, so louder gestures are also wronger ones. With 1.6 the first lite model
-# moved 0.6 of what people do; with 2.4 as much as they do, but wide mouths lost their shape.
-MAX_GAIN = 2.0
+# Understanding is partial, so larger gestures are also wronger ones: 1 is nearest to the truth and
+# moves half as far as people do; 1.9 as far, and the lips lie further off than with 1.6.
+MAX_GAIN = 1.6
 
 
 class Spreads(NamedTuple):

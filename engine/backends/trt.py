@@ -140,8 +140,11 @@ class TrtBackend:
             "crops": np.stack([job.crop for job in jobs]),
             "references": np.stack([job.references for job in jobs]),
             "mel": np.stack([job.mel for job in jobs]),
-            **({"reach": np.stack([reach_of(job) for job in jobs])}
-               if self.manifest.reach_px else {}),
+            **(
+                {"reach": np.stack([reach_of(job) for job in jobs])}
+                if self.manifest.reach_px
+                else {}
+            ),
             "noise": np.stack([noise_image(job.seed, self._rows, size) for job in jobs]),
         }
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from engine.articulation import CODES
 from engine.errors import ConfigError
 from engine.mel import MAX_ABS, N_MELS, WINDOW_COLUMNS
 from engine.nets.diff2lip import Diff2LipUNet, network_input
@@ -158,7 +159,7 @@ def example_inputs(net: nn.Module, batch: int, seed: int = 0) -> dict[str, Tenso
     coefficients = torch.tensor([[0.7, -0.7, 0.6, 0.5, 1.0]]).expand(batch, -1).contiguous()
     told = {}
     if getattr(config, "reach_px", 0.0):
-        told = {"reach": uniform(batch, int(config.codes)) * 0.5 + 1}  # type: ignore[union-attr]
+        told = {"reach": uniform(batch, CODES) * 0.5 + 1}
     return {
         "visible": uniform(batch, 3, size // 2, size),
         "references": uniform(batch, 3 * references, size, size),
