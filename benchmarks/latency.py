@@ -156,7 +156,7 @@ def live(
 
 
 def _outcomes(stats: dict[str, Any]) -> dict[str, int]:
-    return {"generated": stats["generated"], **stats["passed_through"]}
+    return {"generated": stats["generated"], "held": stats["held"], **stats["passed_through"]}
 
 
 def run(

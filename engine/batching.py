@@ -53,6 +53,10 @@ class Ticket:
     """the caller's own"""
     failed_on: set[str] = field(default_factory=set)
     """devices that raised or hung on it; from the first on it travels alone"""
+    took_s: float = 0.0
+    """what its batch took; set when that is painted"""
+    mates: int = 1
+    """jobs in that batch"""
 
     @property
     def key(self) -> Hashable:

@@ -18,7 +18,15 @@ import typer
 from typer.core import TyperGroup
 
 from engine.errors import LipwireError
-from server import __version__, cli_bench, cli_data, cli_evaluate, cli_train, cli_transport
+from server import (
+    __version__,
+    cli_bench,
+    cli_data,
+    cli_evaluate,
+    cli_overload,
+    cli_train,
+    cli_transport,
+)
 from server.cli_bundle import app as bundle_app
 from server.cli_export import app as export_app
 from server.cli_serve import serve, token_app
@@ -63,6 +71,7 @@ app.add_typer(bench_app, name="bench")
 bench_app.add_typer(cli_bench.app)
 cli_data.register(app)
 bench_app.add_typer(cli_transport.app)
+bench_app.add_typer(cli_overload.app)
 app.command()(serve)
 app.add_typer(token_app, name="token")
 
