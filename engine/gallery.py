@@ -22,8 +22,8 @@ WIDE_PX = 12.0
 AGE_PX_PER_S = 0.5
 POSE_PX_PER_PX = 0.6
 # By how much a newcomer must be better. Lower: references change every few frames and the painted
-# mouth flickers with them: with 1 a mouth told to be silent moves by a fifth more than with 2.5.
-# Higher: a mouth that opens wider is passed over.
+# mouth changes its look with them: with 1 nearly five times a second on a speaking face, with 2.5
+# two. Higher: a mouth that opens wider is passed over.
 MARGIN_PX = 2.5
 # An incumbent older than this goes whatever it shows: rooms and clothes change.
 MAX_AGE_S = 20.0
