@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -44,24 +45,30 @@ def free_port() -> int:
 
 
 def start_server(
-    port: int, bundle: Path | None, **settings: Any
+    port: int,
+    bundle: Path | None,
+    program: Sequence[str] = ("-m", "server.cli", "serve"),
+    **settings: Any,
 ) -> tuple[subprocess.Popen[bytes], float]:
     """Start `lipwire serve`; returns the process and the seconds until it answered.
 
     Args:
         port: to listen on.
         bundle: the model; None takes the one that ships.
+        program: Python's arguments that start it.
         **settings: others of the server, by their names in its configuration.
 
     Raises:
         LipwireError: it ended, or did not answer within `START_S`.
     """
-    command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port)]
+    settings["port"] = port
     if bundle is not None:
-        command += ["--bundle", str(bundle)]
+        settings["bundle"] = bundle
     begun = time.monotonic()
     environment = os.environ | {f"LIPWIRE_{k.upper()}": str(v) for k, v in settings.items()}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, *program], stdout=subprocess.DEVNULL, env=environment
+    )
     while time.monotonic() < begun + START_S:
         if process.poll() is not None:
             raise LipwireError(f"the server ended with code {process.returncode}")

@@ -1,4 +1,8 @@
-"""`lipwire bench loss|delay|soak|churn|sync|fuzz|codecs|viewers`: the transport."""
+"""`lipwire bench ...`: the transport, and what is done to a server on a bad day.
+
+loss, delay, soak, churn, sync, fuzz, hostile, overload-admission, vanish, fault, drain, codecs,
+viewers; docs/reliability.md says what each shows.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +39,13 @@ def loss(
     share: Annotated[float, typer.Option(min=0, max=0.5, help="Lost singly.")] = 0.02,
     bursts: Annotated[float, typer.Option(min=0, max=0.5, help="Lost in bursts.")] = 0.01,
     delay_ms: Annotated[float, typer.Option(min=0, help="One way.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs, each with other losses.")] = 1,
 ) -> None:
     """R5: a call over a path that loses packets: freezes, holes in the sound."""
     from benchmarks.transport import loss as run
 
-    _show(run(seconds=seconds, loss=share, burst_loss=bursts, delay_ms=delay_ms), as_json)
+    weather = {"loss": share, "burst_loss": bursts, "delay_ms": delay_ms}
+    _show(run(seconds=seconds, seeds=seeds, **weather), as_json)
 
 
 @app.command()
@@ -111,6 +117,63 @@ def fuzz(
     from benchmarks.fuzz import run
 
     _show(run(minutes=minutes, only=only, corpus=corpus), as_json)
+
+
+@app.command()
+def hostile(
+    as_json: JsonFlag = False,
+    seconds: Annotated[float, typer.Option(min=1, help="Of each attack that goes on.")] = 5,
+) -> None:
+    """R7, R13: bombs, floods, noise; the server, its loop, its memory and a bystander's call."""
+    from benchmarks.hostile import run
+
+    _show(run(seconds=seconds), as_json)
+
+
+@app.command("overload-admission")
+def overload_admission(
+    as_json: JsonFlag = False,
+    calls: Annotated[int, typer.Option(min=1, help="What the machine carries.")] = 1,
+    seconds: Annotated[float, typer.Option(min=5, help="Of asking for more.")] = 30,
+) -> None:
+    """R6: twice as many calls as a server takes: who is refused, how fast, and those admitted."""
+    from benchmarks.outage import overload_admission as run
+
+    _show(run(calls=calls, seconds=seconds), as_json)
+
+
+@app.command()
+def vanish(
+    as_json: JsonFlag = False,
+    calls: Annotated[int, typer.Option(min=1, help="Killed at once.")] = 1,
+) -> None:
+    """R3, R4: who never connects, and who is killed: how long each is kept."""
+    from benchmarks.outage import vanish as run
+
+    _show(run(calls=calls), as_json)
+
+
+@app.command()
+def fault(
+    as_json: JsonFlag = False,
+    seconds: Annotated[float, typer.Option(min=2, help="Of each fault and each rest.")] = 6,
+) -> None:
+    """R8: a model that raises, hangs and runs out of memory in the middle of a call."""
+    from benchmarks.outage import fault as run
+
+    _show(run(seconds=seconds), as_json)
+
+
+@app.command()
+def drain(
+    as_json: JsonFlag = False,
+    calls: Annotated[int, typer.Option(min=1, help="That run.")] = 1,
+    drain_s: Annotated[float, typer.Option(min=0, max=60, help="They may go on.")] = 5,
+) -> None:
+    """R9: SIGTERM while calls run."""
+    from benchmarks.outage import drain as run
+
+    _show(run(calls=calls, drain_s=drain_s), as_json)
 
 
 @app.command()

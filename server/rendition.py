@@ -137,15 +137,17 @@ class Rendition:
     def stop(self) -> None:
         """End the encode."""
         self._task.cancel()
+        self._frames.clear()
+        self._encoder.close()
 
     async def _run(self) -> None:
         while True:
             while not self._frames:
                 self._fresh.clear()
                 await self._fresh.wait()
-            waiting = self._frames.popleft()
             try:
-                encoded = await self._encode(waiting)
+                # Held by nobody else: a task that is cancelled keeps what its frames hold.
+                encoded = await self._encode(self._frames.popleft())
             except Exception:  # this frame is lost; the next ones are not
                 self._faults += 1
                 if self._faults == 1:
@@ -162,9 +164,11 @@ class Rendition:
         key = self.kind == "video" and self.keys.take(
             now, SHARED_KEY_REST_S if len(self.seats) > 1 else None
         )
-        payloads, timestamp, level = await asyncio.get_running_loop().run_in_executor(
+        work = asyncio.get_running_loop().run_in_executor(
             POOLS[self.kind], self._work, waiting, key
         )
+        del waiting
+        payloads, timestamp, level = await work
         if self.kind == "video":
             self._observe("encode", time.monotonic() - now)
         if not payloads:
