@@ -22,8 +22,9 @@ WIDE_PX = 12.0
 AGE_PX_PER_S = 0.5
 POSE_PX_PER_PX = 0.6
 # By how much a newcomer must be better. Lower: references change every few frames and the painted
-# mouth flickers with them. Higher: a mouth that opens a little wider is passed over.
-MARGIN_PX = 1.0
+# mouth changes its look with them: with 1 nearly five times a second on a speaking face, with 2.5
+# two. Higher: a mouth that opens wider is passed over.
+MARGIN_PX = 2.5
 # An incumbent older than this goes whatever it shows: rooms and clothes change.
 MAX_AGE_S = 20.0
 

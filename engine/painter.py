@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +24,7 @@ from engine.face import (
 from engine.gallery import Gallery
 from engine.likeness import alike, likeness_of
 from engine.lips import Envelope
+from engine.reach import Reach
 from engine.steady import OneEuro
 from engine.tracker import FaceTracker
 from engine.tracking import Tracking
@@ -54,6 +54,8 @@ class Aligned:
     """uint8[R, S, S, 3], see `Gallery`"""
     alignment: Alignment
     face: Face
+    reach: F32 | None = None
+    """f32[codes], see `Reach`; None for a model that takes none"""
 
 
 class Painter:
@@ -75,10 +77,8 @@ class Painter:
     ) -> None:
         self._tracker, self._config, self._spec = tracker, config, spec
         self.tracking = Tracking(tracker, config, envelope)
-        self.watchers: list[Callable[[F32, float], None]] = []
-        """told the landmarks of every frame whose mouth is in sight, f32[468, 2] in pixels of a
-        128 px crop, and when it was taken; in silence of every third frame"""
         self._gallery = Gallery(spec.references)
+        self._reach = Reach(spec.reach_px) if spec.reach_px else None
         self._cover = Cover()
         self._smooth = OneEuro()
         self._boxes: deque[F64] = deque(maxlen=BOX_FRAMES)
@@ -110,10 +110,12 @@ class Painter:
         points = transform(face.landmarks, alignment.matrix)
         if self._cover.see(crop, points, time_s):
             return self._refuse(Outcome.OCCLUDED)
-        for watch in self.watchers:
-            watch(points * np.float32(CROP_SIZE / alignment.size), time_s)
         self._gallery.see(crop, face.landmarks, alignment, time_s)
-        return Aligned(image, crop, self._gallery.references, alignment, face)
+        reach = None
+        if self._reach is not None:
+            self._reach.see(face.landmarks, alignment, time_s)
+            reach = self._reach.value
+        return Aligned(image, crop, self._gallery.references, alignment, face, reach)
 
     def _refuse(self, why: Outcome) -> Outcome:
         self.tracking.note(why)
@@ -171,6 +173,8 @@ class Painter:
     def _forget(self) -> None:
         self._unsmooth()
         self._gallery.clear()
+        if self._reach is not None:
+            self._reach.clear()
         self._cover.clear()
         self._likeness, self._returned = None, False
 
@@ -185,6 +189,7 @@ class Painter:
         if spec != self._spec:
             self._spec = spec
             self._gallery = Gallery(spec.references)
+            self._reach = Reach(spec.reach_px) if spec.reach_px else None
             self._forget()  # poses and colours are measured in crops
 
     @staticmethod

@@ -393,6 +393,7 @@ class Session:
             seed=self.config.seed,
             steps=steps,
             deadline_s=pending.playout_s + self._epoch,
+            reach=found.reach,
         )
 
     def complete(

@@ -133,6 +133,9 @@ class JobSpec:
     """pictures of the person; a single one is the frame itself (the paper's cross setting)"""
     mel_columns: int = 16
     """columns of log-mel; what they have beyond the paper's 16 is more past"""
+    reach_px: float = 0.0
+    """how far a typical speaker's mouth opening ranges, pixels of a 128 px crop: the model wants to
+    be told the person's own reach (`engine.reach`); 0: it takes none"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,9 @@ class LipJob:
     """DDIM steps to spend"""
     deadline_s: float
     """when the result is of no more use"""
+    reach: F32 | None = None
+    """f32[codes], how many times as far as a typical speaker's this person's mouth goes; None:
+    nothing is known, or the model takes none"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def test_the_most_closed_comes_first_and_the_widest_last() -> None:
 
 def test_three_references_span_the_range() -> None:
     gallery = Gallery(3)
-    for number, opening_px in enumerate((4.0, 0.0, WIDE_PX, WIDE_PX / 2)):
+    for number, opening_px in enumerate((3.0, 0.0, WIDE_PX, WIDE_PX / 2)):
         gallery.see(crop(number), face(opening_px), IDENTITY, number / 25)
     assert shown(gallery) == [1, 3, 2]
 

@@ -201,20 +201,6 @@ def test_a_mouth_seen_at_a_glance_is_a_reference_when_the_voice_begins() -> None
     assert np.array_equal(found.references, np.stack([shut, found.crop]))
 
 
-def test_the_mouth_is_watched_while_it_is_in_sight() -> None:
-    tracker = ScriptedTracker({4})
-    paint = painter(tracker, spec=JobSpec(64))
-    seen: list[tuple[float, float]] = []
-    paint.watchers.append(lambda points, time_s: seen.append((float(points[152, 1]), time_s)))
-    for index in range(3 * GLANCE_FRAMES):
-        paint.glance(picture(), index / 25)
-    assert [time_s for _, time_s in seen] == [0, GLANCE_FRAMES / 25, 2 * GLANCE_FRAMES / 25]
-    find(paint, picture(), 0.5)
-    assert isinstance(paint.find(picture(), 0.54), Outcome)
-    assert len(seen) == 4
-    assert all(95 < chin_px < 122 for chin_px, _ in seen)  # of 128, whatever the model's crop
-
-
 # --- another model under a running session ---
 
 
@@ -239,3 +225,30 @@ def test_another_framing_begins_afresh() -> None:
     assert found.crop.shape == (64, 64, 3)
     assert np.array_equal(found.references, np.stack([found.crop] * 3))  # none of the old size
     assert np.array_equal(found.alignment.matrix, fresh.alignment.matrix)
+
+
+# --- reach ---
+
+
+def test_the_reach_is_learned_while_looking_and_forgotten_with_the_face() -> None:
+    spec = JobSpec(references=2, reach_px=5.0)
+    tracker = TalkingTracker()
+    paint = painter(tracker, spec=spec)
+    first = find(paint, picture())
+    assert first.reach is not None and first.reach.tolist() == [1.0] * 7
+    for index in range(1, 60):
+        tracker.opening = (0.0, 0.12, 0.06)[index % 3]
+        last = find(paint, picture(), index / 25)
+    assert last.reach is not None and last.reach[0] > 1.2
+    paint.lose()
+    again = find(paint, picture(), 3.0)
+    assert again.reach is not None and again.reach.tolist() == [1.0] * 7
+
+
+def test_a_model_that_takes_no_reach_is_told_none() -> None:
+    paint = painter(spec=TWO)
+    assert find(paint, picture()).reach is None
+    paint.adopt(JobSpec(references=2, reach_px=5.0))
+    assert find(paint, picture(), 0.04).reach is not None
+    paint.adopt(TWO)
+    assert find(paint, picture(), 0.08).reach is None

@@ -128,7 +128,7 @@ class Method:
                 heard = np.full_like(heard, SILENCE)
             waiting.append((aligned, LipJob(
                 "evaluate", i, aligned.crop, aligned.references, heard, manifest.noise_seed,
-                self._spec.steps or manifest.default_steps, 0.0)))  # fmt: skip
+                self._spec.steps or manifest.default_steps, 0.0, aligned.reach)))  # fmt: skip
             if len(waiting) == BATCH:
                 self._run(waiting, shown)
         self._run(waiting, shown)
