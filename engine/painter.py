@@ -21,6 +21,7 @@ from engine.face import (
     similarity_to_pose,
 )
 from engine.gallery import Gallery
+from engine.trace import Trace
 from engine.tracker import FaceTracker, OneEuro
 from engine.types import F64, U8, Alignment, Face, JobSpec, Outcome, Patch
 
@@ -62,12 +63,13 @@ class Painter:
         self._boxes: deque[F64] = deque(maxlen=BOX_FRAMES)
         self._glances = 0
 
-    def find(self, image: U8, time_s: float) -> Aligned | Outcome:
+    def find(self, image: U8, time_s: float, trace: Trace | None = None) -> Aligned | Outcome:
         """Track and cut out the face, or say why the frame must pass through.
 
         Args:
             image: uint8[H, W, 3].
             time_s: when it was taken.
+            trace: told when the face is found.
         """
         height, width = image.shape[:2]
         if min(height, width) < self._config.min_side_px or (
@@ -75,6 +77,8 @@ class Painter:
         ):
             return Outcome.UNSUITABLE
         face = self._tracker.track(image)
+        if trace is not None:
+            trace.mark("tracked")
         if face is None:
             self.lose()
             return Outcome.NO_FACE

@@ -31,6 +31,7 @@ from engine.mixer import Mixer
 from engine.painter import Aligned, Painter
 from engine.planes import paint_image, paint_planes
 from engine.tally import Tally
+from engine.trace import Trace
 from engine.tracker import FaceTracker
 from engine.types import (
     I16,
@@ -71,6 +72,11 @@ class _Pending:
     box: tuple[int, int, int, int] | None = None  # set with image
     outcome: Outcome = Outcome.FAULT  # set with image
     ready_s: float = 0.0  # set with image
+
+
+def _mark(trace: Trace | None, point: str) -> None:
+    if trace is not None:
+        trace.mark(point)
 
 
 class Session:
@@ -264,6 +270,8 @@ class Session:
                 return None
             pending = self._waiting.popleft()
             time_s = self.time_s(now)
+        trace = pending.frame.trace
+        _mark(trace, "begun")
         found: Aligned | Outcome
         strength = 0.0
         try:
@@ -279,6 +287,7 @@ class Session:
                         shown or self.silence == "generate", pending.playout_s
                     )
                     gate = self._voiced.toward(voiced, pending.playout_s)
+                _mark(trace, "listened")
                 if self._painter is None:
                     self._painter = Painter(self._make_tracker(), self.config, self._spec)
                 if self.silence == "generate" and gate < 1:
@@ -286,7 +295,7 @@ class Session:
                     mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
                 if strength > 0:
                     # Smoothed by the camera's time: arrival jitters.
-                    found = self._painter.find(pending.frame.image, pending.frame.time_s)
+                    found = self._painter.find(pending.frame.image, pending.frame.time_s, trace)
                 else:
                     self._painter.glance(pending.frame.image, pending.frame.time_s)
                     found = Outcome.SILENT
@@ -300,6 +309,7 @@ class Session:
                 self._pass_through(pending, found, time_s)
                 return None
             pending.aligned, pending.strength = found, strength
+        _mark(trace, "aligned")
         return LipJob(
             session=self.name,
             index=pending.index,
@@ -309,6 +319,7 @@ class Session:
             seed=self.config.seed,
             steps=self.steps,
             deadline_s=pending.playout_s + self._epoch,
+            trace=trace,
         )
 
     def complete(self, job: LipJob, generated: U8, now: float) -> None:
@@ -330,6 +341,9 @@ class Session:
                 pending.image, pending.planes, pending.box = image, planes, patch.box
                 pending.outcome = Outcome.GENERATED
                 pending.ready_s = self.time_s(now)
+                _mark(pending.frame.trace, "composited")
+                if self._flight[0] is pending:
+                    _mark(pending.frame.trace, "headed")
 
     def fail(self, job: LipJob, now: float, why: Outcome = Outcome.FAULT) -> None:
         """Nobody could paint the job: its original goes out."""
@@ -358,6 +372,11 @@ class Session:
                 return None
             self._flight.popleft()
             assert head.image is not None
+            if (trace := head.frame.trace) is not None:
+                trace.outcome = head.outcome
+                trace.mark("popped")
+            if self._flight and self._flight[0].image is not None:
+                _mark(self._flight[0].frame.trace, "headed")
             self._tally.left(head.outcome, time_s - head.pushed_s, time_s)
             return OutputFrame(
                 index=head.index,
@@ -369,6 +388,7 @@ class Session:
                 latency_s=head.ready_s - head.pushed_s,
                 planes=head.planes,
                 box=head.box,
+                trace=trace,
             )
 
     def next_due(self) -> float | None:

@@ -9,6 +9,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from engine.trace import Trace
+
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
 F32 = npt.NDArray[np.float32]
@@ -54,6 +56,8 @@ class VideoFrame:
     time_base: Fraction
     planes: Planes | None = None
     """the same picture as it was decoded; what is not repainted leaves in it, bit for bit"""
+    trace: Trace | None = None
+    """notes where it is when"""
 
     @property
     def time_s(self) -> float:
@@ -128,6 +132,8 @@ class LipJob:
     """DDIM steps to spend"""
     deadline_s: float
     """when the result is of no more use"""
+    trace: Trace | None = None
+    """the frame's"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +171,8 @@ class OutputFrame:
     """the same picture in the planes that came in; outside `box` bit-identical to them"""
     box: tuple[int, int, int, int] | None = None
     """(x0, y0, x1, y1) of what was repainted; None: nothing"""
+    trace: Trace | None = None
+    """the frame's"""
 
 
 @dataclass(frozen=True, slots=True)

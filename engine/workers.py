@@ -330,6 +330,9 @@ class Engine:
                 self._wake.notify()
 
     def _painted(self, ticket: Ticket, image: U8) -> None:
+        if (trace := ticket.job.trace) is not None:
+            trace.mark("generating", ticket.started_s)
+            trace.mark("generated")
         with self._wake:
             entry = (ticket.deadline_s, next(self._order), ticket, image, self.clock())
             heapq.heappush(self._to_composite, entry)
@@ -337,6 +340,8 @@ class Engine:
 
     def _composite(self, ticket: Ticket, image: U8, since_s: float) -> None:
         session: Session = ticket.owner
+        if (trace := ticket.job.trace) is not None:
+            trace.mark("compositing")
         with self._timed("composite"):
             session.complete(ticket.job, image, self.clock())
         self._fleet.composited(self.clock() - since_s)

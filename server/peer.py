@@ -25,6 +25,7 @@ from aiortc.mediastreams import MediaStreamError
 from engine import Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
 from engine.planes import planes_of
+from engine.trace import POINTS, Trace
 from engine.types import SessionStats
 from engine.workers import Observe, unobserved
 from server.audience import CHANNEL, Audience, send_event
@@ -243,6 +244,8 @@ class Peer:
                 frame = await track.recv()
                 self.skipped += self._fresh.is_set()
                 self._newest = frame, self._engine.clock()  # type: ignore[assignment]
+                if isinstance(frame.opaque, Trace):
+                    frame.opaque.mark("taken")
                 self._fresh.set()
         except MediaStreamError:
             pass  # the camera stopped; the connection's own state says whether the call is over
@@ -255,11 +258,16 @@ class Peer:
             self._fresh.clear()
             assert self._newest is not None
             frame, now = self._newest
+            trace = frame.opaque if isinstance(frame.opaque, Trace) else None
+            if trace is not None:
+                trace.mark("converting")
             try:
                 image = await loop.run_in_executor(self._pool, to_rgb, frame)
                 self._observe("convert", self._engine.clock() - now)
                 base = Fraction(frame.time_base or Fraction(1, 90_000))
-                taken = VideoFrame(image, frame.pts or 0, base, planes_of(frame))
+                taken = VideoFrame(image, frame.pts or 0, base, planes_of(frame), trace)
+                if trace is not None:
+                    trace.mark("pushed")
                 self.session.push_video(taken, now)
             except SessionClosed:
                 return
@@ -349,6 +357,15 @@ class Peer:
     def stats(self) -> SessionStats:
         """The engine's own figures."""
         return self.session.stats(self._engine.clock())
+
+    def traced(self, since_s: float) -> dict[str, Any]:
+        """When each picture that left after `since_s` (engine's clock) passed each point."""
+        pictures = [
+            [t.pts, t.outcome, *(t.at_s.get(point) for point in POINTS)]
+            for t in self.relay.traces
+            if t.at_s["popped"] > since_s
+        ]
+        return {"columns": ["pts", "outcome", *POINTS], "pictures": pictures}
 
     def disclosure(self) -> dict[str, Any]:
         """What everybody who is shown the result should be told (EU AI Act, article 50)."""

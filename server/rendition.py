@@ -24,6 +24,7 @@ from aiortc import RTCRtpCodecParameters
 from av.frame import Frame
 from av.video.reformatter import VideoReformatter
 
+from engine.trace import Trace
 from engine.workers import Observe, unobserved
 from server.bitrate import Governor, KeyThrottle, Placement, Rung, make_ladder
 from server.codecs import LOWEST_BITRATE, GuardedEncoder, audio_level_dbov
@@ -54,6 +55,7 @@ class _Waiting(NamedTuple):
     own: bool
     pts: int
     time_base: Fraction
+    trace: Trace | None
 
 
 def encode(encoder: GuardedEncoder, frame: Frame, key: bool) -> tuple[list[bytes], int, int | None]:
@@ -119,7 +121,8 @@ class Rendition:
             own: nobody else encodes it: encoders write kind and time into a frame.
         """
         self.dropped += len(self._frames) == self._frames.maxlen
-        self._frames.append(_Waiting(frame, own, frame.pts, frame.time_base))
+        trace = t if isinstance(t := getattr(frame, "opaque", None), Trace) else None
+        self._frames.append(_Waiting(frame, own, frame.pts, frame.time_base, trace))
         self._fresh.set()
 
     def regulate(self, now: float) -> None:
@@ -171,17 +174,22 @@ class Rendition:
             return None
         vp8 = self._codec.name.lower() == "vp8"
         key = self.kind == "audio" or is_key(payloads[0], vp8)
-        return Encoded(payloads, timestamp, level, key)
+        return Encoded(payloads, timestamp, level, key, waiting.trace)
 
     def _work(self, waiting: _Waiting, key: bool) -> tuple[list[bytes], int, int | None]:
         frame = waiting.frame
+        if waiting.trace is not None:
+            waiting.trace.mark("encoding")
         if self.shrink > 1:
             # A frame's own scaler is one for all threads, and two of them in it wait for ever.
             frame = shrink_picture(frame, self.shrink, self._scaler)
         elif not waiting.own:
             frame = copy_picture(frame)
         frame.pts, frame.time_base = waiting.pts, waiting.time_base
-        return encode(self._encoder, frame, key)
+        done = encode(self._encoder, frame, key)
+        if waiting.trace is not None:
+            waiting.trace.mark("encoded")
+        return done
 
 
 class Renditions:

@@ -132,6 +132,8 @@ class PictureTrack(_SessionTrack):
         # Encoders refuse times that stand still.
         self._last_pts = max(round(out.playout_s / VIDEO_TIME_BASE), self._last_pts + 1)
         frame.pts, frame.time_base = self._last_pts, VIDEO_TIME_BASE
+        if out.trace is not None:
+            frame.opaque = out.trace
         return frame
 
 
