@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from benchmarks import subjects
@@ -173,11 +174,11 @@ def growth_mib(backend: Backend, frames: int, tick: Callable[[], None]) -> float
 def run(
     *,
     goldens: Path | None = None,
-    frames: int = 10_000,
-    rounds: int = 5,
-    paper_rounds: int = 1,
+    frames: Annotated[int, Ge(100)] = 10_000,
+    rounds: Annotated[int, Ge(1)] = 5,
+    paper_rounds: Annotated[int, Ge(1)] = 1,
     paper: bool = True,
-    threads: int | None = None,
+    threads: Annotated[int | None, Ge(1)] = None,
     progress: Progress = lambda what: None,
 ) -> dict[str, Any]:
     """Measure; returns machine, command, every row, and the figures beside their targets.
@@ -270,6 +271,7 @@ def run(
         "default_steps": manifest.default_steps,
         "goldens": goldens is not None,
         "rows": rows,
+        "tables": {f"networks; SGEMM {rate:.0f} GFLOP/s": rows},
         "figures": figures,
         "targets": TARGETS,
         "met": met,
