@@ -36,6 +36,7 @@ from engine.trace import Trace
 from engine.types import F64, I16, Planes
 from server import ice, mediaplane
 from server.config import ServerConfig
+from server.traces import hang, trace_of
 
 CLICK_HZ, CLICK_S = 9000, 0.006  # above what the model hears (8 kHz) and below what Opus drops
 CLICK_LEVEL = 9000
@@ -105,7 +106,7 @@ class Camera(MediaStreamTrack):
         trace = Trace(time.monotonic)
         trace.pts = frame.pts
         trace.mark("captured")
-        frame.opaque = trace
+        hang(frame, trace)
         self.traces.append(trace)
         return frame
 
@@ -142,7 +143,7 @@ def click_levels(samples: F64) -> F64:
 class Seen:
     """What came back."""
 
-    pictures: list[tuple[float, int | None, Trace]] = field(default_factory=list)
+    pictures: list[tuple[float, int | None, Trace | None]] = field(default_factory=list)
     """when each was read, its number, its trace"""
     sounds: list[tuple[float, int]] = field(default_factory=list)
     """when each block came, its pts"""
@@ -166,7 +167,7 @@ class Seen:
                         plane = frame.planes[0]
                         luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
                         number = read_number(luma[:16, : frame.width])
-                    self.pictures.append((at_s, number, frame.opaque))
+                    self.pictures.append((at_s, number, trace_of(frame)))
                 else:
                     self.sounds.append((at_s, frame.pts))
                     if plan.marked:

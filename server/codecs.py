@@ -23,6 +23,7 @@ from engine.workers import Observe, unobserved
 from server.bitrate import Governor
 from server.config import ServerConfig
 from server.jitter import EncodedFrame
+from server.traces import hang
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +98,13 @@ class GuardedDecoder(Decoder):
 
 
 def _trace(frame: av.VideoFrame, complete_s: float, begun_s: float, ended_s: float) -> None:
-    """Hang a trace on a picture that has just been decoded; PyAV keeps `opaque` with it."""
+    """Give a picture that has just been decoded a trace."""
     trace = Trace(time.monotonic)
     trace.mark("received", complete_s)
     trace.mark("decoding", begun_s)
     trace.mark("decoded", ended_s)
     trace.pts = frame.pts or 0
-    frame.opaque = trace
+    hang(frame, trace)
 
 
 class ConcealingOpusDecoder(Decoder):

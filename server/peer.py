@@ -25,7 +25,7 @@ from aiortc.mediastreams import MediaStreamError
 from engine import Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
 from engine.planes import planes_of
-from engine.trace import POINTS, Trace
+from engine.trace import POINTS
 from engine.types import SessionStats
 from engine.workers import Observe, unobserved
 from server.audience import CHANNEL, Audience, send_event
@@ -37,6 +37,7 @@ from server.offers import Offer, Purpose
 from server.recording import Archive
 from server.relay import Relay
 from server.speech import Voice
+from server.traces import trace_of
 from server.tracks import to_mono
 
 log = logging.getLogger(__name__)
@@ -244,8 +245,8 @@ class Peer:
                 frame = await track.recv()
                 self.skipped += self._fresh.is_set()
                 self._newest = frame, self._engine.clock()  # type: ignore[assignment]
-                if isinstance(frame.opaque, Trace):
-                    frame.opaque.mark("taken")
+                if (trace := trace_of(frame)) is not None:
+                    trace.mark("taken")
                 self._fresh.set()
         except MediaStreamError:
             pass  # the camera stopped; the connection's own state says whether the call is over
@@ -258,7 +259,7 @@ class Peer:
             self._fresh.clear()
             assert self._newest is not None
             frame, now = self._newest
-            trace = frame.opaque if isinstance(frame.opaque, Trace) else None
+            trace = trace_of(frame)
             if trace is not None:
                 trace.mark("converting")
             try:

@@ -24,6 +24,7 @@ from server.config import ServerConfig
 from server.mark import Mark
 from server.rendition import Renditions
 from server.seat import Seat
+from server.traces import trace_of
 from server.tracks import PictureTrack, VoiceTrack
 
 log = logging.getLogger(__name__)
@@ -100,9 +101,9 @@ class Relay:
                 if self._mark is not None:
                     self._mark.draw(frame)
                 self._note("video", frame)
-                if isinstance(frame.opaque, Trace):
-                    frame.opaque.mark("drawn")
-                    self._trace(frame.opaque)
+                if (trace := trace_of(frame)) is not None:
+                    trace.mark("drawn")
+                    self._trace(trace)
                 self._give(frame)
             except MediaStreamError:
                 return

@@ -31,6 +31,7 @@ from server.codecs import LOWEST_BITRATE, GuardedEncoder, audio_level_dbov
 from server.config import ServerConfig
 from server.jitter import is_key
 from server.seat import Encoded, Seat
+from server.traces import trace_of
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +122,8 @@ class Rendition:
             own: nobody else encodes it: encoders write kind and time into a frame.
         """
         self.dropped += len(self._frames) == self._frames.maxlen
-        trace = t if isinstance(t := getattr(frame, "opaque", None), Trace) else None
-        self._frames.append(_Waiting(frame, own, frame.pts, frame.time_base, trace))
+        waiting = _Waiting(frame, own, frame.pts, frame.time_base, trace_of(frame))
+        self._frames.append(waiting)
         self._fresh.set()
 
     def regulate(self, now: float) -> None:

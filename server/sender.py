@@ -34,6 +34,7 @@ from server.privates import peek, swap
 from server.rendition import POOLS, encode
 from server.reports import rtp_at, to_ntp
 from server.seat import Encoded, Seat
+from server.traces import trace_of
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Sender(RTCRtpSender):
         encoder, level = self._source, None
         if isinstance(data, Frame):
             now = time.monotonic()
-            trace = data.opaque if isinstance(data.opaque, Trace) else None
+            trace = trace_of(data)
             if trace is not None:
                 trace.mark("encoding", now)
             if encoder.fresh:
