@@ -204,7 +204,9 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    # A file or a pipe has no width: nothing need be cut.
+    (console if console.is_terminal else Console(width=200)).print(table)
 
 
 @app.command("all")

@@ -87,12 +87,14 @@ def test_a_whole_run_says_what_both_networks_cost(
     monkeypatch.setattr(ort, "BATCH_SIZES", (1, 2))
     done = CliRunner().invoke(
         app,
-        ["bench", "denoiser", "--json", "--frames", "100", "--rounds", "1", "--threads", "1"],
+        ["bench", "denoiser", "--json", "-", "--frames", "100", "--rounds", "1", "--threads", "1"],
     )
-    assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)
-    assert set(result["figures"]) >= set(denoiser.TARGETS) == set(result["met"])
-    assert result["met"]["trajectory_error"] and not result["goldens"]
+    assert done.exit_code in (0, 1), done.output  # 1: a figure is not met, on networks this small
+    record = json.loads(done.stdout)
+    result = record["details"]
+    judged = {name for name, one in record["figures"].items() if one["ok"] is not None}
+    assert judged == set(denoiser.TARGETS)
+    assert record["figures"]["trajectory_error"]["ok"] and not result["goldens"]
     lite_rows = [row for row in result["rows"] if row["network"] == "lite"]
     offered = open_bundle().manifest.steps_offered
     assert [(row["steps"], row["batch"]) for row in lite_rows] == [
