@@ -34,7 +34,7 @@ def smooth(calls: list[dict[str, Any]]) -> bool:
     """Whether every call is."""
     return all(
         min(call["pictures_share"], call["generated_share"]) >= SHARE
-        and float(np.percentile(call["pacing_ms"] or [np.inf], 99)) <= PACING_MS
+        and float(np.percentile(call["pacing_ms"] or [2 * PACING_MS], 99)) <= PACING_MS
         for call in calls
     )
 

@@ -101,9 +101,8 @@ def _stacks(record: Record) -> list[Any]:
                 rows = [r for r in rows if not r.get("sum")][::-1]
                 names, values = [r["stage"] for r in rows], [r["p50_ms"] for r in rows]
                 axes.barh(names, values)
-                axes.errorbar(values, names, fmt="none", ecolor="#888", xerr=[
-                    np.zeros(len(rows)), [max((r["p99_ms"] or 0) - r["p50_ms"], 0) for r in rows],
-                ])  # fmt: skip
+                ends = [max(row["p99_ms"] or 0.0, row["p50_ms"]) for row in rows]
+                axes.hlines(names, values, ends, color="#888")
                 axes.figure.set_figheight(axes.figure.get_figheight() + 0.1 * len(rows))
                 axes.tick_params(axis="y", labelsize=7)
                 axes.set_xlabel(f"{title}: ms, median; line to p99")
