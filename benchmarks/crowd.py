@@ -63,8 +63,8 @@ def encoded(clip: Path, size: tuple[int, int], pictures: int = 100) -> list[byte
     encoder.target_bitrate = BIT_RATE
     found = []
     for index, image in enumerate(itertools.islice(at_rate(read_frames(clip), FPS), pictures)):
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+        small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        frame = av.VideoFrame.from_ndarray(small, format="rgb24")
         frame = frame.reformat(format="yuv420p")
         frame.pts, frame.time_base = index * 90_000 // FPS, Fraction(1, 90_000)
         payloads, _ = encoder.encode(frame, index % KEY_EVERY == 0)
@@ -88,7 +88,7 @@ class Tape(MediaStreamTrack):
         self._begun_s = 0.0
         self.sent_s: list[float] = []
 
-    async def recv(self) -> Packet[Any]:  # type: ignore[override]
+    async def recv(self) -> Packet[Any]:
         """The next, when it is due."""
         number = len(self.sent_s)
         self._begun_s = self._begun_s or time.monotonic() + self._phase_s
@@ -183,8 +183,9 @@ async def crowd(plan: argparse.Namespace) -> dict[str, Any]:
     """So many calls at once; figures of each, and the server's processor time meanwhile."""
     ice.offer_addresses(["127.0.0.1"])
     mediaplane.install(ServerConfig())
-    decoder = aiortc.rtcrtpreceiver.get_decoder
-    aiortc.rtcrtpreceiver.get_decoder = (  # as `mediaplane` itself does
+    receivers: Any = aiortc.rtcrtpreceiver
+    decoder = receivers.get_decoder
+    receivers.get_decoder = (  # as `mediaplane` itself does
         lambda codec: Blind() if codec.mimeType.startswith("video/") else decoder(codec)
     )
     width, _, height = plan.size.partition("x")

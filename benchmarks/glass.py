@@ -273,7 +273,7 @@ def _pictures(plan: Plan) -> list[Planes]:
     for picture in itertools.islice(at_rate(read_frames(Path(plan.video)), plan.fps), PICTURES):
         size = (plan.width, plan.height)
         image = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(np.asarray(image, np.uint8), format="rgb24")
         planes = planes_of(frame.reformat(format="yuv420p"))
         assert planes is not None
         found.append(Planes(planes.y.copy(), planes.u.copy(), planes.v.copy(), planes.matrix))

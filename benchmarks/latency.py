@@ -241,7 +241,7 @@ def ways(noted: dict[str, Any]) -> list[Way]:
     """
     columns = noted["columns"]
     server = {row[0]: dict(zip(columns, row, strict=True)) for row in noted["server"]}
-    back = {}
+    back: dict[int, dict[str, float]] = {}
     for at_s, number, _, marks in noted["back"]:
         if number is not None:
             back.setdefault(number, {**marks, "seen": at_s})

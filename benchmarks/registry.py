@@ -69,6 +69,8 @@ BENCHES = (
           "benchmarks.transport:delay", short={"seconds": 6}),
     Bench("soak", "R1: calls that last: pictures, sound, the server's memory.",
           "benchmarks.transport:soak", short={"minutes": 0.5}),
+    Bench("overload", "A device that is slowed in the middle of a call: pictures, sound, way back.",
+          "benchmarks.overload:run", short={"seconds": 15}),
     Bench("churn", "R2: calls that come and go, a third of them killed: what is left.",
           "benchmarks.transport:churn", short={"sessions": 12}),
     Bench("sync", "R10: lips against sound at the receiver.",

@@ -322,7 +322,7 @@ def run(
     server = subprocess.Popen(command, pass_fds=(fd,))
     listener.close()
     try:
-        _await_server(server, port)
+        await_server(server, port)
         with tempfile.TemporaryDirectory() as scratch:
             clip = made_clip(Path(scratch) / "clip.mp4")
             images = [frame.image for frame in read_frames(clip)]
@@ -360,7 +360,12 @@ def run(
     }
 
 
-def _await_server(server: subprocess.Popen[bytes], port: int) -> None:
+def await_server(server: subprocess.Popen[bytes], port: int) -> None:
+    """Return when a server that was just started answers.
+
+    Raises:
+        LipwireError: it ended, or did not answer within `START_S`.
+    """
     begun = time.monotonic()
     while time.monotonic() < begun + START_S:
         if server.poll() is not None:

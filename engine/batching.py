@@ -55,6 +55,10 @@ class Ticket:
     """devices that raised or hung on it; from the first on it travels alone"""
     started_s: float | None = None
     """when a device began with it, for the last time"""
+    took_s: float = 0.0
+    """what its batch took; set when that is painted"""
+    mates: int = 1
+    """jobs in that batch"""
 
     @property
     def key(self) -> Hashable:

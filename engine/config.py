@@ -40,6 +40,9 @@ class EngineConfig:
     loudness_lufs: float | None = None
     # DDIM steps; None takes the bundle's default.
     steps: int | None = None
+    # Whether a device that is too slow is given less to do (engine/overload.py). Otherwise every
+    # frame takes its steps, and those that are not ready in time pass through.
+    ladder: bool = True
     # What to show while the new voice is silent: the person's own mouth, or a generated one that
     # is shut, whatever noise there is in the voice's pauses.
     silence: Literal["original", "generate"] = "original"

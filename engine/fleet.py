@@ -94,6 +94,11 @@ class Fleet:
             dead = not self._batcher.live()
             return dead or self._batcher.admits(steps, expires_s, self._clock())
 
+    @property
+    def live(self) -> int:
+        """Devices that take jobs."""
+        return sum(device.lane.live for device in self.devices)
+
     def composited(self, took_s: float) -> None:
         """A painted picture took so long to be put into its frame."""
         with self._wake:
@@ -267,6 +272,7 @@ class Fleet:
             self._wake.notify_all()
         if not run.given_up and error is None:
             for ticket, picture in zip(run.batch, painted, strict=True):
+                ticket.took_s, ticket.mates = took_s, len(run.batch)
                 self._painted(ticket, picture)
         for ticket in lost:
             self._dropped(ticket, Outcome.FAULT)

@@ -26,10 +26,13 @@ from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
 from engine.fade import Fade
+from engine.load import Load
 from engine.mel import LOOKAHEAD_S, SILENCE
 from engine.mixer import Mixer
+from engine.overload import Ladder
 from engine.painter import Aligned, Painter
 from engine.planes import paint_image, paint_planes
+from engine.rungs import Change, Turn
 from engine.tally import Tally
 from engine.trace import Trace
 from engine.tracker import FaceTracker
@@ -67,6 +70,7 @@ class _Pending:
     playout_s: float
     aligned: Aligned | None = None  # set by next_job
     strength: float = 1.0  # set by next_job
+    after: int | None = None  # the frame whose mouth it waits for
     image: U8 | None = None  # set when the frame is ready to go out
     planes: Planes | None = None  # set with image
     box: tuple[int, int, int, int] | None = None  # set with image
@@ -91,6 +95,7 @@ class Session:
         spec: what the model asks of a job.
         now: the time at which the session's clock starts.
         wake: called after a frame was pushed, to wake the worker.
+        load: of the devices that paint its frames.
     """
 
     def __init__(
@@ -104,11 +109,21 @@ class Session:
         spec: JobSpec | None = None,
         now: float = 0.0,
         wake: Callable[[], None] | None = None,
+        load: Load | None = None,
     ) -> None:
         self.name = name
         self.config = config or EngineConfig()
         self.steps = self.config.steps or steps
         self._steps_offered, self._wake = steps_offered, wake
+        self._ladder = Ladder(
+            name,
+            self.steps,
+            steps_offered,
+            delay_s=self.config.delay_s,
+            patience_s=self.config.patience_s,
+            load=load,
+            fixed=self.config.offline or not self.config.ladder,
+        )
         self._make_tracker, self._spec = make_tracker, spec or JobSpec()
         self._painter: Painter | None = None  # made by the worker that first needs it
         self._epoch = now
@@ -128,6 +143,10 @@ class Session:
         self._waiting: deque[_Pending] = deque()  # those of them that no worker has begun
         self._next_index = 0
         self._tally = Tally()
+        self._job_index = (
+            -1
+        )  # of the last frame that was given out; -1: none whose mouth may be held
+        self._mouth: tuple[int, U8] | None = None  # what was generated last, and for which frame
         self._faults = 0
         self.closed = False
 
@@ -158,8 +177,9 @@ class Session:
             pending = _Pending(frame, self._next_index, time_s, time_s + delay_s)
             self._next_index += 1
             if not self.config.offline:
+                self._ladder.pushed(now)
                 while self._waiting:
-                    self._pass_through(self._waiting.popleft(), Outcome.OVERLOADED, time_s)
+                    self._give_up(self._waiting.popleft(), Outcome.OVERLOADED, time_s)
                 self._drop_abandoned(time_s)
             self._waiting.append(pending)
             self._flight.append(pending)
@@ -242,6 +262,18 @@ class Session:
         if self._steps_offered is not None and steps not in self._steps_offered:
             raise ConfigError(f"steps is {steps}, must be one of {list(self._steps_offered)}")
         self.steps = steps
+        with self._lock:
+            self._ladder.set_top(steps, self._steps_offered)
+
+    @property
+    def job_steps(self) -> int:
+        """DDIM steps of the next job: those asked for, or fewer where there is no time for them."""
+        return self._ladder.rung.steps
+
+    def rung_changes(self, since: int = 0) -> list[Change]:
+        """The overload ladder's changes after that of this number, as far as they are kept."""
+        with self._lock:
+            return self._ladder.since(since)
 
     def adopt(self, manifest: Manifest) -> None:
         """Go on with another model; jobs that were given out before are still for the old one.
@@ -250,8 +282,11 @@ class Session:
         """
         with self._work:  # waits for a frame that is being tracked
             self._steps_offered, self._spec = manifest.steps_offered, manifest.job_spec
+            self._job_index = -1  # its mouth fits no frame of the new one
             if self.steps not in manifest.steps_offered:
                 self.steps = manifest.default_steps
+            with self._lock:
+                self._ladder.set_top(self.steps, self._steps_offered)
             if self._painter is not None:
                 self._painter.adopt(self._spec)
 
@@ -273,7 +308,7 @@ class Session:
         trace = pending.frame.trace
         _mark(trace, "begun")
         found: Aligned | Outcome
-        strength = 0.0
+        strength, turn, steps = 0.0, Turn.PAINT, self.steps
         try:
             with self._work:  # all of a job is for one model
                 if self.closed:
@@ -287,21 +322,24 @@ class Session:
                         shown or self.silence == "generate", pending.playout_s
                     )
                     gate = self._voiced.toward(voiced, pending.playout_s)
+                    if strength > 0:
+                        turn, steps = self._ladder.turn(pending.index, now), self.job_steps
                 _mark(trace, "listened")
                 if self._painter is None:
                     self._painter = Painter(self._make_tracker(), self.config, self._spec)
                 if self.silence == "generate" and gate < 1:
                     # Shut, whatever noise there is where nobody speaks.
                     mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
-                if strength > 0:
+                if strength > 0 and turn is not Turn.PASS:
                     # Smoothed by the camera's time: arrival jitters.
                     found = self._painter.find(pending.frame.image, pending.frame.time_s, trace)
                 else:
                     self._painter.glance(pending.frame.image, pending.frame.time_s)
-                    found = Outcome.SILENT
+                    found = Outcome.OVERLOADED if strength > 0 else Outcome.SILENT
         except Exception:
             self._complain("tracking", pending.index)
             found = Outcome.FAULT
+        _mark(trace, "aligned")
         with self._lock:
             if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE):
                 self._shown.reset()
@@ -309,7 +347,19 @@ class Session:
                 self._pass_through(pending, found, time_s)
                 return None
             pending.aligned, pending.strength = found, strength
-        _mark(trace, "aligned")
+            if turn is Turn.PROBE:
+                self._pass_through(pending, Outcome.OVERLOADED, time_s)
+            if turn is not Turn.HOLD:
+                self._job_index = pending.index
+            elif self._job_index < 0 or pending.index - self._job_index > 1:  # no mouth to hold
+                self._pass_through(pending, Outcome.OVERLOADED, time_s)
+            else:
+                pending.after = self._job_index
+            mouth = self._mouth
+        if turn is Turn.HOLD:
+            if mouth is not None and mouth[0] == pending.after:
+                self._paint(pending, mouth[1], now, Outcome.HELD)
+            return None
         return LipJob(
             session=self.name,
             index=pending.index,
@@ -317,15 +367,45 @@ class Session:
             references=found.references,
             mel=mel,
             seed=self.config.seed,
-            steps=self.steps,
+            steps=steps,
             deadline_s=pending.playout_s + self._epoch,
             trace=trace,
         )
 
-    def complete(self, job: LipJob, generated: U8, now: float) -> None:
-        """Give back what a backend painted for `job`, uint8[S, S, 3]; late results are dropped."""
+    def complete(
+        self,
+        job: LipJob,
+        generated: U8,
+        now: float,
+        took_s: float | None = None,
+        mates: int = 1,
+    ) -> None:
+        """Give back what a backend painted for `job`; late results are dropped.
+
+        Args:
+            job: given out by `next_job`.
+            generated: uint8[S, S, 3].
+            now: the caller's time.
+            took_s: what its batch took; None: unknown.
+            mates: jobs in that batch.
+        """
         pending = self._find(job.index)
-        if pending is None or pending.aligned is None:
+        awaited = pending is not None and pending.image is None
+        with self._lock:
+            spent_s = now - (job.deadline_s - self.config.delay_s)
+            self._ladder.painted(
+                job.index, job.steps, spent_s, now, took_s=took_s, mates=mates, shown=awaited
+            )
+            self._mouth = job.index, generated
+            followers = [p for p in self._flight if p.after == job.index]
+        if pending is not None and awaited:
+            self._paint(pending, generated, now, Outcome.GENERATED)
+        for follower in followers:
+            self._paint(follower, generated, now, Outcome.HELD)
+
+    def _paint(self, pending: _Pending, generated: U8, now: float, outcome: Outcome) -> None:
+        """Put a generated mouth into its frame."""
+        if pending.aligned is None or pending.image is not None:
             return
         try:
             patch = Painter.paint(pending.aligned, generated, pending.strength)
@@ -333,24 +413,29 @@ class Session:
             if planes is not None:
                 planes = paint_planes(planes, patch)
         except Exception:
-            self._complain("compositing", job.index)
-            self.fail(job, now)
+            self._complain("compositing", pending.index)
+            with self._lock:
+                self._pass_through(pending, Outcome.FAULT, self.time_s(now))
             return
         with self._lock:
             if pending.image is None:
                 pending.image, pending.planes, pending.box = image, planes, patch.box
-                pending.outcome = Outcome.GENERATED
+                pending.outcome = outcome
                 pending.ready_s = self.time_s(now)
                 _mark(pending.frame.trace, "composited")
-                if self._flight[0] is pending:
+                if self._flight and self._flight[0] is pending:
                     _mark(pending.frame.trace, "headed")
 
     def fail(self, job: LipJob, now: float, why: Outcome = Outcome.FAULT) -> None:
         """Nobody could paint the job: its original goes out."""
         pending = self._find(job.index)
-        if pending is not None:
-            with self._lock:
-                self._pass_through(pending, why, self.time_s(now))
+        with self._lock:
+            if pending is not None:
+                self._give_up(pending, why, self.time_s(now))
+            for follower in [p for p in self._flight if p.after == job.index]:
+                self._pass_through(follower, why, self.time_s(now))
+            if self._job_index == job.index:
+                self._job_index = -1  # nobody needs to wait for it
 
     # --- out ---
 
@@ -367,7 +452,7 @@ class Session:
                     return None
                 if self._waiting and self._waiting[0] is head:
                     self._waiting.popleft()
-                self._pass_through(head, Outcome.LATE, time_s)
+                self._give_up(head, Outcome.LATE, time_s)
             elif time_s < head.playout_s and not offline:
                 return None
             self._flight.popleft()
@@ -424,10 +509,13 @@ class Session:
                 frames_in=self._next_index,
                 speech_backlog_s=self._speech.backlog_s(time_s),
                 speaking=self._speech.speaking(time_s + self.config.delay_s),
-                steps=self.steps,
+                steps=self.job_steps,
             )
             return replace(
                 stats,
+                rung=self._ladder.rung.name,
+                rung_reason=self._ladder.reason,
+                rung_changes=dict(self._ladder.transitions),
                 speech_drift_ppm=self._speech.drift * 1e6,
                 original_drift_ppm=self._original.drift * 1e6,
             )
@@ -471,6 +559,18 @@ class Session:
             log.exception("session %s: %s frame %d failed", self.name, doing, index)
         elif self._faults % FAULTS_A_LINE == 0:
             log.error("session %s: %d frames failed so far", self.name, self._faults)
+
+    def _give_up(self, pending: _Pending, outcome: Outcome, time_s: float) -> None:
+        """There was no time for a frame: its original goes out, and the ladder hears of it."""
+        late = outcome in (Outcome.OVERLOADED, Outcome.LATE) and pending.image is None
+        # Whether one that nobody has begun would have been painted is known by the voice alone.
+        if late and (
+            pending.aligned is not None
+            or self.silence == "generate"
+            or self._speech.speaking(pending.playout_s)
+        ):
+            self._ladder.missed(pending.index, time_s + self._epoch)
+        self._pass_through(pending, outcome, time_s)
 
     def _pass_through(self, pending: _Pending, outcome: Outcome, time_s: float) -> None:
         if pending.image is None:

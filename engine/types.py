@@ -86,14 +86,15 @@ class Alignment:
 
 
 class Outcome(StrEnum):
-    """What became of an input frame. Everything but GENERATED shows the original picture."""
+    """What became of an input frame. All but the first two show the original picture."""
 
     GENERATED = "generated"
+    HELD = "held"  # under overload: repainted with the mouth that was generated for the one before
     NO_FACE = "no_face"
     FACE_UNUSABLE = "face_unusable"  # too small, or turned too far away
     SILENT = "silent"  # the new voice does not speak
     LATE = "late"  # not ready when it had to go out
-    OVERLOADED = "overloaded"  # a newer frame arrived before this one was begun
+    OVERLOADED = "overloaded"  # no time to paint it: replaced by a newer one, or left out at once
     FAULT = "fault"  # the tracker, the model or a worker failed
     UNSUITABLE = "unsuitable"  # the picture is too small or too large to work on
 
@@ -195,8 +196,20 @@ class SessionStats:
     """the same of the original voice"""
     speaking: bool = False
     steps: int = 0
+    """of the frames that are painted now"""
+    rung: str = "full"
+    """of the overload ladder (`engine.rungs.RUNGS`)"""
+    rung_reason: str = ""
+    """why it is there; empty if it never was elsewhere"""
+    rung_changes: dict[tuple[str, str], int] = field(default_factory=dict)
+    """how often it went from one rung to another"""
 
     @property
     def generated(self) -> int:
-        """Frames whose mouth was repainted."""
+        """Frames for which a mouth was generated."""
         return self.outcomes.get(Outcome.GENERATED, 0)
+
+    @property
+    def held(self) -> int:
+        """Frames with the mouth of the one before."""
+        return self.outcomes.get(Outcome.HELD, 0)

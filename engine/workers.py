@@ -29,6 +29,7 @@ from engine.config import EngineConfig
 from engine.device import DeviceStatus, Model
 from engine.errors import ConfigError, SessionClosed
 from engine.fleet import Fleet
+from engine.load import Load
 from engine.session import FAULTS_A_LINE, Session
 from engine.tracker import FaceTracker, TrackerPool
 from engine.types import PLAYOUT_RATE_HZ, U8, LipJob, Outcome, VideoFrame
@@ -78,6 +79,7 @@ class Engine:
         self._fleet = Fleet(
             Model(backends), clock, self._painted, self._dropped, devices, self._generated
         )
+        self._load = Load(len(backends))
         self.observe: Observe = unobserved
         """told how long preparing, generating and compositing took, by the thread that did it"""
         self._opener = opener
@@ -127,6 +129,7 @@ class Engine:
                 spec=manifest.job_spec,
                 now=0.0 if config.offline else self.clock(),
                 wake=None if config.offline else self.notify,
+                load=self._load,
             )
             with self._wake:
                 if self._closing:
@@ -300,7 +303,7 @@ class Engine:
                    if s not in self._preparing]  # fmt: skip
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
         for deadline_s, session in due:
-            if self._fleet.admits(session.steps, deadline_s + session.config.patience_s):
+            if self._fleet.admits(session.job_steps, deadline_s + session.config.patience_s):
                 self._preparing.add(session)
                 return lambda session=session: self._prepare(session)  # type: ignore[misc]
         return None
@@ -333,6 +336,8 @@ class Engine:
         if (trace := ticket.job.trace) is not None:
             trace.mark("generating", ticket.started_s)
             trace.mark("generated")
+        self._load.devices = self._fleet.live
+        self._load.worked(ticket.source, ticket.took_s / ticket.mates, self.clock())
         with self._wake:
             entry = (ticket.deadline_s, next(self._order), ticket, image, self.clock())
             heapq.heappush(self._to_composite, entry)
@@ -343,7 +348,7 @@ class Engine:
         if (trace := ticket.job.trace) is not None:
             trace.mark("compositing")
         with self._timed("composite"):
-            session.complete(ticket.job, image, self.clock())
+            session.complete(ticket.job, image, self.clock(), ticket.took_s, ticket.mates)
         self._fleet.composited(self.clock() - since_s)
 
     def _dropped(self, ticket: Ticket, why: Outcome) -> None:

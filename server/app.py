@@ -160,6 +160,7 @@ def _add_session_routes(app: FastAPI) -> None:
             ducking=body.ducking,
             loudness_lufs=body.loudness_lufs,
             speech_backlog_max_s=settings.speech_backlog_max_s,
+            ladder=settings.ladder,
         )
         private = settings.private_candidates
         offer = read_offer(body.sdp, Purpose.CALL, body.type, config, private)

@@ -1,7 +1,8 @@
 """Audience: what those who see a session are told beside the media, and what is kept of it.
 
 Everybody who opened a data channel named "lipwire" (the caller, WHEP viewers) hears the disclosure,
-whether the session is recorded, and the subtitles at the time they belong to.
+whether the session is recorded, that its quality is lowered, and the subtitles at the time they
+belong to.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from aiortc import RTCDataChannel
 
 from engine import Session
+from server.quality import QualityWatch
 from server.recording import Archive, Recording, RecordingRefused
 from server.relay import Relay
 from server.speech import Voice
@@ -23,7 +25,7 @@ from server.subtitles import CLEAR, Cue, Subtitles
 CHANNEL = "lipwire"
 # A peer that stopped reading would let the queue grow without end.
 UNREAD_BYTES = 65_536
-LOOK_EVERY_S = 0.5  # for a recording that ended by itself
+LOOK_EVERY_S = 0.5  # for a recording that ended by itself and for changes of quality
 
 
 def send_event(channel: RTCDataChannel | None, event: dict[str, Any]) -> None:
@@ -58,6 +60,7 @@ class Audience:
         self._disclosure, self._archive = disclosure, archive
         self._channels: list[RTCDataChannel] = []
         self.subtitles = Subtitles(clock, self._heard, lambda: self.tell(CLEAR))
+        self.quality = QualityWatch(session)
         voice.on_text = self.subtitles.add_spoken
         self.recording: Recording | None = None
         self._said: dict[str, Any] | None = None  # of the recording, last
@@ -70,6 +73,8 @@ class Audience:
             self._channels.append(channel)
             send_event(channel, {"type": "disclosure", **self._disclosure})
             send_event(channel, self._state())
+            if (lowered := self.quality.state()) is not None:
+                send_event(channel, lowered)
 
     def tell(self, event: dict[str, Any]) -> None:
         """Tell everybody."""
@@ -78,11 +83,13 @@ class Audience:
             send_event(channel, event)
 
     async def run(self) -> None:
-        """Tell subtitles and what becomes of the recording, until cancelled."""
+        """Tell subtitles, changes of quality and what becomes of the recording, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.subtitles.run())
             while True:
                 await asyncio.sleep(LOOK_EVERY_S)
+                for event in self.quality.news():
+                    self.tell(event)
                 if self._state() != self._said:
                     self._tell_recording()
 

@@ -13,17 +13,14 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from engine.errors import ConfigError
 
-if TYPE_CHECKING:
-    from benchmarks.record import Record
-    from benchmarks.registry import Bench
-
+Record = dict[str, Any]  # benchmarks.record's: nothing of it is loaded before a command runs
 JsonFlag = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE|-", help="Write the record; - is stdout, no table then."),
@@ -36,7 +33,7 @@ PlotFlag = Annotated[
 class _Lazy(TyperCommand):
     """A benchmark's command, made when it is called: what it runs may take seconds to import."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Any) -> None:
         super().__init__(bench.name, help=bench.help, rich_markup_mode=None)
         self._bench = bench
 
@@ -67,7 +64,7 @@ app = typer.Typer(
 )
 
 
-def command_of(bench: Bench) -> Any:
+def command_of(bench: Any) -> Any:
     """A benchmark's command.
 
     Raises:
@@ -105,7 +102,8 @@ def options_of(run: Callable[..., Any]) -> Iterator[inspect.Parameter]:
     for name, parameter in inspect.signature(run).parameters.items():
         if name == "progress":
             continue
-        kind, limits = hints[name], {}
+        kind: Any = hints[name]
+        limits: dict[str, Any] = {}
         if typing.get_origin(kind) is Annotated:  # with annotated_types.Ge and Le
             kind, *rest = typing.get_args(kind)
             for limit in rest:

@@ -75,6 +75,10 @@ def serve(
         bool | None,
         typer.Option(help="Draw the mark on every picture that leaves.", show_default="mark"),
     ] = None,
+    ladder: Annotated[
+        bool | None,
+        typer.Option(help="Lower the quality under overload, by rungs.", show_default="ladder"),
+    ] = None,
 ) -> None:
     """Start the server and its page; flags go before LIPWIRE_* variables of the environment."""
     from server.config import load_config
@@ -96,6 +100,7 @@ def serve(
         ice_announce=ice_announce,
         ice_ports=ice_ports,
         mark=mark,
+        ladder=ladder,
         record=record,
     )
     settings.check_guarded()

@@ -43,6 +43,9 @@ class ServerConfig(BaseSettings):
     bundle: Path | None = Field(default=None, description="model folder; none: the one that ships")
     threads: int | None = Field(default=None, ge=1, le=256, description="CPU threads of the model")
 
+    # Otherwise a device that is too slow makes pictures late and lets others pass.
+    ladder: bool = Field(default=True, description="lower the quality under overload, by rungs")
+
     # --- who may do what ---
     token: SecretStr | None = Field(default=None, description="bearer token that may do all")
     jwt_secret: SecretStr | None = Field(default=None, description="HS256 key of JSON Web Tokens")

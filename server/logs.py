@@ -33,7 +33,10 @@ class _WithSession(logging.Filter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, session, message, error."""
+    """One JSON object a line: time, level, logger, session, message, error.
+
+    What a call gives as `extra={"fields": {...}}` stands in it too.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -46,6 +49,7 @@ class JsonFormatter(logging.Formatter):
         }
         if session := getattr(record, "session", ""):
             line["session"] = session
+        line |= getattr(record, "fields", {})
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line)

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from engine import Outcome
+from engine.rungs import RUNGS
 
 if TYPE_CHECKING:
     from server.peer import Peer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # A stage should take a few milliseconds; beyond the last bucket a call is unbearable anyway.
 STAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1)
 LAG_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+CHANGES = "changes of rung"
 LAG_EVERY_S = 0.1  # rarer: short stalls go unseen; more often: the measuring is a load itself
 
 
@@ -94,6 +96,17 @@ class Metrics(Collector):
                        [*(o.value for o in Outcome), "skipped"])  # fmt: skip
         yield _counter("lipwire_media_bytes", "Bytes over UDP.", "direction", totals, ["in", "out"])
 
+        changes = CounterMetricFamily(
+            "lipwire_overload_changes",
+            "Changes of rung on overload ladders.",
+            labels=["from", "to"],
+        )
+        for before in RUNGS:
+            for after in RUNGS:
+                if count := totals[CHANGES, f"{before} {after}"]:
+                    changes.add_metric([before, after], count)
+        yield changes
+
         yield GaugeMetricFamily("lipwire_sessions", "Sessions that run.", len(peers))
         links = GaugeMetricFamily("lipwire_links", "Links beside publishers'.", labels=["purpose"])
         for purpose in ("voice", "watch"):
@@ -104,6 +117,12 @@ class Metrics(Collector):
             "lipwire_queue_depth", "What waits, in the session where most does.", labels=["queue"]
         )
         stats = [peer.stats() for peer in peers]
+        rungs = GaugeMetricFamily(
+            "lipwire_overload_sessions", "Sessions by their rung of the ladder.", labels=["rung"]
+        )
+        for rung in RUNGS:
+            rungs.add_metric([rung], sum(s.rung == rung for s in stats))
+        yield rungs
         flight = [s.frames_in - s.frames_out for s in stats]
         depth.add_metric(["engine"], max(flight, default=0))
         depth.add_metric(["viewers"], max((p.relay.depth for p in peers), default=0))
@@ -133,9 +152,10 @@ class Metrics(Collector):
 def _counts(peer: Peer) -> dict[tuple[str, str], int]:
     """What one session has counted so far, by metric and label."""
     received, sent = peer.traffic()
-    counts = {
-        ("lipwire_frames", outcome.value): count for outcome, count in peer.stats().outcomes.items()
-    }
+    stats = peer.stats()
+    counts = {("lipwire_frames", outcome.value): count for outcome, count in stats.outcomes.items()}
+    for (before, after), count in stats.rung_changes.items():
+        counts[CHANGES, f"{before} {after}"] = count
     counts["lipwire_frames", "skipped"] = peer.skipped
     counts["lipwire_media_bytes", "in"] = received
     counts["lipwire_media_bytes", "out"] = sent

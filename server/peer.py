@@ -387,16 +387,20 @@ class Peer:
             "frames_out": stats.frames_out,
             "frames_skipped": self.skipped,
             "generated": stats.generated,
+            "held": stats.held,
             "passed_through": {
                 reason.value: count
                 for reason, count in sorted(stats.outcomes.items())
-                if reason is not Outcome.GENERATED
+                if reason not in (Outcome.GENERATED, Outcome.HELD)
             },
             "speaking": stats.speaking,
             "backlog_s": round(stats.speech_backlog_s, 2),
             "voice_drift_ppm": round(stats.speech_drift_ppm),
             "original_drift_ppm": round(stats.original_drift_ppm),
             "steps": stats.steps,
+            "rung": stats.rung,
+            "rung_reason": stats.rung_reason,
+            "rung_changes": sum(stats.rung_changes.values()),
             **self.session.sound,
             "silence": self.session.silence,
             "viewers": sum(purpose is Purpose.WATCH for purpose, _ in self.links.values()),

@@ -91,6 +91,7 @@ async def publish(
         ducking=ducking,
         loudness_lufs=loudness_lufs,
         speech_backlog_max_s=sessions.settings.speech_backlog_max_s,
+        ladder=sessions.settings.ladder,
     )
     offer = await _offer(request, Purpose.INGEST, config)
     if not (consent or grant.consent):

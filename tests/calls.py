@@ -226,11 +226,12 @@ class Running:
 
     Args:
         engine: does the work; left open.
-        **settings: of the server.
+        **settings: of the server. The overload ladder is off: tests wait for painted pictures on
+            machines that are busy with other tests.
     """
 
     def __init__(self, engine: Engine, **settings: Any) -> None:
-        self.app = create_app(ServerConfig(**settings), engine)
+        self.app = create_app(ServerConfig(**{"ladder": False, **settings}), engine)
         config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="error")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="server")

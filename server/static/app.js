@@ -5,13 +5,16 @@ const ui = {
   camera: $("camera"), result: $("result"), screen: $("result-screen"), speaking: $("speaking"),
   voice: $("voice"), file: $("file"), text: $("text"), speak: $("speak"), interrupt: $("interrupt"),
   steps: $("steps"), level: $("original-level"), levelOut: $("level-out"), consent: $("consent"),
+  silence: $("silence"), loudness: $("loudness"), ducking: $("ducking"),
   start: $("start"), stop: $("stop"), status: $("status"), model: $("model"),
   bar: $("bar"), legend: $("legend"),
+  quality: $("quality"),
   record: $("record"), recordOffer: $("record-offer"), recorded: $("recorded"), subtitle: $("subtitle"),
 };
 
 const OUTCOMES = {
   generated: ["Generated", "#ff6b57"],
+  held: ["Mouth of the frame before", "#ffb09f"],
   silent: ["Voice silent", "#5b7fa6"],
   no_face: ["No face", "#b98ad6"],
   face_unusable: ["Face too small or turned away", "#8e6fb5"],
@@ -157,6 +160,9 @@ async function start() {
       ...pc.localDescription.toJSON(),
       steps: Number(ui.steps.value),
       original_level: ui.level.value / 100,
+      silence: ui.silence.value,
+      ducking: ui.ducking.checked,
+      loudness_lufs: ui.loudness.value === "off" ? null : Number(ui.loudness.value),
       consent: ui.consent.checked,
       record: ui.record.checked,
     });
@@ -200,6 +206,7 @@ function clearScreens() {
   }
   showRecording({ on: false, ended: null });
   showSubtitle({ text: "" });
+  showQuality({ rung: "full" });
 }
 
 async function stop(reason = "Stopped.", mood = "") {
@@ -270,6 +277,7 @@ function onMessage(message) {
   else if (message.type === "ending") say("The server is about to stop.", "bad");
   else if (message.type === "subtitle") showSubtitle(message);
   else if (message.type === "recording") showRecording(message);
+  else if (message.type === "quality") showQuality(message);
   else if (message.type === "error") say(message.error, "bad");
 }
 
@@ -289,6 +297,19 @@ function showRecording({ on, ended }) {
   if (!on && ended && call && ended !== "it was stopped") say(`The recording ended: ${ended}.`, "bad");
 }
 
+// The server lowers the quality by itself when the machine is too slow, and raises it again.
+function showQuality({ rung, steps, asked, reason }) {
+  const lowered = {
+    fewer: `${steps} of ${asked} steps`,
+    one: `1 of ${asked} steps`,
+    half: "every second mouth is kept for two pictures",
+    none: "the original is shown",
+  }[rung];
+  ui.quality.hidden = !lowered;
+  ui.quality.textContent = lowered ? `Quality reduced: ${lowered}` : "";
+  ui.quality.title = reason || "";
+}
+
 function figure(name, value) {
   document.querySelector(`[data-figure="${name}"]`).textContent = value;
 }
@@ -298,10 +319,10 @@ function show(stats) {
   figure("delay_p50_ms", Math.round(stats.delay_p50_ms));
   figure("delay_p95_ms", Math.round(stats.delay_p95_ms));
   figure("backlog_s", stats.backlog_s.toFixed(1));
-  const counts = { generated: stats.generated, ...stats.passed_through };
+  const counts = { generated: stats.generated, held: stats.held, ...stats.passed_through };
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const spoken = total - (counts.silent || 0); // while the voice is silent there is nothing to paint
-  figure("share", spoken > 0 ? ((100 * stats.generated) / spoken).toFixed(1) : "–");
+  figure("share", spoken > 0 ? ((100 * (stats.generated + stats.held)) / spoken).toFixed(1) : "–");
   if (!stats.backlog_s && ui.status.textContent.endsWith("on its way.")) say("Live.", "good");
   ui.screen.classList.toggle("speaking", stats.speaking);
   ui.speaking.textContent = stats.speaking ? "speaking the new voice" : "what goes out";
@@ -360,6 +381,12 @@ ui.voice.addEventListener("change", async () => {
 });
 ui.record.addEventListener("change", () => command({ type: "record", on: ui.record.checked }));
 ui.steps.addEventListener("change", () => command({ type: "steps", steps: Number(ui.steps.value) }));
+ui.silence.addEventListener("change", () => command({ type: "silence", show: ui.silence.value }));
+ui.ducking.addEventListener("change", () => command({ type: "ducking", on: ui.ducking.checked }));
+ui.loudness.addEventListener("change", () => {
+  const chosen = ui.loudness.value;
+  command({ type: "loudness", lufs: chosen === "off" ? chosen : Number(chosen) });
+});
 ui.level.addEventListener("input", async () => {
   const percent = Number(ui.level.value);
   ui.levelOut.textContent = percent ? `${percent} %` : "off";

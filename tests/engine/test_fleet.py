@@ -26,9 +26,10 @@ from engine.session import Session
 from engine.types import U8, LipJob, Outcome, OutputFrame
 from engine.workers import Engine
 
-CONFIG = EngineConfig(silence="generate", fade_s=0.0, delay_s=0.02, patience_s=2.0)
+# Without the ladder: on a busy machine frames would rightly be left out.
+CONFIG = EngineConfig(silence="generate", fade_s=0.0, delay_s=0.02, patience_s=2.0, ladder=False)
 # Long enough to be given to another device when the first one has been given up.
-PATIENT = EngineConfig(silence="generate", fade_s=0.0, delay_s=2.0, patience_s=2.0)
+PATIENT = EngineConfig(silence="generate", fade_s=0.0, delay_s=2.0, patience_s=2.0, ladder=False)
 
 
 class Stuck(FakeBackend):

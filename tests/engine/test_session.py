@@ -647,7 +647,7 @@ def test_memory_is_bounded_when_nobody_pops() -> None:
 
 
 def test_memory_is_bounded_against_a_flood() -> None:
-    session = make()
+    session = make(EngineConfig(silence="generate", fade_s=0.0, ladder=False))
     for index in range(MAX_FLIGHT + 300):
         session.push_video(frame(index), 0.0)
     assert len(session._flight) == MAX_FLIGHT
@@ -851,3 +851,151 @@ def test_push_wakes_the_worker() -> None:
     session = Session("test", FakeTracker, wake=lambda: woken.append(True))
     session.push_video(video_frame(0), 0.0)
     assert woken == [True]
+
+
+# --- overload ---
+
+
+def slow(session: Session, frames: int, took_s: float, first: int = 0) -> list[OutputFrame]:
+    """A call at 25 fps whose device takes `took_s` for each job, one at a time."""
+    out, running, free_s = [], None, 0.0
+    for index in range(first, first + frames):
+        now = index / 25
+        session.push_video(frame(index), now)
+        for step in range(8):
+            now = index / 25 + step * 0.005
+            if running is not None and free_s <= now:
+                session.complete(running, paint(running), now, took_s)
+                running = None
+            if running is None and (running := session.next_job(now)) is not None:
+                free_s = now + took_s
+            out += pop_all(session, now)
+    return out
+
+
+def test_a_slow_device_gets_fewer_steps_and_all_frames_go_out() -> None:
+    session = make()
+    out = slow(session, 50, 0.01)
+    assert session.stats(2.0).rung == "full" and session.job_steps == 2
+    out += slow(session, 50, 0.045, first=50)
+    stats = session.stats(4.0)
+    assert session.steps == 2 and session.job_steps == stats.steps == 1
+    assert stats.rung == "one" or stats.rung == "half"
+    assert stats.rung_reason == "pictures came too late" and stats.rung_changes
+    out += pop_all(session, 5.0)
+    assert [f.index for f in out] == list(range(100))
+
+
+def test_every_second_frame_is_painted_and_then_none() -> None:
+    session = make()
+    out = slow(session, 25, 0.01)
+    out += slow(session, 75, 0.06, first=25)
+    assert session.stats(4.0).rung == "half"
+    settled = [f for f in out if f.index > 60]
+    painted = [f.index for f in settled if f.outcome is Outcome.GENERATED]
+    assert all(b - a == 2 for a, b in itertools.pairwise(painted)) and len(painted) > 10
+    # Those between hold its mouth: an original between two painted ones would flicker.
+    assert {f.outcome for f in settled} == {Outcome.GENERATED, Outcome.HELD}
+    assert all((f.image != frame(f.index).image).any() and f.box for f in settled)
+    out += slow(session, 75, 0.3, first=100)
+    assert session.stats(7.0).rung == "none"
+    lowest = [f for f in out if f.index > 150]
+    assert {f.outcome for f in lowest} == {Outcome.OVERLOADED}  # what is probed is not shown
+    assert all((f.image == frame(f.index).image).all() for f in lowest)
+    out += slow(session, 75, 0.01, first=175)
+    assert session.stats(10.0).rung == "full"
+    changes = session.rung_changes()
+    assert [c.after.name for c in changes][-3:] == ["half", "one", "full"]
+    assert changes[-1].at_s < 10.0 and session.rung_changes(changes[-2].number) == changes[-1:]
+    assert [f.index for f in out] == list(range(len(out)))  # in order, none missing
+
+
+def halved() -> Session:
+    """A session on the rung that paints every second frame; its last frame was painted."""
+    session = make()
+    slow(session, 48, 0.06)
+    assert session.stats(2.0).rung == "half"
+    index = 48
+    while True:
+        session.push_video(frame(index), index / 25)
+        if (job := session.next_job(index / 25)) is not None:
+            session.complete(job, paint(job), index / 25, 0.06)
+            pop_all(session, index / 25 + 1)
+            return session
+        index += 1
+
+
+def test_a_held_mouth_is_that_of_the_frame_before_whichever_is_ready_first() -> None:
+    session = halved()
+    first = session.stats(0.0).frames_in
+    start_s = first / 25
+    # The frame that holds is ready for the mouth that was generated before it ...
+    session.push_video(frame(first), start_s)
+    assert session.next_job(start_s) is None
+    # ... and the next one waits for a mouth that is still being generated.
+    session.push_video(frame(first + 1), start_s + 0.04)
+    job = session.next_job(start_s + 0.04)
+    assert job is not None and job.index == first + 1
+    session.push_video(frame(first + 2), start_s + 0.08)
+    assert session.next_job(start_s + 0.08) is None
+    (held,) = pop_all(session, start_s + DELAY_S)
+    assert held.outcome is Outcome.HELD
+    assert pop_all(session, start_s + 0.04 + DELAY_S) == []
+    session.complete(job, paint(job), start_s + 0.105, 0.06)
+    out = pop_all(session, start_s + 0.08 + DELAY_S)
+    assert [f.outcome for f in out] == [Outcome.GENERATED, Outcome.HELD]
+
+
+def test_without_a_mouth_to_hold_the_original_goes_out_at_once() -> None:
+    session = halved()
+    first = session.stats(0.0).frames_in + 1
+    start_s = first / 25
+    session.push_video(frame(first - 1), start_s - 0.04)
+    assert session.next_job(start_s - 0.04) is None
+    session.push_video(frame(first), start_s)
+    job = session.next_job(start_s)
+    assert job is not None
+    session.push_video(frame(first + 1), start_s + 0.04)
+    assert session.next_job(start_s + 0.04) is None  # it waits
+    session.fail(job, start_s + 0.05)
+    session.push_video(frame(first + 2), start_s + 0.08)
+    job = session.next_job(start_s + 0.08)
+    assert job is not None
+    session.fail(job, start_s + 0.09)
+    session.push_video(frame(first + 3), start_s + 0.12)
+    assert session.next_job(start_s + 0.12) is None
+    out = pop_all(session, start_s + 0.12 + DELAY_S)
+    assert [f.index for f in out] == list(range(first - 1, first + 4))
+    assert [f.outcome for f in out[1:]] == [
+        Outcome.FAULT, Outcome.FAULT, Outcome.FAULT, Outcome.OVERLOADED
+    ]  # fmt: skip
+
+
+def test_without_the_ladder_steps_stay() -> None:
+    session = make(EngineConfig(silence="generate", fade_s=0.0, ladder=False))
+    slow(session, 75, 0.3)
+    stats = session.stats(3.0)
+    assert stats.rung == "full" and stats.rung_changes == {} and session.job_steps == 2
+
+
+def test_frames_that_pass_in_silence_are_not_missed() -> None:
+    session = make(EngineConfig())
+    for index in range(50):
+        session.push_video(frame(index), index / 25)  # no worker comes
+        pop_all(session, index / 25)
+    assert session.stats(2.0).rung == "full"
+    session.push_speech(voiced(4.0), 16_000, 2.0)
+    for index in range(50, 125):
+        session.push_video(frame(index), index / 25)
+        pop_all(session, index / 25)
+    assert session.stats(5.0).rung != "full"
+
+
+def test_other_steps_are_another_top() -> None:
+    session = make()
+    slow(session, 75, 0.3)
+    assert session.stats(3.0).rung == "none"
+    session.set_steps(8)
+    assert session.steps == 8 and session.job_steps == 1
+    slow(session, 100, 0.005, first=75)
+    assert session.job_steps == 8

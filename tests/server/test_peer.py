@@ -53,8 +53,9 @@ class Call:
         return float(np.abs(image[where].astype(int) - shown[where]).mean())
 
 
-async def connect(sessions: Sessions, caller: Caller, config: EngineConfig | None = None) -> Call:
-    """Make a call and wait for the first picture."""
+async def connect(sessions: Sessions, caller: Caller) -> Call:
+    """Make a call and wait for the first picture; without the ladder, as machines are busy."""
+    config = EngineConfig(ladder=False)
     name, answer = await sessions.open(read_offer(await caller.offer(), config=config))
     await caller.accept(answer)
     await until(lambda: bool(caller.pictures), "a picture comes back")
