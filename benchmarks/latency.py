@@ -81,35 +81,30 @@ def free_port() -> int:
 
 
 def start_server(
-    port: int, bundle: Path | None, **settings: Any
+    port: int,
+    bundle: Path | None,
+    program: Sequence[str] = ("-m", "server.cli", "serve"),
+    **settings: Any,
 ) -> tuple[subprocess.Popen[bytes], float]:
     """Start `lipwire serve`; returns the process and the seconds until it answered.
 
     Args:
         port: to listen on.
         bundle: the model; None takes the one that ships.
+        program: Python's arguments that start it.
         **settings: others of the server, by their names in its configuration.
 
     Raises:
         LipwireError: it ended, or did not answer within `START_S`.
     """
-    command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port)]
+    settings["port"] = port
     if bundle is not None:
-        command += ["--bundle", str(bundle)]
-    return await_server(command, port, **settings)
-
-
-def await_server(
-    command: list[str], port: int, **settings: Any
-) -> tuple[subprocess.Popen[bytes], float]:
-    """Start a server by its command; the process and the seconds until it answered.
-
-    Raises:
-        LipwireError: as `start_server`.
-    """
+        settings["bundle"] = bundle
     begun = time.monotonic()
     environment = os.environ | {f"LIPWIRE_{k.upper()}": str(v) for k, v in settings.items()}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, *program], stdout=subprocess.DEVNULL, env=environment
+    )
     while time.monotonic() < begun + START_S:
         if process.poll() is not None:
             raise LipwireError(f"the server ended with code {process.returncode}")
@@ -193,11 +188,8 @@ def live(plan: Plan, bundle: Path | None) -> dict[str, Any]:
 
 def _live_here(plan: Plan, bundle: Path | None) -> dict[str, Any]:
     port = free_port()
-    if plan.echo:
-        command = [sys.executable, "-m", "benchmarks.echo", str(port)]
-        server, ready_s = await_server(command, port)
-    else:
-        server, ready_s = start_server(port, bundle)
+    echo = ("-m", "benchmarks.echo", str(port))
+    server, ready_s = start_server(port, bundle, echo) if plan.echo else start_server(port, bundle)
     try:
         called = replace(plan, url=f"http://127.0.0.1:{port}")
         cpu_s, begun_s = process_cpu_s(server.pid), time.monotonic()

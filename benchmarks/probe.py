@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -43,12 +46,17 @@ def write_number(image: U8, number: int) -> None:
 
 
 def read_number(luma: U8) -> int | None:
-    """The number in uint8[H, W]; None where it cannot be read."""
+    """The number in uint8[H, W]; None where it cannot be read.
+
+    A server may send pictures at half the size; its blocks are half as large then.
+    """
     count = BITS + BITS // 4
-    if luma.shape[0] < BLOCK_PX or luma.shape[1] < count * BLOCK_PX:
+    block = BLOCK_PX if luma.shape[1] >= count * BLOCK_PX else BLOCK_PX // 2
+    if luma.shape[0] < block or luma.shape[1] < count * block:
         return None
-    strip = luma[4 : BLOCK_PX - 4, : count * BLOCK_PX].reshape(-1, count, BLOCK_PX)
-    levels = strip[:, :, 4:-4].mean((0, 2))
+    edge = block // 4
+    strip = luma[edge : block - edge, : count * block].reshape(-1, count, block)
+    levels = strip[:, :, edge:-edge].mean((0, 2))
     if np.any(np.abs(levels - 128) < 32):
         return None
     bits = [int(level > 128) for level in levels]
@@ -228,6 +236,7 @@ async def ride(
     clip: Path | None = None,
     speech: Path | None = None,
     settle_s: float = 3.0,
+    until_told: bool = False,
 ) -> list[dict[str, Any]]:
     """Some calls at once for some time; figures of each.
 
@@ -240,6 +249,7 @@ async def ride(
         clip: pictures with a face; None sends a test card, which passes through.
         speech: a voice to speak; without one nothing is painted.
         settle_s: not measured.
+        until_told: end before `seconds` when standard input ends.
     """
     mediaplane.install(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
@@ -261,7 +271,10 @@ async def ride(
             talking.append(asyncio.create_task(speak(address, voice)))
     await asyncio.sleep(settle_s)
     begun = time.monotonic()
-    await asyncio.sleep(seconds)
+    if until_told:
+        await until_input_ends(seconds)
+    else:
+        await asyncio.sleep(seconds)
     ended = time.monotonic() - 0.3  # what is still on its way is not lost
     found = [probe.figures(begun, ended) for probe in probes]
     for task in talking:
@@ -270,6 +283,20 @@ async def ride(
     for probe in probes:
         await probe.close()
     return found
+
+
+async def until_input_ends(seconds: float) -> None:
+    """Return when nobody holds our standard input open any more, or after some time."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def readable() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin)
+            ended.set()
+
+    loop.add_reader(sys.stdin, readable)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ended.wait(), seconds)
 
 
 def main() -> None:
@@ -284,12 +311,14 @@ def main() -> None:
     parser.add_argument("--delay-ms", type=float, default=0.0)
     parser.add_argument("--clip", type=Path)
     parser.add_argument("--speech", type=Path)
+    parser.add_argument("--until-told", action="store_true")
+    parser.add_argument("--seed", type=int, default=1)
     a = parser.parse_args()
     up = down = None
     if a.loss is not None:
-        up = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=1)
-        down = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2)
-    rides = ride(a.url, a.seconds, a.calls, up, down, a.clip, a.speech, a.settle)
+        up = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed)
+        down = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed + 1)
+    rides = ride(a.url, a.seconds, a.calls, up, down, a.clip, a.speech, a.settle, a.until_told)
     print(json.dumps(asyncio.run(rides)))
 
 

@@ -12,6 +12,12 @@
 Importing it loads neither torch nor mediapipe nor a runtime; opening an engine does.
 """
 
+import os
+
+# ONNX Runtime's wheels report to their maker's servers from the moment they are loaded, unless told
+# not to before: nothing leaves this machine that its owner has not asked for.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from engine.bundle import Bundle, Manifest, open_bundle
 from engine.config import EngineConfig
 from engine.errors import (

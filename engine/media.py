@@ -169,18 +169,24 @@ def probe_video(path: str | Path) -> VideoInfo:
         )
 
 
-def to_rgb(frame: Any, exact: bool = False) -> U8:
+def to_rgb(frame: Any, exact: bool = False, scaler: Any = None) -> U8:
     """An av.VideoFrame as uint8[H, W, 3] RGB, turned the way it is to be shown.
 
     Args:
         frame: decoded.
         exact: spend 2 to 3 ms at 640x480 on true colours; otherwise they are a level darker.
+        scaler: an av.video.reformatter.VideoReformatter for all frames of one stream, one at a
+            time; None makes one. A frame's own would live, with its threads, as long as the frame.
     """
-    image: U8 = frame.to_ndarray(
+    from av.video.reformatter import VideoReformatter
+
+    shown = (scaler or VideoReformatter()).reformat(
+        frame,
         format="rgb24",
         src_colorspace=missing_matrix(frame),
         interpolation=exact_upwards() if exact else None,
     )
+    image = np.asarray(shown.to_ndarray(), np.uint8)
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import cv2
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from engine import (
@@ -29,12 +29,12 @@ from engine import (
     MediaError,
     open_engine,
 )
-from server import __version__, ice, logs, mediaplane, operations, speech, whip
+from server import __version__, allocator, ice, logs, mediaplane, operations, speech, whip
 from server.access import bearer_subprotocol, needs
 from server.auth import Forbidden, Gate, Grant, Right, Unauthorised
 from server.config import ServerConfig
 from server.edge import Edge
-from server.listener import Server, listen, page_url
+from server.listener import SOCKETS, Server, listen, page_url
 from server.messages import (
     AnswerBody,
     ChangeBody,
@@ -48,7 +48,9 @@ from server.messages import (
 from server.metrics import Metrics
 from server.offers import Purpose, read_offer
 from server.pcm_socket import PcmSocket, read_rate, refuse
+from server.peer import TooManySources
 from server.problems import add_problems
+from server.reference import render_reference
 from server.signaling import ConsentMissing, NoSuchSession, Sessions
 
 log = logging.getLogger(__name__)
@@ -73,9 +75,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         mediaplane.install(settings, metrics.observe)
         ice.install(settings)
-        app.state.engine = engine or await asyncio.to_thread(
-            open_engine, settings.bundle, threads=settings.threads
-        )
+        app.state.engine = engine or await asyncio.to_thread(_open_engine, settings)
         app.state.sessions = Sessions(app.state.engine, settings, metrics)
         if not settings.mark:
             log.warning("the visible mark is off by an explicit setting: say otherwise that the "
@@ -91,7 +91,9 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             if engine is None:
                 await asyncio.to_thread(app.state.engine.close)
 
-    app = FastAPI(title="lipwire", version=__version__, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="lipwire", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.state.gate, app.state.metrics = Gate(settings), metrics
     app.add_middleware(Edge, settings=settings, refused=metrics.refused)
     add_problems(app, metrics.refused)
@@ -103,6 +105,10 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def reference() -> HTMLResponse:
+        return HTMLResponse(render_reference(app.openapi()))
 
     @app.get("/api/ice-servers", dependencies=[Depends(needs(Right.PUBLISH))])
     async def ice_servers() -> list[dict[str, Any]]:
@@ -215,7 +221,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     async def upload(name: str, request: Request) -> Spoken:
         """Speak a sound file, sent as the body; answers when all of it is scheduled."""
         peer = sessions().get(name)
-        with tempfile.NamedTemporaryFile(prefix="lipwire-") as file:
+        with peer.source(), tempfile.NamedTemporaryFile(prefix="lipwire-") as file:
             size = 0
             async for piece in request.stream():
                 size += len(piece)
@@ -234,7 +240,8 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
         voices = speech.sample_voices()
         if body.name not in voices:
             raise HTTPException(404, f"no sample {body.name!r}; there are {sorted(voices)}")
-        return Spoken(seconds=await speech.speak_file(peer.voice, voices[body.name]))
+        with peer.source():
+            return Spoken(seconds=await speech.speak_file(peer.voice, voices[body.name]))
 
     @app.post("/api/sessions/{name}/say", dependencies=SPEAK)
     async def say(name: str, body: SayBody) -> Spoken:
@@ -244,7 +251,8 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             raise HTTPException(
                 413, f"the text is longer than {settings.max_text_chars} characters"
             )
-        return Spoken(seconds=await speech.speak_text(peer.voice, body.text, body.language))
+        with peer.source():
+            return Spoken(seconds=await speech.speak_text(peer.voice, body.text, body.language))
 
     @app.post("/api/sessions/{name}/subtitles", dependencies=SPEAK)
     async def subtitle(name: str, body: SubtitleBody) -> Shown:
@@ -274,8 +282,21 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             await refuse(socket, str(error))
             return
         live = socket.query_params.get("live") == "true"
-        await socket.accept(bearer_subprotocol(socket))
-        await PcmSocket(socket, peer, rate_hz, live).run()
+        try:
+            with peer.source():
+                await socket.accept(bearer_subprotocol(socket))
+                await PcmSocket(socket, peer, rate_hz, live).run()
+        except TooManySources as error:
+            await refuse(socket, str(error))
+
+
+def _open_engine(settings: ServerConfig) -> Engine:
+    return open_engine(
+        settings.bundle,
+        backend=settings.backend,
+        threads=settings.threads,
+        devices=settings.devices or None,
+    )
 
 
 def serve(settings: ServerConfig) -> None:
@@ -288,9 +309,10 @@ def serve(settings: ServerConfig) -> None:
     """
     settings.check_guarded()
     logs.set_up(settings)
+    allocator.bound_heaps()
     with (
         listen(settings) as listener,  # first: a taken port is known at once
-        open_engine(settings.bundle, threads=settings.threads) as engine,
+        _open_engine(settings) as engine,
     ):
         manifest = engine.backend.manifest
         print(
@@ -302,7 +324,7 @@ def serve(settings: ServerConfig) -> None:
             app,
             log_config=None,  # ours is set up already
             log_level=settings.log_level,
-            ws_max_size=4 * 1024 * 1024,
+            **SOCKETS,
             timeout_graceful_shutdown=2,
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,

@@ -25,6 +25,16 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of the model; without it, by the machine.")
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="The model's runtime: ort, trt, ...; auto takes the fastest.", show_default="ort"
+        ),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Where the model runs, e.g. cuda:0 or cpu; may repeat."),
+    ] = None,
     max_sessions: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with any setting; see docs/server.md.")
@@ -89,6 +99,8 @@ def serve(
         port=port,
         bundle=bundle,
         threads=threads,
+        backend=backend,
+        devices=tuple(device) if device else None,
         max_sessions=max_sessions,
         log_level=log_level,
         log_format=log_format,

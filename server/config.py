@@ -42,6 +42,10 @@ class ServerConfig(BaseSettings):
     # --- the model ---
     bundle: Path | None = Field(default=None, description="model folder; none: the one that ships")
     threads: int | None = Field(default=None, ge=1, le=256, description="CPU threads of the model")
+    backend: str = Field(default="ort", description="the model's runtime; auto: the fastest here")
+    devices: Names = Field(
+        default=(), description="where the model runs, e.g. cuda:0,cuda:1; none: the runtime's own"
+    )
 
     # Otherwise a device that is too slow makes pictures late and lets others pass.
     ladder: bool = Field(default=True, description="lower the quality under overload, by rungs")
@@ -129,8 +133,9 @@ class ServerConfig(BaseSettings):
     drain_s: float = Field(default=5, ge=0, le=3600)
 
     @field_validator(
-        "trusted_proxies", "allowed_origins", "peers", "stun_urls", "turn_urls", mode="before"
-    )
+        "trusted_proxies", "allowed_origins", "peers", "stun_urls", "turn_urls", "devices",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -25,6 +25,10 @@ POLICY_VIOLATION, GOING_AWAY = 1008, 1001  # RFC 6455 section 7.4.1
 # Messages read ahead of a full backlog, so that an interruption behind them is still seen. More:
 # memory; fewer: an interruption waits behind sound that it should drop.
 READ_AHEAD = 64
+# The same in sound: a second socket's worth of memory for each. At least one message is taken.
+READ_AHEAD_S = 30.0
+MAX_TEXT_CHARS = 1024  # commands have forty; JSON is read on the event loop
+LIVE_CHUNK_S = 0.5  # pushed at once; longer holds up the pictures
 
 
 def read_rate(value: str | None) -> int:
@@ -56,6 +60,8 @@ class PcmSocket:
         self._framer = PcmFramer()
         self._queue: asyncio.Queue[I16 | str | None] = asyncio.Queue(READ_AHEAD)
         self._samples = 0  # since the last flush
+        self._ahead = 0  # samples in the queue
+        self._less = asyncio.Event()  # set when the queue has become shorter
 
     async def run(self) -> None:
         """Serve until the client leaves or the call ends."""
@@ -80,7 +86,7 @@ class PcmSocket:
                 if message["type"] == "websocket.disconnect":
                     break
                 if (data := message.get("bytes")) is not None:
-                    await self._queue.put(self._framer.feed(data))
+                    await self._put(self._framer.feed(data))
                 else:
                     await self._command(message.get("text") or "")
         except (WebSocketDisconnect, RuntimeError):
@@ -88,11 +94,18 @@ class PcmSocket:
         await self._drop_half("the socket closed")
         await self._queue.put(None)
 
+    async def _put(self, samples: I16) -> None:
+        while self._ahead and self._ahead + len(samples) > READ_AHEAD_S * self._rate_hz:
+            self._less.clear()
+            await self._less.wait()
+        self._ahead += len(samples)
+        await self._queue.put(samples)
+
     async def _command(self, text: str) -> None:
         try:
-            command = json.loads(text)
+            command = json.loads(text[:MAX_TEXT_CHARS])
             kind = command["type"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             kind = None
         if kind == "flush":
             await self._drop_half("flush")
@@ -101,7 +114,7 @@ class PcmSocket:
             self._framer.reset()
             while not self._queue.empty():
                 self._queue.get_nowait()
-            self._samples = 0
+            self._samples = self._ahead = 0
             self._peer.interrupt()
             await self._send({"type": "interrupted"})
         else:
@@ -119,6 +132,9 @@ class PcmSocket:
 
     async def _push(self) -> None:
         while (item := await self._queue.get()) is not None:
+            if not isinstance(item, str):
+                self._ahead = max(0, self._ahead - len(item))
+                self._less.set()
             # What still comes when the call is over has nowhere to go.
             with contextlib.suppress(SessionClosed):
                 if isinstance(item, str):
@@ -127,7 +143,10 @@ class PcmSocket:
                     self._samples = 0
                     await self._send({"type": "flushed", "seconds": seconds})
                 elif self._live:
-                    self._peer.voice.push_live(item, self._rate_hz)
+                    chunk = max(1, int(LIVE_CHUNK_S * self._rate_hz))
+                    for start in range(0, len(item), chunk):
+                        self._peer.voice.push_live(item[start : start + chunk], self._rate_hz)
+                        await asyncio.sleep(0)
                     self._samples += len(item)
                 elif await self._peer.voice.push(item, self._rate_hz):
                     self._samples += len(item)

@@ -11,9 +11,10 @@ also watches itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import Executor
 from fractions import Fraction
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import av
 from aiortc import MediaStreamTrack, RTCDataChannel
 from aiortc.mediastreams import MediaStreamError
+from av.video.reformatter import VideoReformatter
 
 from engine import Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
@@ -43,6 +45,9 @@ from server.tracks import to_mono
 log = logging.getLogger(__name__)
 
 FIGURES_EVERY_S = 0.5
+# Voices of one session that are under way: they wait for each other, on disk and in memory.
+MAX_SOURCES = 8
+MAX_COMMAND_CHARS = 16_384  # JSON is read on the event loop
 
 
 class NotLive(LipwireError):
@@ -55,6 +60,10 @@ class VoiceTaken(LipwireError):
 
 class TooManyViewers(LipwireError):
     """As many watch this session as may."""
+
+
+class TooManySources(LipwireError):
+    """As many files, texts and sockets as may are this session's voice already."""
 
 
 class _Over(Exception):
@@ -101,6 +110,7 @@ class Peer:
         self._channel: RTCDataChannel | None = None
         self._newest: tuple[av.VideoFrame, float] | None = None
         self._fresh = asyncio.Event()  # set while `_newest` waits
+        self._sources = 0
         self.skipped = 0
         """pictures replaced in the slot before they were converted"""
         self._tasks: asyncio.TaskGroup
@@ -132,6 +142,7 @@ class Peer:
             if not self.answer.done():
                 self._refuse(SessionClosed("the call was ended before it was answered"))
             self.relay.stop()
+            self._newest = None
             self.audience.close()
             links = [self.publisher, *(link for _, link in self.links.values())]
             await asyncio.gather(*(link.close() for link in links))
@@ -253,7 +264,7 @@ class Peer:
 
     async def _push_video(self) -> None:
         loop = asyncio.get_running_loop()
-        faults = 0
+        faults, scaler = 0, VideoReformatter()
         while True:
             await self._fresh.wait()
             self._fresh.clear()
@@ -263,7 +274,7 @@ class Peer:
             if trace is not None:
                 trace.mark("converting")
             try:
-                image = await loop.run_in_executor(self._pool, to_rgb, frame)
+                image = await loop.run_in_executor(self._pool, to_rgb, frame, False, scaler)
                 self._observe("convert", self._engine.clock() - now)
                 base = Fraction(frame.time_base or Fraction(1, 90_000))
                 taken = VideoFrame(image, frame.pts or 0, base, planes_of(frame), trace)
@@ -297,6 +308,21 @@ class Peer:
 
     # --- control ---
 
+    @contextlib.contextmanager
+    def source(self) -> Iterator[None]:
+        """Hold one of the session's places for a voice that is under way.
+
+        Raises:
+            TooManySources: all are taken.
+        """
+        if self._sources >= MAX_SOURCES:
+            raise TooManySources(f"{MAX_SOURCES} voices are under way already; wait for them")
+        self._sources += 1
+        try:
+            yield
+        finally:
+            self._sources -= 1
+
     def set_steps(self, steps: int) -> None:
         """Spend this many steps a picture from now on.
 
@@ -314,6 +340,8 @@ class Peer:
     def _command(self, message: str | bytes) -> None:
         """Carry out what came over the data channel; what cannot be is answered with an error."""
         try:
+            if len(message) > MAX_COMMAND_CHARS:
+                raise ValueError(f"the command is longer than {MAX_COMMAND_CHARS} characters")
             command = json.loads(message)
             match command:
                 case {"type": "interrupt"}:

@@ -22,6 +22,7 @@ STATUS: tuple[tuple[type[LipwireError], int, str], ...] = (
     (peer.TooManyViewers, 503, "viewers"),
     (peer.NotLive, 409, "not_live"),
     (peer.VoiceTaken, 409, "voice_taken"),
+    (peer.TooManySources, 429, "sources"),
     (signaling.PreconditionMissing, 428, "precondition"),
     (signaling.PreconditionFailed, 412, "precondition"),
     (auth.Unauthorised, 401, "token"),

@@ -78,6 +78,14 @@ class NewestTrack(RemoteStreamTrack):
         super().__init__(kind, id)
         self._queue = NewestQueue(UNREAD_PICTURES if kind == "video" else UNREAD_BLOCKS)
 
+    def forget(self) -> None:
+        """Let go of frames that nobody has read; an end that was put stays."""
+        ended = False
+        while not self._queue.empty():
+            ended = self._queue.get_nowait() is None or ended
+        if ended:
+            self._queue.put_nowait(None)
+
 
 class DecodeQueue:
     """Between the event loop and the decoder thread, in place of aiortc's `queue.Queue`.
@@ -195,6 +203,8 @@ class Receiver(RTCRtpReceiver):
             if self._thread.is_alive():
                 log.error("a %s decoder did not end", "video" if self._video else "sound")
         await super().stop()
+        if isinstance(track := self.track, NewestTrack):
+            track.forget()
 
     def _handle_disconnect(self) -> None:
         self._end()

@@ -141,15 +141,17 @@ class Rendition:
     def stop(self) -> None:
         """End the encode."""
         self._task.cancel()
+        self._frames.clear()
+        self._encoder.close()
 
     async def _run(self) -> None:
         while True:
             while not self._frames:
                 self._fresh.clear()
                 await self._fresh.wait()
-            waiting = self._frames.popleft()
             try:
-                encoded = await self._encode(waiting)
+                # Held by nobody else: a task that is cancelled keeps what its frames hold.
+                encoded = await self._encode(self._frames.popleft())
             except Exception:  # this frame is lost; the next ones are not
                 self._faults += 1
                 if self._faults == 1:
@@ -166,16 +168,19 @@ class Rendition:
         key = self.kind == "video" and self.keys.take(
             now, SHARED_KEY_REST_S if len(self.seats) > 1 else None
         )
-        payloads, timestamp, level = await asyncio.get_running_loop().run_in_executor(
+        work = asyncio.get_running_loop().run_in_executor(
             POOLS[self.kind], self._work, waiting, key
         )
+        trace = waiting.trace
+        del waiting
+        payloads, timestamp, level = await work
         if self.kind == "video":
             self._observe("encode", time.monotonic() - now)
         if not payloads:
             return None
         vp8 = self._codec.name.lower() == "vp8"
         key = self.kind == "audio" or is_key(payloads[0], vp8)
-        return Encoded(payloads, timestamp, level, key, waiting.trace)
+        return Encoded(payloads, timestamp, level, key, trace)
 
     def _work(self, waiting: _Waiting, key: bool) -> tuple[list[bytes], int, int | None]:
         frame = waiting.frame

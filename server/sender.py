@@ -78,6 +78,12 @@ class Sender(RTCRtpSender):
         self._rate_hz = next(c.clockRate for c in parameters.codecs if not is_rtx(c))
         await super().send(parameters)
 
+    async def stop(self) -> None:
+        """End, and free the encoder."""
+        await super().stop()
+        if self._source is not None:
+            self._source.close()
+
     # --- frames ---
 
     async def _next_encoded_frame(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:

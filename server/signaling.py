@@ -9,6 +9,7 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 
 from engine import Engine, LipwireError, SessionClosed
+from server import allocator
 from server.config import ServerConfig
 from server.link import Link
 from server.metrics import Metrics
@@ -167,6 +168,8 @@ class Sessions:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("call %s ended by a fault", peer.name[:6], exc_info=error)
         self._metrics.keep(peer)
+        if not self._peers:  # nobody is there to wait for it
+            asyncio.get_running_loop().run_in_executor(None, allocator.give_back)
 
     def get(self, name: str) -> Peer:
         """The call of this id.

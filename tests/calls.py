@@ -32,6 +32,7 @@ from engine import Engine
 from engine.types import I16, U8, LipJob
 from server.app import create_app
 from server.config import ServerConfig
+from server.listener import SOCKETS
 from server.mediaplane import REPLACED
 
 RATE_HZ = 48_000
@@ -232,7 +233,7 @@ class Running:
 
     def __init__(self, engine: Engine, **settings: Any) -> None:
         self.app = create_app(ServerConfig(**{"ladder": False, **settings}), engine)
-        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="error")
+        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="error", **SOCKETS)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="server")
         self.url = ""

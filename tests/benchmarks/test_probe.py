@@ -31,6 +31,8 @@ def test_numbers_survive_a_codec(name: str) -> None:
         data = b"".join(depayload(codec, payload) for payload in payloads)
         (shown,) = decoder.decode(JitterFrame(data, stamp))
         assert read_number(shown.to_ndarray(format="gray")) == number  # type: ignore[attr-defined]
+        half = frame.reformat(width=frame.width // 2, height=frame.height // 2, format="gray")
+        assert read_number(half.to_ndarray()) == number
 
 
 def test_what_is_no_number_is_not_read_as_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,13 @@ def test_every_exported_name_is_there_and_none_is_forgotten() -> None:
         if not name.startswith("_") and getattr(value, "__module__", "").startswith("engine.")
     }
     assert public <= set(engine.__all__)
+
+
+def test_the_runtime_reports_to_nobody(tmp_path: Path) -> None:
+    """Where its reports are on, loading it makes a database for them in the home folder."""
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for code in ("import engine.backends.ort", "import server.doctor, onnxruntime"):
+        command = [sys.executable, "-c", code]
+        subprocess.run(command, check=True, env=environment, cwd=REPO)
+        assert not list(tmp_path.rglob("onnxruntime*"))

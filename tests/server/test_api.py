@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import html
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,6 +26,9 @@ from calls import (
 
 from engine import Engine
 from server import speech
+from server.listener import MAX_MESSAGE
+from server.peer import MAX_SOURCES
+from server.reference import render_reference
 
 UNKNOWN = "/api/sessions/never-was"
 
@@ -78,7 +84,37 @@ async def test_the_page_and_its_parts(client: httpx.AsyncClient) -> None:
     for part in ("app.js", "style.css", "icon.svg", "voices/english.ogg"):
         assert f"/static/{part}" in page.text or part.startswith("voices")
         assert (await client.get(f"/static/{part}")).status_code == 200
-    assert "http://" not in page.text and "https://" not in page.text  # nothing from elsewhere
+
+
+async def test_no_page_refers_to_another_host(client: httpx.AsyncClient) -> None:
+    for place in ("/", "/docs"):
+        page = await client.get(place)
+        assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+        parts = re.findall(r"""(?:src|href)=["']([^"']*)""", page.text)
+        assert parts
+        for part in parts:
+            assert re.match(r"[/#](?!/)", part), part
+            if part.startswith("/static/"):
+                text = (await client.get(part)).text
+                hosts = set(re.findall(r"(?:https?|wss?)://([\w.]+)", text))
+                assert hosts <= {"127.0.0.1", "www.w3.org"}, part  # advice; the name of SVG
+        assert "://" not in page.text
+
+
+async def test_the_reference_names_every_route(client: httpx.AsyncClient) -> None:
+    page = html.unescape((await client.get("/docs")).text)
+    described = (await client.get("/openapi.json")).json()
+    for path, methods in described["paths"].items():
+        for method in methods:
+            assert f"<code>{method.upper()} {path}</code>" in page
+    for name in described["components"]["schemas"]:
+        assert f'id="{name}"' in page and "<script" not in page
+
+
+def test_what_a_description_says_is_no_html() -> None:
+    routes = {"/<b>": {"get": {"description": "a<script>", "responses": {}}}}
+    page = render_reference({"info": {"title": "&", "version": "1"}, "paths": routes})
+    assert "<script>" not in page and "<b>" not in page and "&amp; 1" in page
 
 
 async def test_info(client: httpx.AsyncClient) -> None:
@@ -299,6 +335,34 @@ async def test_text_that_is_no_command(call: Call, text: str) -> None:
         assert "flush" in (await event(socket, "error"))["error"]
         await socket.send('{"type":"flush"}')
         await event(socket, "flushed")
+
+
+async def test_a_session_has_few_voices_at_once(call: Call) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(MAX_SOURCES):
+            socket = await stack.enter_async_context(call.socket("?rate=24000"))
+            await event(socket, "ready")
+        one_more = await stack.enter_async_context(call.socket("?rate=24000"))
+        assert "under way" in (await event(one_more, "error"))["error"]
+        await asyncio.wait_for(one_more.wait_closed(), 20)
+        assert one_more.close_code == 1008
+        answer = await call.client.post(f"{call.path}/say", json={"text": "hello"})
+        assert "under way" in await error_of(answer, 429)
+    async with call.socket() as socket:  # those that have left count no more
+        await event(socket, "ready")
+
+
+async def test_a_message_too_large_ends_its_socket_only(call: Call) -> None:
+    async with call.socket("?rate=24000") as socket:
+        await event(socket, "ready")
+        await socket.send(bytes(MAX_MESSAGE + 1))
+        await asyncio.wait_for(socket.wait_closed(), 20)
+    assert socket.close_code == 1009
+    async with call.socket("?rate=24000&live=true") as socket:
+        await event(socket, "ready")
+        await socket.send(bytes(MAX_MESSAGE))
+        await socket.send("[" * 50_000)
+        assert "text must be" in (await event(socket, "error"))["error"]
 
 
 @pytest.mark.parametrize("rate", ["", "?rate=", "?rate=fast", "?rate=100", "?rate=9999999",

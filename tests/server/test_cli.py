@@ -24,7 +24,7 @@ import server.config
 import server.doctor
 import server.dub
 import training.prepare
-from engine import MediaError, open_bundle
+from engine import BackendError, MediaError, open_bundle
 from engine.bundle import DEFAULT_BUNDLE
 from server.cli import app
 from server.doctor import Finding, Level, Report
@@ -190,6 +190,29 @@ def test_flags_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("LIPWIRE_HOST", "127.0.0.2")
     assert call("serve", "--port", 9002, "--max-sessions", 3).exit_code == 0
     assert (seen[0].port, seen[0].host, seen[0].max_sessions) == (9002, "127.0.0.2", 3)
+    assert (seen[0].backend, seen[0].devices) == ("ort", ())
+
+
+def test_the_model_runs_where_the_flags_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    import server.app
+
+    asked: list[Any] = []
+
+    def opened(*bundle: Any, **options: Any) -> None:
+        asked.append((bundle, options))
+        raise BackendError("no such device here")
+
+    monkeypatch.setattr(server.app, "open_engine", opened)
+    monkeypatch.setattr(server.app.logs, "set_up", lambda settings: None)
+    flags = ("--backend", "auto", "--device", "cuda:0", "--device", "cuda:1", "--threads", 2)
+    result = call("serve", "--port", 0, *flags)
+    assert result.exit_code == 2 and "no such device here" in result.stderr
+    monkeypatch.setenv("LIPWIRE_DEVICES", "cpu, cuda:0")
+    call("serve", "--port", 0)
+    assert asked == [
+        ((None,), {"backend": "auto", "threads": 2, "devices": ("cuda:0", "cuda:1")}),
+        ((None,), {"backend": "ort", "threads": None, "devices": ("cpu", "cuda:0")}),
+    ]
 
 
 def test_a_port_out_of_range_is_one_line() -> None:

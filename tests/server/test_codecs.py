@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -16,6 +17,7 @@ from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtp import compute_audio_level_dbov
 from fakes import picture
 
+from engine.media import to_rgb
 from server.codecs import (
     GuardedEncoder,
     audio_level_dbov,
@@ -262,3 +264,29 @@ def test_browsers_are_asked_to_start_at_a_rate_that_shows_a_face() -> None:
     assert "a=fmtp:96 x-google-start-bitrate=1500" in lines
     assert "a=fmtp:99 profile-level-id=42e01f;x-google-start-bitrate=1500" in lines
     assert len(lines) == len(answer.splitlines()) + 1
+
+
+def native_threads() -> int:
+    """Those of this process, libraries' included."""
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
+@pytest.mark.parametrize("codec", [VP8, H264])
+def test_a_closed_encoder_keeps_no_threads_although_it_is_held(codec: Any) -> None:
+    encoder = GuardedEncoder(codec, ServerConfig())
+    before = native_threads()
+    assert encoder.encode(av_frame(480, 640))[0]
+    encoder.close()
+    assert native_threads() <= before
+    assert encoder.encode(av_frame(480, 640, 3600)) == ([], 0)  # a frame that was under way
+    assert native_threads() <= before
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
+def test_a_picture_that_was_converted_keeps_no_threads() -> None:
+    before = native_threads()
+    kept = [av_frame(480, 640, k) for k in range(8)]
+    own = native_threads() - before  # made here by frames' own scalers
+    images = [to_rgb(frame) for frame in kept]
+    assert native_threads() - before <= own and len(images) == 8

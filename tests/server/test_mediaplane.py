@@ -180,6 +180,17 @@ async def test_a_track_that_nobody_reads_keeps_the_newest_only() -> None:
         assert frame.pts / 90_000 > 0.5  # a new one
 
 
+async def test_what_a_track_that_is_over_still_has_is_let_go() -> None:
+    track = NewestTrack("video")
+    await track._queue.put(av.VideoFrame(16, 16, "yuv420p"))
+    track.forget()
+    assert track._queue.empty()
+    await track._queue.put(av.VideoFrame(16, 16, "yuv420p"))
+    await track._queue.put(None)
+    track.forget()
+    assert track._queue.get_nowait() is None and track._queue.empty()
+
+
 async def test_the_end_of_a_track_is_never_dropped() -> None:
     queue = NewestQueue(2)
     for index in range(5):
