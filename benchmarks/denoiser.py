@@ -248,6 +248,8 @@ def run(
     figures["growth_mib"] = growth_mib(backend, frames, tick)
     backend.close()
     with tempfile.TemporaryDirectory() as scratch:
+        progress("Wav2Lip's generator")
+        _wav2lip(Path(scratch), rounds, threads, row)
         progress("the paper's trajectory, small")
         config = subjects.golden(goldens)[0] if goldens else subjects.SMALL
         small: Any = subjects.paper_network(config)
@@ -276,6 +278,17 @@ def run(
         "targets": TARGETS,
         "met": met,
     }
+
+
+def _wav2lip(scratch: Path, rounds: int, threads: int | None, row: Callable[..., None]) -> None:
+    """The row of the paper's baseline: one pass, 96x96."""
+    net = subjects.network("wav2lip")
+    backend = load_backend(subjects.wav2lip_bundle(net, scratch / "wav2lip"), "ort",
+                           threads=threads)  # fmt: skip
+    gflop = cost_of(net).gflop(1)
+    for batch, took_s in batch_times(backend, 1, backend.batch_sizes, rounds).items():
+        row("wav2lip", 1, batch, took_s, gflop, backend.description)
+    backend.close()
 
 
 def _paper(

@@ -79,8 +79,8 @@ def test_a_whole_run_says_what_both_networks_cost(
     small: Any, bundle: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of it through the command, the paper's network small and everything done once or so."""
-    lite = subjects.network("lite")
-    monkeypatch.setattr(subjects, "network", lambda name: small if name == "paper" else lite)
+    networks = {name: subjects.network(name) for name in ("lite", "wav2lip")} | {"paper": small}
+    monkeypatch.setattr(subjects, "network", networks.__getitem__)
     monkeypatch.setattr(subjects, "paper_bundle", lambda net, folder: bundle)
     monkeypatch.setattr(denoiser, "worker_ms", lambda backend: worker_ms(backend, 3))
     monkeypatch.setattr(denoiser, "BATCH", 2)
@@ -100,6 +100,8 @@ def test_a_whole_run_says_what_both_networks_cost(
     assert [(row["steps"], row["batch"]) for row in lite_rows] == [
         (steps, batch) for steps in offered for batch in (1, 2)
     ]
+    peers = [row for row in result["rows"] if row["network"] == "wav2lip"]
+    assert [(row["steps"], row["batch"]) for row in peers] == [(1, 1), (1, 2)]
     paper_rows = [row for row in result["rows"] if row["network"] == "paper"]
     assert [(row["steps"], row["batch"]) for row in paper_rows] == [
         (1, 1), (2, 1), (1, 2), (25, 1), (25, 1),
