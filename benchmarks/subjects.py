@@ -52,7 +52,7 @@ def made_tensor(key: str, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np
 
 
 def wav2lip_network() -> nn.Module:
-    """The generator of the paper's baseline, 96x96, with made weights: a network of the same role."""
+    """The generator of the paper's baseline, 96x96, with made weights."""
     return make_network("wav2lip", {}).eval()
 
 
