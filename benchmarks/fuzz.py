@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 from aiortc import RTCRtpHeaderExtensionParameters, RTCRtpParameters
 from aiortc.codecs import h264, vpx
@@ -40,6 +40,7 @@ from aiortc.rtp import (
     RtpPacket,
     pack_remb_fci,
 )
+from annotated_types import Ge
 
 from benchmarks.machine import describe_machine
 from engine.errors import LipwireError
@@ -392,7 +393,7 @@ def fuzz_one(name: str, seconds: float, corpus: Path | None, seed: int = 0) -> d
 
 
 def run(
-    *, minutes: float = 10, only: str | None = None, corpus: Path | None = None
+    *, minutes: Annotated[float, Ge(0.01)] = 10, only: str | None = None, corpus: Path | None = None
 ) -> dict[str, Any]:
     """Try every parser, each in a process of its own.
 

@@ -8,7 +8,6 @@ and model, so that the figures do not depend on how fast the machine is.
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.machine import describe_machine
+from benchmarks import tracking
+from benchmarks.record import describe_bundle
 from benchmarks.stage import FPS, LIPS, Painted, Take, clip, opening_px, play, portrait, voice
 from engine import EngineConfig
 from engine.backends import Backend
@@ -45,6 +45,10 @@ TARGETS = {
     "interrupted_mouth_ms": 100.0,
     "voice_end_to_original_s": 0.6,
     "shut_after_end_ratio": 1.25,
+    "crop_lag_frames": 0.5,
+    "frames_to_pass_through": 1.0,
+    "frames_to_return": 5.0,
+    "frames_lost": 0.0,
 }
 AT_LEAST = ("sharpness_ratio",)
 
@@ -250,12 +254,21 @@ def ending(stage: Stage) -> dict[str, float]:
     return {"voice_end_to_original_s": last_s - first_s - length_s}
 
 
+def tracked(stage: Stage) -> dict[str, float]:
+    """A head that moves, and a face that is hidden for a second now and then."""
+    found = tracking.run(stage.seconds)
+    return {"crop_lag_frames": found["crop_lag_frames_worst"]} | {
+        name: found[name] for name in ("frames_to_pass_through", "frames_to_return", "frames_lost")
+    }
+
+
 PARTS: tuple[tuple[str, Callable[[Stage], dict[str, float]]], ...] = (
     ("picture", picture),
     ("still head", still),
     ("silence", silence),
     ("interruption", interruption),
     ("end of speech", ending),
+    ("tracking", tracked),
 )
 
 
@@ -277,22 +290,19 @@ def run(
     from engine import open_engine
 
     figures: dict[str, float] = {}
+    described = describe_bundle(bundle)
     with open_engine(bundle) as engine, closing(TrackerPool()) as pool:
         stage = Stage(engine.backend, pool, corpus, seconds)
         for number, (name, part) in enumerate(PARTS, 1):
             progress(f"{number} of {len(PARTS)}: {name}")
             figures |= part(stage)
-        manifest = engine.backend.manifest
     met = {
         name: figures[name] >= target if name in AT_LEAST else figures[name] <= target
         for name, target in TARGETS.items()
         if name in figures
     }
     return {
-        "benchmark": "quality",
-        "command": " ".join(sys.argv),
-        "machine": describe_machine(),
-        "bundle": {"name": manifest.name, "version": manifest.version},
+        "bundle": described,
         "clips": "made" if corpus is None else f"made and {PEOPLE} unseen speakers",
         "figures": figures,
         "targets": TARGETS,

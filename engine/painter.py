@@ -26,6 +26,7 @@ from engine.likeness import alike, likeness_of
 from engine.lips import Envelope
 from engine.reach import Reach
 from engine.steady import OneEuro
+from engine.trace import Trace
 from engine.tracker import FaceTracker
 from engine.tracking import Tracking
 from engine.types import F32, F64, U8, Alignment, Face, JobSpec, Outcome, Patch
@@ -87,12 +88,13 @@ class Painter:
         self._likeness: F32 | None = None
         self._returned = False
 
-    def find(self, image: U8, time_s: float) -> Aligned | Outcome:
+    def find(self, image: U8, time_s: float, trace: Trace | None = None) -> Aligned | Outcome:
         """Track and cut out the face, or say why the frame must pass through.
 
         Args:
             image: uint8[H, W, 3].
             time_s: when it was taken.
+            trace: told when the face is found.
         """
         height, width = image.shape[:2]
         if min(height, width) < self._config.min_side_px or (
@@ -100,6 +102,8 @@ class Painter:
         ):
             return Outcome.UNSUITABLE
         face = self.tracking.see(image, time_s)
+        if trace is not None:
+            trace.mark("tracked")
         self._keep_up()
         if isinstance(face, Outcome):
             return face

@@ -36,6 +36,7 @@ from engine.painter import Aligned, Painter
 from engine.planes import paint_image, paint_planes
 from engine.rungs import Change, Turn
 from engine.tally import Tally
+from engine.trace import Trace
 from engine.tracker import FaceTracker
 from engine.types import (
     I16,
@@ -81,6 +82,11 @@ class _Pending:
     box: tuple[int, int, int, int] | None = None  # set with image
     outcome: Outcome = Outcome.FAULT  # set with image
     ready_s: float = 0.0  # set with image
+
+
+def _mark(trace: Trace | None, point: str) -> None:
+    if trace is not None:
+        trace.mark(point)
 
 
 class Session:
@@ -323,6 +329,8 @@ class Session:
                 return None
             pending = self._waiting.popleft()
             time_s = self.time_s(now)
+        trace = pending.frame.trace
+        _mark(trace, "begun")
         found: Aligned | Outcome
         strength, cut_s, turn, steps = 0.0, None, Turn.PAINT, self.steps
         try:
@@ -341,6 +349,7 @@ class Session:
                     cut_s = self._cut_s
                     if strength > 0:
                         turn, steps = self._ladder.turn(pending.index, now), self.job_steps
+                _mark(trace, "listened")
                 if self._painter is None:
                     self._painter = Painter(
                         self._make_tracker(), self.config, self._spec, self._heard
@@ -354,7 +363,7 @@ class Session:
                     mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
                 if strength > 0 and turn is not Turn.PASS:
                     # Smoothed by the camera's time: arrival jitters.
-                    found = self._painter.find(pending.frame.image, pending.frame.time_s)
+                    found = self._painter.find(pending.frame.image, pending.frame.time_s, trace)
                 else:
                     self._painter.glance(pending.frame.image, pending.frame.time_s)
                     found = Outcome.OVERLOADED if strength > 0 else Outcome.SILENT
@@ -362,6 +371,7 @@ class Session:
         except Exception:
             self._complain("tracking", pending.index)
             found = Outcome.FAULT
+        _mark(trace, "aligned")
         with self._lock:
             if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE, Outcome.OCCLUDED):
                 self._shown.reset()
@@ -394,6 +404,7 @@ class Session:
             steps=steps,
             deadline_s=pending.playout_s + self._epoch,
             reach=found.reach,
+            trace=trace,
         )
 
     def complete(
@@ -449,6 +460,9 @@ class Session:
                 pending.patch, pending.box = patch, patch.box
                 pending.outcome = outcome
                 pending.ready_s = self.time_s(now)
+                _mark(pending.frame.trace, "composited")
+                if self._flight and self._flight[0] is pending:
+                    _mark(pending.frame.trace, "headed")
 
     def fail(self, job: LipJob, now: float, why: Outcome = Outcome.FAULT) -> None:
         """Nobody could paint the job: its original goes out."""
@@ -481,6 +495,11 @@ class Session:
                 return None
             self._flight.popleft()
             assert head.image is not None
+            if (trace := head.frame.trace) is not None:
+                trace.outcome = head.outcome
+                trace.mark("popped")
+            if self._flight and self._flight[0].image is not None:
+                _mark(self._flight[0].frame.trace, "headed")
             self._tally.left(head.outcome, time_s - head.pushed_s, time_s)
             return OutputFrame(
                 index=head.index,
@@ -492,6 +511,7 @@ class Session:
                 latency_s=head.ready_s - head.pushed_s,
                 planes=head.planes,
                 box=head.box,
+                trace=trace,
             )
 
     def next_due(self) -> float | None:

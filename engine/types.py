@@ -9,6 +9,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from engine.trace import Trace
+
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
 F32 = npt.NDArray[np.float32]
@@ -54,6 +56,8 @@ class VideoFrame:
     time_base: Fraction
     planes: Planes | None = None
     """the same picture as it was decoded; what is not repainted leaves in it, bit for bit"""
+    trace: Trace | None = None
+    """notes where it is when"""
 
     @property
     def time_s(self) -> float:
@@ -161,6 +165,8 @@ class LipJob:
     reach: F32 | None = None
     """f32[codes], how many times as far as a typical speaker's this person's mouth goes; None:
     nothing is known, or the model takes none"""
+    trace: Trace | None = None
+    """the frame's"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +208,8 @@ class OutputFrame:
     """the same picture in the planes that came in; outside `box` bit-identical to them"""
     box: tuple[int, int, int, int] | None = None
     """(x0, y0, x1, y1) of what was repainted; None: nothing"""
+    trace: Trace | None = None
+    """the frame's"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,14 @@ def _add_session_routes(app: FastAPI) -> None:
         """The figures that the data channel also carries."""
         return sessions().get(name).figures()
 
+    @app.get("/api/sessions/{name}/trace", dependencies=CONTROL)
+    async def trace(name: str, since_s: float = 0.0) -> dict[str, Any]:
+        """Where the delay of each of the last pictures came from; those that left after `since_s`.
+
+        Times are this machine's monotonic clock; null where a picture did not pass.
+        """
+        return sessions().get(name).traced(since_s)
+
 
 def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     def sessions() -> Sessions:
