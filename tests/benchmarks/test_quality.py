@@ -45,7 +45,7 @@ def test_a_mouth_that_is_badly_put_in_is_told_from_a_good_one() -> None:
     worse = []
     for mouth in good:
         change = mouth.patch.change.copy()
-        change[4:-4, 4:-4] += 25  # a box with another colour
+        change[4:-4, 4:-4] += 80  # a box with another colour
         worse.append(
             stage.Painted(mouth.aligned, mouth.generated,
                           Patch(mouth.patch.x, mouth.patch.y, change))

@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from engine.articulation import CODES  # noqa: E402
 from engine.backends import blank_job, load_backend  # noqa: E402
 from engine.backends.feeds import noise_image  # noqa: E402
 from engine.backends.graphs import WARM_UP_RUNS, GraphedBatches  # noqa: E402
@@ -137,6 +138,7 @@ def jobs(count: int, bundle: Any, steps: int = 2) -> list[Any]:
             references=np.stack([picture(size, size, index + 9 + r) for r in range(shown)]),
             mel=rng.uniform(-4, 4, blank.mel.shape).astype(np.float32),
             seed=index % 2,
+            reach=rng.uniform(0.6, 1.6, CODES).astype(np.float32),
         )
         for index in range(count)
     ]
@@ -149,6 +151,7 @@ def tensors(batch: list[Any], net: Any) -> dict[str, Any]:
         "references": torch.from_numpy(np.stack([j.references for j in batch])),
         "mel": torch.from_numpy(np.stack([j.mel for j in batch])),
         "noise": torch.from_numpy(np.stack([noise_image(j.seed, rows, size) for j in batch])),
+        "reach": torch.from_numpy(np.stack([j.reach for j in batch])),
     }
 
 
