@@ -112,11 +112,14 @@ def fuzz(
     corpus: Annotated[
         Path | None, typer.Option(help="Folder of inputs that failed; tried first, added to.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="chance, or atheris: guided by coverage; pip install atheris.")
+    ] = "chance",
 ) -> None:
     """R7: broken bytes for everything that parses a stranger's."""
     from benchmarks.fuzz import run
 
-    _show(run(minutes=minutes, only=only, corpus=corpus), as_json)
+    _show(run(minutes=minutes, only=only, corpus=corpus, engine=engine), as_json)
 
 
 @app.command()
