@@ -32,6 +32,7 @@ from server import __version__, allocator, ice, logs, mediaplane, operations, sp
 from server.access import bearer_subprotocol, needs
 from server.auth import Forbidden, Gate, Grant, Right, Unauthorised
 from server.config import ServerConfig
+from server.description import describe
 from server.edge import Edge
 from server.listener import SOCKETS, Server, listen, page_url
 from server.messages import (
@@ -142,6 +143,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             "mark": settings.mark_text if settings.mark else None,
         }
 
+    describe(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 
