@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 from aiortc import RTCRtpHeaderExtensionParameters, RTCRtpParameters
 from aiortc.codecs import h264, vpx
@@ -41,6 +41,7 @@ from aiortc.rtp import (
     RtpPacket,
     pack_remb_fci,
 )
+from annotated_types import Ge
 
 from benchmarks.guided import check_installed
 from benchmarks.machine import describe_machine
@@ -396,7 +397,7 @@ def fuzz_one(name: str, seconds: float, corpus: Path | None, seed: int = 0) -> d
 
 def run(
     *,
-    minutes: float = 10,
+    minutes: Annotated[float, Ge(0.01)] = 10,
     only: str | None = None,
     corpus: Path | None = None,
     engine: str = "chance",
@@ -407,7 +408,7 @@ def run(
         minutes: for each.
         only: one parser alone.
         corpus: folder for inputs that failed.
-        engine: of `ENGINES`.
+        engine: chance, or atheris (pip install atheris): guided by coverage.
 
     Raises:
         LipwireError: no parser or engine of that name.

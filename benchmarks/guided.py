@@ -8,6 +8,7 @@ them before they are imported, so this module imports nothing that parses by its
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -111,9 +112,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     a = parser.parse_args()
     check_installed()
-    import atheris  # type: ignore[import-not-found]
-
-    guide(atheris, a.name, a.seconds, a.corpus, _print_and_leave, a.seed)
+    guide(importlib.import_module("atheris"), a.name, a.seconds, a.corpus, _print_and_leave, a.seed)
 
 
 if __name__ == "__main__":

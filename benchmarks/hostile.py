@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
 
 import aiortc.rtcrtpsender
 import av
@@ -30,6 +30,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.codecs.base import Encoder
+from annotated_types import Ge
 
 from benchmarks.transport import figures_of, serving, start_probe, verdict
 from benchmarks.watch import glance, loop_figures, throw, udp_ports
@@ -383,7 +384,7 @@ async def _attack(url: str, server: subprocess.Popen[bytes], seconds: float) -> 
     return found
 
 
-def run(*, seconds: float = 5) -> dict[str, Any]:
+def run(*, seconds: Annotated[float, Ge(1)] = 5) -> dict[str, Any]:
     """R7 and R13: every attack once, a bystander's call beside them.
 
     Args:

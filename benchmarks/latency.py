@@ -1,39 +1,75 @@
-"""`lipwire bench latency`: one live call over loopback, the client in another process.
+"""`lipwire bench latency`: one live call, glass to glass, and every stage's share of it.
 
-The server is started as a user would start it; the client sends a face at 25 fps and a voice that
-never pauses. Picture delay is what the server adds: from the receiver handing a frame over to the
-sender taking it. `dub` of the same clip gives the real-time factor off-line.
+The server is started as a user would start it. The caller, in another process
+(`benchmarks/glass.py`), sends numbered pictures of a face and a voice with clicks in it. Both note
+times on the machine's one monotonic clock: the caller when a picture was shown to the camera and
+seen again, the server (`engine/trace.py`) when it passed each point between. `dub` of the same clip
+gives the real-time factor off-line.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from benchmarks.machine import describe_machine, process_cpu_s, process_memory_mib
+import numpy as np
+from annotated_types import Ge, Le
+
+from benchmarks.glass import Plan
+from benchmarks.machine import process_cpu_s, process_memory_mib
+from benchmarks.record import describe_bundle, figure
 from engine.bundle import open_bundle
 from engine.errors import LipwireError
 
-TARGETS = {
-    "frames_per_s": 24.0,
-    "generated_share": 0.95,
-    "delay_p50_ms": 80.0,
-    "delay_p95_ms": 150.0,
-    "peak_mib": 1.2 * 1024,
-    "ready_s": 6.0,
-    "dub_real_time_factor": 1.0,
+REST_SHARE = 0.05  # of glass to glass that no stage explains
+REPEAT_SHARE = 0.10  # two runs' medians are so near to each other
+OVERHEAD_SHARE = 0.02  # of all cores that the bench may take for itself
+ECHO_ROUNDS = 2
+STAGES = {
+    "client: wait to encode": ("captured", "encoding"),
+    "client: encode": ("encoding", "encoded"),
+    "client: packetise, encrypt, send": ("encoded", "sent"),
+    "network to the server": ("sent", "received"),
+    "wait for the decoder": ("received", "decoding"),
+    "guarded decode": ("decoding", "decoded"),
+    "hand over": ("decoded", "taken"),
+    "newest-frame slot": ("taken", "converting"),
+    "to RGB": ("converting", "pushed"),
+    "wait for a CPU thread": ("pushed", "begun"),
+    "mel window": ("begun", "listened"),
+    "track face": ("listened", "tracked"),
+    "align, crop": ("tracked", "aligned"),
+    "micro-batch": ("aligned", "generating"),
+    "generate: encode once, n steps": ("generating", "generated"),
+    "wait for a CPU thread again": ("generated", "compositing"),
+    "composite": ("compositing", "composited"),
+    "order": ("composited", "headed"),
+    "pace": ("headed", "popped"),
+    "to planes, mark": ("popped", "drawn"),
+    "wait for the encoder": ("drawn", "encoding"),
+    "encode": ("encoding", "encoded"),
+    "packetise, encrypt, send": ("encoded", "sent"),
+    "network back": ("sent", "received"),
+    "client: wait for the decoder": ("received", "decoding"),
+    "client: decode": ("decoding", "decoded"),
+    "client: hand over": ("decoded", "seen"),
 }
-AT_LEAST = ("frames_per_s", "generated_share")
+"""every stage of a picture's way, in order, and the points between which it lies"""
+# Points of the two processes' clocks may be so much out of order: what sends notes its time after
+# the last packet, which the other may have by then. More: pictures were mistaken for each other.
+DISORDER_S = 0.05
 START_S = 180.0  # a server that loads for longer will not come; a busy machine takes a minute
 
 
@@ -89,7 +125,6 @@ def made_clip(path: Path, seconds: int = 6) -> Path:
     """
     import av
     import cv2
-    import numpy as np
 
     try:
         from skimage.data import astronaut
@@ -120,93 +155,330 @@ def sample_voice() -> Path:
     return sorted(p for p in folder.iterdir() if p.suffix in (".ogg", ".opus", ".mp3", ".wav"))[0]
 
 
-def live(
-    seconds: float, video: Path, speech: Path, bundle: Path | None, width: int, height: int
-) -> dict[str, Any]:
-    """One live call; every figure of it."""
+NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
+
+
+def netem_works() -> bool:
+    """Whether this machine lets us have a network namespace with `tc netem` in it."""
+    if any(shutil.which(name) is None for name in ("unshare", "ip", "tc")):
+        return False
+    script = "ip link set lo up && tc qdisc add dev lo root netem delay 1ms"
+    done = subprocess.run([*NAMESPACE, "sh", "-c", script], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def live(plan: Plan, bundle: Path | None) -> dict[str, Any]:
+    """One call; what the caller noted, and what the server's process used.
+
+    Args:
+        plan: of the call, its `url` still empty.
+        bundle: the model; None takes the one that ships.
+
+    Raises:
+        LipwireError: the server or the caller failed.
+    """
+    if plan.netem:  # server, caller and weather in a namespace of their own
+        words = json.dumps(
+            {"plan": asdict(plan), "bundle": None if bundle is None else str(bundle)}
+        )
+        script = 'ip link set lo up && exec "$0" -m benchmarks.latency "$1"'
+        return _json([*NAMESPACE, "sh", "-c", script, sys.executable, words], plan.seconds + 240)
+    return _live_here(plan, bundle)
+
+
+def _live_here(plan: Plan, bundle: Path | None) -> dict[str, Any]:
     port = free_port()
-    server, ready_s = start_server(port, bundle)
+    echo = ("-m", "benchmarks.echo", str(port))
+    server, ready_s = start_server(port, bundle, echo) if plan.echo else start_server(port, bundle)
     try:
-        url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "benchmarks.client", url, "--video", str(video),
-                   "--speech", str(speech), "--seconds", str(seconds), "--width", str(width),
-                   "--height", str(height)]  # fmt: skip
-        cpu_s, begun = process_cpu_s(server.pid), time.monotonic()
-        reply = subprocess.run(command, stdout=subprocess.PIPE, timeout=seconds + 120, check=False)
-        if reply.returncode:
-            raise LipwireError("the client failed; its message is above")
-        client = json.loads(reply.stdout)
+        called = replace(plan, url=f"http://127.0.0.1:{port}")
+        cpu_s, begun_s = process_cpu_s(server.pid), time.monotonic()
+        command = [sys.executable, "-m", "benchmarks.glass", json.dumps(asdict(called))]
+        noted = _json(command, plan.seconds + 150)
         memory = process_memory_mib(server.pid)
-        used_s, elapsed_s = process_cpu_s(server.pid) - cpu_s, time.monotonic() - begun
+        used_s, elapsed_s = process_cpu_s(server.pid) - cpu_s, time.monotonic() - begun_s
     finally:
         server.terminate()
         try:
             server.wait(timeout=15)
         except subprocess.TimeoutExpired:
             server.kill()
-    before, after = client.pop("before"), client.pop("after")
-    outcomes = {
-        name: count - _outcomes(before).get(name, 0) for name, count in _outcomes(after).items()
-    }
-    out = sum(outcomes.values())
-    return {
-        "frames_per_s": client["pictures_received_per_s"],
-        "generated_share": outcomes.get("generated", 0) / max(out, 1),
-        "outcomes": outcomes,
-        "delay_p50_ms": after["delay_p50_ms"],
-        "delay_p95_ms": after["delay_p95_ms"],
-        "ready_s": ready_s,
-        **memory,
-        "server_cpu_per_s": used_s / elapsed_s,
-        "client": client,
-    }
+    return {**noted, "ready_s": ready_s, **memory, "server_cpu_per_s": used_s / elapsed_s}
 
 
-def _outcomes(stats: dict[str, Any]) -> dict[str, int]:
-    return {"generated": stats["generated"], "held": stats["held"], **stats["passed_through"]}
+def _json(command: list[str], timeout_s: float) -> dict[str, Any]:
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=timeout_s, check=False)
+    if done.returncode:
+        raise LipwireError("the caller failed; its message is above")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@dataclass(frozen=True)
+class Way:
+    """One picture's, there and back."""
+
+    number: int
+    outcome: str
+    stages_s: dict[str, float]
+    """by name; only those whose both ends it passed"""
+    whole_s: float
+
+
+def ways(noted: dict[str, Any]) -> list[Way]:
+    """Every picture that was captured while it counted, went through the server and came back.
+
+    Raises:
+        LipwireError: times contradict each other.
+    """
+    columns = noted["columns"]
+    server = {row[0]: dict(zip(columns, row, strict=True)) for row in noted["server"]}
+    back: dict[int, dict[str, float]] = {}
+    for at_s, number, _, marks in noted["back"]:
+        if number is not None:
+            back.setdefault(number, {**marks, "seen": at_s})
+    found = []
+    for number, pts, marks in noted["sent"]:
+        middle, home = server.get(pts), back.get(number)
+        if (
+            middle is None
+            or home is None
+            or not (noted["since_s"] <= marks["captured"] < noted["until_s"])
+        ):
+            continue
+        stages, place = {}, 0
+        parts = (marks, middle, home)
+        for name, (since, until) in STAGES.items():
+            begins = parts[place]
+            if until == "received":  # into the next process
+                place += 1
+            ends = parts[place]
+            if begins.get(since) is not None and ends.get(until) is not None:
+                stages[name] = ends[until] - begins[since]
+        if min(stages.values(), default=0) < -DISORDER_S:
+            worst = min(stages, key=lambda name: stages[name])
+            raise LipwireError(
+                f"picture {number}: {worst!r} took {stages[worst]:.3f} s: numbers do not agree"
+            )
+        found.append(Way(number, middle["outcome"], stages, home["seen"] - marks["captured"]))
+    return found
+
+
+def percentiles(values_s: Sequence[float]) -> dict[str, float | None]:
+    """p50, p95, p99 and the largest, ms; None of nothing."""
+    if not len(values_s):
+        return dict.fromkeys(("p50_ms", "p95_ms", "p99_ms", "max_ms"))
+    p50, p95, p99, most = np.percentile(np.asarray(values_s) * 1000, (50, 95, 99, 100)).tolist()
+    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "max_ms": most}
+
+
+def stage_table(found: Sequence[Way]) -> list[dict[str, Any]]:
+    """A row for each stage of pictures that were repainted, the rest, and the whole.
+
+    Medians do not add up exactly: what is left over has a row of its own.
+    """
+    whole = [way for way in found if len(way.stages_s) == len(STAGES)]
+    rows: list[dict[str, Any]] = [
+        {"stage": name, **percentiles([way.stages_s[name] for way in whole])} for name in STAGES
+    ]
+    total = percentiles([way.whole_s for way in whole])
+    if whole:
+        rest = (total["p50_ms"] or 0.0) - sum(row["p50_ms"] for row in rows)
+        rows.append({"stage": "rest (no stage's)", "p50_ms": rest, "p95_ms": None,
+                     "p99_ms": None, "max_ms": None})  # fmt: skip
+    rows.append({"stage": "glass to glass", **total, "sum": True})
+    return rows
+
+
+def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """Figures, raw values and the table of one call."""
+    found = ways(noted)
+    rows = stage_table(found)
+    seconds = noted["until_s"] - noted["since_s"]
+    fresh, newest = [], -1
+    for at_s, number, pts, _ in noted["back"]:
+        if noted["since_s"] <= at_s < noted["until_s"] and number is not None and number > newest:
+            newest = number
+            fresh.append((at_s, pts / 90_000))
+    came, due = np.array(fresh or [(0.0, 0.0)]).T
+    # RFC 3550 section 6.4.1: how unevenly what was evenly spaced arrives.
+    pacing_s = np.abs(np.diff(came) - np.diff(due))
+    outcomes: dict[str, int] = {}
+    for way in found:
+        outcomes[way.outcome] = outcomes.get(way.outcome, 0) + 1
+    gaps_s = np.diff(came)
+    whole = [way for way in found if len(way.stages_s) == len(STAGES)]
+    ms = {
+        "glass_to_glass_ms": [way.whole_s * 1e3 for way in found],
+        "picture_gap_ms": (gaps_s * 1e3).tolist(),
+        "pacing_error_ms": (pacing_s * 1e3).tolist(),
+        "av_offset_ms": _offsets_ms(noted),
+        **{f"stage {n}_ms": [way.stages_s[n] * 1e3 for way in whole] for n in STAGES},
+    }
+    painted = {row[0] for row in noted["server"] if row[1] == "generated"}
+    times = {pts: number for number, pts, _ in noted["sent"]}
+    numbers = {times[pts] for pts in painted if pts in times}
+    first = min((at_s for at_s, n, _, _ in noted["back"] if n in numbers), default=None)
+    heard = np.array(noted["clicks"] or np.zeros((0, 2)))
+    click_s = np.diff(heard[:, 0]) - np.round(np.diff(heard[:, 0])) if len(heard) > 1 else []
+    last = noted["last"]
+    rest = next((row["p50_ms"] for row in rows if row["stage"].startswith("rest")), None)
+    total = rows[-1]["p50_ms"]
+    figures = {
+        **{f"glass_to_glass_{name}": figure(value, "ms")
+           for name, value in percentiles([way.whole_s for way in found]).items()},
+        "rest_share": figure(abs(rest) / total if total and rest is not None else None, "share",
+                             most=REST_SHARE),
+        "pictures_per_s": figure(len(fresh) / seconds, "1/s", least=0.96 * plan.fps),
+        "generated_share": figure(outcomes.get("generated", 0) / max(len(found), 1), "share",
+                                  least=0.95),
+        "server_delay_p50_ms": figure(last.get("delay_p50_ms"), "ms", most=80),
+        "server_delay_p95_ms": figure(last.get("delay_p95_ms"), "ms", most=150),
+        **{f"picture_gap_{name}": figure(value, "ms")
+           for name, value in percentiles(gaps_s.tolist()).items()},
+        "pacing_error_p99_ms": figure(percentiles(pacing_s.tolist())["p99_ms"], "ms", most=40),
+        "av_offset_ms": figure(_median(ms["av_offset_ms"]), "ms"),
+        "click_error_max_ms": figure(float(np.abs(click_s).max()) * 1e3 if len(click_s) else None,
+                                     "ms"),
+        "clicks_heard": figure(len(heard)),
+        "first_generated_s": figure(None if first is None else first - noted["called_s"], "s"),
+        "server_cpu_per_s": figure(noted["server_cpu_per_s"], "core s/s"),
+        "client_cpu_per_s": figure(noted["client_cpu_s"] / seconds, "core s/s"),
+        "resident_mib": figure(noted["resident_mib"], "MiB"),
+        "peak_mib": figure(noted["peak_mib"], "MiB", most=1.2 * 1024),
+        "ready_s": figure(noted["ready_s"], "s", most=6),
+    }  # fmt: skip
+    return {"figures": figures, "samples": ms, "rows": rows, "outcomes": outcomes}
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return float(np.median(values)) if len(values) else None
+
+
+def _offsets_ms(noted: dict[str, Any]) -> list[float]:
+    """How much earlier sound comes than pictures of the same time (+: sound is early), ms.
+
+    By the sender's reports, before a receiver evens it out. ITU-R BT.1359 counts this way.
+    """
+    pictures, sounds = noted["offsets"]["video"], noted["offsets"]["audio"]
+    if not pictures or not sounds:
+        return []
+    middle = float(np.median(sounds))
+    return [(picture - middle) * 1e3 for picture in pictures]
 
 
 def run(
     *,
-    seconds: float = 60,
+    seconds: Annotated[float, Ge(1)] = 60,
+    repeat: Annotated[int, Ge(1)] = 1,
     video: Path | None = None,
     speech: Path | None = None,
     bundle: Path | None = None,
-    width: int = 640,
-    height: int = 480,
+    width: Annotated[int, Ge(400)] = 640,
+    height: Annotated[int, Ge(64)] = 480,
+    fps: Annotated[int, Ge(1), Le(60)] = 25,
+    delay_ms: Annotated[float, Ge(0)] = 0,
+    jitter_ms: Annotated[float, Ge(0)] = 0,
+    loss: Annotated[float, Ge(0), Le(0.5)] = 0,
+    echo: bool = False,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Any]:
-    """Measure; returns machine, bundle, command and figures, each beside its target.
+    """Measure.
 
     Args:
-        seconds: of the live call.
-        video: a clip with a face; None makes one.
-        speech: a voice; None takes the one that ships.
-        bundle: the model; None takes the one that ships.
+        seconds: of each call, after it has settled.
+        repeat: calls, one after the other, each with a server of its own.
+        video: a clip with a face; without it, a made one.
+        speech: a voice; without it, the one that ships.
+        bundle: the model; without it, the one that ships.
         width: of the picture sent, pixels.
         height: of the picture sent, pixels.
-    """
-    from server.dub import dub
+        fps: frames a second sent.
+        delay_ms: the path's, one way.
+        jitter_ms: the path's, on top of its delay.
+        loss: share of packets that the path loses, each way.
+        echo: measure what the bench itself costs, against a server that sends back what it gets.
+        progress: told what is being measured.
 
-    manifest = open_bundle(bundle).manifest
+    Raises:
+        LipwireError: the server or the caller failed.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         clip = video or made_clip(Path(scratch) / "clip.mp4")
         voice = speech or sample_voice()
-        figures = live(seconds, clip, voice, bundle, width, height)
+        plan = Plan("", str(clip), str(voice), seconds, width=width, height=height, fps=fps,
+                    delay_ms=delay_ms, jitter_ms=jitter_ms, loss=loss)  # fmt: skip
+        if echo:
+            return _echo(plan, progress)
+        plan = replace(plan, netem=plan.bad and netem_works())
+        calls = []
+        for number in range(repeat):
+            progress(f"call {number + 1} of {repeat}, {seconds:g} s")
+            calls.append(digest(live(plan, bundle), plan))
+        progress("dub")
+        from server.dub import dub
+
         summary = dub(clip, voice, Path(scratch) / "out.mp4", bundle=bundle)
-        figures["dub_real_time_factor"] = summary.real_time_factor
-    met = {
-        name: figures[name] >= target if name in AT_LEAST else figures[name] <= target
-        for name, target in TARGETS.items()
-    }
+    figures = dict(calls[-1]["figures"])
+    figures["dub_real_time_factor"] = figure(summary.real_time_factor, "ratio", most=1)
+    if repeat > 1:
+        middles = [call["figures"]["glass_to_glass_p50_ms"]["value"] for call in calls]
+        spread = max(middles) / min(middles) - 1
+        figures["repeat_spread_share"] = figure(spread, "share", most=REPEAT_SHARE)
+    manifest = open_bundle(bundle).manifest
+    weather = "none"
+    if plan.bad:
+        by = "tc netem" if plan.netem else "UDP relay; tc netem is not allowed or not there"
+        weather = f"{delay_ms:g} ms, jitter {jitter_ms:g} ms, loss {loss:.1%} each way, by {by}"
     return {
-        "benchmark": "latency",
-        "command": " ".join(sys.argv),
-        "machine": describe_machine(),
-        "bundle": {"name": manifest.name, "version": manifest.version,
-                   "steps": manifest.default_steps, "gflop_per_frame": manifest.gflop_per_frame},
-        "input": {"video": video.name if video else "made portrait", "width": width,
-                  "height": height, "fps": 25, "codec": "VP8"},
+        "bundle": describe_bundle(bundle),
         "figures": figures,
-        "targets": TARGETS,
-        "met": met,
+        "samples": {n: [call["samples"][n] for call in calls] for n in calls[0]["samples"]},
+        "tables": {"stages": calls[-1]["rows"]},
+        "input": {"video": video.name if video else "made portrait", "width": width,
+                  "height": height, "fps": fps, "codec": "VP8", "seconds": seconds,
+                  "steps": manifest.default_steps, "weather": weather},
+        "outcomes": [call["outcomes"] for call in calls],
+        "repeats": [{n: f["value"] for n, f in call["figures"].items()} for call in calls],
     }  # fmt: skip
+
+
+def _echo(plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
+    """What numbers and clicks cost, against an echo: with and without, in turns."""
+    used: dict[bool, list[float]] = {True: [], False: []}
+    own, whole_s = [], []
+    for number in range(ECHO_ROUNDS):
+        for marked in (True, False):
+            progress(f"echo, round {number + 1}, {'with' if marked else 'without'} marks")
+            part = replace(plan, echo=True, marked=marked, seconds=plan.seconds / 2 / ECHO_ROUNDS)
+            noted = live(part, None)
+            seconds = noted["until_s"] - noted["since_s"]
+            used[marked].append(noted["client_cpu_s"] / seconds)
+            if marked:
+                own.append(noted["own_s"] / (noted["until_s"] - noted["called_s"]))
+                shown = {n: marks["captured"] for n, _, marks in noted["sent"]}
+                whole_s += [at_s - shown[n] for at_s, n, _, _ in noted["back"] if n in shown]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    extra = float(np.median(used[True]) - np.median(used[False])) / (cores or 1)
+    figures = {
+        "overhead_share": figure(extra, "share", most=OVERHEAD_SHARE),
+        "overhead_reading_share": figure(float(np.median(own)) / (cores or 1), "share",
+                                         most=OVERHEAD_SHARE),
+        **{f"echo_glass_to_glass_{n}": figure(v, "ms") for n, v in percentiles(whole_s).items()},
+        "client_cpu_marked_per_s": figure(float(np.median(used[True])), "core s/s"),
+        "client_cpu_plain_per_s": figure(float(np.median(used[False])), "core s/s"),
+    }  # fmt: skip
+    return {"figures": figures, "samples": {"echo_glass_to_glass_ms": [s * 1e3 for s in whole_s]},
+            "input": {"echo": True, "seconds": plan.seconds}}  # fmt: skip
+
+
+def main() -> None:
+    """One call as JSON asks for, inside a network namespace."""
+    asked = json.loads(sys.argv[1])
+    plan = Plan(**asked["plan"])
+    bundle = asked["bundle"] and Path(asked["bundle"])
+    print(json.dumps(_live_here(plan, bundle)))  # the caller makes the weather
+
+
+if __name__ == "__main__":
+    main()

@@ -12,15 +12,17 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import numpy as np
+from annotated_types import Ge, Le
 
 from benchmarks.latency import made_clip, sample_voice
 from benchmarks.transport import figures_of, serving, start_probe, verdict
 from benchmarks.watch import glance, loop_figures
 
+Calls = Annotated[int, Ge(1)]
 UNLIMITED = {"rate_per_s": 10_000, "rate_burst": 10_000}  # all requests come from one address
 PATIENCE_S = 60.0
 LIMIT_OVERLOAD = {"refused_p99_ms": 100.0, "lag_p99_ms": 20.0, "pictures_share": 0.95}
@@ -65,7 +67,9 @@ def _post(url: str, offer: str) -> httpx.Response:
     return HTTP.post(f"{url}/whip?consent=true", content=offer, headers=headers)
 
 
-def overload_admission(*, calls: int = 1, seconds: float = 30) -> dict[str, Any]:
+def overload_admission(
+    *, calls: Calls = 1, seconds: Annotated[float, Ge(5)] = 30
+) -> dict[str, Any]:
     """R6: as many calls as the server takes, and as many again that keep asking.
 
     Args:
@@ -122,7 +126,7 @@ def overload_admission(*, calls: int = 1, seconds: float = 30) -> dict[str, Any]
     return verdict("overload-admission", figures, met, calls=calls, seconds=seconds)
 
 
-def vanish(*, calls: int = 1) -> dict[str, Any]:
+def vanish(*, calls: Calls = 1) -> dict[str, Any]:
     """R3 and R4: an offer that never connects, and callers that are killed; a bystander goes on.
 
     Args:
@@ -154,7 +158,7 @@ def vanish(*, calls: int = 1) -> dict[str, Any]:
     return verdict("vanish", figures, met, calls=calls)
 
 
-def drain(*, calls: int = 1, drain_s: float = 5) -> dict[str, Any]:
+def drain(*, calls: Calls = 1, drain_s: Annotated[float, Ge(0), Le(60)] = 5) -> dict[str, Any]:
     """R9: SIGTERM while calls run.
 
     Args:
@@ -239,7 +243,7 @@ async def _faults(url: str, file: Path, clip: Path, seconds: float) -> dict[str,
     return found
 
 
-def fault(*, seconds: float = 6) -> dict[str, Any]:
+def fault(*, seconds: Annotated[float, Ge(2)] = 6) -> dict[str, Any]:
     """R8: a model that raises, hangs, and runs out of memory, in the middle of a call.
 
     Args:

@@ -20,11 +20,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import httpx
 import numpy as np
 import uvicorn
+from annotated_types import Ge
 
 from benchmarks.client import SPEECH_RATE_HZ, speak
 from benchmarks.latency import made_clip, sample_voice
@@ -301,7 +302,12 @@ def judge(figures: dict[str, Any]) -> dict[str, bool]:
     return met
 
 
-def run(*, seconds: float = 60, factor: float = 4.0, ladder: bool = True) -> dict[str, Any]:
+def run(
+    *,
+    seconds: Annotated[float, Ge(9)] = 60,
+    factor: Annotated[float, Ge(1)] = 4.0,
+    ladder: bool = True,
+) -> dict[str, Any]:
     """Measure; the server runs in another process.
 
     Args:

@@ -172,6 +172,28 @@ def run(
     }  # fmt: skip
 
 
+def command(*, network: Sequence[str] = ("lite", "paper")) -> dict[str, Any]:
+    """`run`, its networks named by text.
+
+    Args:
+        network: lite or paper; may repeat.
+    """
+    from benchmarks import subjects
+
+    result = run({name: subjects.network(name) for name in network})
+    singles = {f"{row['network']}, {row['steps']} steps, {row['gpu']}: predicted_frames_per_s":
+               row["frames_per_s"] for row in result["rows"] if row["batch"] == 8}  # fmt: skip
+    columns = ("steps", "batch", "ms", "gflop", "frames_per_s")
+    tables = {
+        f"predicted, not measured: {name}, {gpu.name}": [
+            {column: row[column] for column in columns}
+            for row in result["rows"] if (row["network"], row["gpu"]) == (name, gpu.name)
+        ]
+        for name in network for gpu in GPUS
+    }  # fmt: skip
+    return {**result, "figures": singles, "tables": tables}
+
+
 def markdown(result: dict[str, Any], batches: Sequence[int] = (1, 8)) -> str:
     """The table for people: frames a second, a row for each network, steps and batch."""
     names = [gpu["name"] for gpu in result["gpus"]]

@@ -15,9 +15,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge
 
 from benchmarks.machine import describe_machine
+from benchmarks.record import describe_bundle
 from benchmarks.timing import batch_times
 from engine.batching import Batcher, Ticket
 from engine.config import EngineConfig
@@ -25,6 +28,7 @@ from engine.errors import ConfigError
 from engine.fleet import MEASURE_S
 from engine.lane import Lane
 
+Number = TypeVar("Number", int, float)
 SESSIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 DEVICES = (1, 2, 4, 8)
 
@@ -218,7 +222,8 @@ def stored(path: Path, steps: int | None, network: str) -> StepTimes:
         ConfigError: not such a file, or it has no times at these steps; it names those it has.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        result = {**record, **record.get("details", {})}  # without: from before records
         rows = [row for row in result["rows"] if row["network"] == network]
         offered = sorted({int(row["steps"]) for row in rows})
         steps = steps or int(result["default_steps"])
@@ -271,36 +276,70 @@ def run(
     }
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Missed deadlines against sessions, a colour for each number of devices, as a picture.
+def numbers(text: str, kind: type[Number]) -> list[Number]:
+    """What stands between commas.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: something that is no number above 0.
     """
     try:
-        import matplotlib
-    except ImportError as error:
-        raise ConfigError("plots need matplotlib: pip install 'lipwire[bench]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+        values = [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{text!r} must be numbers with commas between them") from None
+    if min(values) <= 0:
+        raise ConfigError(f"{text!r} must be above 0")
+    return values
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.2))
-    for count in sorted({load["devices"] for load in result["loads"]}):
-        loads = [load for load in result["loads"] if load["devices"] == count]
-        x = [load["sessions"] for load in loads]
-        (line,) = axes.plot(x, [100 * load["missed"] for load in loads], marker="o", markersize=3,
-                            label=f"{count} device{'s' if count > 1 else ''}")  # fmt: skip
-        axes.plot(x, [100 * load["bound"] for load in loads], linestyle="--", linewidth=1,
-                  color=line.get_color())  # fmt: skip
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(
-        ticks := sorted({load["sessions"] for load in result["loads"]}), map(str, ticks)
-    )
-    axes.set_xlabel(f"sessions at {result['scene']['fps']:g} frames a second")
-    axes.set_ylabel("missed deadlines, %")
-    axes.set_title(result["step_times"]["origin"], fontsize=8)
-    axes.legend(title="dashed: any schedule", fontsize=8, title_fontsize=8)
-    axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+
+def command(
+    *,
+    times: Path | None = None,
+    bundle: Path | None = None,
+    gpu: str | None = None,
+    network: str = "lite",
+    steps: Annotated[int | None, Ge(1)] = None,
+    sessions: str = ",".join(map(str, SESSIONS)),
+    devices: str = ",".join(map(str, DEVICES)),
+    speeds: str = "1",
+    seconds: Annotated[float, Ge(1)] = 10,
+    progress: Callable[[str], None] = lambda what: None,
+) -> dict[str, Any]:
+    """`run`, its parts named by text.
+
+    Args:
+        times: output of `bench denoiser --json`; without it, measured now.
+        bundle: model to measure.
+        gpu: predicted times of a GPU instead: A6000, L4, 4090, H100.
+        network: for --times and --gpu: lite or paper.
+        steps: DDIM steps.
+        sessions: how many, each.
+        devices: how many, each.
+        speeds: of the devices, over and over: 1,0.5 has every other half as fast.
+        seconds: of virtual time at each point.
+        progress: told each point.
+    """
+    if times is not None:
+        one = stored(times, steps, network)
+    else:
+        one = predicted(gpu, steps, network) if gpu else measured(bundle, steps)
+    result = run(one, sessions=numbers(sessions, int), devices=numbers(devices, int),
+                 speeds=numbers(speeds, float), scene=Scene(seconds=seconds),
+                 progress=lambda load: progress(
+                     f"{load.sessions} sessions on {load.devices} devices"))  # fmt: skip
+    shown = ("sessions", "missed", "bound", "passed_through", "mean_batch", "busy")
+    tables = {
+        f"{count} devices; {one.origin}": [
+            {name if name in ("sessions", "mean_batch") else f"{name}_share": load[name]
+             for name in shown}
+            for load in result["loads"] if load["devices"] == count
+        ]
+        for count in sorted({load["devices"] for load in result["loads"]})
+    }  # fmt: skip
+    carried = {
+        f"{count} devices: sessions with at most 1 % missed": max(
+            (load["sessions"] for load in result["loads"]
+             if load["devices"] == count and load["missed"] <= 0.01), default=0)
+        for count in sorted({load["devices"] for load in result["loads"]})
+    }  # fmt: skip
+    bundled = None if bundle is None else describe_bundle(bundle)
+    return {**result, "figures": carried, "tables": tables, "bundle": bundled}

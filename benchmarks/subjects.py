@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.bundle import Bundle, open_bundle, seal
+from engine.bundle import Bundle, Manifest, open_bundle, seal
 from engine.errors import ConfigError
 from engine.nets import build_network, make_network
 from engine.nets.diff2lip import Diff2LipConfig
 from engine.nets.graphs import example_inputs, graphs
+from engine.nets.wav2lip import SIZE
 
 STEPS = (1, 2, 4, 8, 25)
 # Shaped like the paper's, and sampled in seconds.
@@ -50,8 +51,13 @@ def made_tensor(key: str, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np
     return 1 + 0.1 * n if key.endswith("weight") else np.asarray(0.1 * n, np.float32)
 
 
+def wav2lip_network() -> nn.Module:
+    """The generator of the paper's baseline, 96x96, with made weights."""
+    return make_network("wav2lip", {}).eval()
+
+
 def network(name: str) -> nn.Module:
-    """The shipped lite network, or the paper's.
+    """The shipped lite network, the paper's, or Wav2Lip's.
 
     Raises:
         ConfigError: neither.
@@ -60,11 +66,33 @@ def network(name: str) -> nn.Module:
         return build_network(open_bundle())
     if name == "paper":
         return paper_network()
-    raise ConfigError(f"no network {name!r}: lite or paper")
+    if name == "wav2lip":
+        return wav2lip_network()
+    raise ConfigError(f"no network {name!r}: lite, paper or wav2lip")
 
 
 def paper_bundle(net: nn.Module, folder: Path) -> Bundle:
     """The paper's network as a bundle, without the checks of `lipwire export`."""
+    shipped = open_bundle().manifest
+    return _bundle(net, folder, replace(
+        shipped, name="paper", kind="diff2lip", prediction="epsilon", spacing="leading",
+        steps_offered=STEPS, default_steps=STEPS[-1], network=asdict(net.config),  # type: ignore[call-overload]
+        crop_size=example_inputs(net, 1)["references"].shape[2], references=1, framing="box",
+        mel={**shipped.mel, "columns": 16}, training={}, quality={}, parity={},
+    ))  # fmt: skip
+
+
+def wav2lip_bundle(net: nn.Module, folder: Path) -> Bundle:
+    """Wav2Lip's generator as a bundle, without the checks of `lipwire export`."""
+    shipped = open_bundle().manifest
+    return _bundle(net, folder, replace(
+        shipped, name="wav2lip", kind="wav2lip", prediction="image", spacing="trailing",
+        steps_offered=(1,), default_steps=1, network={}, crop_size=SIZE, references=1,
+        framing="box", mel={**shipped.mel, "columns": 16}, training={}, quality={}, parity={},
+    ))  # fmt: skip
+
+
+def _bundle(net: nn.Module, folder: Path, manifest: Manifest) -> Bundle:
     from export.graph import write_graph
 
     folder.mkdir(parents=True)
@@ -72,13 +100,6 @@ def paper_bundle(net: nn.Module, folder: Path) -> Bundle:
     for graph in graphs(net):
         names.append(f"{graph.name}.onnx")
         write_graph(graph, folder / names[-1])
-    shipped = open_bundle().manifest
-    manifest = replace(
-        shipped, name="paper", kind="diff2lip", prediction="epsilon", spacing="leading",
-        steps_offered=STEPS, default_steps=STEPS[-1], network=asdict(net.config),  # type: ignore[call-overload]
-        crop_size=example_inputs(net, 1)["references"].shape[2], references=1, framing="box",
-        mel={**shipped.mel, "columns": 16}, training={}, quality={}, parity={},
-    )  # fmt: skip
     return seal(folder, manifest, names)
 
 

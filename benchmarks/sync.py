@@ -16,13 +16,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import numpy as np
 import uvicorn
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from annotated_types import Ge, Le
 
 from benchmarks.client import speak
 from benchmarks.latency import START_S
@@ -295,7 +296,11 @@ def clocks_of(ears: Ears) -> dict[str, float]:
     }
 
 
-def run(*, minutes: float = 10, skew_ppm: float | None = None) -> dict[str, Any]:
+def run(
+    *,
+    minutes: Annotated[float, Ge(0.1)] = 10,
+    skew_ppm: Annotated[float | None, Ge(-1000), Le(1000)] = None,
+) -> dict[str, Any]:
     """Measure; the server runs in another process.
 
     Args:

@@ -16,9 +16,10 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from benchmarks.latency import free_port, made_clip, sample_voice, start_server
 from benchmarks.machine import describe_machine, process_memory_mib
@@ -26,6 +27,8 @@ from engine.errors import LipwireError
 
 COUNTED = ("fds", "threads", "tasks", "sessions")  # what must be as before after a churn
 WARM_ROUNDS = 4  # of callers before a server is called warm
+Seconds = Annotated[float, Ge(5)]
+Share = Annotated[float, Ge(0), Le(0.5)]
 SAMPLE_S = 5.0  # between two looks at the server's memory
 
 
@@ -85,22 +88,22 @@ def verdict(
 
 def loss(
     *,
-    seconds: float = 60,
-    loss: float = 0.02,
-    burst_loss: float = 0.01,
-    delay_ms: float = 20,
-    seeds: int = 1,
+    seconds: Seconds = 60,
+    share: Share = 0.02,
+    bursts: Share = 0.01,
+    delay_ms: Annotated[float, Ge(0)] = 20,
+    seeds: Annotated[int, Ge(1)] = 1,
 ) -> dict[str, Any]:
     """R5: a call over a path that loses packets both ways, singly and in bursts of five.
 
     Args:
         seconds: measured, of each run.
-        loss: share of packets lost singly.
-        burst_loss: share of packets lost in bursts.
+        share: of packets lost singly.
+        bursts: share of packets lost in bursts.
         delay_ms: one way.
         seeds: runs, one after the other, each with other losses.
     """
-    flags = ("--loss", loss, "--burst-loss", burst_loss, "--delay-ms", delay_ms)
+    flags = ("--loss", share, "--burst-loss", bursts, "--delay-ms", delay_ms)
     runs = []
     with serving() as (url, _):
         for seed in range(1, seeds + 1):
@@ -114,11 +117,11 @@ def loss(
         "no freeze over 500 ms": figures["freezes_over_500_ms"] == 0,
         "no hole in the sound over 60 ms": figures["sound_holes_over_60_ms"] == 0,
     }
-    weather = {"loss": loss, "burst_loss": burst_loss, "delay_ms": delay_ms}
+    weather = {"loss": share, "burst_loss": bursts, "delay_ms": delay_ms}
     return verdict("loss", figures | {"runs": runs}, met, weather=weather)
 
 
-def delay(*, seconds: float = 60) -> dict[str, Any]:
+def delay(*, seconds: Seconds = 60) -> dict[str, Any]:
     """R11: what a call adds to a picture, from a camera to the reader of what comes back.
 
     That is both ways and both ends: encoding and decoding twice.
@@ -140,7 +143,12 @@ def delay(*, seconds: float = 60) -> dict[str, Any]:
     return verdict("delay", found, met)
 
 
-def soak(*, minutes: float = 30, calls: int = 1, painted: bool = True) -> dict[str, Any]:
+def soak(
+    *,
+    minutes: Annotated[float, Ge(0.5)] = 30,
+    calls: Annotated[int, Ge(1)] = 1,
+    painted: bool = True,
+) -> dict[str, Any]:
     """R1: calls that last, and the server's memory meanwhile.
 
     Args:
@@ -206,7 +214,12 @@ def held(pid: int, url: str) -> dict[str, Any]:
     }
 
 
-def churn(*, sessions: int = 200, at_once: int = 4, patience_s: float = 60) -> dict[str, Any]:
+def churn(
+    *,
+    sessions: Annotated[int, Ge(1)] = 200,
+    at_once: Annotated[int, Ge(1)] = 4,
+    patience_s: float = 60,
+) -> dict[str, Any]:
     """R2: calls that come and go, a third of them killed, and what the server holds afterwards.
 
     Args:

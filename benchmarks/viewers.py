@@ -14,15 +14,17 @@ import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import av
 import numpy as np
 from aiortc import RTCRtpCodecParameters
 from aiortc.rtcrtpparameters import RTCRtpSendParameters
+from annotated_types import Ge
 from pylibsrtp import Policy, Session
 
 from benchmarks.machine import describe_machine
+from engine.errors import ConfigError
 from server.config import ServerConfig
 from server.mediaplane import install
 from server.rendition import Renditions, copy_picture
@@ -121,7 +123,10 @@ def _frame(frames: list[av.VideoFrame], place: int) -> av.VideoFrame:
 
 
 def run(
-    *, viewers: tuple[int, ...] = (1, 2, 4, 8), seconds: float = 6.0, codec: str = "VP8"
+    *,
+    viewers: tuple[int, ...] = (1, 2, 4, 8),
+    seconds: Annotated[float, Ge(0.1)] = 6.0,
+    codec: str = "VP8",
 ) -> dict[str, Any]:
     """Measure each number of viewers, with one encode for all and with one for each.
 
@@ -130,6 +135,8 @@ def run(
         seconds: of each measurement.
         codec: VP8 or H264.
     """
+    if codec not in VIDEO:
+        raise ConfigError(f"codec is {codec!r}, must be one of {', '.join(VIDEO)}")
     from benchmarks.latency import made_clip
     from engine.media import read_frames
 

@@ -53,6 +53,8 @@ class Ticket:
     """the caller's own"""
     failed_on: set[str] = field(default_factory=set)
     """devices that raised or hung on it; from the first on it travels alone"""
+    started_s: float | None = None
+    """when a device began with it, for the last time"""
     took_s: float = 0.0
     """what its batch took; set when that is painted"""
     mates: int = 1

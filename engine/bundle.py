@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class Manifest:
     """how the crop is cut out: rotation-stabilised, or the axis-aligned box of the paper"""
     references: int = 1
     """pictures of the person that a job must bring"""
+    reach_px: float = 0.0
+    """range of a typical speaker's opening, see `JobSpec`; 0: the graphs take no reach"""
     network: dict[str, Any] = field(default_factory=dict)
     """the torch network's own settings, see engine.nets.build_network"""
     noise_seed: int = 0
@@ -80,7 +83,7 @@ class Manifest:
     def job_spec(self) -> JobSpec:
         """What jobs for this model must bring."""
         columns = int(self.mel.get("columns", WINDOW_COLUMNS))
-        return JobSpec(self.crop_size, self.framing, self.references, columns)
+        return JobSpec(self.crop_size, self.framing, self.references, columns, self.reach_px)
 
     def to_json(self) -> str:
         """As written to disk."""
@@ -166,11 +169,16 @@ def _check_types(path: Path, values: dict[str, Any]) -> None:
         ("crop_size", natural(values["crop_size"]) and values["crop_size"] % 2 == 0,
          "an even number of pixels"),
         ("references", natural(values.get("references", 1)), "a whole number from 1 on"),
+        ("reach_px", _is_length(values.get("reach_px", 0.0)), "pixels, 0 for a model without"),
         ("network", isinstance(values.get("network", {}), dict), "the network's settings"),
         ("mel", isinstance(values.get("mel", {}), dict), "the sound's settings"),
     ):  # fmt: skip
         if not good:
             raise BundleError(f"{path}: {name} is {values.get(name)!r}, must be {wanted}")
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < inf
 
 
 def open_bundle(path: str | Path | None = None) -> Bundle:

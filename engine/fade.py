@@ -5,8 +5,8 @@ from __future__ import annotations
 # A pause must have lasted so long (beyond the voice detector's own hangover) before the mouth
 # begins to go. Shorter: a doubtful moment inside a word makes it pulse; longer: it lingers.
 HOLD_S = 0.05
-# After an interruption all of it goes in this time: one picture at 25 fps has passed when the
-# sound is cut, and 100 ms later nothing of the new mouth may move. Zero would pop.
+# After an interruption all of it goes in this time, counted from the interruption itself. Above
+# 100 ms the mouth still moves when it must not any more (the limit that we set); zero would pop.
 CUT_S = 0.06
 FIRST_S, SLOWEST_S = 0.04, 0.1
 
@@ -22,7 +22,7 @@ class Fade:
         self._seconds = seconds
         self._time_s: float | None = None  # of the last call
         self._spoke_s = float("-inf")
-        self._hurry = False
+        self._cut: tuple[float, float] | None = None  # when it was interrupted, and how strong
         self.strength = 0.0
 
     def toward(self, speaking: bool, time_s: float) -> float:
@@ -33,10 +33,11 @@ class Fade:
         elapsed_s = FIRST_S if self._time_s is None else min(time_s - self._time_s, SLOWEST_S)
         self._time_s = time_s
         if speaking:
-            self._spoke_s, self._hurry = time_s, False
+            self._spoke_s, self._cut = time_s, None
             self.strength = min(1.0, self.strength + self._share(elapsed_s, self._seconds))
-        elif self._hurry:
-            self.strength = max(0.0, self.strength - self._share(elapsed_s, CUT_S))
+        elif self._cut is not None:
+            cut_s, strength = self._cut
+            self.strength = min(self.strength, strength * left_after(time_s - cut_s))
         elif time_s - self._spoke_s > HOLD_S:
             self.strength = max(0.0, self.strength - self._share(elapsed_s, self._seconds))
         return self.strength
@@ -45,10 +46,18 @@ class Fade:
     def _share(elapsed_s: float, seconds: float) -> float:
         return elapsed_s / seconds if seconds > 0 else 1.0
 
-    def cut(self) -> None:
-        """The voice was interrupted: until it speaks again, go faster and without a hold."""
-        self._hurry = True
+    def cut(self, time_s: float) -> None:
+        """The voice was interrupted at `time_s`: until it speaks again, go faster, without a hold.
+
+        `time_s` may lie before pictures that were asked about already: they are shown later.
+        """
+        self._cut = time_s, self.strength
 
     def reset(self) -> None:
         """The face is gone: the mouth fades in afresh when it returns."""
         self.strength = 0.0
+
+
+def left_after(seconds: float) -> float:
+    """The share of its strength that a mouth has so long after an interruption."""
+    return min(1.0, max(0.0, 1 - seconds / CUT_S))

@@ -217,6 +217,8 @@ class Fleet:
         error: Exception | None = None
         with device.hands:
             run.started_s = self._clock()
+            for ticket in run.batch:
+                ticket.started_s = run.started_s
             try:
                 jobs = [ticket.job for ticket in run.batch]
                 painted = device.paint(model.backends[device.index], jobs)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.face import NOSE_TIP, transform
+from engine.lips import LOWER_LIP, UPPER_LIP
 from engine.types import F32, U8, Alignment
 
-UPPER_LIP, LOWER_LIP = 13, 14  # their inner edges, in the middle
 # A mouth wider than this (pixels of a 128 px crop) shows no more teeth, only a yawn.
 WIDE_PX = 12.0
 # What a second of age and a pixel of another head pose cost, in pixels of opening. Lower: old light
@@ -22,8 +22,9 @@ WIDE_PX = 12.0
 AGE_PX_PER_S = 0.5
 POSE_PX_PER_PX = 0.6
 # By how much a newcomer must be better. Lower: references change every few frames and the painted
-# mouth flickers with them. Higher: a mouth that opens a little wider is passed over.
-MARGIN_PX = 1.0
+# mouth changes its look with them: with 1 nearly five times a second on a speaking face, with 2.5
+# two. Higher: a mouth that opens wider is passed over.
+MARGIN_PX = 2.5
 # An incumbent older than this goes whatever it shows: rooms and clothes change.
 MAX_AGE_S = 20.0
 

@@ -22,10 +22,12 @@ from typing import Literal
 import numpy as np
 
 from engine.bundle import Manifest
+from engine.choice import Choice, Policy
 from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
-from engine.fade import Fade
+from engine.fade import Fade, left_after
+from engine.lips import Envelope
 from engine.load import Load
 from engine.mel import LOOKAHEAD_S, SILENCE
 from engine.mixer import Mixer
@@ -34,6 +36,7 @@ from engine.painter import Aligned, Painter
 from engine.planes import paint_image, paint_planes
 from engine.rungs import Change, Turn
 from engine.tally import Tally
+from engine.trace import Trace
 from engine.tracker import FaceTracker
 from engine.types import (
     I16,
@@ -44,8 +47,10 @@ from engine.types import (
     LipJob,
     Outcome,
     OutputFrame,
+    Patch,
     Planes,
     SessionStats,
+    Sighting,
     VideoFrame,
 )
 
@@ -69,12 +74,19 @@ class _Pending:
     playout_s: float
     aligned: Aligned | None = None  # set by next_job
     strength: float = 1.0  # set by next_job
+    cut_s: float | None = None  # of the interruption that its strength takes into account
+    patch: Patch | None = None  # set with image, if a mouth was painted
     after: int | None = None  # the frame whose mouth it waits for
     image: U8 | None = None  # set when the frame is ready to go out
     planes: Planes | None = None  # set with image
     box: tuple[int, int, int, int] | None = None  # set with image
     outcome: Outcome = Outcome.FAULT  # set with image
     ready_s: float = 0.0  # set with image
+
+
+def _mark(trace: Trace | None, point: str) -> None:
+    if trace is not None:
+        trace.mark(point)
 
 
 class Session:
@@ -120,6 +132,10 @@ class Session:
         )
         self._make_tracker, self._spec = make_tracker, spec or JobSpec()
         self._painter: Painter | None = None  # made by the worker that first needs it
+        self._choices: list[Choice] = []  # until the worker takes them
+        self._heard = Envelope()  # of the original voice
+        self._by_lips = False
+        self._sighting = Sighting()
         self._epoch = now
         self._lock = threading.Lock()  # guards the queues; never held while working
         self._work = threading.Lock()  # held while the painter is in use, so that close can wait
@@ -135,6 +151,7 @@ class Session:
         self._shown, self._voiced = Fade(self.config.fade_s), Fade(self.config.fade_s)
         self._flight: deque[_Pending] = deque()  # every frame not yet popped, in order
         self._waiting: deque[_Pending] = deque()  # those of them that no worker has begun
+        self._cut_s: float | None = None  # when the voice was last interrupted
         self._next_index = 0
         self._tally = Tally()
         self._job_index = (
@@ -208,14 +225,17 @@ class Session:
     def interrupt_speech(self, now: float) -> None:
         """Drop what has not been played; the mouth closes with it."""
         with self._lock:
-            self._speech.interrupt(self.time_s(now))
-            self._shown.cut()
-            self._voiced.cut()
+            time_s = self.time_s(now)
+            self._speech.interrupt(time_s)
+            self._shown.cut(time_s)
+            self._voiced.cut(time_s)
+            self._cut_s = time_s
+            self._cut_short()
 
     @property
     def wants_original(self) -> bool:
-        """Whether the original voice can be heard at all."""
-        return self._mixer.wants_original
+        """Whether the original voice can be heard at all, or is listened to."""
+        return self._mixer.wants_original or self._by_lips
 
     @property
     def sound(self) -> dict[str, float | bool | None]:
@@ -225,8 +245,18 @@ class Session:
     def push_original(self, samples: I16, rate_hz: int, now: float) -> None:
         """Take the original voice, to be heard underneath at `original_level`."""
         with self._lock:
-            if not self.closed and self._mixer.wants_original:
+            if self.closed:
+                return
+            if self._by_lips:
+                self._heard.hear(samples, rate_hz, self.time_s(now))
+            if self._mixer.wants_original:
                 self._original.push(samples, rate_hz, self.time_s(now))
+
+    def choose_face(self, choice: Choice) -> None:
+        """Follow another face, or choose otherwise among several; from the next picture on."""
+        with self._lock:
+            self._choices.append(choice)
+            self._by_lips = choice.policy is Policy.LIPS  # whoever points at a face ends that
 
     def set_sound(
         self,
@@ -299,8 +329,10 @@ class Session:
                 return None
             pending = self._waiting.popleft()
             time_s = self.time_s(now)
+        trace = pending.frame.trace
+        _mark(trace, "begun")
         found: Aligned | Outcome
-        strength, turn, steps = 0.0, Turn.PAINT, self.steps
+        strength, cut_s, turn, steps = 0.0, None, Turn.PAINT, self.steps
         try:
             with self._work:  # all of a job is for one model
                 if self.closed:
@@ -314,29 +346,41 @@ class Session:
                         shown or self.silence == "generate", pending.playout_s
                     )
                     gate = self._voiced.toward(voiced, pending.playout_s)
+                    cut_s = self._cut_s
                     if strength > 0:
                         turn, steps = self._ladder.turn(pending.index, now), self.job_steps
+                _mark(trace, "listened")
                 if self._painter is None:
-                    self._painter = Painter(self._make_tracker(), self.config, self._spec)
+                    self._painter = Painter(
+                        self._make_tracker(), self.config, self._spec, self._heard
+                    )
+                with self._lock:
+                    choices, self._choices = self._choices, []
+                for choice in choices:
+                    self._painter.tracking.choose(choice)
                 if self.silence == "generate" and gate < 1:
                     # Shut, whatever noise there is where nobody speaks.
                     mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
                 if strength > 0 and turn is not Turn.PASS:
                     # Smoothed by the camera's time: arrival jitters.
-                    found = self._painter.find(pending.frame.image, pending.frame.time_s)
+                    found = self._painter.find(pending.frame.image, pending.frame.time_s, trace)
                 else:
                     self._painter.glance(pending.frame.image, pending.frame.time_s)
                     found = Outcome.OVERLOADED if strength > 0 else Outcome.SILENT
+                self._sighting = self._painter.tracking.sighting
         except Exception:
             self._complain("tracking", pending.index)
             found = Outcome.FAULT
+        _mark(trace, "aligned")
         with self._lock:
-            if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE):
+            if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE, Outcome.OCCLUDED):
                 self._shown.reset()
             if isinstance(found, Outcome):
                 self._pass_through(pending, found, time_s)
                 return None
-            pending.aligned, pending.strength = found, strength
+            pending.aligned, pending.strength, pending.cut_s = found, strength, cut_s
+            if self._cut_s != cut_s:  # interrupted meanwhile
+                self._cut_short()
             if turn is Turn.PROBE:
                 self._pass_through(pending, Outcome.OVERLOADED, time_s)
             if turn is not Turn.HOLD:
@@ -359,6 +403,8 @@ class Session:
             seed=self.config.seed,
             steps=steps,
             deadline_s=pending.playout_s + self._epoch,
+            reach=found.reach,
+            trace=trace,
         )
 
     def complete(
@@ -397,10 +443,9 @@ class Session:
         if pending.aligned is None or pending.image is not None:
             return
         try:
-            patch = Painter.paint(pending.aligned, generated, pending.strength)
-            image, planes = paint_image(pending.frame.image, patch), pending.frame.planes
-            if planes is not None:
-                planes = paint_planes(planes, patch)
+            strength = pending.strength
+            patch = Painter.paint(pending.aligned, generated, strength)
+            painted = _painted(pending.frame, patch)
         except Exception:
             self._complain("compositing", pending.index)
             with self._lock:
@@ -408,9 +453,16 @@ class Session:
             return
         with self._lock:
             if pending.image is None:
-                pending.image, pending.planes, pending.box = image, planes, patch.box
+                if pending.strength != strength:  # interrupted meanwhile
+                    patch = patch.times(pending.strength / strength)
+                    painted = _painted(pending.frame, patch)
+                pending.image, pending.planes = painted
+                pending.patch, pending.box = patch, patch.box
                 pending.outcome = outcome
                 pending.ready_s = self.time_s(now)
+                _mark(pending.frame.trace, "composited")
+                if self._flight and self._flight[0] is pending:
+                    _mark(pending.frame.trace, "headed")
 
     def fail(self, job: LipJob, now: float, why: Outcome = Outcome.FAULT) -> None:
         """Nobody could paint the job: its original goes out."""
@@ -443,6 +495,11 @@ class Session:
                 return None
             self._flight.popleft()
             assert head.image is not None
+            if (trace := head.frame.trace) is not None:
+                trace.outcome = head.outcome
+                trace.mark("popped")
+            if self._flight and self._flight[0].image is not None:
+                _mark(self._flight[0].frame.trace, "headed")
             self._tally.left(head.outcome, time_s - head.pushed_s, time_s)
             return OutputFrame(
                 index=head.index,
@@ -454,6 +511,7 @@ class Session:
                 latency_s=head.ready_s - head.pushed_s,
                 planes=head.planes,
                 box=head.box,
+                trace=trace,
             )
 
     def next_due(self) -> float | None:
@@ -498,6 +556,7 @@ class Session:
                 rung_changes=dict(self._ladder.transitions),
                 speech_drift_ppm=self._speech.drift * 1e6,
                 original_drift_ppm=self._original.drift * 1e6,
+                face=self._sighting,
             )
 
     def close(self) -> None:
@@ -540,6 +599,24 @@ class Session:
         elif self._faults % FAULTS_A_LINE == 0:
             log.error("session %s: %d frames failed so far", self.name, self._faults)
 
+    def _cut_short(self) -> None:
+        """The voice was interrupted: mouths that are begun or painted ahead go with it."""
+        if self.silence != "original" or self._cut_s is None:
+            return
+        for pending in self._flight:
+            left = left_after(pending.playout_s - self._cut_s)
+            if left == 1 or pending.aligned is None or pending.cut_s == self._cut_s:
+                continue
+            pending.strength *= left
+            pending.cut_s = self._cut_s
+            if left == 0:
+                if pending.patch is not None:
+                    pending.image = pending.patch = pending.box = None
+                self._pass_through(pending, Outcome.SILENT, self._cut_s)
+            elif pending.patch is not None:
+                pending.patch = pending.patch.times(left)
+                pending.image, pending.planes = _painted(pending.frame, pending.patch)
+
     def _give_up(self, pending: _Pending, outcome: Outcome, time_s: float) -> None:
         """There was no time for a frame: its original goes out, and the ladder hears of it."""
         late = outcome in (Outcome.OVERLOADED, Outcome.LATE) and pending.image is None
@@ -557,3 +634,12 @@ class Session:
             pending.image, pending.outcome = pending.frame.image, outcome
             pending.planes = pending.frame.planes
             pending.ready_s = time_s
+
+
+def _painted(frame: VideoFrame, patch: Patch) -> tuple[U8, Planes | None]:
+    """A frame with a mouth in it, as picture and in its planes."""
+    planes = frame.planes
+    return (
+        paint_image(frame.image, patch),
+        None if planes is None else paint_planes(planes, patch),
+    )

@@ -1,71 +1,41 @@
-"""Where the face is: the tracker protocol, MediaPipe behind it, and the smoothing of its output."""
+"""Where faces are: the tracker protocol, MediaPipe behind it, and a pool of them."""
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
-from engine.types import F32, F64, U8, Face
+from engine.mesh import TRACK_SIDE_PX, Mesh, drawn_face, quiet_stderr, reduced
+from engine.types import F32, U8, Face
 
-# Landmarks are found on a 192 px patch, so a larger picture only costs copying. Smaller: a face
-# that fills a quarter of the picture loses detail, and VGA would have to be reduced; larger: slower
-# for nothing.
-TRACK_SIDE_PX = 640
+TILES = 6
 
 
 class FaceTracker(Protocol):
-    """Finds the face of one video; keeps state from frame to frame, so one per session."""
+    """Finds faces in one video and follows one; keeps state, so one per session."""
 
     def track(self, image: U8) -> Face | None:
-        """The face in uint8[H, W, 3] RGB, or None."""
+        """The face it follows in uint8[H, W, 3] RGB, or None."""
+        ...
+
+    def detect(self, image: U8) -> F32:
+        """Every face in uint8[H, W, 3]: f32[N, 4] (x0, y0, x1, y1), pixels, brows to chin."""
+        ...
+
+    def aim(self, box: F32) -> None:
+        """From the next picture on follow the face in f32[4], and no other."""
+        ...
+
+    def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
+        """Landmarks of other faces, in f32[N, 4], without losing the one it follows."""
         ...
 
     def close(self) -> None:
         """Free what the tracker holds."""
         ...
-
-
-_stderr = threading.Lock()  # two at once would each save the other's null as the real one
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Hide what is printed on stderr meanwhile: the native libraries cannot be told to be quiet."""
-    with _stderr:
-        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(null, 2)
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(null)
-
-
-def _drawn_face(side: int = 192) -> U8:
-    """A face simple enough to draw and good enough to be found, uint8[S, S, 3]."""
-    y, x = np.mgrid[0:side, 0:side] / side * 2 - 1
-    image: F32 = np.full((side, side, 3), (70, 90, 110), np.float32)
-
-    def blob(cx: float, cy: float, rx: float, ry: float, colour: tuple[int, int, int]) -> None:
-        far = np.hypot((x - cx) / rx, (y - cy) / ry)[..., None]
-        inside = np.clip((1.15 - far) / 0.3, 0, 1).astype(np.float32)
-        image[:] = image * (1 - inside) + np.array(colour, np.float32) * inside
-
-    blob(0, -0.12, 0.52, 0.62, (60, 40, 30))  # hair
-    blob(0, 0.05, 0.44, 0.58, (215, 170, 140))
-    for side_x in (-1, 1):
-        blob(side_x * 0.18, -0.17, 0.12, 0.03, (70, 45, 35))  # brow
-        blob(side_x * 0.18, -0.05, 0.09, 0.045, (240, 235, 230))
-        blob(side_x * 0.18, -0.05, 0.04, 0.04, (40, 30, 30))
-        blob(side_x * 0.05, 0.2, 0.03, 0.02, (120, 70, 60))  # nostril
-    blob(0, 0.36, 0.16, 0.045, (170, 70, 75))  # mouth
-    return image.astype(np.uint8)
 
 
 class MediaPipeTracker:
@@ -78,47 +48,83 @@ class MediaPipeTracker:
     """
 
     def __init__(self, min_confidence: float = 0.5, still: bool = False) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "2")
-        with _quiet_stderr():
-            import mediapipe as mp  # pulls in much; loaded only where faces are tracked
-
-            self._mesh: Any = mp.solutions.face_mesh.FaceMesh(
-                static_image_mode=still,
-                max_num_faces=1,
-                refine_landmarks=False,
-                min_detection_confidence=min_confidence,
-                min_tracking_confidence=min_confidence,
-            )
-            # The first picture and the first face build their graphs and print; no frame of a
-            # session should wait for that. The last picture makes it forget the drawing.
-            self._mesh.process(_drawn_face())
-            self.forget()
+        self._min_confidence = min_confidence
+        self._mesh = Mesh(min_confidence, still)
+        self._scouts: list[Mesh] = []  # of other faces; made when somebody asks for them
+        self._detectors: list[Any] = []  # made with the first search
+        self._empty = 0  # searches since one found something
 
     def track(self, image: U8) -> Face | None:
-        """The face in uint8[H, W, 3] RGB, or None."""
-        import cv2
+        """The face in uint8[H, W, 3] RGB, or None; of all of it until `aim` says where."""
+        return self._mesh.track(image)
 
-        height, width = image.shape[:2]
-        shrink = TRACK_SIDE_PX / max(height, width)
-        small = image
-        if shrink < 1:
-            small = np.asarray(
-                cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_LINEAR),
-                np.uint8,
-            )
-        found = self._mesh.process(np.ascontiguousarray(small)).multi_face_landmarks
-        if not found:
-            return None
-        points = np.array([(p.x * width, p.y * height) for p in found[0].landmark], np.float32)
-        return Face(points, confidence=1.0)
+    def aim(self, box: F32) -> None:
+        """From the next picture on follow the face in f32[4], and no other."""
+        self._mesh.aim(box)
+
+    def detect(self, image: U8) -> F32:
+        """Every face in uint8[H, W, 3]: f32[N, 4] (x0, y0, x1, y1), pixels, brows to chin.
+
+        Faces wider than about 7 % of the picture: near ones by one net, far ones by another. While
+        there are none, every second call looks into a part of a large picture, for smaller ones.
+        """
+        if not self._detectors:
+            with quiet_stderr():
+                import mediapipe as mp
+
+                self._detectors = [
+                    mp.solutions.face_detection.FaceDetection(self._min_confidence, far)
+                    for far in (1, 0)
+                ]
+                for detector in self._detectors:
+                    detector.process(drawn_face())
+        self._empty += 1
+        tile = (0, 0, image.shape[1], image.shape[0])
+        if self._empty % 2 == 0 and max(image.shape[:2]) > TRACK_SIDE_PX:
+            tile = _tiles(image.shape)[self._empty // 2 % TILES]
+        x0, y0, x1, y1 = tile
+        small = reduced(image[y0:y1, x0:x1], TRACK_SIDE_PX)
+        for detector in self._detectors:
+            found = detector.process(small).detections
+            if found:
+                self._empty = 0
+                boxes = [d.location_data.relative_bounding_box for d in found]
+                corners = [(b.xmin, b.ymin, b.xmin + b.width, b.ymin + b.height) for b in boxes]
+                size, place = (x1 - x0, y1 - y0) * 2, (x0, y0) * 2
+                return np.asarray(np.array(corners) * size + place, np.float32)
+        return np.zeros((0, 4), np.float32)
+
+    def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
+        """Landmarks of other faces, in f32[N, 4], without losing the one it follows."""
+        while len(self._scouts) < len(boxes):
+            self._scouts.append(Mesh(self._min_confidence, False))
+        return [self._peek(i, image, box) for i, box in enumerate(boxes)]
+
+    def _peek(self, index: int, image: U8, box: F32) -> Face | None:
+        free = self._scouts[index:]
+        scout = next((s for s in free if s.holds(box)), free[0])
+        self._scouts.remove(scout)
+        self._scouts.insert(index, scout)
+        if not scout.holds(box):
+            scout.aim(box)
+        return scout.track(image)
 
     def forget(self) -> None:
-        """Lose the face it follows, so that it can follow somebody else's."""
-        self._mesh.process(np.zeros((64, 64, 3), np.uint8))
+        """Lose every face it follows, so that it can follow somebody else's."""
+        for mesh in (self._mesh, *self._scouts):
+            mesh.forget()
 
     def close(self) -> None:
-        """Free the graph."""
-        self._mesh.close()
+        """Free the graphs."""
+        for graph in (self._mesh, *self._scouts, *self._detectors):
+            graph.close()
+
+
+def _tiles(shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """Parts of a picture, (x0, y0, x1, y1), that overlap by more than a small face."""
+    height, width = shape[0], shape[1]
+    return [(round(x * width), round(y * height), round((x + 0.55) * width),
+             round((y + 0.55) * height)) for y in (0, 0.45) for x in (0.225, 0, 0.45)]  # fmt: skip
 
 
 class TrackerPool:
@@ -169,55 +175,29 @@ class _Lent:
         self._tracker: MediaPipeTracker | None = tracker
         self._pool = pool
 
-    def track(self, image: U8) -> Face | None:
-        """The face in uint8[H, W, 3] RGB, or None."""
+    @property
+    def _held(self) -> MediaPipeTracker:
         assert self._tracker is not None, "given back already"
-        return self._tracker.track(image)
+        return self._tracker
+
+    def track(self, image: U8) -> Face | None:
+        """The face it follows in uint8[H, W, 3] RGB, or None."""
+        return self._held.track(image)
+
+    def detect(self, image: U8) -> F32:
+        """Every face, f32[N, 4]."""
+        return self._held.detect(image)
+
+    def aim(self, box: F32) -> None:
+        """Follow the face in f32[4]."""
+        self._held.aim(box)
+
+    def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
+        """Landmarks of other faces."""
+        return self._held.glimpse(image, boxes)
 
     def close(self) -> None:
         """Give it back; once."""
         tracker, self._tracker = self._tracker, None
         if tracker is not None:
             self._pool.give_back(tracker)
-
-
-class OneEuro:
-    """The 1 Euro filter (Casiez et al., CHI 2012): rest stops shaking, movement lags little.
-
-    Args:
-        min_cutoff_hz: smoothing at rest. Lower: less jitter, but a slow drift lags.
-        beta: how fast the cutoff rises with speed. Lower: a fast turn lags; higher: jitter returns.
-        derivative_cutoff_hz: smoothing of the speed itself.
-    """
-
-    def __init__(
-        self, min_cutoff_hz: float = 1.5, beta: float = 0.05, derivative_cutoff_hz: float = 1.0
-    ) -> None:
-        self._min_cutoff_hz = min_cutoff_hz
-        self._beta = beta
-        self._derivative_cutoff_hz = derivative_cutoff_hz
-        self._time_s: float | None = None
-        self._value: F64 = np.zeros(0)
-        self._speed: F64 = np.zeros(0)
-
-    def reset(self) -> None:
-        """Forget the past: the next value passes unchanged."""
-        self._time_s = None
-
-    def __call__(self, value: F64, time_s: float) -> F64:
-        """Smooth f64[N] taken at `time_s`; a step back in time counts as a new start."""
-        if self._time_s is None or time_s <= self._time_s:
-            self._time_s, self._value, self._speed = time_s, value.copy(), np.zeros_like(value)
-            return value.copy()
-        elapsed_s = time_s - self._time_s
-        speed = (value - self._value) / elapsed_s
-        self._speed += _smoothing(self._derivative_cutoff_hz, elapsed_s) * (speed - self._speed)
-        cutoff_hz = self._min_cutoff_hz + self._beta * np.abs(self._speed)
-        self._value = self._value + _smoothing(cutoff_hz, elapsed_s) * (value - self._value)
-        self._time_s = time_s
-        return self._value.copy()
-
-
-def _smoothing(cutoff_hz: Any, elapsed_s: float) -> Any:
-    """Weight of the newest sample in a first-order low-pass (paper, eq. 6)."""
-    return 1.0 / (1.0 + 1.0 / (2 * np.pi * cutoff_hz * elapsed_s))

@@ -9,6 +9,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from engine.trace import Trace
+
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
 F32 = npt.NDArray[np.float32]
@@ -54,6 +56,8 @@ class VideoFrame:
     time_base: Fraction
     planes: Planes | None = None
     """the same picture as it was decoded; what is not repainted leaves in it, bit for bit"""
+    trace: Trace | None = None
+    """notes where it is when"""
 
     @property
     def time_s(self) -> float:
@@ -88,11 +92,37 @@ class Outcome(StrEnum):
     HELD = "held"  # under overload: repainted with the mouth that was generated for the one before
     NO_FACE = "no_face"
     FACE_UNUSABLE = "face_unusable"  # too small, or turned too far away
+    OCCLUDED = "occluded"  # a hand or a microphone is before the mouth
     SILENT = "silent"  # the new voice does not speak
     LATE = "late"  # not ready when it had to go out
     OVERLOADED = "overloaded"  # no time to paint it: replaced by a newer one, or left out at once
     FAULT = "fault"  # the tracker, the model or a worker failed
     UNSUITABLE = "unsuitable"  # the picture is too small or too large to work on
+
+
+class FaceState(StrEnum):
+    """What is known of the face that a session repaints."""
+
+    SEARCHING = "searching"  # nobody is followed
+    TRACKED = "tracked"
+    LOST = "lost"  # it was there a moment ago, and is waited for
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """The face that a session repaints, for people."""
+
+    state: FaceState = FaceState.SEARCHING
+    faces: int = 0
+    """in the picture, as of the last look around"""
+    index: int | None = None
+    """which of them, from the left; None: none"""
+    box: tuple[float, float, float, float] | None = None
+    """(x0, y0, x1, y1) as shares of the picture"""
+    reason: Outcome | None = None
+    """why it is not repainted; None: nothing hinders"""
+    policy: str = "largest"
+    """how a face is chosen when none is followed"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +137,9 @@ class JobSpec:
     """pictures of the person; a single one is the frame itself (the paper's cross setting)"""
     mel_columns: int = 16
     """columns of log-mel; what they have beyond the paper's 16 is more past"""
+    reach_px: float = 0.0
+    """how far a typical speaker's mouth opening ranges, pixels of a 128 px crop: the model wants to
+    be told the person's own reach (`engine.reach`); 0: it takes none"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +162,11 @@ class LipJob:
     """DDIM steps to spend"""
     deadline_s: float
     """when the result is of no more use"""
+    reach: F32 | None = None
+    """f32[codes], how many times as far as a typical speaker's this person's mouth goes; None:
+    nothing is known, or the model takes none"""
+    trace: Trace | None = None
+    """the frame's"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +184,10 @@ class Patch:
         """(x0, y0, x1, y1), pixels of the frame; the last two lie just outside."""
         height, width = self.change.shape[:2]
         return self.x, self.y, self.x + width, self.y + height
+
+    def times(self, strength: float) -> Patch:
+        """The same mouth, shown only so far."""
+        return Patch(self.x, self.y, self.change * np.float32(strength))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +208,8 @@ class OutputFrame:
     """the same picture in the planes that came in; outside `box` bit-identical to them"""
     box: tuple[int, int, int, int] | None = None
     """(x0, y0, x1, y1) of what was repainted; None: nothing"""
+    trace: Trace | None = None
+    """the frame's"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +239,7 @@ class SessionStats:
     """why it is there; empty if it never was elsewhere"""
     rung_changes: dict[tuple[str, str], int] = field(default_factory=dict)
     """how often it went from one rung to another"""
+    face: Sighting = Sighting()
 
     @property
     def generated(self) -> int:

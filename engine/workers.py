@@ -333,6 +333,9 @@ class Engine:
                 self._wake.notify()
 
     def _painted(self, ticket: Ticket, image: U8) -> None:
+        if (trace := ticket.job.trace) is not None:
+            trace.mark("generating", ticket.started_s)
+            trace.mark("generated")
         self._load.devices = self._fleet.live
         self._load.worked(ticket.source, ticket.took_s / ticket.mates, self.clock())
         with self._wake:
@@ -342,6 +345,8 @@ class Engine:
 
     def _composite(self, ticket: Ticket, image: U8, since_s: float) -> None:
         session: Session = ticket.owner
+        if (trace := ticket.job.trace) is not None:
+            trace.mark("compositing")
         with self._timed("composite"):
             session.complete(ticket.job, image, self.clock(), ticket.took_s, ticket.mates)
         self._fleet.composited(self.clock() - since_s)

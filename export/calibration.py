@@ -24,7 +24,7 @@ FRAMES_A_CLIP = 2
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a network is shown: visible, references, mel and noise as in `engine.nets.graphs`."""
+    """What a network is shown: its inputs as in `engine.nets.graphs`, but x_t and t."""
 
     inputs: dict[str, Tensor]
 
@@ -71,6 +71,8 @@ def read_calibration(source: Path, net: nn.Module, samples: int = SAMPLES) -> Ca
     stacked = {"visible": np.stack(faces)[:, :, : size // 2], "references": np.stack(references),
                "mel": np.stack(mels)}  # fmt: skip
     tensors = {k: torch.from_numpy(v.astype(np.float32)) for k, v in stacked.items()}
+    if "reach" in wanted:
+        tensors["reach"] = wanted["reach"].new_ones(len(faces), wanted["reach"].shape[1])
     return Calibration({**tensors, "noise": noise.contiguous()})
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from engine.archive import SUFFIX, pack
+from engine.backends.feeds import feed_shapes
 from engine.backends.ort import OrtBackend
 from engine.bundle import MANIFEST, WEIGHTS, Bundle, Manifest, open_bundle, seal
 from engine.errors import BundleError
@@ -153,6 +154,7 @@ def _describe(net: nn.Module, recipe: Recipe, options: Options) -> Manifest:
         crop_size=references[2],
         framing=recipe.framing,
         references=references[1] // 3,
+        reach_px=float(getattr(net.config, "reach_px", 0.0)),
         network=asdict(net.config),  # type: ignore[call-overload]
         lookahead_s=LOOKAHEAD_S,
         mel={"rate_hz": SPEECH_RATE_HZ, "n_fft": N_FFT, "hop": HOP, "bands": N_MELS,
@@ -193,7 +195,8 @@ def sample_parity(
 ) -> dict[str, float]:
     """Relative error of the whole sampled picture against plain torch, at every step count."""
     backend = OrtBackend(bundle, device="cpu")
-    arrays = {name: inputs[name].numpy() for name in ("visible", "references", "mel", "noise")}
+    arrays = {name: inputs[name].numpy() for name in
+              feed_shapes(bundle.manifest, 1, backend.noise_rows)}  # fmt: skip
     try:
         return {
             f"sample, {steps} step{'s' * (steps > 1)}": relative_error(

@@ -28,7 +28,7 @@ from engine import (
     MediaError,
     open_engine,
 )
-from server import __version__, allocator, ice, logs, mediaplane, operations, speech, whip
+from server import __version__, allocator, faces, ice, logs, mediaplane, operations, speech, whip
 from server.access import bearer_subprotocol, needs
 from server.auth import Forbidden, Gate, Grant, Right, Unauthorised
 from server.config import ServerConfig
@@ -99,6 +99,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     add_problems(app, metrics.refused)
     app.include_router(whip.router, tags=["WHIP and WHEP"])
     app.include_router(operations.router, tags=["operations"])
+    app.include_router(faces.router, tags=["faces"])
     _add_session_routes(app)
     _add_voice_routes(app, settings)
 
@@ -203,6 +204,14 @@ def _add_session_routes(app: FastAPI) -> None:
     async def stats(name: str) -> dict[str, Any]:
         """The figures that the data channel also carries."""
         return sessions().get(name).figures()
+
+    @app.get("/api/sessions/{name}/trace", dependencies=CONTROL)
+    async def trace(name: str, since_s: float = 0.0) -> dict[str, Any]:
+        """Where the delay of each of the last pictures came from; those that left after `since_s`.
+
+        Times are this machine's monotonic clock; null where a picture did not pass.
+        """
+        return sessions().get(name).traced(since_s)
 
 
 def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:

@@ -18,15 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.errors import LipwireError
-from server import (
-    __version__,
-    cli_bench,
-    cli_data,
-    cli_evaluate,
-    cli_overload,
-    cli_train,
-    cli_transport,
-)
+from server import __version__, cli_bench, cli_data, cli_evaluate, cli_train
 from server.cli_bundle import app as bundle_app
 from server.cli_export import app as export_app
 from server.cli_serve import serve, token_app
@@ -62,16 +54,12 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(cli_train.app, name="train")
 app.add_typer(cli_evaluate.app, name="evaluate")
 app.add_typer(export_app, name="export")
 app.add_typer(bundle_app, name="bundle")
-app.add_typer(bench_app, name="bench")
-bench_app.add_typer(cli_bench.app)
+app.add_typer(cli_bench.app, name="bench")
 cli_data.register(app)
-bench_app.add_typer(cli_transport.app)
-bench_app.add_typer(cli_overload.app)
 app.command()(serve)
 app.add_typer(token_app, name="token")
 
@@ -247,33 +235,6 @@ def doctor(
     else:
         print_report(report)
     raise typer.Exit(0 if report.can_serve else 1)
-
-
-# --- measuring ---
-
-
-@bench_app.command()
-def latency(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    seconds: Annotated[float, typer.Option(min=1, help="Length of the call.")] = 60,
-    video: Annotated[Path | None, typer.Option(help="A clip with a face.")] = None,
-    speech: Annotated[Path | None, typer.Option(help="A voice.")] = None,
-    bundle: BundleFlag = None,
-) -> None:
-    """One live call over loopback: frames a second, added delay, memory."""
-    run: Callable[..., dict[str, Any]]
-    from benchmarks.latency import run
-
-    result = run(seconds=seconds, video=video, speech=speech, bundle=bundle)
-    if as_json:
-        print(json.dumps(result))
-        return
-    for name, value in result["figures"].items():
-        met = result["met"].get(name)
-        verdict = (
-            "" if met is None else f"  {'met' if met else 'MISSED'}: {result['targets'][name]}"
-        )
-        print(f"{name:28}{value}{verdict}")
 
 
 def main() -> None:

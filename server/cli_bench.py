@@ -1,34 +1,143 @@
-"""`lipwire bench denoiser | simulate | roofline`: measure, simulate, predict the model's cost."""
+"""`lipwire bench …`: a command for each benchmark, made of the signature of what it runs.
+
+All have `--json FILE|-` (one record), `--plot FILE` (.png, .svg or .html), a table on the screen
+and progress on stderr. Exit code 1: something is not what it should be.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from collections.abc import Callable, Iterator
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from engine.errors import ConfigError
 
-app = typer.Typer()
-Number = TypeVar("Number", int, float)
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Record = dict[str, Any]  # benchmarks.record's: nothing of it is loaded before a command runs
+JsonFlag = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE|-", help="Write the record; - is stdout, no table then."),
+]
+PlotFlag = Annotated[
+    Path | None, typer.Option("--plot", help="Write a picture or a page: .png, .svg, .html.")
+]
 
 
-def _need_torch() -> None:
-    missing = [name for name in ("torch", "onnx", "onnxscript")
-               if importlib.util.find_spec(name) is None]  # fmt: skip
-    if missing:
-        raise ConfigError(
-            f"this needs {', '.join(missing)}, not installed here: pip install 'lipwire[train]'"
+class _Lazy(TyperCommand):
+    """A benchmark's command, made when it is called: what it runs may take seconds to import."""
+
+    def __init__(self, bench: Any) -> None:
+        super().__init__(bench.name, help=bench.help, rich_markup_mode=None)
+        self._bench = bench
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Hand over to the real one."""
+        return command_of(self._bench).make_context(*args, **kwargs)
+
+
+class Benches(TyperGroup):
+    """The commands of this file and one for each benchmark."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names."""
+        from benchmarks.registry import BENCHES
+
+        return [*(one.name for one in BENCHES), *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """One of them."""
+        from benchmarks.registry import BENCHES
+
+        found = next((one for one in BENCHES if one.name == cmd_name), None)
+        return _Lazy(found) if found is not None else super().get_command(ctx, cmd_name)
+
+
+app = typer.Typer(
+    cls=Benches, help="Measure this machine; every figure with its raw data.", no_args_is_help=True
+)
+
+
+def command_of(bench: Any) -> Any:
+    """A benchmark's command.
+
+    Raises:
+        ConfigError: something that it needs is not installed.
+    """
+    run = bench.load()
+
+    def command(as_json: str | None, plot: Path | None, **options: Any) -> None:
+        from benchmarks.record import make_record
+
+        check_plot(plot)
+        with status(bench.name) as show:
+            if "progress" in inspect.signature(run).parameters:
+                options["progress"] = lambda what: show(str(what))
+            record = make_record(bench.name, bench.help, run(**options))
+        give(record, as_json, plot)
+
+    parameters = [
+        inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=None,
+                          annotation=JsonFlag),
+        inspect.Parameter("plot", inspect.Parameter.KEYWORD_ONLY, default=None,
+                          annotation=PlotFlag),
+        *options_of(run),
+    ]  # fmt: skip
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    made.command(bench.name, help=bench.help)(command)
+    return typer.main.get_command(made)
+
+
+def options_of(run: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+    """A function's parameters as options, with their texts out of its docstring."""
+    hints, texts = typing.get_type_hints(run, include_extras=True), docs_of(run)
+    for name, parameter in inspect.signature(run).parameters.items():
+        if name == "progress":
+            continue
+        kind: Any = hints[name]
+        limits: dict[str, Any] = {}
+        if typing.get_origin(kind) is Annotated:  # with annotated_types.Ge and Le
+            kind, *rest = typing.get_args(kind)
+            for limit in rest:
+                limits |= {end: getattr(limit, old) for old, end in (("ge", "min"), ("le", "max"))
+                           if hasattr(limit, old)}  # fmt: skip
+        default = parameter.default
+        if typing.get_origin(kind) in (Sequence, tuple):
+            kind, default = list[typing.get_args(kind)[0]], list(default)  # type: ignore[misc]
+        text = texts.get(name, "")
+        yield inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[kind, typer.Option(help=text, **limits)],
         )
 
 
+def docs_of(run: Callable[..., Any]) -> dict[str, str]:
+    """What a docstring's `Args:` says of each parameter, a sentence each."""
+    lines = inspect.cleandoc(run.__doc__ or "").partition("Args:\n")[2].splitlines()
+    texts: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        if not line.startswith("    "):
+            break
+        if match := re.match(r"    (\w+): (.*)", line):
+            name, texts[match[1]] = match[1], match[2]
+        elif name:
+            texts[name] += " " + line.strip()
+    return {name: text[:1].upper() + text[1:] for name, text in texts.items()}
+
+
 @contextmanager
-def _status(what: str) -> Iterator[Callable[[str], None]]:
+def status(what: str) -> Iterator[Callable[[str], None]]:
     """Says on stderr what is going on, where somebody looks."""
     from rich.console import Console
 
@@ -36,21 +145,55 @@ def _status(what: str) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         yield lambda text: None
         return
-    with console.status(what) as status:
-        yield lambda text: status.update(text)
+    with console.status(what) as shown:
+        yield lambda text: shown.update(f"{what}: {text}")
 
 
-def _numbers(text: str, kind: type[Number]) -> list[Number]:
-    try:
-        values = [kind(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"{text!r} must be numbers with commas between them") from None
-    if min(values) <= 0:
-        raise ConfigError(f"{text!r} must be above 0")
-    return values
+def check_plot(path: Path | None) -> None:
+    """Complain about a name that cannot be plotted to before minutes are spent."""
+    if path is not None and path.suffix not in (".png", ".svg", ".html"):
+        raise ConfigError(f"--plot {path.name!r} must end in .png, .svg or .html")
 
 
-def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+def give(record: Record, as_json: str | None, plot: Path | None) -> None:
+    """Print a record, write what was asked for; exit code 1 if something was missed."""
+    from benchmarks.record import missed, write_record
+
+    if plot is not None:
+        from benchmarks.report import draw
+
+        draw(record, plot)
+    if as_json is not None:
+        write_record(record, as_json)
+    if as_json != "-":
+        print_record(record)
+    if missed(record):
+        raise typer.Exit(1)
+
+
+def print_record(record: Record) -> None:
+    """The tables of a record, its figures last."""
+    from benchmarks.record import shown, unit_of
+
+    for title, rows in record["tables"].items():
+        if rows:
+            columns = list(rows[0])
+            print_table(title, columns, [
+                [shown(row.get(column), unit_of(column)) for column in columns] for row in rows
+            ])  # fmt: skip
+    words = {True: "met", False: "MISSED", None: ""}
+    print_table(
+        f"{record['benchmark']} on {record['machine']['processor']}",
+        ["figure", "measured", "target", ""],
+        [
+            [name, shown(one["value"], one["unit"]), one["target"] or "", words[one["ok"]]]
+            for name, one in record["figures"].items()
+        ],
+    )
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on stdout."""
     from rich.console import Console
     from rich.table import Table
 
@@ -59,133 +202,80 @@ def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    # A file or a pipe has no width: nothing need be cut.
+    (console if console.is_terminal else Console(width=200)).print(table)
+
+
+@app.command("all")
+def whole(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for records and the report.")],
+    short: Annotated[bool, typer.Option(help="Minutes instead of hours.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="One benchmark; may repeat. Without it, all.")
+    ] = None,
+) -> None:
+    """Every benchmark, and one page with all of it; what fails is named, the rest goes on."""
+    from benchmarks.whole import run
+
+    with status("all") as show:
+        failed = run(out, short=short, only=only, progress=show)
+    print(f"{out / 'report.html'}")
+    for name, why in failed.items():
+        print(f"lipwire: {name} failed: {why}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
-def denoiser(
-    as_json: JsonFlag = False,
-    goldens: Annotated[
-        Path | None,
-        typer.Option(help="Folder of reference numbers; without it, a torch loop of ours."),
-    ] = None,
-    frames: Annotated[
-        int, typer.Option(min=100, help="Painted to see whether memory grows.")
-    ] = 10_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Of the lite network.")] = 5,
-    paper_rounds: Annotated[
-        int, typer.Option(min=1, help="Of the paper's network, minutes each.")
-    ] = 1,
-    paper: Annotated[bool, typer.Option(help="Measure the paper's network too.")] = True,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+def compare(
+    before: Annotated[Path, typer.Argument(help="A record of `--json`.")],
+    after: Annotated[Path, typer.Argument(help="Another of the same benchmark.")],
+    as_json: JsonFlag = None,
+    different_machines: Annotated[
+        bool, typer.Option("--different-machines", help="Compare them though the machines differ.")
+    ] = False,
 ) -> None:
-    """Time and GFLOP/s of both networks beside this machine's own matrix product."""
-    _need_torch()
-    from benchmarks.denoiser import run
+    """Say what changed beyond noise: ratios with intervals, bootstrapped from raw data."""
+    from benchmarks.compare import compare as run
+    from benchmarks.record import read_record
 
-    with _status("measuring") as show:
-        result = run(goldens=goldens, frames=frames, rounds=rounds, paper_rounds=paper_rounds,
-                     paper=paper, threads=threads, progress=show)  # fmt: skip
-    if as_json:
-        print(json.dumps(result))
+    found = run(read_record(before), read_record(after), different_machines=different_machines)
+    if as_json is not None:
+        from benchmarks.record import write_record
+
+        write_record(found, as_json)
+    if as_json == "-":
         return
-    _print_table(
-        f"{result['machine']['processor']}: SGEMM {result['sgemm_gflops']:.0f} GFLOP/s",
-        ["network", "backend", "steps", "batch", "ms", "ms a frame", "GFLOP/s", "of SGEMM"],
+    print_table(
+        f"{found['benchmark']}: {before.name} -> {after.name}",
+        ["figure", "before", "after", "ratio", "95 %", "verdict"],
         [
-            [row["network"], row["backend"].split(",")[0], str(row["steps"]), str(row["batch"]),
-             f"{row['ms']:.1f}", f"{row['ms_a_frame']:.1f}", f"{row['gflops']:.1f}",
-             f"{row['sgemm_share']:.0%}"]
-            for row in result["rows"]
+            [row["figure"], f"{row['before']:.4g}", f"{row['after']:.4g}",
+             "–" if row["ratio"] is None else f"{row['ratio']:.3f}",
+             "" if row["interval"] is None else "{:.3f}–{:.3f}".format(*row["interval"]),
+             row["verdict"]]
+            for row in found["rows"]
         ],
     )  # fmt: skip
-    _print_table(
-        "figures", ["figure", "measured", "target", ""],
-        [
-            [name, f"{value:.3g}", f"{result['targets'].get(name, '')}",
-             {True: "met", False: "MISSED", None: ""}[result["met"].get(name)]]
-            for name, value in result["figures"].items()
-        ],
-    )  # fmt: skip
+    for line in found["notes"]:
+        print(f"note: {line}")
 
 
 @app.command()
-def simulate(
-    as_json: JsonFlag = False,
-    times: Annotated[
-        Path | None,
-        typer.Option(help="Output of `bench denoiser --json`; without it, measured now."),
+def strips(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the pictures.")] = Path(
+        "docs/strips"
+    ),
+    only: Annotated[list[str] | None, typer.Option(help="One case; may repeat.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Folder of clips with a manifest.csv, for GRID speakers.")
     ] = None,
-    bundle: Annotated[Path | None, typer.Option("--bundle", "-b", help="Model to measure.")] = None,
-    gpu: Annotated[
-        str | None, typer.Option(help="Predicted times of a GPU instead: A6000, L4, 4090, H100.")
-    ] = None,
-    network: Annotated[str, typer.Option(help="For --times and --gpu: lite or paper.")] = "lite",
-    steps: Annotated[int | None, typer.Option(min=1, help="DDIM steps.")] = None,
-    sessions: Annotated[
-        str, typer.Option(help="How many, each.")
-    ] = "1,2,3,4,6,8,12,16,24,32,48,64",
-    devices: Annotated[str, typer.Option(help="How many, each.")] = "1,2,4,8",
-    speeds: Annotated[
-        str, typer.Option(help="Of the devices, over and over: 1,0.5 has every other half as fast.")
-    ] = "1",
-    seconds: Annotated[float, typer.Option(min=1, help="Of virtual time at each point.")] = 10,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture, PNG or SVG.")] = None,
+    bundle: Annotated[Path | None, typer.Option("--bundle", "-b", help="Model to look at.")] = None,
 ) -> None:
-    """Sessions against devices in virtual time: missed deadlines, and the least possible."""
-    from benchmarks.simulate import Load, Scene, draw, measured, predicted, run, stored
+    """Hard cases before and after, a strip each: beards, glasses, hands, the dark."""
+    from benchmarks.strips import run
 
-    if gpu is not None:
-        _need_torch()
-    done: list[Load] = []
-    with _status("measuring") as show:
-
-        def progress(load: Load) -> None:
-            done.append(load)
-            show(f"simulated {load.sessions} sessions on {load.devices} devices")
-
-        if times is not None:
-            one = stored(times, steps, network)
-        else:
-            one = predicted(gpu, steps, network) if gpu else measured(bundle, steps)
-        result = run(one, sessions=_numbers(sessions, int),
-                     devices=_numbers(devices, int), speeds=_numbers(speeds, float),
-                     scene=Scene(seconds=seconds), progress=progress)  # fmt: skip
-    if plot is not None:
-        draw(result, plot)
-    if as_json:
-        print(json.dumps(result))
-        return
-    _print_table(
-        f"batch times: {result['step_times']['origin']}",
-        ["devices", "sessions", "missed", "bound", "passed through", "mean batch", "busy"],
-        [
-            [str(load.devices), str(load.sessions), f"{load.missed:.1%}", f"{load.bound:.1%}",
-             f"{load.passed_through:.1%}", f"{load.mean_batch:.1f}", f"{load.busy:.0%}"]
-            for load in done
-        ],
-    )  # fmt: skip
-
-
-@app.command()
-def roofline(
-    as_json: JsonFlag = False,
-    network: Annotated[
-        list[str] | None, typer.Option(help="lite or paper; may repeat. Without it, both.")
-    ] = None,
-) -> None:
-    """Frames a second that GPUs should reach: predicted from their data sheets, not measured."""
-    _need_torch()
-    from benchmarks import subjects
-    from benchmarks.roofline import markdown, run
-
-    with _status("counting operations"):
-        result: dict[str, Any] = run({n: subjects.network(n) for n in network or ("lite", "paper")})
-    if as_json:
-        print(json.dumps(result))
-        return
-    assumed = result["assumed"]
-    print(f"Predicted, not measured: {assumed['compute_share']:.0%} of peak arithmetic, "
-          f"{assumed['memory_share']:.0%} of bandwidth, {assumed['kernel_us']:g} us a kernel; "
-          "frames a second:\n")  # fmt: skip
-    print(markdown(result, batches=(1, 2, 4, 8, 16)))
+    with status("drawing") as show:
+        for path in run(out, only=only, corpus=corpus, bundle=bundle, progress=show):
+            print(path, file=sys.stderr)

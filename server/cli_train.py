@@ -85,7 +85,7 @@ def train_model(
     folder: Folder,
     preset: Annotated[
         str,
-        typer.Option(help="lite, smoke, paper, or {lite,paper}-ablation-"
+        typer.Option(help="lite, lite-refine, smoke, paper, or {lite,paper}-ablation-"
                           "{reconstruction,syncnet,perceptual,gan}."),
     ] = "lite",
     steps: Steps = None,
@@ -114,10 +114,10 @@ def train_model(
     wanted = _given(steps=steps, batch=batch, seed=seed, precision=precision,
                     accumulate=accumulate, workers=workers)  # fmt: skip
     if isinstance(chosen.objective, LiteRecipe):
-        if small or expert or perceptual_weights or init:
+        if small or expert or perceptual_weights:
             raise ConfigError(
-                f"preset {preset} has its own losses: --small, --expert, --perceptual-weights and "
-                "--init belong to paper and the ablation presets"
+                f"preset {preset} has its own losses: --small, --expert and --perceptual-weights "
+                "belong to paper and the ablation presets"
             )
         if voice is None:
             raise ConfigError(
@@ -127,8 +127,9 @@ def train_model(
         from training.painter import train_lite
 
         trainer = train_lite(
-            shards, folder, replace(chosen.train, **wanted), chosen.objective, voice=voice
-        )
+            shards, folder, replace(chosen.train, **wanted), chosen.objective,
+            voice=voice, init=init,
+        )  # fmt: skip
     else:
         if voice:
             raise ConfigError(f"preset {preset} trains its voice itself: leave --voice out")

@@ -18,10 +18,12 @@ from av.codec.context import Flags
 from av.frame import Frame
 from av.packet import Packet
 
+from engine.trace import Trace
 from engine.workers import Observe, unobserved
 from server.bitrate import Governor
 from server.config import ServerConfig
 from server.jitter import EncodedFrame
+from server.traces import hang
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,11 @@ class GuardedDecoder(Decoder):
         begun_s = time.monotonic()
         try:
             frames: list[Frame] = self._inner.decode(encoded_frame)  # type: ignore[arg-type]
-            self._observe("decode", time.monotonic() - begun_s)
+            ended_s = time.monotonic()
+            self._observe("decode", ended_s - begun_s)
+            for frame in frames:
+                if isinstance(frame, av.VideoFrame):
+                    _trace(frame, getattr(encoded_frame, "complete_s", begun_s), begun_s, ended_s)
             return frames
         except av.FFmpegError:
             raise  # aiortc answers it with a request for a key frame
@@ -89,6 +95,16 @@ class GuardedDecoder(Decoder):
                 log.warning("refused pictures of %dx%d pixels: too large", *size)
         self.refused += self._skipping
         return not self._skipping
+
+
+def _trace(frame: av.VideoFrame, complete_s: float, begun_s: float, ended_s: float) -> None:
+    """Give a picture that has just been decoded a trace."""
+    trace = Trace(time.monotonic)
+    trace.mark("received", complete_s)
+    trace.mark("decoding", begun_s)
+    trace.mark("decoded", ended_s)
+    trace.pts = frame.pts or 0
+    hang(frame, trace)
 
 
 class ConcealingOpusDecoder(Decoder):

@@ -66,6 +66,8 @@ class EncodedFrame:
     """decodable without what came before"""
     lost: bool = False
     """nothing came: conceal it"""
+    complete_s: float = 0.0
+    """when its last packet had come"""
 
 
 @dataclass(slots=True)

@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 DEFAULT_LUFS = -18.0
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What all have in common: a misspelt field is an error."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class OfferBody(_Body):
+class OfferBody(Body):
     """A browser's offer and what the session should do."""
 
     sdp: str = Field(description="all candidates in it; no trickle")
@@ -34,7 +36,7 @@ class OfferBody(_Body):
     record: bool = Field(default=False, description="keep the result as a file on the server")
 
 
-class AnswerBody(_Body):
+class AnswerBody(Body):
     """The session and the answer for the browser."""
 
     id: str
@@ -44,7 +46,7 @@ class AnswerBody(_Body):
     """tell everybody who is shown the result"""
 
 
-class ChangeBody(_Body):
+class ChangeBody(Body):
     """What can be changed while a session runs."""
 
     steps: int | None = None
@@ -55,20 +57,20 @@ class ChangeBody(_Body):
     record: bool | None = Field(default=None, description="begin or end a recording")
 
 
-class SampleBody(_Body):
+class SampleBody(Body):
     """A voice that ships with lipwire."""
 
     name: str
 
 
-class SayBody(_Body):
+class SayBody(Body):
     """Text for espeak-ng."""
 
     text: str
     language: str = "en-us"
 
 
-class SubtitleBody(_Body):
+class SubtitleBody(Body):
     """Text for the voice that was scheduled since the last subtitle."""
 
     text: str
@@ -78,13 +80,13 @@ class SubtitleBody(_Body):
     )
 
 
-class Shown(_Body):
+class Shown(Body):
     """When a subtitle is shown."""
 
     in_s: float
 
 
-class Spoken(_Body):
+class Spoken(Body):
     """How much voice was scheduled."""
 
     seconds: float

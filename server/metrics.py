@@ -42,9 +42,10 @@ class Metrics(Collector):
         self._ended: Tally[tuple[str, str]] = Tally()  # counts of sessions that are over
         self._stages = Histogram(
             "lipwire_stage_seconds",
-            "Time a picture spends: decode, convert (to RGB), prepare (track and align), generate, "
-            "composite, encode (once for all who share it, waiting for a thread included); picture "
-            "is all of it between decode and encode.",
+            "Time a picture spends: decode, convert (to RGB), prepare (track and align; track "
+            "alone), queue (for a device), generate, composite, pace (until its time has come), "
+            "encode (once for all who share it, waiting for a thread included); picture is all of "
+            "it between decode and encode.",
             ["stage"],
             buckets=STAGE_BUCKETS_S,
             registry=self.registry,

@@ -27,10 +27,12 @@ from av.video.reformatter import VideoReformatter
 from engine import Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
 from engine.planes import planes_of
+from engine.trace import POINTS
 from engine.types import SessionStats
 from engine.workers import Observe, unobserved
 from server.audience import CHANNEL, Audience, send_event
 from server.config import ServerConfig
+from server.faces import FaceBody, face_figures
 from server.link import Link
 from server.logs import name_session
 from server.mark import make_mark
@@ -38,6 +40,7 @@ from server.offers import Offer, Purpose
 from server.recording import Archive
 from server.relay import Relay
 from server.speech import Voice
+from server.traces import trace_of
 from server.tracks import to_mono
 
 log = logging.getLogger(__name__)
@@ -254,6 +257,8 @@ class Peer:
                 frame = await track.recv()
                 self.skipped += self._fresh.is_set()
                 self._newest = frame, self._engine.clock()  # type: ignore[assignment]
+                if (trace := trace_of(frame)) is not None:
+                    trace.mark("taken")
                 self._fresh.set()
         except MediaStreamError:
             pass  # the camera stopped; the connection's own state says whether the call is over
@@ -266,11 +271,16 @@ class Peer:
             self._fresh.clear()
             assert self._newest is not None
             frame, now = self._newest
+            trace = trace_of(frame)
+            if trace is not None:
+                trace.mark("converting")
             try:
                 image = await loop.run_in_executor(self._pool, to_rgb, frame, False, scaler)
                 self._observe("convert", self._engine.clock() - now)
                 base = Fraction(frame.time_base or Fraction(1, 90_000))
-                taken = VideoFrame(image, frame.pts or 0, base, planes_of(frame))
+                taken = VideoFrame(image, frame.pts or 0, base, planes_of(frame), trace)
+                if trace is not None:
+                    trace.mark("pushed")
                 self.session.push_video(taken, now)
             except SessionClosed:
                 return
@@ -350,6 +360,8 @@ class Peer:
                     self.session.set_sound(loudness_lufs=lufs)
                 case {"type": "silence", "show": str(show)}:
                     self.session.set_silence(show)  # type: ignore[arg-type]  # checked there
+                case {"type": "face", **wanted}:
+                    self.session.choose_face(FaceBody.model_validate(wanted).choice())
                 case {"type": "subtitle" | "record"}:
                     self.audience.obey(command)
                 case _:
@@ -377,6 +389,15 @@ class Peer:
     def stats(self) -> SessionStats:
         """The engine's own figures."""
         return self.session.stats(self._engine.clock())
+
+    def traced(self, since_s: float) -> dict[str, Any]:
+        """When each picture that left after `since_s` (engine's clock) passed each point."""
+        pictures = [
+            [t.pts, t.outcome, *(t.at_s.get(point) for point in POINTS)]
+            for t in self.relay.traces
+            if t.at_s["popped"] > since_s
+        ]
+        return {"columns": ["pts", "outcome", *POINTS], "pictures": pictures}
 
     def disclosure(self) -> dict[str, Any]:
         """What everybody who is shown the result should be told (EU AI Act, article 50)."""
@@ -413,6 +434,7 @@ class Peer:
             "rung_changes": sum(stats.rung_changes.values()),
             **self.session.sound,
             "silence": self.session.silence,
+            "face": face_figures(stats.face),
             "viewers": sum(purpose is Purpose.WATCH for purpose, _ in self.links.values()),
             "av_offset_ms": round(self.relay.av_offset_s * 1000, 1),
             "renditions": self.relay.renditions["video"].figures(),

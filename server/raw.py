@@ -13,9 +13,10 @@ from engine.backends.feeds import noise_image
 from engine.backends.ort import OrtBackend
 from engine.bundle import Bundle
 from engine.errors import MediaError
+from engine.reach import TYPICAL
 from engine.types import F32
 
-FIELDS = ("face", "ref", "noise", "mel")
+FIELDS = ("face", "ref", "noise", "mel", "reach")
 
 
 def run_arrays(
@@ -32,7 +33,8 @@ def run_arrays(
     Args:
         bundle: the model.
         given: `face` f32[B, 3, S, S] and `ref` f32[B, 3R, S, S] in ±1, `mel` f32[B, 80, C] in ±4,
-            `noise` f32[B or 1, 3, S, S]; without noise, the one that the bundle's seed gives.
+            `noise` f32[B or 1, 3, S, S]; without noise, the one that the bundle's seed gives;
+            `reach` f32[B, 7] of a bundle that takes it, without it a typical speaker's.
         steps: DDIM steps; None takes the bundle's default.
         clip: keep the clean-image estimate in ±1 at every step.
         forward: also run the network alone, at this step, with x_t = noise.
@@ -64,6 +66,9 @@ def run_arrays(
         noise = noise[:, :, -rows:].repeat(len(face) // len(noise), axis=0)
         arrays = {"visible": np.ascontiguousarray(face[:, :, : size // 2]), "references": ref,
                   "mel": mel, "noise": noise}  # fmt: skip
+        if bundle.manifest.reach_px:
+            arrays["reach"] = (_array(given, "reach") if "reach" in given
+                               else np.tile(TYPICAL, (len(face), 1)))  # fmt: skip
         sample = backend.sample(arrays, steps or bundle.manifest.default_steps, clip=clip)
         hidden = sample[:, :, -(size // 2) :]
         found = {

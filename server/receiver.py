@@ -267,6 +267,7 @@ class Receiver(RTCRtpReceiver):
         for frame in frames:
             codec = self._codecs.get(frame.payload_type)
             if codec is not None:
+                frame.complete_s = time.monotonic()
                 self._waiting.put((codec, frame))
 
     # --- requests ---

@@ -9,6 +9,7 @@ Nothing leaves a session by another way, so nothing leaves without the mark.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
@@ -17,14 +18,24 @@ import av
 from aiortc.mediastreams import MediaStreamError
 
 from engine import Session
+from engine.trace import Trace
 from engine.workers import Observe, unobserved
 from server.config import ServerConfig
 from server.mark import Mark
 from server.rendition import Renditions
 from server.seat import Seat
+from server.traces import trace_of
 from server.tracks import PictureTrack, VoiceTrack
 
 log = logging.getLogger(__name__)
+
+TRACES = 1500  # pictures whose traces are kept: a minute
+# Stages that nobody times as they happen, by the points between which they lie.
+TRACED = {
+    "track": ("listened", "tracked"),
+    "queue": ("aligned", "generating"),
+    "pace": ("headed", "popped"),
+}
 
 
 class Relay:
@@ -54,6 +65,8 @@ class Relay:
         self.renditions = {kind: Renditions(kind, settings, observe) for kind in ("video", "audio")}
         self.taps: list[Callable[[Any], None]] = []
         """each is handed every marked picture and every block of sound; must not wait or write"""
+        self.traces: deque[Trace] = deque(maxlen=TRACES)
+        """of the pictures that left last; those of the very last ones go on"""
         self._late_s = {"video": 0.0, "audio": 0.0}  # how far behind its time the last one left
 
     def subscribe(self) -> tuple[Seat, Seat]:
@@ -88,6 +101,9 @@ class Relay:
                 if self._mark is not None:
                     self._mark.draw(frame)
                 self._note("video", frame)
+                if (trace := trace_of(frame)) is not None:
+                    trace.mark("drawn")
+                    self._trace(trace)
                 self._give(frame)
             except MediaStreamError:
                 return
@@ -105,6 +121,12 @@ class Relay:
                 self._give(frame)
         except MediaStreamError:
             return
+
+    def _trace(self, trace: Trace) -> None:
+        self.traces.append(trace)
+        for stage, (since, until) in TRACED.items():
+            if until in trace.at_s and since in trace.at_s:
+                self._observe(stage, trace.at_s[until] - trace.at_s[since])
 
     def _give(self, frame: Any) -> None:
         kind = "video" if isinstance(frame, av.VideoFrame) else "audio"

@@ -24,12 +24,14 @@ from aiortc import RTCRtpCodecParameters
 from av.frame import Frame
 from av.video.reformatter import VideoReformatter
 
+from engine.trace import Trace
 from engine.workers import Observe, unobserved
 from server.bitrate import Governor, KeyThrottle, Placement, Rung, make_ladder
 from server.codecs import LOWEST_BITRATE, GuardedEncoder, audio_level_dbov
 from server.config import ServerConfig
 from server.jitter import is_key
 from server.seat import Encoded, Seat
+from server.traces import trace_of
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class _Waiting(NamedTuple):
     own: bool
     pts: int
     time_base: Fraction
+    trace: Trace | None
 
 
 def encode(encoder: GuardedEncoder, frame: Frame, key: bool) -> tuple[list[bytes], int, int | None]:
@@ -119,7 +122,8 @@ class Rendition:
             own: nobody else encodes it: encoders write kind and time into a frame.
         """
         self.dropped += len(self._frames) == self._frames.maxlen
-        self._frames.append(_Waiting(frame, own, frame.pts, frame.time_base))
+        waiting = _Waiting(frame, own, frame.pts, frame.time_base, trace_of(frame))
+        self._frames.append(waiting)
         self._fresh.set()
 
     def regulate(self, now: float) -> None:
@@ -167,6 +171,7 @@ class Rendition:
         work = asyncio.get_running_loop().run_in_executor(
             POOLS[self.kind], self._work, waiting, key
         )
+        trace = waiting.trace
         del waiting
         payloads, timestamp, level = await work
         if self.kind == "video":
@@ -175,17 +180,22 @@ class Rendition:
             return None
         vp8 = self._codec.name.lower() == "vp8"
         key = self.kind == "audio" or is_key(payloads[0], vp8)
-        return Encoded(payloads, timestamp, level, key)
+        return Encoded(payloads, timestamp, level, key, trace)
 
     def _work(self, waiting: _Waiting, key: bool) -> tuple[list[bytes], int, int | None]:
         frame = waiting.frame
+        if waiting.trace is not None:
+            waiting.trace.mark("encoding")
         if self.shrink > 1:
             # A frame's own scaler is one for all threads, and two of them in it wait for ever.
             frame = shrink_picture(frame, self.shrink, self._scaler)
         elif not waiting.own:
             frame = copy_picture(frame)
         frame.pts, frame.time_base = waiting.pts, waiting.time_base
-        return encode(self._encoder, frame, key)
+        done = encode(self._encoder, frame, key)
+        if waiting.trace is not None:
+            waiting.trace.mark("encoded")
+        return done
 
 
 class Renditions:

@@ -13,6 +13,7 @@ import av
 from aiortc import MediaStreamTrack, RTCRtpCodecParameters
 from aiortc.mediastreams import MediaStreamError
 
+from engine.trace import Trace
 from server.bitrate import Placement
 from server.tracks import VIDEO_TIME_BASE
 
@@ -35,6 +36,8 @@ class Encoded:
     level: int | None = None
     """loudness of sound, dBov"""
     key: bool = False
+    trace: Trace | None = None
+    """told when a sender has sent it"""
 
     def packet(self) -> av.Packet[Any]:
         """A picture as aiortc's `pack` takes it."""

@@ -25,6 +25,7 @@ from aiortc.rtp import AnyRtcpPacket, RtcpRtpfbPacket, RtcpSrPacket
 from av.frame import Frame
 from av.packet import Packet
 
+from engine.trace import Trace
 from engine.workers import Observe, unobserved
 from server.bitrate import KeyThrottle, RepeatBudget
 from server.codecs import GuardedEncoder, make_encoder
@@ -33,6 +34,7 @@ from server.privates import peek, swap
 from server.rendition import POOLS, encode
 from server.reports import rtp_at, to_ntp
 from server.seat import Encoded, Seat
+from server.traces import trace_of
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Sender(RTCRtpSender):
         self._source: GuardedEncoder | None = None
         self._cutter: _Cutter | None = None
         self._rate_hz = 90_000
+        self._trace: Trace | None = None  # of the last picture
         self._encoded: int | None = None  # RTP time of the last frame, before aiortc's offset
         self._origin: int | None = None  # that offset: the RTP time of pts 0
         self._keys, self._repeats = KeyThrottle(), RepeatBudget()
@@ -84,7 +87,10 @@ class Sender(RTCRtpSender):
     # --- frames ---
 
     async def _next_encoded_frame(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
-        if self._encoded is not None:  # all of it has been sent by now
+        if self._trace is not None:  # all of it has been sent by now
+            self._trace.mark("sent")
+            self._trace = None
+        if self._encoded is not None:
             sent: int = peek(self, RTCRtpSender, "rtp_timestamp")
             self._origin = (sent - self._encoded) & 0xFFFF_FFFF
         try:
@@ -110,6 +116,9 @@ class Sender(RTCRtpSender):
         encoder, level = self._source, None
         if isinstance(data, Frame):
             now = time.monotonic()
+            trace = trace_of(data)
+            if trace is not None:
+                trace.mark("encoding", now)
             if encoder.fresh:
                 self._keys.note(now)
             payloads, timestamp, level = await asyncio.get_running_loop().run_in_executor(
@@ -117,6 +126,9 @@ class Sender(RTCRtpSender):
             )
             if self.kind == "video":
                 self._observe("encode", time.monotonic() - now)
+            if trace is not None:
+                trace.mark("encoded")
+                self._trace = trace
         else:
             payloads, timestamp = encoder.pack(data)
         if not payloads:
@@ -133,7 +145,7 @@ class Sender(RTCRtpSender):
         frame: Encoded = await seat.recv()
         if not self._enabled:
             return None
-        payloads, timestamp = frame.payloads, frame.timestamp
+        payloads, timestamp, self._trace = frame.payloads, frame.timestamp, frame.trace
         if self.kind == "video":
             payloads, timestamp = self._cutter.pack(frame.packet())
             if frame.key:

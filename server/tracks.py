@@ -21,6 +21,7 @@ from aiortc.mediastreams import MediaStreamError
 from engine import PLAYOUT_RATE_HZ, AudioChunk, OutputFrame, Session
 from engine.planes import frame_of
 from engine.types import I16, U8, Planes
+from server.traces import hang
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ class PictureTrack(_SessionTrack):
         # Encoders refuse times that stand still.
         self._last_pts = max(round(out.playout_s / VIDEO_TIME_BASE), self._last_pts + 1)
         frame.pts, frame.time_base = self._last_pts, VIDEO_TIME_BASE
+        hang(frame, out.trace)
         return frame
 
 

@@ -23,11 +23,12 @@ import numpy as np
 
 from engine.bundle import Manifest, check_steps
 from engine.errors import BackendError
-from engine.gallery import LOWER_LIP, UPPER_LIP
-from engine.types import F32, I16, U8, Face, LipJob, VideoFrame
+from engine.lips import LOWER_LIP, UPPER_LIP
+from engine.types import F32, F64, I16, U8, Face, LipJob, VideoFrame
 
 MESH = Path(__file__).parent / "data" / "face_mesh.npy"
 FLAT_COLOUR = (200, 30, 30)
+LEAST_PX = 68.0  # ear to ear; smaller faces are passed through
 
 
 @cache
@@ -59,13 +60,19 @@ def make_manifest(**changes: object) -> Manifest:
     return Manifest(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def picture(height: int = 240, width: int = 320, seed: int = 0) -> U8:
-    """A picture with soft structure everywhere, uint8[H, W, 3]; equal seeds give equal pictures."""
-    rng = np.random.default_rng(seed)
+def picture(height: int = 240, width: int = 320, seed: int = 0, scene: int = 0) -> U8:
+    """A picture with soft structure everywhere, uint8[H, W, 3]; equal seeds give equal pictures.
+
+    Seeds are moments of one scene; another scene is a cut.
+    """
     rows, cols = np.mgrid[0:height, 0:width] / 40.0
-    phases = rng.uniform(0, 6.28, 3)
-    waves = [np.sin(rows + p) + np.cos(cols * (1 + i / 3) - p) for i, p in enumerate(phases)]
-    return np.asarray(128 + 40 * np.dstack(waves), np.uint8)
+
+    def waves(seed: int, speed: float) -> F64:
+        phases = np.random.default_rng(seed).uniform(0, 6.28, 3)
+        return np.dstack([np.sin(speed * rows + p) + np.cos(speed * cols * (1 + i / 3) - p)
+                          for i, p in enumerate(phases)])  # fmt: skip
+
+    return np.asarray(128 + 36 * waves(1000 + scene, 1.0) + 4 * waves(seed, 3.0), np.uint8)
 
 
 def video_frame(index: int, fps: int = 25, image: U8 | None = None) -> VideoFrame:
@@ -97,14 +104,15 @@ class FakeTracker:
 
     Args:
         centre: of the face as a share of the picture's width and height.
-        width: ear to ear as a share of the picture's smaller side.
+        width: ear to ear as a share of the picture's smaller side; None: 0.4, but large enough
+            to be repainted in any picture.
         delay_s: how long each call takes.
     """
 
     def __init__(
         self,
         centre: tuple[float, float] = (0.5, 0.5),
-        width: float = 0.4,
+        width: float | None = None,
         delay_s: float = 0.0,
     ) -> None:
         self.centre, self.width, self.delay_s = centre, width, delay_s
@@ -123,7 +131,25 @@ class FakeTracker:
             raise self.error
         height, width = image.shape[:2]
         centre = (self.centre[0] * width, self.centre[1] * height)
-        return Face(face_mesh(centre, self.width * min(height, width)), confidence=1.0)
+        return Face(face_mesh(centre, self._width_px(image)), confidence=1.0)
+
+    def _width_px(self, image: U8) -> float:
+        side_px = min(image.shape[:2])
+        return max(0.4 * side_px, LEAST_PX) if self.width is None else self.width * side_px
+
+    def detect(self, image: U8) -> F32:
+        """Its own face and no other, f32[1, 4]."""
+        height, width = image.shape[:2]
+        centre = (self.centre[0] * width, self.centre[1] * height)
+        points = face_mesh(centre, self._width_px(image))
+        return np.concatenate([points.min(0), points.max(0)])[None]
+
+    def aim(self, box: F32) -> None:
+        """There is no other face."""
+
+    def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
+        """Nobody."""
+        return [None] * len(boxes)
 
     def close(self) -> None:
         """From now on `track` must not be called."""
@@ -140,7 +166,7 @@ class ScriptedTracker(FakeTracker):
     """
 
     def __init__(
-        self, missing: Container[int] = (), failing: Container[int] = (), width: float = 0.4
+        self, missing: Container[int] = (), failing: Container[int] = (), width: float | None = None
     ) -> None:
         super().__init__(width=width)
         self._missing, self._failing = missing, failing
@@ -163,9 +189,70 @@ class TalkingTracker(FakeTracker):
         """The face, its lower lip so far below the upper one."""
         face = super().track(image)
         assert face is not None
-        width_px = self.width * min(image.shape[:2])
+        width_px = self._width_px(image)
         face.landmarks[LOWER_LIP] = face.landmarks[UPPER_LIP] + (0, self.opening * width_px)
         return face
+
+
+class SceneTracker(FakeTracker):
+    """A `FakeTracker` before several people, who come and go.
+
+    Args:
+        **people: centre (x, y) and width of each, pixels.
+    """
+
+    def __init__(self, **people: tuple[tuple[float, float], float]) -> None:
+        super().__init__()
+        self.people = dict(people)
+        """may be changed between pictures"""
+        self.hidden: set[str] = set()
+        self.openings: dict[str, float] = {}
+        """of lips, as shares of a face's width"""
+        self.followed: str | None = None
+        self.detections = 0
+
+    def _face(self, name: str) -> Face:
+        centre, width_px = self.people[name]
+        points = face_mesh(centre, width_px)
+        points[LOWER_LIP] = points[UPPER_LIP] + (0, self.openings.get(name, 0.0) * width_px)
+        return Face(points, 1.0)
+
+    def _box(self, name: str) -> F32:
+        points = self._face(name).landmarks
+        return np.concatenate([points.min(0), points.max(0)])
+
+    def _nearest(self, box: F32) -> str | None:
+        """Who is in f32[4]."""
+        middle, size_px = (box[:2] + box[2:]) / 2, float((box[2:] - box[:2]).max())
+        far = {name: float(np.hypot(*(middle - centre))) for name, (centre, _) in self.seen.items()}
+        near = min(far, key=lambda name: far[name], default=None)
+        return near if near is not None and far[near] < size_px else None
+
+    @property
+    def seen(self) -> dict[str, tuple[tuple[float, float], float]]:
+        """Who is in sight."""
+        return {name: who for name, who in self.people.items() if name not in self.hidden}
+
+    def track(self, image: U8) -> Face | None:
+        """Whom it was aimed at, while in sight."""
+        self.calls += 1
+        if self.followed not in self.seen:
+            self.followed = None
+        return None if self.followed is None else self._face(self.followed)
+
+    def detect(self, image: U8) -> F32:
+        """All who are in sight, f32[N, 4]."""
+        self.detections += 1
+        return np.array([self._box(name) for name in self.seen], np.float32).reshape(-1, 4)
+
+    def aim(self, box: F32) -> None:
+        """Follow who is in f32[4]."""
+        self.followed = self._nearest(box)
+
+    def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
+        """Who is in f32[N, 4]."""
+        names = [self._nearest(box) for box in boxes]
+        return [None if name is None else self._face(name) for name in names]
 
 
 class FakeBackend:

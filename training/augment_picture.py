@@ -107,16 +107,20 @@ class Light:
     """relative change of brightness from the middle to the right and to the lower edge"""
     vignette: float = 0.0
     """relative loss of light in the corners"""
+    colour: float = 1.0
+    """how much of the colours is left: 0 is grey"""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Light:
         """A room that one may be called from."""
         return cls(
-            gain=rng.uniform(0.6, 1.35),
+            # Dim rooms as often as bright ones: with 0.6 at least, mouths in them came out tinted.
+            gain=float(np.exp(rng.uniform(np.log(0.3), np.log(1.35)))),
             gamma=rng.uniform(0.75, 1.35),
-            tint=tuple(rng.uniform(0.9, 1.1, 3)),
+            tint=tuple(rng.uniform(0.82, 1.18, 3)),
             slope=tuple(rng.uniform(-0.35, 0.35, 2)),
             vignette=rng.uniform(0, 0.35),
+            colour=rng.uniform(0.2, 1.2),
         )
 
 
@@ -128,7 +132,11 @@ def lit(frames: U8, light: Light) -> U8:
     field = field * (1 - light.vignette * (axis[None, :] ** 2 + axis[:, None] ** 2) / 2)
     factor = light.gain * field[..., None] * np.asarray(light.tint, np.float32)
     curve: F32 = ((np.arange(256) / 255) ** light.gamma * 255).astype(np.float32)
-    return _bytes(np.asarray(curve[frames] * factor, np.float32))
+    bright: F32 = np.asarray(curve[frames] * factor, np.float32)
+    if light.colour != 1.0:
+        grey = bright.mean(axis=-1, keepdims=True)
+        bright = grey + np.float32(light.colour) * (bright - grey)
+    return _bytes(bright)
 
 
 def occlusion(size: int, rng: np.random.Generator, frames: int = 1) -> tuple[U8, F32]:
@@ -182,12 +190,22 @@ class Jitter:
     y_px: float = 0.0
     roll_deg: float = 0.0
     scale: float = 1.0
+    lean: float = 0.0
+    """pixels to the right a pixel further down: a head tilted out of the picture's plane"""
+    squeeze: float = 1.0
+    """width over height: a head turned or nodding"""
 
     @classmethod
     def draw(cls, rng: np.random.Generator, strength: float = 1.0) -> Jitter:
         """Within what trackers differ by; strength 1 is a pixel and a half."""
         x, y, roll, zoom = rng.standard_normal(4) * strength
         return cls(1.5 * x, 1.5 * y, 1.5 * roll, float(np.exp(0.015 * zoom)))
+
+    @classmethod
+    def posed(cls, rng: np.random.Generator) -> Jitter:
+        """A head tilted, turned and nodding by some 15 degrees, as a flat picture can be."""
+        return cls(roll_deg=rng.uniform(-8, 8), lean=rng.uniform(-0.15, 0.15),
+                   squeeze=float(np.exp(rng.uniform(-0.12, 0.12))))  # fmt: skip
 
     def plus(self, other: Jitter) -> Jitter:
         """Both errors, to first order."""
@@ -196,6 +214,8 @@ class Jitter:
             self.y_px + other.y_px,
             self.roll_deg + other.roll_deg,
             self.scale * other.scale,
+            self.lean + other.lean,
+            self.squeeze * other.squeeze,
         )
 
     def matrix(self, size: int) -> F32:
@@ -203,6 +223,11 @@ class Jitter:
         middle = (size - 1) / 2
         turn = cv2.getRotationMatrix2D((middle, middle), self.roll_deg, self.scale)
         matrix = np.asarray(turn, np.float32)
+        wide = np.sqrt(self.squeeze)
+        pose = np.array([[wide, self.lean], [0, 1 / wide]], np.float32)
+        # about the middle, as the turn
+        matrix[:, 2] = pose @ (matrix[:, 2] - middle) + middle
+        matrix[:, :2] = pose @ matrix[:, :2]
         matrix[:, 2] += (self.x_px, self.y_px)
         return matrix
 
@@ -259,11 +284,12 @@ def degrade(frames: U8, references: U8, landmarks: F32, rng: np.random.Generator
     both = np.concatenate([frames, references])
     if rng.random() < 0.5:
         # A tracker's error has a part that lasts and one that changes from frame to frame.
+        pose = Jitter.posed(rng) if rng.random() < 0.4 else Jitter()  # of frames and references
         lasting = Jitter.draw(rng)
         jitters = []
         for number in range(len(both)):
             base = lasting if number < count else Jitter.draw(rng)
-            jitters.append(base.plus(Jitter.draw(rng, 0.15)))
+            jitters.append(base.plus(Jitter.draw(rng, 0.15)).plus(pose))
         both = jittered(both, jitters)
         landmarks = jittered_landmarks(landmarks, jitters[:count], size)
     if rng.random() < 0.1:

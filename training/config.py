@@ -128,6 +128,8 @@ LITE = TrainConfig(steps=7_300, batch=18, learning_rate=1e-3, warmup=200)
 VOICE = TrainConfig(
     steps=1_070, batch=256, learning_rate=1e-3, weight_decay=1e-2, ema=0.99, sample_every=250
 )
+# On from an earlier painter's weights (--init): its critics begin anew and learn faster than it.
+REFINE = replace(LITE, steps=4_000, learning_rate=4e-4)
 SMOKE = replace(LITE, steps=20, batch=4, warmup=2, checkpoint_every=10, sample_every=10)
 # From the paper: 5 frames, one t, all 1000 levels, 8 GPUs for 4 days, the losses and their weights.
 # It does not give batch, learning rate, decay and steps: rate and decay are those of the code that
@@ -161,6 +163,7 @@ ABLATION = {
 
 PRESETS: dict[str, Preset] = {
     "lite": Preset("lite", LITE, LiteRecipe()),
+    "lite-refine": Preset("lite", REFINE, LiteRecipe(gan_start=600)),
     "smoke": Preset("lite", SMOKE, LiteRecipe(gan_start=5, shape_warmup=5)),
     "paper": Preset("paper", PAPER, LossWeights()),
     **{f"paper-ablation-{k}": Preset("paper", PAPER, w) for k, w in ABLATION.items()},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.articulation import clip_codes
 from engine.errors import ConfigError
 from engine.face import CROP_SIZE, jaw_mask, lips_mask
 from engine.media import as_float
@@ -23,7 +24,6 @@ from engine.mel import (
     window_start,
 )
 from engine.types import F32, I16, SPEECH_RATE_HZ, U8, Alignment
-from training.articulation import clip_codes
 from training.augment_sound import degrade
 from training.shards import FORMAT, map_member, read_index
 

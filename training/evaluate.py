@@ -4,6 +4,9 @@ reconstruction  the clip's first frame, as input and as reference, with the clip
                 section 4): the mouth must move as the real one did
 cross           the clip's frames with another clip's voice, references picked as a call picks them:
                 the mouth must follow the voice's true speaker, and no longer its own past
+In both the model knows nothing of how far the person's mouth goes but what these frames tell it so
+far: nothing in reconstruction. A call is longer than a clip, so reconstruction is measured once
+more with the reach known from other frames: the speaker's other clips and the clip's other half.
 Baselines, measured in the same run: the same model fed silence, the same model fed another clip's
 voice, and the first frame shown all the time; the perceptual distance stands beside that of one
 real frame from the next. Mouths of painted pictures are measured by the face
@@ -19,14 +22,15 @@ from typing import Any
 
 import numpy as np
 
+from engine.articulation import OPENING, raw_codes
 from engine.backends import Backend, load_backend
 from engine.bundle import Bundle, open_bundle
 from engine.face import jaw_mask
 from engine.gallery import Gallery
 from engine.mel import PAPER_FPS, SILENCE
+from engine.reach import Reach, believed, grown, moving
 from engine.tracker import MediaPipeTracker
 from engine.types import F32, U8, LipJob
-from training.articulation import OPENING, raw_codes
 from training.data import ClipData, load_clips, mel_windows, to_planes
 from training.evaluation.measures import (
     HALF,
@@ -58,6 +62,37 @@ class Drive:
         return raw_codes(self.landmarks)[:, OPENING]
 
 
+Given = tuple[U8, U8, F32 | None]
+"""crop, references, reach"""
+
+
+def reach_elsewhere(clips: Sequence[ClipData], number: int, frames: int, typical_px: float) -> F32:
+    """What a call would know of a person, from other frames than those that are judged by it.
+
+    Args:
+        clips: all of the split.
+        number: of the clip that is painted.
+        frames: T, how many of it are.
+        typical_px: a typical speaker's range.
+
+    Returns:
+        f32[T, codes]; the first half is told what the second half and the speaker's other clips
+        show, and the other way round.
+    """
+    clip = clips[number]
+    opening, others = clip.codes[:, OPENING], list[float]()
+    for index, other in enumerate(clips):
+        if index != number and other.speaker == clip.speaker:
+            others += moving(other.codes[:, OPENING], PAPER_FPS)
+    others += moving(opening[frames:], PAPER_FPS)  # past what is painted
+    half = frames // 2
+    first, second = (
+        grown(believed(others + moving(part, PAPER_FPS), typical_px))
+        for part in (opening[half:frames], opening[:half])
+    )
+    return np.stack([first] * half + [second] * (frames - half))
+
+
 class Measure:
     """Paints with one backend and measures with one tracker and one perceptual distance."""
 
@@ -66,27 +101,40 @@ class Measure:
         self.perceptual = load_perceptual()
         self.columns = int(backend.manifest.mel["columns"])
         self._references = backend.manifest.references
+        self.typical_px = backend.manifest.reach_px
 
-    def reconstruction(self, clip: ClipData, mels: F32, steps: int) -> Drive:
-        """The clip's first frame, moved by `mels`, f32[T, 80, C]."""
+    def reconstruction(
+        self, clip: ClipData, mels: F32, steps: int, reach: F32 | None = None
+    ) -> Drive:
+        """The clip's first frame, moved by `mels`, f32[T, 80, C].
+
+        Args:
+            clip: shows the face.
+            mels: of the voice.
+            steps: DDIM steps.
+            reach: f32[T, codes], what is known of the person; None: nothing.
+        """
         first = np.ascontiguousarray(clip.crops[0])
         references = np.stack([first] * self._references)
-        return self._drive([(first, references)] * len(mels), mels, steps)
+        told = [None] * len(mels) if reach is None else list(reach)
+        return self._drive([(first, references, known) for known in told], mels, steps)
 
     def cross(self, clip: ClipData, mels: F32, steps: int) -> Drive:
         """The clip's frames, each with what a gallery holds at its time."""
-        gallery, faces = Gallery(self._references), []
+        gallery, faces = Gallery(self._references), list[Given]()
+        reach = Reach(self.typical_px)
         for i in range(len(mels)):
             crop = np.ascontiguousarray(clip.crops[i])
             gallery.see(crop, clip.landmarks[i], IDENTITY, i / PAPER_FPS)
-            faces.append((crop, gallery.references))
+            reach.see(clip.landmarks[i], IDENTITY, i / PAPER_FPS)
+            faces.append((crop, gallery.references, reach.value if self.typical_px else None))
         return self._drive(faces, mels, steps)
 
-    def _drive(self, faces: Sequence[tuple[U8, U8]], mels: F32, steps: int) -> Drive:
+    def _drive(self, faces: Sequence[Given], mels: F32, steps: int) -> Drive:
         seed = self.backend.manifest.noise_seed
         jobs = [
-            LipJob("evaluate", i, crop, references, mel, seed, steps, 0.0)
-            for i, ((crop, references), mel) in enumerate(zip(faces, mels, strict=True))
+            LipJob("evaluate", i, crop, references, mel, seed, steps, 0.0, reach)
+            for i, ((crop, references, reach), mel) in enumerate(zip(faces, mels, strict=True))
         ]
         painted: list[U8] = []
         for begin in range(0, len(jobs), 8):
@@ -171,7 +219,11 @@ def evaluate(
     by_steps: dict[int, list[float]] = {}
     try:
         for number, clip in enumerate(track(chosen, "evaluating")):
-            rows.append(_one_clip(measure, clip, _another(chosen, number), default))
+            told = None
+            if measure.typical_px:
+                frames = min(len(clip), MAX_FRAMES)
+                told = reach_elsewhere(held_out, order[number], frames, measure.typical_px)
+            rows.append(_one_clip(measure, clip, _another(chosen, number), default, told))
             if number < step_clips:
                 for count in steps or opened.manifest.steps_offered:
                     found = measure.reconstruction(clip, _mels(measure, clip), count).opening
@@ -202,7 +254,9 @@ def _mels(measure: Measure, clip: ClipData) -> F32:
     return mel_windows(clip, measure.columns)[:MAX_FRAMES]
 
 
-def _one_clip(measure: Measure, clip: ClipData, other: ClipData, steps: int) -> dict[str, float]:
+def _one_clip(
+    measure: Measure, clip: ClipData, other: ClipData, steps: int, told: F32 | None
+) -> dict[str, float]:
     own, foreign = _mels(measure, clip), _mels(measure, other)
     truth, others = clip.codes[: len(own), OPENING], other.codes[: len(foreign), OPENING]
     both = min(len(own), len(foreign))
@@ -215,6 +269,15 @@ def _one_clip(measure: Measure, clip: ClipData, other: ClipData, steps: int) -> 
     still = Drive(list(copied), np.repeat(measure.landmarks(copied[:1]), len(own), axis=0))
     wanted = clip.landmarks[: len(own)]
     pictures, baseline = (_pictures(measure, drive, clip) for drive in (painted, still))
+    known = {}
+    if told is not None:
+        drive = measure.reconstruction(clip, own, steps, told)
+        known = {
+            "r": correlation(drive.opening, truth),
+            "spread": float(np.nanstd(drive.opening)) / max(float(truth.std()), 1e-6),
+            "lmd_px": lmd(drive.landmarks, wanted),
+            **_pictures(measure, drive, clip),
+        }
     real = [np.asarray(crop)[HALF:] for crop in clip.crops[: len(own)]]
     spread = max(float(np.nanstd(painted.opening)), 1e-6)
     return {
@@ -228,6 +291,7 @@ def _one_clip(measure: Measure, clip: ClipData, other: ClipData, steps: int) -> 
         "lmd_px": lmd(painted.landmarks, wanted),
         "lmd_copy_px": lmd(still.landmarks, wanted),
         **pictures,
+        **{f"{name}_known": value for name, value in known.items()},
         **{f"{name}_copy": value for name, value in baseline.items()},
         "perceptual_frame_to_frame": measure.distance(real[1:], real[:-1]),
         "border": _mean([
@@ -250,6 +314,16 @@ def _summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     r = np.array(column("r"))
     draws = [np.nanmedian(rng.choice(r, len(r))) for _ in range(2000)]
+    known = {}
+    if "r_known" in rows[0]:
+        known = {"reconstruction_reach_known": {
+            "r": _median(column("r_known")),
+            "spread": _median(column("spread_known")),
+            "lmd_px": _mean(column("lmd_px_known")),
+            "psnr_db": _mean(column("psnr_db_known")),
+            "ssim": _mean(column("ssim_known")),
+            "perceptual": _mean(column("perceptual_known"), 4),
+        }}  # fmt: skip
     return {
         "reconstruction": {
             "r": _median(r.tolist()),
@@ -264,6 +338,7 @@ def _summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
             "border_gradient_ratio": _mean(column("border")),
             "upper_half_equal": _mean(column("upper_half_equal")),
         },
+        **known,
         "baselines": {
             "r_silence": _median(column("r_silence")),
             "r_other_voice": _median(column("r_other_voice")),

@@ -18,7 +18,7 @@ from engine.face import (
     similarity_to_pose,
 )
 from engine.mel import PAPER_FPS
-from engine.tracker import OneEuro
+from engine.steady import OneEuro
 from engine.types import F32, F64, Alignment
 
 FRAMINGS = ("stabilised", "box", "centre")

@@ -7,7 +7,7 @@ in units of each speaker's own spread; what comes out is turned into a typical s
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.articulation import OPENING
 from engine.errors import ConfigError
-from engine.mel import MAX_ABS, N_MELS, WINDOW_COLUMNS, window, window_start
+from engine.mel import MAX_ABS, N_MELS, PAPER_FPS, WINDOW_COLUMNS, window, window_start
 from engine.nets.lite import LiteConfig, Voice
+from engine.reach import LEAST_FRAMES, moving, range_px
 from engine.types import F32
 from training.augment_sound import louder_or_noisier
 from training.batch import Slot
@@ -31,9 +33,9 @@ OPENINGS = (0, 1)  # codes that are 0 for a closed mouth, whoever it is
 CLOSED = 0.15  # spreads above the least opening of a speaker: a shut mouth
 # Landmarks jitter: a speaker who hardly moves must not be blown up to one who does.
 LEAST_SPREAD = 0.15
-# Understanding is partial, so louder gestures are also wronger ones. With 1.6 the first lite model
-# moved 0.6 of what people do; with 2.4 as much as they do, but wide mouths lost their shape.
-MAX_GAIN = 2.0
+# Understanding is partial, so larger gestures are also wronger ones: 1 is nearest to the truth and
+# moves half as far as people do; 1.9 as far, and the lips lie further off than with 1.6.
+MAX_GAIN = 1.6
 
 
 class Spreads(NamedTuple):
@@ -58,6 +60,18 @@ def speakers_of(clips: Clips) -> dict[str, Spreads]:
         least[list(OPENINGS)] = np.percentile(all_codes[:, OPENINGS], 5, axis=0)
         found[speaker] = Spreads(least, all_codes.std(0) + LEAST_SPREAD * everybody)
     return found
+
+
+def typical_range_px(clips: Clips) -> float:
+    """The median over speakers of how far the opening ranges while the mouth moves, crop pixels.
+
+    0, and so no reach, where nobody moves for a second.
+    """
+    openings: dict[str, list[float]] = defaultdict(list)
+    for clip in clips.clips:
+        openings[clip.speaker] += moving(clip.codes[:, OPENING], PAPER_FPS)
+    ranges = [range_px(own) for own in openings.values() if len(own) >= LEAST_FRAMES]
+    return round(float(np.median(ranges)), 3) if ranges else 0.0
 
 
 class Heard(NamedTuple):
@@ -133,7 +147,7 @@ class HearingObjective(Objective):
         held_out: Clips | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
-        sizes = net_config or LiteConfig()
+        sizes = replace(net_config or LiteConfig(), reach_px=typical_range_px(clips))
         source = HeardSource(clips, config.batch, sizes.mel_columns, recipe, config.seed)
         super().__init__(Voice(sizes), source)
         self.sizes, self.recipe = sizes, recipe

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.articulation import OPENING
 from engine.face import CROP_SIZE
 from engine.types import F32
-from training.articulation import OPENING
 from training.augment_picture import degrade
 from training.data import ClipData, Clips, loss_weight, other_frames, to_planes
 

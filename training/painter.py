@@ -6,7 +6,7 @@ minutes; what the voice says is learned apart (training/hearing.py), on its own 
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -252,6 +252,7 @@ def train_lite(
     net_config: LiteConfig | None = None,
     *,
     voice: Path,
+    init: Path | None = None,
 ) -> Trainer:
     """Train the lite painter on `shards` in `folder`; see `training.loop.train`.
 
@@ -262,17 +263,27 @@ def train_lite(
         recipe: of the losses.
         net_config: sizes of the network.
         voice: checkpoint of `lipwire train voice`.
+        init: checkpoint of an earlier painter, which a new run begins with.
 
     Raises:
-        CheckpointError: the voice cannot be read or is of other sizes.
+        CheckpointError: the voice or the earlier painter cannot be read or is of other sizes.
     """
-    clips = Clips(shards, "train")
+    earlier = load_checkpoint(init) if init else None
+    # Codes go on meaning what the earlier painter and the voice were told that they mean.
+    clips = Clips(shards, "train", np.asarray(earlier["code_stats"]) if earlier else None)
     try:
         held_out = Clips(shards, "val", clips.code_stats)
     except ConfigError:
         held_out = None
     torch.manual_seed(config.seed)
-    net = LiteNet(net_config)
-    fit_weights(net.voice, weights_of(load_checkpoint(voice)), voice)
+    heard = load_checkpoint(voice)
+    reach_px = float(heard.get("net_config", {}).get("reach_px", 0.0))
+    net = LiteNet(replace(net_config or LiteConfig(), reach_px=reach_px))
+    fit_weights(net.voice, weights_of(heard), voice)
+    if earlier:
+        for name in ("encoder", "denoiser"):
+            own = {key.removeprefix(f"{name}."): value for key, value in weights_of(earlier).items()
+                   if key.startswith(f"{name}.")}  # fmt: skip
+            fit_weights(getattr(net, name), own, init)
     objective = PainterObjective(clips, config, recipe or LiteRecipe(), net, held_out)
     return train(Trainer(folder, config, objective))

@@ -200,7 +200,7 @@ class _Talking:
 
 
 def _talking(out: Path, split: str) -> Iterator[_Talking]:
-    from training.articulation import clip_codes
+    from engine.articulation import clip_codes
 
     for path in sorted(out.glob(f"{split}-*.tar")):
         for key, members, about in read_index(path):

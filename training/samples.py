@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.articulation import OPENING
 from engine.errors import ConfigError
 from engine.nets.lite import LiteNet
 from engine.types import U8
-from training.articulation import OPENING
 from training.data import ClipData, Clips, mel_windows, to_planes
 from training.families import LiteFamily
 from training.mouths import draw, pick_references

@@ -156,8 +156,8 @@ def measure_network(
         measure: perceptual distance.
         expert: for the sync figures.
     """
+    from engine.articulation import raw_codes
     from engine.tracker import MediaPipeTracker
-    from training.articulation import raw_codes
 
     net.eval()
     clips = FiveFrames(held_out, family.size(net), mirror=False, columns=family.columns(net))

@@ -10,9 +10,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from engine.articulation import CODES
 from engine.bundle import Manifest, check_steps
 from engine.errors import BackendError
 from engine.mel import N_MELS, WINDOW_COLUMNS
+from engine.reach import TYPICAL
 from engine.types import F32, U8, LipJob
 
 Arrays = dict[str, F32]
@@ -27,11 +29,13 @@ def feed_shapes(manifest: Manifest, batch: int, noise_rows: int) -> dict[str, tu
         noise_rows: height of the noise image: S, or S/2 where only hidden rows are sampled.
     """
     size = manifest.crop_size
+    told = {"reach": (batch, CODES)} if manifest.reach_px else {}
     return {
         "visible": (batch, 3, size // 2, size),
         "references": (batch, 3 * manifest.references, size, size),
         "mel": (batch, N_MELS, int(manifest.mel.get("columns", WINDOW_COLUMNS))),
         "noise": (batch, 3, noise_rows, size),
+        **told,
     }
 
 
@@ -69,6 +73,8 @@ class Feeds:
             for number, picture in enumerate(job.references):
                 _to_plane(picture, references[slot, 3 * number : 3 * number + 3])
             self.arrays["mel"][slot] = job.mel
+            if "reach" in self.arrays:
+                self.arrays["reach"][slot] = reach_of(job)
             if self._seeds[slot] != job.seed:
                 noise = self.arrays["noise"][slot]
                 noise[...] = noise_image(job.seed, noise.shape[1], noise.shape[2])
@@ -105,6 +111,11 @@ class Feeds:
         return pictures
 
 
+def reach_of(job: LipJob) -> F32:
+    """What is known of the person's reach, f32[codes]."""
+    return TYPICAL if job.reach is None else job.reach
+
+
 def check_jobs(manifest: Manifest, jobs: Sequence[LipJob]) -> int:
     """The number of steps that all jobs of a batch take.
 
@@ -122,6 +133,7 @@ def check_jobs(manifest: Manifest, jobs: Sequence[LipJob]) -> int:
             ("crop", job.crop, (size, size, 3)),
             ("references", job.references, (manifest.references, size, size, 3)),
             ("mel", job.mel, (N_MELS, columns)),
+            ("reach", reach_of(job), (CODES,)),
         ):
             if values.shape != shape:
                 raise BackendError(

@@ -54,7 +54,14 @@ class Sampler:
         self._t = torch.tensor([[float(t)] for t, _ in plan], device=device)
         self._coefficients = torch.tensor([[c] for _, c in plan], device=device)
 
-    def __call__(self, crops: Tensor, references: Tensor, mel: Tensor, noise: Tensor) -> Tensor:
+    def __call__(
+        self,
+        crops: Tensor,
+        references: Tensor,
+        mel: Tensor,
+        noise: Tensor,
+        reach: Tensor | None = None,
+    ) -> Tensor:
         """Repaint the lower halves.
 
         Args:
@@ -62,6 +69,7 @@ class Sampler:
             references: uint8[B, R, S, S, 3].
             mel: f32[B, 80, C].
             noise: f32[B, 3, H, S].
+            reach: f32[B, codes], for a model that takes it.
 
         Returns:
             uint8[B, S, S, 3]; the upper halves are the crops' own.
@@ -74,6 +82,8 @@ class Sampler:
             "mel": mel,
             "noise": noise,
         }
+        if reach is not None:
+            feeds["reach"] = reach
         if self._encode is not None:
             context = self._encode.run(*(feeds[name] for name in self._encode.inputs))
             feeds |= {f"context_{i}": made for i, made in enumerate(context)}

@@ -16,9 +16,10 @@ from tensorrt import Logger, Runtime  # a folder of stubs alone has neither
 from torch import Tensor
 from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine
 
+from engine.articulation import CODES
 from engine.backends import blank_job
 from engine.backends.cuda import driver_version
-from engine.backends.feeds import check_jobs, noise_image
+from engine.backends.feeds import check_jobs, noise_image, reach_of
 from engine.backends.graphs import CudaRecorder, GraphedBatches
 from engine.backends.plans import PlanCache, Platform
 from engine.backends.sampler import Part, Sampler
@@ -91,9 +92,11 @@ class TrtBackend:
         size = self.manifest.crop_size
         job = blank_job(self.manifest)
         assert self._recorder is not None
+        told = {"reach": ((CODES,), torch.float32)} if self.manifest.reach_px else {}
         return GraphedBatches(
             samplers,
             {
+                **told,
                 "crops": (job.crop.shape, torch.uint8),
                 "references": (job.references.shape, torch.uint8),
                 "mel": (job.mel.shape, torch.float32),
@@ -137,6 +140,11 @@ class TrtBackend:
             "crops": np.stack([job.crop for job in jobs]),
             "references": np.stack([job.references for job in jobs]),
             "mel": np.stack([job.mel for job in jobs]),
+            **(
+                {"reach": np.stack([reach_of(job) for job in jobs])}
+                if self.manifest.reach_px
+                else {}
+            ),
             "noise": np.stack([noise_image(job.seed, self._rows, size) for job in jobs]),
         }
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}

@@ -6,6 +6,7 @@ that paints in a single pass has no `encode`. What flows in is named the same ev
     visible       [B, 3, S/2, S]   the half of the crop that the model may see, RGB in ±1
     references    [B, 3R, S, S]    R pictures of the person, RGB in ±1
     mel           [B, 80, C]       log-mel in ±4
+    reach         [B, codes]       how far the person's mouth goes, 1 as a typical speaker's
     noise         [B, 3, H, S]     the session's one noise image; H is S, or S/2: hidden rows
     x_t           [B, 3, H, S]     the sample at step t; the noise at first
     t             [B]              0..999
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from engine.articulation import CODES
 from engine.errors import ConfigError
 from engine.mel import MAX_ABS, N_MELS, WINDOW_COLUMNS
 from engine.nets.diff2lip import Diff2LipUNet, network_input
@@ -65,9 +67,12 @@ class LiteEncode(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, visible: Tensor, references: Tensor, mel: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, visible: Tensor, references: Tensor, mel: Tensor, reach: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Feature maps for the step."""
-        maps: tuple[Tensor, ...] = self.net.encoder(visible, references, self.net.voice(mel))
+        code = self.net.voice(mel, reach)
+        maps: tuple[Tensor, ...] = self.net.encoder(visible, references, code)
         return maps
 
 
@@ -152,10 +157,14 @@ def example_inputs(net: nn.Module, batch: int, seed: int = 0) -> dict[str, Tenso
     noise = torch.randn(batch, 3, rows, size, generator=random)
     # A step in the middle, where x0 depends on both x_t and the network.
     coefficients = torch.tensor([[0.7, -0.7, 0.6, 0.5, 1.0]]).expand(batch, -1).contiguous()
+    told = {}
+    if getattr(config, "reach_px", 0.0):
+        told = {"reach": uniform(batch, CODES) * 0.5 + 1}
     return {
         "visible": uniform(batch, 3, size // 2, size),
         "references": uniform(batch, 3 * references, size, size),
         "mel": uniform(batch, N_MELS, columns) * MAX_ABS,
+        **told,
         "noise": noise,
         "x_t": torch.randn(batch, 3, rows, size, generator=random),
         "t": torch.full((batch,), 499.0),
@@ -181,7 +190,8 @@ def graphs(net: nn.Module, batch: int = 2, seed: int = 0) -> tuple[Graph, ...]:
         frame = pick("visible", "references", "mel")
         return (Graph(STEP, Wav2LipStep(net).eval(), frame, ("x_prev", "raw")),)
     if isinstance(net, LiteNet):
-        encode, frame = LiteEncode(net), pick("visible", "references", "mel")
+        told = ("reach",) if "reach" in examples else ()
+        encode, frame = LiteEncode(net), pick("visible", "references", "mel", *told)
         step, taken = LiteStep(net), pick("x_t", "t", "coefficients", "references")
     elif isinstance(net, Diff2LipUNet):
         encode, frame = Diff2LipEncode(net), pick("mel")

@@ -39,6 +39,8 @@ class LiteConfig:
     """mel columns heard for one picture; all but the first 16 of the paper are more past"""
     voice_width: int = 160
     codes: int = len(CODE_NAMES)
+    reach_px: float = 0.0
+    """a typical speaker's range of opening, see `engine.reach`; 0: the network takes no reach"""
 
     def to_dict(self) -> dict[str, Any]:
         """As stored in checkpoints."""
@@ -97,9 +99,18 @@ class Voice(nn.Module):
         self.gain: Tensor
         self.offset: Tensor
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """f32[B, 80, C] in ±4 -> f32[B, codes], zero mean and unit spread over speech."""
-        return self.layers(mel / 4) * self.gain + self.offset
+    def forward(self, mel: Tensor, reach: Tensor | None = None) -> Tensor:
+        """The code that belongs to a sound, zero mean and unit spread over all people's speech.
+
+        Args:
+            mel: f32[B, 80, C] in ±4.
+            reach: f32[B, codes], how far this person's mouth goes; None: as a typical speaker's.
+
+        Returns:
+            f32[B, codes].
+        """
+        gain = self.gain if reach is None else self.gain * reach
+        return self.layers(mel / 4) * gain + self.offset
 
 
 class ConditionEncoder(nn.Module):
@@ -265,7 +276,9 @@ class LiteNet(nn.Module):
         self.encoder = ConditionEncoder(self.config)
         self.denoiser = Denoiser(self.config)
 
-    def encode(self, crop: Tensor, references: Tensor, mel: Tensor) -> tuple[Tensor, ...]:
+    def encode(
+        self, crop: Tensor, references: Tensor, mel: Tensor, reach: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Everything computed once a frame; `crop`'s lower half is not looked at."""
         visible = crop[:, :, : crop.shape[2] // 2]
-        return self.encoder(visible, references, self.voice(mel))
+        return self.encoder(visible, references, self.voice(mel, reach))

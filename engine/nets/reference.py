@@ -31,7 +31,8 @@ def sample(
 
     Args:
         net: as `engine.nets.build_network` makes it.
-        inputs: visible, references, mel and noise as in `engine.nets.graphs`, on the net's device.
+        inputs: visible, references, mel, noise and, of a net that takes it, reach as in
+            `engine.nets.graphs`, on the net's device.
         manifest: says which steps are visited and what the network predicts.
         steps: DDIM steps.
         clip: keep the clean-image estimate in ±1 at every step.
@@ -49,7 +50,7 @@ def sample(
         painted: Tensor = Wav2LipStep(net)(visible, references, mel)[0]
         return painted
     if isinstance(net, LiteNet):
-        context = net.encoder(visible, references, net.voice(mel))
+        context = net.encoder(visible, references, net.voice(mel, inputs.get("reach")))
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
             sigma = (1 - SCHEDULE.alpha_bar(t)) ** 0.5

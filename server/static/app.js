@@ -8,6 +8,7 @@ const ui = {
   silence: $("silence"), loudness: $("loudness"), ducking: $("ducking"),
   start: $("start"), stop: $("stop"), status: $("status"), model: $("model"),
   bar: $("bar"), legend: $("legend"),
+  face: $("face"), facePolicy: $("face-policy"), nextFace: $("next-face"), faceBox: $("face-box"),
   quality: $("quality"),
   record: $("record"), recordOffer: $("record-offer"), recorded: $("recorded"), subtitle: $("subtitle"),
 };
@@ -18,6 +19,7 @@ const OUTCOMES = {
   silent: ["Voice silent", "#5b7fa6"],
   no_face: ["No face", "#b98ad6"],
   face_unusable: ["Face too small or turned away", "#8e6fb5"],
+  occluded: ["Mouth covered", "#7a5fa8"],
   late: ["Not ready in time", "#e0b84c"],
   overloaded: ["Overloaded", "#d98b3a"],
   fault: ["Fault", "#e5484d"],
@@ -153,6 +155,7 @@ async function start() {
       ui.result.play().catch(() => say("Press play: the browser holds the sound back.", "bad"));
       ui.screen.classList.add("live");
     });
+    channel.addEventListener("open", () => choosePolicy());
     channel.addEventListener("message", (event) => onMessage(JSON.parse(event.data)));
     await pc.setLocalDescription(await pc.createOffer());
     await gathered(pc);
@@ -204,6 +207,7 @@ function clearScreens() {
     video.srcObject = null;
     video.parentElement.classList.remove("live", "speaking");
   }
+  hideFace();
   showRecording({ on: false, ended: null });
   showSubtitle({ text: "" });
   showQuality({ rung: "full" });
@@ -297,6 +301,49 @@ function showRecording({ on, ended }) {
   if (!on && ended && call && ended !== "it was stopped") say(`The recording ended: ${ended}.`, "bad");
 }
 
+function showFace({ state, faces, index, box, reason, policy }) {
+  const [why] = OUTCOMES[reason] || [];
+  const which = faces > 1 && index !== null ? ` ${index + 1} of ${faces}` : "";
+  const text = {
+    tracked: why ? `Face${which}: ${why.toLowerCase()}` : `Face${which} tracked`,
+    lost: "Face lost a moment ago",
+    searching: "Looking for a face",
+  }[state];
+  ui.face.textContent = text;
+  ui.face.dataset.state = why ? "hindered" : state;
+  ui.nextFace.disabled = faces < 2;
+  ui.facePolicy.querySelector("[value=position]").hidden = policy !== "position";
+  if (document.activeElement !== ui.facePolicy) ui.facePolicy.value = policy;
+  ui.faceBox.hidden = !(box && faces > 1);
+  if (!ui.faceBox.hidden) placeBox(box);
+}
+
+// The picture keeps its shape inside the element; the box is a share of the picture.
+function placeBox([x0, y0, x1, y1]) {
+  const { clientWidth: wide, clientHeight: high, videoWidth, videoHeight } = ui.camera;
+  if (!videoWidth) return;
+  const scale = Math.min(wide / videoWidth, high / videoHeight);
+  const [w, h] = [videoWidth * scale, videoHeight * scale];
+  const left = ui.camera.offsetLeft + (wide - w) / 2, top = ui.camera.offsetTop + (high - h) / 2;
+  Object.assign(ui.faceBox.style, {
+    left: `${left + x0 * w}px`, top: `${top + y0 * h}px`,
+    width: `${(x1 - x0) * w}px`, height: `${(y1 - y0) * h}px`,
+  });
+}
+
+async function choosePolicy() {
+  if (ui.facePolicy.value === "position") return;
+  command({ type: "face", policy: ui.facePolicy.value });
+  if (ui.facePolicy.value === "lips") await attachOriginal(); // the server must hear who speaks
+}
+
+function hideFace() {
+  ui.face.textContent = "–";
+  ui.face.dataset.state = "";
+  ui.nextFace.disabled = true;
+  ui.faceBox.hidden = true;
+}
+
 // The server lowers the quality by itself when the machine is too slow, and raises it again.
 function showQuality({ rung, steps, asked, reason }) {
   const lowered = {
@@ -319,6 +366,7 @@ function show(stats) {
   figure("delay_p50_ms", Math.round(stats.delay_p50_ms));
   figure("delay_p95_ms", Math.round(stats.delay_p95_ms));
   figure("backlog_s", stats.backlog_s.toFixed(1));
+  showFace(stats.face);
   const counts = { generated: stats.generated, held: stats.held, ...stats.passed_through };
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const spoken = total - (counts.silent || 0); // while the voice is silent there is nothing to paint
@@ -378,6 +426,11 @@ ui.voice.addEventListener("change", async () => {
   refresh();
   if (ui.voice.value === "microphone") await attachVoice();
   else await detachVoice();
+});
+ui.nextFace.addEventListener("click", () => command({ type: "face", next: true }));
+ui.facePolicy.addEventListener("change", async () => {
+  ui.facePolicy.blur(); // the figures show from now on what the server has made of it
+  await choosePolicy();
 });
 ui.record.addEventListener("change", () => command({ type: "record", on: ui.record.checked }));
 ui.steps.addEventListener("change", () => command({ type: "steps", steps: Number(ui.steps.value) }));

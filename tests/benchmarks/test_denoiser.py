@@ -79,25 +79,29 @@ def test_a_whole_run_says_what_both_networks_cost(
     small: Any, bundle: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of it through the command, the paper's network small and everything done once or so."""
-    lite = subjects.network("lite")
-    monkeypatch.setattr(subjects, "network", lambda name: small if name == "paper" else lite)
+    networks = {name: subjects.network(name) for name in ("lite", "wav2lip")} | {"paper": small}
+    monkeypatch.setattr(subjects, "network", networks.__getitem__)
     monkeypatch.setattr(subjects, "paper_bundle", lambda net, folder: bundle)
     monkeypatch.setattr(denoiser, "worker_ms", lambda backend: worker_ms(backend, 3))
     monkeypatch.setattr(denoiser, "BATCH", 2)
     monkeypatch.setattr(ort, "BATCH_SIZES", (1, 2))
     done = CliRunner().invoke(
         app,
-        ["bench", "denoiser", "--json", "--frames", "100", "--rounds", "1", "--threads", "1"],
+        ["bench", "denoiser", "--json", "-", "--frames", "100", "--rounds", "1", "--threads", "1"],
     )
-    assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)
-    assert set(result["figures"]) >= set(denoiser.TARGETS) == set(result["met"])
-    assert result["met"]["trajectory_error"] and not result["goldens"]
+    assert done.exit_code in (0, 1), done.output  # 1: a figure is not met, on networks this small
+    record = json.loads(done.stdout)
+    result = record["details"]
+    judged = {name for name, one in record["figures"].items() if one["ok"] is not None}
+    assert judged == set(denoiser.TARGETS)
+    assert record["figures"]["trajectory_error"]["ok"] and not result["goldens"]
     lite_rows = [row for row in result["rows"] if row["network"] == "lite"]
     offered = open_bundle().manifest.steps_offered
     assert [(row["steps"], row["batch"]) for row in lite_rows] == [
         (steps, batch) for steps in offered for batch in (1, 2)
     ]
+    peers = [row for row in result["rows"] if row["network"] == "wav2lip"]
+    assert [(row["steps"], row["batch"]) for row in peers] == [(1, 1), (1, 2)]
     paper_rows = [row for row in result["rows"] if row["network"] == "paper"]
     assert [(row["steps"], row["batch"]) for row in paper_rows] == [
         (1, 1), (2, 1), (1, 2), (25, 1), (25, 1),

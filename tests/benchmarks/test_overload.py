@@ -153,8 +153,8 @@ def test_the_command_shows_the_thirds_beside_their_targets(
     figures = figures_of(*made_call(back_s), BORDERS)
     asked: list[dict[str, Any]] = []
 
-    def run(**options: Any) -> dict[str, Any]:
-        asked.append(options)
+    def run(*, seconds: float = 60, factor: float = 4.0, ladder: bool = True) -> dict[str, Any]:
+        asked.append({"seconds": seconds, "factor": factor, "ladder": ladder})
         return {"factor": 4.0, "figures": figures, "met": judge(figures)}
 
     monkeypatch.setattr(overload, "run", run)
@@ -162,11 +162,11 @@ def test_the_command_shows_the_thirds_beside_their_targets(
     shown = CliRunner().invoke(app, ["bench", "overload", "--seconds", "30", "--json", str(file)])
     assert asked == [{"seconds": 30.0, "factor": 4.0, "ladder": True}]
     assert shown.exit_code == (0 if back_s < 3 else 1)
-    assert "at least 95 %" in shown.output and "half" in shown.output
+    assert "slowed: 95 % of the pictures" in shown.output and "half" in shown.output
     assert ("MISSED" in shown.output) is (back_s > 3)
-    assert json.loads(file.read_text())["figures"]["slowed"]["rungs"] == ["half"]
+    assert json.loads(file.read_text())["figures"]["slowed: rungs"]["value"] == "half"
     printed = CliRunner().invoke(app, ["bench", "overload", "--no-ladder", "--json", "-"])
-    assert json.loads(printed.stdout)["factor"] == 4.0 and asked[-1]["ladder"] is False
+    assert json.loads(printed.stdout)["details"]["factor"] == 4.0 and asked[-1]["ladder"] is False
 
 
 def test_a_probe_without_pictures_has_no_delays() -> None:

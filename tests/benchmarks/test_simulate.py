@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.simulate import Scene, StepTimes, capacity_hz, draw, run, simulate, stored
+from benchmarks.simulate import Scene, StepTimes, capacity_hz, command, run, simulate, stored
 from engine.errors import ConfigError
 
 CPU = {1: 0.011, 2: 0.021, 4: 0.041, 8: 0.081}  # batches save next to nothing
@@ -57,7 +57,7 @@ def test_equal_seeds_give_equal_runs() -> None:
     assert simulate(6, [GPU], 2, SCENE, seed=1) != simulate(6, [GPU], 2, SCENE)
 
 
-def test_a_run_is_json_and_a_picture(tmp_path: Path) -> None:
+def test_a_run_is_json() -> None:
     times = StepTimes(GPU, 2, "made up")
     scene = Scene(seconds=1)
     result = run(times, sessions=(1, 2), devices=(1, 2), speeds=(1, 0.5), scene=scene)
@@ -65,9 +65,18 @@ def test_a_run_is_json_and_a_picture(tmp_path: Path) -> None:
     assert [(load["devices"], load["sessions"]) for load in result["loads"]] == [
         (1, 1), (1, 2), (2, 1), (2, 2),
     ]  # fmt: skip
-    pytest.importorskip("matplotlib")
-    draw(result, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_counts_what_is_carried(tmp_path: Path) -> None:
+    found = command(times=measurement(tmp_path), sessions="1,40", devices="1", seconds=1)
+    (rows,) = found["tables"].values()
+    assert [row["sessions"] for row in rows] == [1, 40]
+    assert rows[0]["missed_share"] < 0.01 < rows[1]["missed_share"]
+    assert found["figures"] == {"1 devices: sessions with at most 1 % missed": 1}
+    with pytest.raises(ConfigError, match="must be numbers with commas"):
+        command(times=measurement(tmp_path), sessions="a")
+    with pytest.raises(ConfigError, match="above 0"):
+        command(times=measurement(tmp_path), speeds="0")
 
 
 def measurement(tmp_path: Path, **changes: Any) -> Path:

@@ -142,6 +142,8 @@ def test_a_format_that_we_do_not_know(folder: Path, version: object) -> None:
         ({"precision": "int4"}, "precision is 'int4'"),
         ({"device": "tpu"}, "device is 'tpu', must be one of"),
         ({"references": 0}, "references is 0, must be a whole number"),
+        ({"reach_px": -1}, "reach_px is -1, must be pixels"),
+        ({"reach_px": "5"}, "reach_px is '5'"),
         ({"network": []}, "network is []"),
         ({"mel": 16}, "mel is 16"),
         ({"files": ["encode.onnx"]}, "files is ['encode.onnx']"),
@@ -201,3 +203,9 @@ def test_the_shipped_bundle_is_whole() -> None:
     assert sum(file.stat().st_size for file in bundle.path.iterdir()) <= 12e6
     named = {*bundle.manifest.files, MANIFEST, "__init__.py"}
     assert {file.name for file in bundle.path.iterdir() if file.is_file()} <= named
+
+
+def test_a_bundle_from_before_the_reach_opens_and_takes_none(folder: Path) -> None:
+    change(folder, reach_px=None)
+    assert "reach_px" not in json.loads((folder / MANIFEST).read_text())
+    assert open_bundle(folder).manifest.job_spec.reach_px == 0

@@ -34,12 +34,16 @@ def test_a_doubtful_moment_does_not_pulse(fps: int) -> None:
 
 
 @pytest.mark.parametrize("fps", [10, 25, 60])
-def test_an_interruption_is_gone_in_100_ms(fps: int) -> None:
+@pytest.mark.parametrize("ahead_s", [0.0, 0.06, 0.3])
+def test_an_interruption_counts_from_its_own_time(fps: int, ahead_s: float) -> None:
     fade = Fade(0.4)
     shown(fade, [True] * fps, fps)
-    fade.cut()
-    gone = shown(fade, [False] * fps, fps, fps).index(0.0)
-    assert gone / fps <= max(CUT_S, 1 / fps)
+    cut_s = (fps - 1) / fps - ahead_s  # pictures until then have been asked about
+    fade.cut(cut_s)
+    after = shown(fade, [False] * fps, fps, fps)
+    last = max((i for i, strength in enumerate(after) if strength), default=-1)
+    assert last == -1 or (fps + last) / fps < cut_s + CUT_S
+    assert after == sorted(after, reverse=True) and after[-1] == 0
     # Afterwards it fades as before.
     assert 0 < fade.toward(True, 2 + 1 / fps) <= 0.4
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from engine.face import CROP_SIZE, NOSE_TIP
-from engine.gallery import LOWER_LIP, MARGIN_PX, MAX_AGE_S, UPPER_LIP, WIDE_PX, Gallery
+from engine.gallery import MARGIN_PX, MAX_AGE_S, WIDE_PX, Gallery
+from engine.lips import LOWER_LIP, UPPER_LIP
 from engine.types import F32, U8, Alignment
 
 IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
@@ -43,7 +44,7 @@ def test_the_most_closed_comes_first_and_the_widest_last() -> None:
 
 def test_three_references_span_the_range() -> None:
     gallery = Gallery(3)
-    for number, opening_px in enumerate((4.0, 0.0, WIDE_PX, WIDE_PX / 2)):
+    for number, opening_px in enumerate((3.0, 0.0, WIDE_PX, WIDE_PX / 2)):
         gallery.see(crop(number), face(opening_px), IDENTITY, number / 25)
     assert shown(gallery) == [1, 3, 2]
 

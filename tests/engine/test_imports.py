@@ -24,9 +24,7 @@ MAY_IMPORT = {
 # The command line hands over to these, inside the command that needs them.
 HANDED_OVER = {("server/cli_export.py", "export"), ("server/cli_evaluate.py", "training"),
                ("server/cli_data.py", "training"), ("server/cli_train.py", "training"),
-               ("server/cli.py", "benchmarks"), ("server/cli_bench.py", "benchmarks"),
-               ("server/cli_overload.py", "benchmarks"),
-    ("server/cli_transport.py", "benchmarks"),
+               ("server/cli_bench.py", "benchmarks"),
                ("server/doctor.py", "benchmarks")}  # fmt: skip
 # Off the first breath of `import engine`, whatever is done with it later.
 HEAVY = ("torch", "mediapipe", "onnxruntime", "cv2", "av", "soxr", "webrtcvad", "onnx", "jax")

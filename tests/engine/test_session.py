@@ -14,6 +14,7 @@ import pytest
 from fakes import (
     FakeBackend,
     FakeTracker,
+    SceneTracker,
     ScriptedTracker,
     TalkingTracker,
     make_manifest,
@@ -24,12 +25,22 @@ from fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.choice import Choice, Policy
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
 from engine.loudness import CEILING
 from engine.mel import SILENCE, log_mel, window, window_start_at
 from engine.session import ABANDONED_S, MAX_FLIGHT, Session
-from engine.types import U8, JobSpec, LipJob, Outcome, OutputFrame, VideoFrame
+from engine.types import (
+    U8,
+    FaceState,
+    JobSpec,
+    LipJob,
+    Outcome,
+    OutputFrame,
+    Sighting,
+    VideoFrame,
+)
 
 # Generating all the time takes the voice out of tests that are not about it.
 ALWAYS = EngineConfig(silence="generate", fade_s=0.0)
@@ -254,9 +265,9 @@ def test_a_frame_that_nobody_begins_goes_out_late_and_is_not_begun_any_more() ->
 
 
 def test_no_face() -> None:
-    out = run(make(tracker=lambda: ScriptedTracker({1, 2})), 5)
+    out = run(make(tracker=lambda: ScriptedTracker({1, 2})), 6)
     assert [f.outcome for f in out] == [
-        Outcome.GENERATED, Outcome.NO_FACE, Outcome.NO_FACE, Outcome.GENERATED, Outcome.GENERATED,
+        Outcome.GENERATED, *[Outcome.NO_FACE] * 3, Outcome.GENERATED, Outcome.GENERATED,
     ]  # fmt: skip
     assert out[1].image is frame(1).image
 
@@ -264,6 +275,118 @@ def test_no_face() -> None:
 def test_an_unusable_face() -> None:
     out = run(make(tracker=lambda: FakeTracker(width=0.1)), 2)
     assert {f.outcome for f in out} == {Outcome.FACE_UNUSABLE}
+
+
+@pytest.mark.parametrize("gone", [1, 5, 25])
+def test_a_face_that_leaves_is_let_go_at_once_and_fades_in_on_its_return(gone: int) -> None:
+    tracker = SceneTracker(ann=((160.0, 120.0), 90))
+    session = make(EngineConfig(silence="generate", fade_s=0.16), lambda: tracker)
+    change, image = [], picture()
+    for index in range(40 + gone):
+        tracker.hidden = {"ann"} if 20 <= index < 20 + gone else set()
+        session.push_video(frame(index, image), index / 25)
+        work(session, index / 25)
+        (out,) = pop_all(session, index / 25 + DELAY_S)
+        assert out.index == index  # never a frame lost
+        change.append(int(np.abs(out.image.astype(int) - image).max()))
+        painted = out.outcome is Outcome.GENERATED
+        assert painted == (change[-1] > 0)
+        if 20 <= index < 20 + gone:
+            assert out.outcome is Outcome.NO_FACE
+    full = change[19]
+    assert change[20 : 20 + gone + 1] == [0] * (gone + 1)  # one more, to be sure of it
+    back = change[20 + gone + 1 :]
+    assert 0 < back[0] < 0.5 * full  # within five frames, and not at once
+    assert np.all(np.diff(back[:4]) > 0)
+    assert back[6] == pytest.approx(full, rel=0.1)
+
+
+def test_after_a_cut_the_new_face_fades_in_from_its_own_references() -> None:
+    tracker = SceneTracker(ann=((160.0, 120.0), 90))
+    config = EngineConfig(silence="generate", fade_s=0.16)
+    session = make(config, lambda: tracker, spec=JobSpec(references=2))
+    strengths = []
+    for index in range(20):
+        image = picture(seed=index, scene=int(index >= 10))
+        session.push_video(frame(index, image), index / 25)
+        job = session.next_job(index / 25)
+        if index == 10:
+            assert job is None  # one picture between two mouths
+        elif job is not None:
+            if index > 10:  # nothing of what was before the cut is among them
+                mean = job.references.reshape(2, -1, 3).astype(float).mean(1)
+                assert np.abs(mean - job.crop.reshape(-1, 3).mean(0)).max() < 3
+            session.complete(job, paint(job), index / 25)
+        (out,) = pop_all(session, index / 25 + DELAY_S)
+        strengths.append(int(np.abs(out.image.astype(int) - image).max()))
+    assert strengths[10] == 0 < strengths[11] < strengths[12] < strengths[13]
+
+
+def test_a_covered_mouth_passes_through() -> None:
+    session = make()
+    bare = picture(300, 400)
+    covered = bare.copy()
+    covered[174:214, 165:235] = (30, 30, 30)
+    outcomes = []
+    for index in range(40):
+        image = covered if 25 <= index < 30 else bare
+        session.push_video(frame(index, image), index / 25)
+        work(session, index / 25)
+        outcomes += [f.outcome for f in pop_all(session, index / 25 + DELAY_S)]
+    assert outcomes == [
+        *[Outcome.GENERATED] * 25, *[Outcome.OCCLUDED] * 5, *[Outcome.GENERATED] * 10,
+    ]  # fmt: skip
+
+
+def test_the_face_can_be_chosen_and_the_figures_say_which() -> None:
+    tracker = SceneTracker(ann=((90.0, 120.0), 90), bob=((230.0, 120.0), 80))
+    session = make(tracker=lambda: tracker)
+    assert session.stats(0.0).face == Sighting()
+    images = [picture(seed=index) for index in range(9)]
+
+    def see(index: int) -> Sighting:
+        session.push_video(frame(index, images[index]), index / 25)
+        work(session, index / 25)
+        return session.stats(index / 25).face
+
+    sighting = see(0)
+    assert (sighting.state, sighting.faces, sighting.index) == (FaceState.TRACKED, 2, 0)
+    session.choose_face(Choice(next=True))
+    assert see(1).reason is Outcome.NO_FACE  # one picture between two mouths
+    sighting = see(2)
+    assert (sighting.index, sighting.policy, sighting.reason) == (1, "position", None)
+    session.choose_face(Choice(Policy.LARGEST))
+    see(3)
+    assert see(4).index == 0
+    assert tracker.followed == "ann"
+
+
+def test_the_original_is_listened_to_only_while_lips_decide() -> None:
+    session = make()
+    assert not session.wants_original
+    session.choose_face(Choice(Policy.LIPS))
+    assert session.wants_original
+    session.push_original(voiced(0.5, 48_000), 48_000, 0.0)
+    heard = session.read_audio(48_000).samples
+    assert not heard.any()  # listened to, and not heard
+    session.choose_face(Choice(next=True))
+    assert not session.wants_original
+
+
+def test_the_one_whose_lips_go_with_the_original_is_dubbed() -> None:
+    tracker = SceneTracker(ann=((90.0, 120.0), 90), bob=((230.0, 120.0), 80))
+    session = make(tracker=lambda: tracker)
+    session.choose_face(Choice(Policy.LIPS))
+    sound = voiced(0.04, 48_000).astype(float)
+    for index in range(125):
+        loud = max(0.0, float(np.sin(2 * np.pi * 2.1 * index / 25)))
+        tracker.openings = {"bob": 0.1 * loud}
+        session.push_original((sound * loud).astype(np.int16), 48_000, index / 25)
+        session.push_video(frame(index), index / 25)
+        work(session, index / 25)
+        pop_all(session, index / 25 + DELAY_S)
+    assert session.stats(5.0).face.index == 1
+    assert tracker.followed == "bob"
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (0, 0), (4100, 60)])
@@ -332,12 +455,12 @@ def test_a_picture_of_the_wrong_shape_from_the_model_is_a_fault() -> None:
 # --- the voice ---
 
 
-def test_silence_passes_through_untracked() -> None:
+def test_silence_passes_through_and_is_glanced_at() -> None:
     tracker = FakeTracker()
     out = run(make(EngineConfig(), lambda: tracker), 10)
     assert {f.outcome for f in out} == {Outcome.SILENT}
     assert all(f.image is frame(f.index).image for f in out)
-    assert tracker.calls == 0
+    assert tracker.calls == 4  # of ten
 
 
 def test_the_mouth_speaks_while_the_voice_is_heard_and_fades_at_both_ends() -> None:
@@ -366,11 +489,11 @@ def test_a_silent_face_is_glanced_at_where_references_matter() -> None:
     out = run(session, 10)
     assert {f.outcome for f in out} == {Outcome.SILENT}
     assert all(f.image is frame(f.index).image for f in out)
-    assert tracker.calls == 2  # of ten
+    assert tracker.calls == 4  # of ten
     tracker.opening = 0.1
     session.push_speech(voiced(1.0), 16_000, 0.4)
     for index in range(10, 60):
-        session.push_video(frame(index), index / 25)
+        session.push_video(frame(index + 1), index / 25)
         job = session.next_job(index / 25)
         if job is not None:
             break
@@ -536,6 +659,40 @@ def test_after_an_interruption_no_mouth_moves_later_than_100_ms(fps: int, at_s: 
                 assert moves
 
 
+@pytest.mark.parametrize("fps", [10, 25, 30, 60])
+@pytest.mark.parametrize("at_s", [1.0, 1.013, 1.031])
+@pytest.mark.parametrize("delay_s", [0.06, 0.3])
+def test_no_picture_shows_an_interrupted_mouth_after_100_ms(
+    fps: int, at_s: float, delay_s: float
+) -> None:
+    """Nor do those that had been painted before the interruption and waited for their time."""
+    session = make(EngineConfig(delay_s=delay_s))
+    session.push_speech(voiced(5.0), 16_000, 0.0)
+    shown: list[OutputFrame] = []
+    late: list[LipJob] = []
+    interrupted = False
+    for tick in range(2 * 120):
+        now = tick / 120
+        if now >= at_s and not interrupted:
+            session.interrupt_speech(at_s)
+            interrupted = True
+        if tick % (120 // fps) == 0:
+            session.push_video(frame(tick), now)
+            job = session.next_job(now)
+            if job is not None:
+                late.append(job)
+        while len(late) > 1:  # a device that takes its time
+            job = late.pop(0)
+            session.complete(job, paint(job), now)
+        shown += pop_all(session, now)
+    before = [out for out in shown if 0.65 < out.playout_s < at_s - 0.1]
+    assert before and all(out.outcome is Outcome.GENERATED for out in before)
+    for out in shown:
+        differs = bool((out.image != PICTURES[out.pts % 4]).any())
+        if out.playout_s > at_s + 0.06:
+            assert not differs and out.outcome is not Outcome.GENERATED
+
+
 @pytest.mark.parametrize("fps", [10, 24, 60])
 def test_the_end_of_speech_does_not_leave_the_mouth_open(fps: int) -> None:
     session = make(EngineConfig())
@@ -558,8 +715,8 @@ def test_statistics() -> None:
     assert len(out) == 50
     stats = session.stats(out[-1].playout_s)
     assert (stats.frames_in, stats.frames_out) == (50, 50)
-    assert stats.outcomes == {Outcome.GENERATED: 49, Outcome.NO_FACE: 1}
-    assert stats.generated == 49
+    assert stats.outcomes == {Outcome.GENERATED: 48, Outcome.NO_FACE: 2}
+    assert stats.generated == 48
     assert stats.fps == pytest.approx(25, rel=0.1)
     assert DELAY_S <= stats.delay_p50_s <= 0.08
     assert stats.delay_p95_s >= stats.delay_p50_s

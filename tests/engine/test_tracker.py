@@ -1,4 +1,4 @@
-"""MediaPipe on a portrait, and the filter that steadies what it finds."""
+"""MediaPipe on a portrait."""
 
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import skimage.data
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine.face import face_width_px, profile_ratio
-from engine.tracker import (
-    TRACK_SIDE_PX,
-    MediaPipeTracker,
-    OneEuro,
-    TrackerPool,
-    _quiet_stderr,
-)
-from engine.types import F64, U8
+from engine.mesh import TRACK_SIDE_PX, quiet_stderr
+from engine.tracker import MediaPipeTracker, TrackerPool
+from engine.types import U8
 
 PORTRAIT: U8 = skimage.data.astronaut()  # type: ignore[no-untyped-call]  # 512 x 512
 
@@ -114,77 +107,18 @@ def test_two_that_are_quiet_at_once_leave_stderr_as_it_was(
     first_is_done = threading.Event()
 
     def quiet() -> None:
-        with _quiet_stderr():
+        with quiet_stderr():
             os.write(2, b"native noise\n")
             assert first_is_done.wait(5)
 
     other = threading.Thread(target=quiet)
-    with _quiet_stderr():
+    with quiet_stderr():
         other.start()
         other.join(0.1)  # it would now save our silence as the real thing, and restore that
     first_is_done.set()
     other.join()
     os.write(2, b"still here\n")
     assert capfd.readouterr().err == "still here\n"
-
-
-# --- 1 Euro ---
-
-
-def filtered(values: F64, fps: float = 25) -> F64:
-    smooth = OneEuro()
-    return np.array([smooth(value, index / fps) for index, value in enumerate(values)])
-
-
-def test_a_still_face_stops_shaking() -> None:
-    noise = np.random.default_rng(0).normal(0, 0.5, (200, 4))
-    steady = filtered(300 + noise)
-    assert steady[50:].std() < 0.5 * noise.std()
-    assert np.abs(steady[50:].mean(0) - 300).max() < 0.2
-
-
-def test_a_turn_is_followed() -> None:
-    step = np.concatenate([np.zeros(20), np.full(30, 100.0)])[:, None]
-    after = filtered(step)[20:, 0]
-    assert after[4] > 90  # 0.2 s later it is there
-    assert np.all(after <= 100.0 + 1e-9)  # and it does not swing past
-    pan = np.arange(100.0)[:, None] * 8  # 200 pixels a second
-    lag = pan[50:, 0] - filtered(pan)[50:, 0]
-    assert 0 <= lag.max() < 16  # two frames
-
-
-def test_the_first_value_and_the_first_after_a_reset_pass_unchanged() -> None:
-    smooth = OneEuro()
-    assert smooth(np.array([5.0]), 0.0) == 5.0
-    assert smooth(np.array([9.0]), 0.04) != 9.0
-    smooth.reset()
-    assert smooth(np.array([9.0]), 0.08) == 9.0
-    assert smooth(np.array([1.0]), 0.08) == 1.0  # no time has passed
-    assert smooth(np.array([2.0]), 0.01) == 2.0  # it ran backwards
-
-
-def test_what_is_given_is_not_changed() -> None:
-    smooth = OneEuro()
-    first = np.array([1.0, 2.0])
-    out = smooth(first, 0.0)
-    out += 100
-    smooth(np.array([3.0, 4.0]), 0.04)
-    assert first.tolist() == [1.0, 2.0]
-    assert np.all(smooth(np.array([3.0, 4.0]), 0.08) < 5)
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    values=st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=30),
-    steps=st.lists(st.floats(-0.1, 1.0), min_size=30, max_size=30),
-)
-def test_it_never_leaves_the_range_of_what_it_saw(values: list[float], steps: list[float]) -> None:
-    smooth = OneEuro()
-    now = 0.0
-    for value, step in zip(values, steps, strict=False):
-        now += step
-        out = smooth(np.array([value]), now)[0]
-        assert min(values) - 1e-6 <= out <= max(values) + 1e-6
 
 
 def test_a_pool_lends_the_same_tracker_again_and_it_has_forgotten() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import export.write as write
 from engine.backends.eager import EagerBackend
 from engine.backends.ort import OrtBackend
 from engine.bundle import DEFAULT_BUNDLE, open_bundle, update_manifest
-from engine.errors import BundleError
+from engine.errors import BackendError, BundleError
 from engine.nets import build_network
 from engine.nets.graphs import Graph, graphs
 from engine.nets.lite import LiteConfig, LiteNet
@@ -24,7 +25,7 @@ from export.graph import graph_parity, relative_error
 from export.precision import to_float16
 from export.write import Options
 
-SMALL = LiteConfig(size=64, widths=(8, 16, 24, 32), embed=32, voice_width=32)
+SMALL = LiteConfig(size=64, widths=(8, 16, 24, 32), embed=32, voice_width=32, reach_px=5.5)
 
 
 def checkpoint(path: Path) -> Path:
@@ -65,7 +66,10 @@ def test_export_writes_a_bundle_that_opens_and_matches_torch(exported: Path) -> 
     ]  # fmt: skip
     assert 0 < max(manifest.parity.values()) <= 1e-4
     assert (manifest.version, manifest.training["step"]) == ("1.2", 7)
-    assert (manifest.job_spec, manifest.opset) == (JobSpec(64, "stabilised", 2, 24), 18)
+    assert (manifest.job_spec, manifest.opset) == (
+        JobSpec(64, "stabilised", 2, 24, SMALL.reach_px),
+        18,
+    )
     assert not list(exported.glob(".export-*")), "nothing is left lying about"
 
 
@@ -264,3 +268,31 @@ def test_jobs_of_several_sessions_share_a_batch(exported: Path) -> None:
     for one in (0, 7, 17):
         assert np.abs(together[one].astype(int) - backend.generate([jobs[one]])[0]).max() <= 1
     backend.close()
+
+
+def test_a_bundle_says_that_it_takes_a_reach_and_paints_by_it(exported: Path) -> None:
+    bundle = open_bundle(exported / "b")
+    assert bundle.manifest.job_spec.reach_px == SMALL.reach_px
+    backends = OrtBackend(bundle, threads=1), EagerBackend(bundle)
+    blank = LipJob("s", 0, picture(64, 64, 0), np.stack([picture(64, 64, 1)] * 2),
+                   np.random.default_rng(0).uniform(-4, 4, (80, 24)).astype(np.float32),
+                   0, 2, 0.0)  # fmt: skip
+    jobs = [replace(blank, reach=None if reach is None else np.full(7, reach, np.float32))
+            for reach in (None, 1.0, 100.0)]  # random weights hardly hear  # fmt: skip
+    found, wanted = (np.stack(backend.generate(jobs)).astype(int) for backend in backends)
+    assert np.abs(found - wanted).max() <= 1
+    assert np.array_equal(found[0], found[1]), "nothing known is a typical speaker"
+    assert (found[2] != found[1]).sum() > 100
+    with pytest.raises(BackendError, match=r"reach is \[3\], model .* takes \[7\]"):
+        backends[0].generate([replace(blank, reach=np.ones(3, np.float32))])
+    for backend in backends:
+        backend.close()
+
+
+def test_a_model_from_before_the_reach_takes_none() -> None:
+    settings = SMALL.to_dict()
+    del settings["reach_px"]
+    config = LiteConfig.from_dict(settings)
+    assert config.reach_px == 0
+    assert list(graphs(LiteNet(config))[0].inputs) == ["visible", "references", "mel"]
+    assert list(graphs(LiteNet(SMALL))[0].inputs) == ["visible", "references", "mel", "reach"]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 from calls import Running, StripedBackend, keep_aiortc
-from fakes import FakeBackend, FakeTracker
+from fakes import FakeBackend, FakeTracker, SceneTracker
 
 from engine import Engine
 
@@ -25,9 +25,18 @@ def backend() -> FakeBackend:
 
 
 @pytest.fixture
-def engine(backend: FakeBackend) -> Iterator[Engine]:
+def tracker() -> SceneTracker:
+    """The tracker of every session of `engine`, for a test that asks for it."""
+    return SceneTracker()
+
+
+@pytest.fixture
+def engine(backend: FakeBackend, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """An engine whose model paints stripes on whatever face it is told."""
-    with Engine(backend, FakeTracker) as made:
+    wanted = "tracker" in request.fixturenames
+    scene = request.getfixturevalue("tracker") if wanted else None
+    make = FakeTracker if scene is None else lambda: scene
+    with Engine(backend, make) as made:
         yield made
 
 

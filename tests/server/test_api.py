@@ -23,6 +23,7 @@ from calls import (
     tone,
     until,
 )
+from fakes import SceneTracker
 
 from engine import Engine
 from server import speech
@@ -211,12 +212,14 @@ async def test_a_full_server_asks_to_come_back(client: httpx.AsyncClient) -> Non
 @pytest.mark.parametrize(
     ("method", "path"),
     [("DELETE", ""), ("GET", "/stats"), ("PATCH", ""), ("POST", "/speech"), ("POST", "/sample"),
-     ("POST", "/say"), ("POST", "/interrupt")],
+     ("POST", "/say"), ("POST", "/interrupt"), ("POST", "/face")],
 )  # fmt: skip
 async def test_an_unknown_session_is_a_404(
     client: httpx.AsyncClient, method: str, path: str
 ) -> None:
-    body = {"/sample": {"name": "english"}, "/say": {"text": "hi"}}.get(path, {})
+    body = {"/sample": {"name": "english"}, "/say": {"text": "hi"}, "/face": {"next": True}}.get(
+        path, {}
+    )
     answer = await client.request(method, UNKNOWN + path, json=body)
     assert "no session" in await error_of(answer, 404)
 
@@ -237,6 +240,49 @@ async def test_a_call_can_be_changed_and_ended(call: Call) -> None:
     assert stats["steps"] == 4 and stats["original_level"] == 0.5 and stats["frames_out"] > 0
     assert (await call.client.delete(call.path)).status_code == 204
     assert (await call.client.get(call.path + "/stats")).status_code == 404
+
+
+async def face_of(call: Call) -> Any:
+    return (await call.stats())["face"]
+
+
+async def test_the_face_can_be_chosen(call: Call, tracker: SceneTracker) -> None:
+    tracker.people = {"ann": ((90.0, 120.0), 90), "bob": ((230.0, 120.0), 80)}
+    for body, index, policy in (
+        ({"policy": "largest"}, 0, "largest"),
+        ({"next": True}, 1, "position"),
+        ({"index": 0}, 0, "position"),
+        ({"position": [0.9, 0.5]}, 1, "position"),
+        ({"policy": "central"}, 0, "central"),
+    ):
+        answer = await call.client.post(call.path + "/face", json=body)
+        assert answer.status_code == 200 and answer.json()["face"]["state"]
+        wanted = {"state": "tracked", "faces": 2, "index": index, "policy": policy}
+        seen: Any = {}
+        for _ in range(200):
+            seen = await face_of(call)
+            if wanted.items() <= seen.items() and seen["reason"] is None:
+                break
+            await asyncio.sleep(0.05)
+        assert wanted.items() <= seen.items(), body
+        x0, y0, x1, y1 = seen["box"]
+        assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ({}, "say policy, next, index or position"), ({"policy": "prettiest"}, "policy"),
+        ({"next": True, "index": 1}, "not by several"), ({"position": [2, 0]}, "position"),
+        ({"position": [1]}, "position"), ({"index": -1}, "index"), ({"nxt": True}, "nxt"),
+        ({"policy": "lips", "next": True}, "not both"),
+    ],
+)  # fmt: skip
+async def test_choices_of_no_face_are_refused(
+    call: Call, body: dict[str, object], cause: str
+) -> None:
+    answer = await call.client.post(call.path + "/face", json=body)
+    assert cause in await error_of(answer, 400)
 
 
 # --- the voice ---

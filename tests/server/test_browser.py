@@ -243,6 +243,22 @@ def test_the_voice_moves_the_mouth_only_and_is_heard(page: Any, address: str) ->
     assert page.evaluate("fetch('/api/info').then(a => a.json())")["sessions"] == 0
 
 
+def test_the_page_says_whether_a_face_is_followed_and_takes_a_choice(page: Any) -> None:
+    page.select_option("#voice", "file")
+    assert page.inner_text("#face") == "–"
+    page.select_option("#face-policy", "central")  # before the call
+    start(page)
+    wait_for(page, "document.getElementById('face').textContent === 'Face tracked'", "no face")
+    assert page.is_disabled("#next-face")  # there is no other
+    assert page.is_hidden("#face-box")
+    for policy in ("central", "lips", "largest"):
+        page.select_option("#face-policy", policy)
+        page.wait_for_timeout(1500)  # what the server says is shown from the next figures on
+        assert page.input_value("#face-policy") == policy
+    page.click("#stop")
+    wait_for(page, "document.getElementById('face').textContent === '–'", "a face without a call")
+
+
 def test_the_microphone_is_the_voice_and_the_original_comes_on_request(page: Any) -> None:
     page.select_option("#voice", "microphone")
     start(page)

@@ -55,7 +55,10 @@ def test_train_alone_trains_the_lite_model(
                   "--voice", "v.pt")  # fmt: skip
     assert result.exit_code == 0, result.output
     (shards, folder, config, recipe), named = seen[0]
-    assert (shards, folder) == (tmp_path, Path("run")) and named == {"voice": Path("v.pt")}
+    assert (shards, folder) == (tmp_path, Path("run")) and named == {
+        "voice": Path("v.pt"),
+        "init": None,
+    }
     assert (config.steps, config.batch, config.seed, recipe.gan_start) == (20, 2, 7, 5)
     assert "checkpoint.pt: 20 steps" in result.stdout
 
@@ -89,6 +92,13 @@ def test_the_papers_preset_takes_its_judges(seen: list[Any], tmp_path: Path) -> 
     assert judges.perceptual == (Path("vgg.pth"), Path("lin.pth"))
 
 
+def test_a_painter_goes_on_from_an_earlier_one(seen: list[Any], tmp_path: Path) -> None:
+    result = call("train", tmp_path, "run", "--preset", "lite-refine", "--voice", "v.pt",
+                  "--init", "c.pt")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert seen[0][1] == {"voice": Path("v.pt"), "init": Path("c.pt")}
+
+
 def test_the_lite_recipe_has_no_judges(seen: list[Any], tmp_path: Path) -> None:
     result = call("train", tmp_path, "run", "--expert", "e.pt")
     assert result.exit_code == 2 and "has its own losses" in result.stderr and not seen
@@ -98,7 +108,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     result = call("train", tmp_path / "none", "run")
     assert result.exit_code == 2 and "no such folder" in result.stderr
     result = call("train", tmp_path, "run", "--preset", "papr")
-    assert result.exit_code == 2 and "there are lite, smoke, paper" in result.stderr
+    assert result.exit_code == 2 and "there are lite, lite-refine, smoke" in result.stderr
     assert call("train", tmp_path, "run", "--steps", 0).exit_code == 2
 
 

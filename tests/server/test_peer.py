@@ -170,7 +170,11 @@ async def test_the_channel_carries_figures_and_commands(sessions: Sessions) -> N
         caller.channel.send(json.dumps({"type": "ducking", "on": True}))
         caller.channel.send(json.dumps({"type": "loudness", "lufs": -20}))
         caller.channel.send(json.dumps({"type": "silence", "show": "generate"}))
+        caller.channel.send(json.dumps({"type": "face", "policy": "central"}))
         await until(lambda: (last("stats") or {}).get("silence") == "generate", "the commands")
+        await until(lambda: call.peer.figures()["face"]["policy"] == "central", "the policy")
+        caller.channel.send(json.dumps({"type": "face", "policy": "lips"}))
+        await until(lambda: call.peer.figures()["face"]["policy"] == "lips", "the policy")
         figures = call.peer.figures()
         assert (figures["steps"], figures["ducking"], figures["loudness_lufs"]) == (4, True, -20)
         caller.channel.send(json.dumps({"type": "loudness", "lufs": "off"}))
@@ -189,6 +193,9 @@ async def test_the_channel_carries_figures_and_commands(sessions: Sessions) -> N
             '{"type":"original_level","level":7}',
             '{"type":"loudness","lufs":0}',
             '{"type":"silence","show":"tongue"}',
+            '{"type":"face"}',
+            '{"type":"face","next":true,"index":2}',
+            '{"type":"face","position":[0.5,NaN]}',
         ):
             caller.messages.clear()
             caller.channel.send(nonsense)

@@ -89,6 +89,8 @@ def test_light_brightens_tints_slopes_and_darkens_corners() -> None:
     assert tinted == pytest.approx([110, 100, 90], abs=0.5)
     sloped = lit(grey, Light(slope=(0.3, 0)))[0, 64, :, 0]
     assert sloped[0] == pytest.approx(70, abs=1) and sloped[-1] == pytest.approx(130, abs=1)
+    red = np.zeros((1, 128, 128, 3), np.uint8) + np.array([200, 50, 50], np.uint8)
+    assert lit(red, Light(colour=0.5))[0, 0, 0].tolist() == [150, 75, 75]
     dark = lit(grey, Light(vignette=0.4))[0, ..., 0]
     assert dark[0, 0] == pytest.approx(60, abs=1) and dark[64, 64] == 100
 
@@ -109,7 +111,7 @@ def test_occlusions_lie_before_the_lower_face() -> None:
 def test_landmarks_move_with_their_pixels() -> None:
     spot = np.zeros((1, 128, 128, 3), np.uint8)
     cv2.circle(spot[0], (80, 50), 3, (255, 255, 255), -1)
-    jitter = Jitter(3, -2, 5, 1.04)
+    jitter = Jitter(3, -2, 5, 1.04, lean=0.1, squeeze=1.1)
     moved = jittered(spot, [jitter])[0, ..., 0].astype(np.float64)
     y, x = np.mgrid[0:128, 0:128]
     found = [(moved * axis).sum() / moved.sum() for axis in (x, y)]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from engine.errors import CheckpointError
 from engine.nets.lite import LiteConfig, LiteNet
 from training.batch import Slot
-from training.checkpoint import save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import PRESETS, LiteRecipe
 from training.data import Clips
 from training.loop import Trainer
@@ -98,6 +98,26 @@ def test_train_learns_and_leaves_its_records(shards: Path, tmp_path: Path) -> No
     sheet = cv2.imread(str(tmp_path / "run" / "samples-000030.png"))
     assert sheet.shape == (6 * 128, 10 * 128, 3) and sheet.std() > 10
     assert run.checkpoint_path.exists() and not list(tmp_path.glob("run/*.partial"))
+
+
+def test_an_earlier_painter_and_what_its_codes_mean_are_gone_on_from(
+    shards: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    earlier, stats = LiteNet(SMALL), torch.arange(1.0, 15.0).view(2, 7)
+    earlier.encoder.stem.bias.data += 3  # an untrained one would be like any other
+    about = {"net_config": {"reach_px": 5.5}}
+    save_checkpoint({"ema": earlier.state_dict(), "code_stats": stats}, tmp_path / "earlier.pt")
+    save_checkpoint({"ema": LiteNet(SMALL).voice.state_dict(), **about}, tmp_path / "voice.pt")
+    config = replace(CONFIG, steps=1, learning_rate=1e-9, weight_decay=0.0)
+    run = train_lite(shards, tmp_path / "run", config, RECIPE, SMALL, voice=tmp_path / "voice.pt",
+                     init=tmp_path / "earlier.pt")  # fmt: skip
+    found = load_checkpoint(run.checkpoint_path)
+    for name, value in earlier.state_dict().items():
+        if not name.startswith("voice."):
+            torch.testing.assert_close(found["ema"][name], value, rtol=0, atol=1e-6)
+    assert torch.equal(found["code_stats"], stats)
+    assert found["net_config"]["reach_px"] == 5.5
 
 
 def test_a_voice_of_other_sizes_is_refused(shards: Path, tmp_path: Path) -> None:

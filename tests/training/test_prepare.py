@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from clips import write_clip
 
+from engine.articulation import clip_codes, raw_codes
 from engine.errors import ConfigError
 from engine.media import as_float
 from engine.mel import log_mel
-from training.articulation import clip_codes, raw_codes
 from training.clip import SAMPLES_PER_FRAME, Rejected, Rules, shifted
 from training.data import load_clips
 from training.layouts import find_clips

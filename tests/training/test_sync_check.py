@@ -106,8 +106,8 @@ def test_step_is_off_only_when_sure_and_far() -> None:
 
 def test_the_published_model_recovers_shifts_of_real_clips(shared_dir: Path) -> None:
     """Held-out speakers: their sound moved by known amounts is found where it was moved to."""
+    from engine.articulation import clip_codes
     from engine.tracker import MediaPipeTracker
-    from training.articulation import clip_codes
     from training.clip import Rules, prepare_clip
     from training.layouts import Clip
 

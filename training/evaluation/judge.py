@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.articulation import OPENING, raw_codes
 from engine.errors import CheckpointError
 from engine.face import align, box_alignment, face_box
 from engine.mel import PAPER_FPS
 from engine.types import F32, SPEECH_RATE_HZ, U8
-from training.articulation import OPENING, raw_codes
 from training.clip import Rejected
 from training.data import to_planes
 from training.evaluation.films import Film, known_faces

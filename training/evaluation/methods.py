@@ -14,6 +14,7 @@ from engine.bundle import check_steps, open_bundle
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.mel import PAPER_FPS, SILENCE, WINDOW_COLUMNS, window, window_start
+from engine.mesh import box_of
 from engine.painter import Aligned, Painter
 from engine.planes import paint_image
 from engine.types import F32, U8, Face, LipJob
@@ -58,15 +59,32 @@ class MethodSpec:
 
 
 class _Known:
-    """A tracker that has looked already."""
+    """A tracker that has looked already.
 
-    def __init__(self, faces: Sequence[F32 | None]) -> None:
-        self._faces = iter(faces)
+    Args:
+        images: uint8[H, W, 3] each; what is asked for must be these very arrays.
+        faces: f32[468, 2] of each, or None.
+    """
+
+    def __init__(self, images: Sequence[U8], faces: Sequence[F32 | None]) -> None:
+        self._faces = {id(image): face for image, face in zip(images, faces, strict=True)}
 
     def track(self, image: U8) -> Face | None:
-        """The next picture's face."""
-        landmarks = next(self._faces)
+        """This picture's face."""
+        landmarks = self._faces[id(image)]
         return None if landmarks is None else Face(landmarks, 1.0)
+
+    def detect(self, image: U8) -> F32:
+        """Where it is, f32[1, 4] or f32[0, 4]."""
+        face = self.track(image)
+        return np.zeros((0, 4), np.float32) if face is None else box_of(face)[None]
+
+    def aim(self, box: F32) -> None:
+        """There is no other."""
+
+    def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
+        """Nobody else is known."""
+        return [None] * len(boxes)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -99,7 +117,8 @@ class Method:
         manifest = self._backend.manifest
         columns = int(manifest.mel.get("columns", WINDOW_COLUMNS))
         shown, waiting = list(images), list[tuple[Aligned, LipJob]]()
-        painter = Painter(_Known(faces), EngineConfig(), manifest.job_spec)
+        # Small faces too: they are judged, not shown.
+        painter = Painter(_Known(images, faces), EngineConfig(min_face_px=32), manifest.job_spec)
         for i, image in enumerate(images):
             aligned = painter.find(image, i / PAPER_FPS)
             if not isinstance(aligned, Aligned):
@@ -109,7 +128,7 @@ class Method:
                 heard = np.full_like(heard, SILENCE)
             waiting.append((aligned, LipJob(
                 "evaluate", i, aligned.crop, aligned.references, heard, manifest.noise_seed,
-                self._spec.steps or manifest.default_steps, 0.0)))  # fmt: skip
+                self._spec.steps or manifest.default_steps, 0.0, aligned.reach)))  # fmt: skip
             if len(waiting) == BATCH:
                 self._run(waiting, shown)
         self._run(waiting, shown)

@@ -14,6 +14,7 @@ from engine.types import F32
 INNER = ((13, 14), (82, 87), (312, 317))  # upper, lower lip: middle and either side
 CORNERS = (61, 291)
 UPPER_LIP, LOWER_LIP, CHIN = 0, 17, 152
+CODES = 7
 OPENING = 0  # the code that people see first
 # Every entry is symmetric: mirroring a face leaves its code alone.
 
@@ -32,6 +33,13 @@ def raw_codes(landmarks: F32) -> F32:
         p[:, LOWER_LIP, 1],
         corners[..., 1].mean(1),
     ], axis=1)  # fmt: skip
+
+
+def opening_px(landmarks: F32) -> F32:
+    """The first of `raw_codes` alone: f[T, 468, 2] crop pixels -> f32[T]."""
+    upper, lower = INNER[0]
+    gap = landmarks[:, upper].astype(np.float32) - landmarks[:, lower].astype(np.float32)
+    return np.asarray(np.linalg.norm(gap, axis=1), np.float32)
 
 
 def clip_codes(landmarks: F32) -> F32:

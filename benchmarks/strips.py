@@ -1,0 +1,287 @@
+"""`lipwire bench strips`: hard cases before and after, as strips of pictures.
+
+The people are GRID speakers (Cooke et al., 2006, CC BY 4.0) where a corpus has them, and the
+portrait that scikit-image carries where not. What makes a case hard is drawn over them, tied to
+their landmarks; the case then goes through a live session in virtual time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from benchmarks.stage import FPS, Take, clip, play, portrait, voice
+from engine import EngineConfig
+from engine.errors import ConfigError
+from engine.face import face_width_px
+from engine.tracker import MediaPipeTracker, TrackerPool
+from engine.types import F32, U8
+
+FRAMES = 50
+COLUMNS = 6
+TILE_PX = 210
+GRID = "rizkiarm__LipNet__"
+FACES = {"plain": "sbia1a", "bearded": "swiz3n", "other": "lwbsza"}  # GRID's names of utterances
+EYES = ((33, 133), (362, 263))
+# Cheeks below the mouth's corners, chin, upper lip: triangles of landmarks that carry a beard.
+BEARD = (
+    (172, 136, 57), (136, 150, 57), (150, 149, 43), (149, 176, 106), (176, 148, 182),
+    (148, 152, 83), (152, 377, 313), (377, 400, 406), (400, 378, 335), (378, 379, 273),
+    (379, 365, 287),
+    (365, 397, 287), (57, 150, 43), (43, 149, 106), (106, 176, 182), (182, 148, 83), (83, 152, 18),
+    (18, 152, 313), (313, 377, 406), (406, 400, 335), (335, 378, 273), (273, 379, 287),
+    (165, 92, 57), (92, 165, 167), (167, 164, 0), (164, 393, 0), (393, 391, 267), (391, 322, 287),
+    (58, 172, 57), (288, 397, 287),
+)  # fmt: skip
+
+
+def _over(image: U8, colour: Any, cover: F32) -> U8:
+    """Paint `colour` where `cover`, f32[H, W] in 0 to 1."""
+    mixed = image + cover[..., None] * (np.asarray(colour, np.float32) - image)
+    return np.asarray(np.clip(np.rint(mixed), 0, 255), np.uint8)
+
+
+def _shape(image: U8, draw: Callable[[Any], None], soft_px: float) -> F32:
+    """A soft mask of what `draw` draws with 1."""
+    mask = np.zeros(image.shape[:2], np.float32)
+    draw(mask)
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), max(soft_px, 0.3)), np.float32)
+
+
+def _point(place: Any) -> tuple[int, int]:
+    return int(round(float(place[0]) * 16)), int(round(float(place[1]) * 16))
+
+
+def beard(image: U8, points: F32, index: int) -> U8:
+    """Short dark hairs that move with the skin they grow on."""
+    rng, wide = np.random.default_rng(0), face_width_px(points)
+    mask = np.zeros(image.shape[:2], np.float32)
+    for corners in BEARD:
+        for a, b in rng.uniform(0, 1, (70, 2)):
+            a, b = (a, b) if a + b < 1 else (1 - a, 1 - b)
+            p, q, r = points[list(corners)]
+            root = p + a * (q - p) + b * (r - p)
+            tip = root + rng.normal((0, 0.035), 0.012) * wide
+            cv2.line(mask, _point(root), _point(tip), (float(rng.uniform(0.3, 0.75)),),
+                     1, cv2.LINE_AA, 4)  # fmt: skip
+    return _over(image, (46, 34, 26), np.clip(cv2.GaussianBlur(mask, (0, 0), 0.7) * 1.2, 0, 0.85))
+
+
+def glasses(image: U8, points: F32, index: int) -> U8:
+    """Dark frames, and the soft shadow that they throw on the cheeks."""
+    wide = face_width_px(points)
+    across = points[263] - points[33]
+    down = np.array([-across[1], across[0]]) / np.hypot(*across)
+    middles = [points[list(eye)].mean(0) + 0.025 * wide * down for eye in EYES]
+    size = (0.15 * wide, 0.115 * wide)
+    thick = max(2, round(0.022 * wide))
+
+    rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float32)
+
+    def frames(mask: Any) -> None:
+        step = across / np.hypot(*across)
+        left, right = middles[0] + step * size[0], middles[1] - step * size[0]
+        cv2.line(mask, _point(left), _point(right), (1.0,), thick, cv2.LINE_AA, 4)
+        for middle, sign, ear in ((middles[0], -1, 127), (middles[1], 1, 356)):
+            edge = middle + sign * step * size[0]
+            cv2.line(mask, _point(edge), _point(points[ear]), (1.0,), thick, cv2.LINE_AA, 4)
+
+    rims = _shape(image, frames, 0.5)
+    turn = np.array([across, (-across[1], across[0])]) / np.hypot(*across)
+    for middle in middles:
+        x, y = columns - middle[0], rows - middle[1]
+        far = np.hypot((turn[0, 0] * x + turn[0, 1] * y) / size[0],
+                       (turn[1, 0] * x + turn[1, 1] * y) / size[1])  # fmt: skip
+        away_px = np.abs(far - 1) * size[1]
+        rims = np.maximum(rims, np.clip(thick / 2 + 0.5 - away_px, 0, 1).astype(np.float32))
+    low = np.array([[1, 0, 0.02 * wide], [0, 1, 0.12 * wide]], np.float32)
+    shadow = cv2.GaussianBlur(cv2.warpAffine(rims, low, rims.shape[::-1]), (0, 0), 0.03 * wide)
+    return _over(_over(image, image * 0.45, np.clip(shadow * 1.2, 0, 1)), (28, 24, 26), rims)
+
+
+def microphone(image: U8, points: F32, index: int) -> U8:
+    """A microphone held before the chin, its head below the lower lip."""
+    wide = face_width_px(points)
+    head = points[152] + np.array([0.16, -0.04]) * wide
+    foot = head + np.array([0.35, 1.3]) * wide
+    radius = 0.13 * wide
+    body = _shape(image, lambda m: cv2.line(m, _point(head), _point(foot), (1.0,),
+                  round(1.1 * radius), cv2.LINE_AA, 4), 0.6)  # fmt: skip
+    ball = _shape(image, lambda m: cv2.circle(m, _point(head), round(radius * 16), (1.0,), -1,
+                  cv2.LINE_AA, 4), 0.6)  # fmt: skip
+    rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float32)
+    lit = np.clip(1.2 - np.hypot(columns - head[0] + radius / 3, rows - head[1] + radius / 3)
+                  / (1.3 * radius), 0.15, 1)  # fmt: skip
+    mesh = 0.75 + 0.25 * np.sin(columns * 1.9) * np.sin(rows * 1.9)
+    grey = (60 + 130 * lit * mesh)[..., None] * np.array([1, 1, 1.03])
+    return _over(_over(image, (34, 34, 38), body), grey, ball)
+
+
+def hand(image: U8, points: F32, index: int) -> U8:
+    """Four fingers that come up before the mouth, stay, and go."""
+    wide = face_width_px(points)
+    there = float(np.clip(np.sin(np.pi * (index / FRAMES * 1.3 - 0.15)) * 2.2, -1, 1))
+    mouth = points[[13, 14]].mean(0) + np.array([0, (1 - there) * 1.1]) * wide
+    cheek = image[tuple(np.clip(points[50].astype(int)[::-1], 0, np.array(image.shape[:2]) - 1))]
+    out = image
+
+    def limb(out: U8, a: Any, b: Any, thick: float) -> U8:
+        cover = _shape(
+            image,
+            lambda m: cv2.line(m, _point(a), _point(b), (1.0,), round(thick), cv2.LINE_AA, 4),
+            0.8,
+        )
+        depth = cv2.GaussianBlur(cover, (0, 0), 0.25 * thick)[..., None]
+        return _over(out, cheek * (0.5 + 0.55 * depth), cover)
+
+    wrist = mouth + np.array([0.75, 0.75]) * wide
+    out = limb(out, wrist, mouth + np.array([0.42, 0.22]) * wide, 0.42 * wide)
+    for number, length in enumerate((0.5, 0.62, 0.6, 0.46)):
+        knuckle = mouth + np.array([0.36 - 0.03 * number, 0.1 * number - 0.02]) * wide
+        out = limb(out, knuckle, knuckle - np.array([length, 0.1]) * wide, 0.115 * wide)
+    return out
+
+
+def profile(image: U8, points: F32, index: int) -> U8:
+    """The head as a cylinder that turns away, up to 70 degrees, and back. No real profile."""
+    rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float32)
+    wide = face_width_px(points)
+    neck = np.clip((points[152, 1] + 0.45 * wide - rows) / (0.4 * wide), 0, 1)  # does not turn
+    yaw = np.radians(70) * np.sin(np.pi * index / FRAMES) ** 2 * neck
+    centre, radius = float(points[[234, 454], 0].mean()), 0.66 * wide
+    u = np.clip((columns - centre) / radius, -1, 1)
+    # What comes into sight from behind is taken for what lies beside the head.
+    behind = np.clip(np.arcsin(u) - yaw, -np.pi / 2, np.pi / 2)
+    beside = centre - 1.1 * radius
+    seen = np.arcsin(u) - yaw > -np.pi / 2
+    turned = np.where(seen, centre + radius * np.sin(behind), beside)
+    turned = np.where(np.abs(u) < 1, turned, columns)
+    source = (columns + (turned - columns) * np.clip(neck * 3, 0, 1)).astype(np.float32)
+    return np.asarray(cv2.remap(image, source, rows, cv2.INTER_LINEAR), np.uint8)
+
+
+def dark(image: U8, points: F32, index: int) -> U8:
+    """A room with next to no light: a sixth of it, and a sensor's grain."""
+    rng = np.random.default_rng(index)
+    dim = image * 0.17 + 7 + rng.normal(0, 3.0, image.shape)
+    return np.asarray(np.clip(np.rint(dim), 0, 255), np.uint8)
+
+
+def plain(image: U8, points: F32, index: int) -> U8:
+    """As it is."""
+    return image
+
+
+Draw = Callable[[U8, F32, int], U8]
+CASES: dict[str, tuple[str, Draw]] = {
+    "beard": ("plain", beard),
+    "moustache": ("bearded", plain),
+    "glasses": ("plain", glasses),
+    "microphone": ("bearded", microphone),
+    "profile": ("plain", profile),
+    "hand": ("plain", hand),
+    "dark": ("plain", dark),
+    "two": ("plain", plain),
+}
+
+
+def person(name: str, corpus: Path | None) -> list[U8]:
+    """FRAMES pictures of one of `FACES`, or of the portrait where no corpus has him."""
+    path = None if corpus is None else corpus / "video" / f"{GRID}{FACES[name]}.mpg"
+    if path is not None and path.is_file():
+        return clip(path, FRAMES)
+    return portrait(FRAMES, sway_px=4, grain=1.5)
+
+
+def case(name: str, corpus: Path | None) -> list[U8]:
+    """The pictures of a case before anything is painted."""
+    face, draw = CASES[name]
+    images = person(face, corpus)
+    if name == "two":
+        others = person("other", corpus)
+        pairs = zip(images, others, strict=True)
+        return [np.hstack([one[:, 40:-40], other[:, 40:-40]]) for one, other in pairs]
+    if draw is plain:
+        return images
+    out = []
+    with closing(MediaPipeTracker()) as tracker:
+        for index, image in enumerate(images):
+            face_there = tracker.track(image)
+            if face_there is None:
+                raise ConfigError(f"no face in picture {index} of {name}")
+            out.append(draw(image, face_there.landmarks, index))
+    return out
+
+
+def strip(take: Take, picks: Sequence[int]) -> U8:
+    """Input above, output below, what became of each picture under it; uint8[H, W, 3]."""
+    shown = {out.index: out for out in take.shown}
+    faces = [mouth.aligned.face.landmarks for mouth in take.painted]
+    height, width = take.images[0].shape[:2]
+    box = (0, 0, width, height)
+    if faces and width < 2 * height - 200:  # a single person: come nearer
+        middle, wide = np.median(faces, 0).mean(0), 0.95 * face_width_px(np.median(faces, 0))
+        box = (max(int(middle[0] - wide), 0), max(int(middle[1] - wide), 0),
+               min(int(middle[0] + wide), width), min(int(middle[1] + wide), height))  # fmt: skip
+    columns = []
+    for index in picks:
+        if index not in shown:
+            continue
+        out = shown[index]
+        tiles = []
+        for image in (take.images[index], out.image):
+            part = image[box[1] : box[3], box[0] : box[2]]
+            high = round(TILE_PX * part.shape[0] / part.shape[1])
+            tiles.append(cv2.resize(part, (TILE_PX, high), interpolation=cv2.INTER_CUBIC))
+        label = np.full((20, TILE_PX, 3), 255, np.uint8)
+        cv2.putText(label, out.outcome.value, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40),
+                    1, cv2.LINE_AA)  # fmt: skip
+        columns.append(np.pad(np.vstack([*tiles, label]), ((0, 0), (1, 1), (0, 0)),
+                              constant_values=255))  # fmt: skip
+    return np.hstack(columns)
+
+
+def run(
+    out: Path,
+    *,
+    only: Sequence[str] | None = None,
+    corpus: Path | None = None,
+    bundle: Path | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[Path]:
+    """Write a JPEG for each case; returns their paths.
+
+    Args:
+        out: folder, made if it is not there.
+        only: names of cases; None takes all.
+        corpus: where GRID speakers are looked for.
+        bundle: the model; None takes the one that ships.
+        progress: told what is going on.
+
+    Raises:
+        ConfigError: no such case.
+    """
+    from engine import open_engine
+
+    unknown = [name for name in only or () if name not in CASES]
+    if unknown:
+        raise ConfigError(f"{unknown[0]!r} is no case; there are {', '.join(CASES)}")
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    with open_engine(bundle) as engine, closing(TrackerPool()) as pool:
+        for name in only or CASES:
+            progress(name)
+            # The voice is there from the start; it is heard, and seen, a third of a second later.
+            take = play(engine.backend, pool, case(name, corpus), voice(FRAMES / FPS),
+                        EngineConfig(silence="generate"))  # fmt: skip
+            picks = np.linspace(6, FRAMES - 6, COLUMNS).round().astype(int)
+            path = out / f"{name}.jpg"
+            picture = strip(take, [int(p) for p in picks])
+            cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+            written.append(path)
+    return written

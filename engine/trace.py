@@ -1,0 +1,56 @@
+"""When a picture passed each point of its way: where its delay comes from.
+
+A trace travels with its picture, from the server's decoder to its sender; a mark costs a reading
+of the clock. The stage between two points has the name of the later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+POINTS = (
+    "received",  # its last packet is here
+    "decoding",
+    "decoded",
+    "taken",  # it lies in the newest-frame slot
+    "converting",
+    "pushed",  # RGB, and in the session
+    "begun",  # a CPU thread has it
+    "listened",  # its window of the voice is cut
+    "tracked",
+    "aligned",
+    "generating",  # its batch has closed and runs
+    "generated",
+    "compositing",
+    "composited",
+    "headed",  # all before it have left
+    "popped",  # its time has come
+    "drawn",  # in planes, marked
+    "encoding",
+    "encoded",
+    "sent",
+)
+"""every point, in order"""
+
+
+class Trace:
+    """One picture's.
+
+    Args:
+        clock: seconds that only move forward, the same for all marks.
+    """
+
+    __slots__ = ("_clock", "at_s", "outcome", "pts")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.at_s: dict[str, float] = {}
+        """clock's time by point"""
+        self.pts = 0
+        """of the picture as it came"""
+        self.outcome = ""
+        """what became of it"""
+
+    def mark(self, point: str, at_s: float | None = None) -> None:
+        """It passed a point, now or at a given time; only the first of several encoders counts."""
+        self.at_s.setdefault(point, self._clock() if at_s is None else at_s)
