@@ -1,7 +1,8 @@
 """`lipwire bench fuzz`: everything that a stranger's bytes reach, fed with broken ones.
 
 Each parser runs in a process of its own (`python -m benchmarks.fuzz NAME`), so that a crash of
-native code is seen. Inputs are chance mutations of valid ones. An input fails that raises what
+native code is seen. Inputs are chance mutations of valid ones, or bred for the branches that they
+reach (`benchmarks.guided`). An input fails that raises what
 the parser may not raise, or takes longer than the event loop may stand still; it is kept, and
 tried first the next time.
 """
@@ -42,6 +43,7 @@ from aiortc.rtp import (
 )
 from annotated_types import Ge
 
+from benchmarks.guided import check_installed
 from benchmarks.machine import describe_machine
 from engine.errors import LipwireError
 from server.jitter import AudioBuffer, VideoBuffer
@@ -50,6 +52,7 @@ from server.mediaplane import StrictRtcp, StrictRtp
 # Processor time of one input. More: other calls' pictures wait for a stranger's bytes.
 STALL_S = 0.050
 GROWTH_MIB = 50.0
+ENGINES = {"chance": "benchmarks.fuzz", "atheris": "benchmarks.guided"}
 WARM = 500  # inputs before memory is first looked at: caches fill, native libraries load
 LARGEST = 65_536
 
@@ -393,7 +396,11 @@ def fuzz_one(name: str, seconds: float, corpus: Path | None, seed: int = 0) -> d
 
 
 def run(
-    *, minutes: Annotated[float, Ge(0.01)] = 10, only: str | None = None, corpus: Path | None = None
+    *,
+    minutes: Annotated[float, Ge(0.01)] = 10,
+    only: str | None = None,
+    corpus: Path | None = None,
+    engine: str = "chance",
 ) -> dict[str, Any]:
     """Try every parser, each in a process of its own.
 
@@ -401,16 +408,22 @@ def run(
         minutes: for each.
         only: one parser alone.
         corpus: folder for inputs that failed.
+        engine: chance, or atheris (pip install atheris): guided by coverage.
 
     Raises:
-        LipwireError: no parser of that name.
+        LipwireError: no parser or engine of that name.
+        ConfigError: atheris is asked for and not installed.
     """
+    if engine not in ENGINES:
+        raise LipwireError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
+    if engine == "atheris":
+        check_installed()
     names = list(targets())
     if only is not None and only not in names:
         raise LipwireError(f"no parser {only!r}; there are {', '.join(names)}")
     found: dict[str, Any] = {}
     for name in names if only is None else [only]:
-        command = [sys.executable, "-m", "benchmarks.fuzz", name, "--seconds", str(minutes * 60)]
+        command = [sys.executable, "-m", ENGINES[engine], name, "--seconds", str(minutes * 60)]
         if corpus is not None:
             command += ["--corpus", str(corpus)]
         # FFmpeg tells stderr about every broken picture.
@@ -428,6 +441,7 @@ def run(
         "command": " ".join(sys.argv),
         "machine": describe_machine(),
         "minutes_each": minutes,
+        "engine": engine,
         "figures": found,
         "met": met,
     }

@@ -291,6 +291,34 @@ async def socket_abuse(stranger: Stranger) -> None:
             stranger.statuses[f"socket {socket.close_code}"] += 1
 
 
+async def frame_bursts(stranger: Stranger) -> None:
+    """The smallest frames and pieces of a body that there are, many thousands in one write."""
+    bursts = {
+        "binary": b"\x82\x80\0\0\0\0",
+        "text": b"\x81\x81\0\0\0\0{",
+        "ping": b"\x89\x80\0\0\0\0",
+        "fragment": b"\x00\x80\0\0\0\0",
+    }
+    async with stranger.session() as (name, _):
+        path = f"/api/sessions/{name}/speech"
+        url = stranger.url.replace("http", "ws", 1) + path + "?rate=24000"
+        for kind, frame in bursts.items():
+            first = b"\x02\x80\0\0\0\0" if kind == "fragment" else b""
+            with contextlib.suppress(websockets.WebSocketException, OSError, TimeoutError):
+                async with asyncio.timeout(10), websockets.connect(url) as socket:
+                    socket.transport.write(first + frame * 50_000)
+                    await asyncio.sleep(stranger.seconds)
+                    socket.transport.abort()  # the answers to all of it are not read
+                stranger.statuses[f"{kind} {socket.close_code}"] += 1
+        reader, writer = await asyncio.open_connection(*stranger.url[7:].split(":"))
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head.encode() + b"1\r\nx\r\n" * 50_000 + b"0\r\n\r\n")
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(20):
+                stranger.statuses[(await reader.readline()).decode()[9:12]] += 1
+        writer.close()
+
+
 async def garbage(stranger: Stranger) -> None:
     """Random bytes at every media port, the bystander's too; all first bytes of RFC 7983."""
     rng = stranger.rng
@@ -328,6 +356,7 @@ ATTACKS: dict[str, Attack] = {
     "offers of 1 MB": large_offers,
     "uploads": large_uploads,
     "sockets": socket_abuse,
+    "bursts of frames": frame_bursts,
     "random packets": garbage,
     "VP8 bomb": bomb("VP8"),
     "H.264 bomb": bomb("H264"),

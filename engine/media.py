@@ -22,6 +22,9 @@ OnDamage = Callable[[str], None]
 """Is told, in one line, what could not be decoded."""
 
 MAX_PIXELS = 8192 * 4320  # 8K; beyond it one frame in RGB alone is over 100 MB
+# Of sound in files. A few hundred bytes may claim any: FFmpeg's resampler from 1 GHz takes 10 s and
+# 1 GiB to make, and one from 1 Hz makes 48,000 samples of each.
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 2_000, 768_000
 # What FFmpeg would also open, though it is text, or a list that makes it open other files.
 REFUSED_FORMATS = {"tty", "bin", "xbin", "adf", "idf", "hls", "dash", "concat"}
 
@@ -308,7 +311,7 @@ def stream_sound(
         on_damage: hears what was lost.
 
     Raises:
-        MediaError: unreadable or without audio.
+        MediaError: unreadable, without audio, or at a rate that no sound has.
     """
     import av
 
@@ -321,6 +324,8 @@ def stream_sound(
         resampler, shape = None, None
         base_s, done = 0.0, 0  # time of the resampler's first sample, and how many came out since
         for frame in _decode(container, stream, on_damage, "sound"):
+            if not LOWEST_RATE_HZ <= frame.sample_rate <= HIGHEST_RATE_HZ:
+                raise MediaError(f"{path}: {frame.sample_rate} Hz is no sample rate of sound")
             now = (frame.format.name, frame.layout.name, frame.sample_rate)
             time_s = base_s + done / rate_hz if frame.pts is None else float(frame.time)
             # A hole in the times (a lost packet, a pause in a recording) starts afresh; what the

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -33,6 +32,7 @@ from server import __version__, allocator, faces, ice, logs, mediaplane, operati
 from server.access import bearer_subprotocol, needs
 from server.auth import Forbidden, Gate, Grant, Right, Unauthorised
 from server.config import ServerConfig
+from server.description import describe
 from server.edge import Edge
 from server.listener import SOCKETS, Server, listen, page_url
 from server.messages import (
@@ -144,6 +144,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             "mark": settings.mark_text if settings.mark else None,
         }
 
+    describe(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 
@@ -222,17 +223,18 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     async def upload(name: str, request: Request) -> Spoken:
         """Speak a sound file, sent as the body; answers when all of it is scheduled."""
         peer = sessions().get(name)
-        with peer.source(), tempfile.NamedTemporaryFile(prefix="lipwire-") as file:
-            size = 0
-            async for piece in request.stream():
-                size += len(piece)
-                if size > settings.max_upload_mb * 1_000_000:
-                    raise HTTPException(413, f"larger than {settings.max_upload_mb:g} MB")
-                file.write(piece)
-            file.flush()
-            if not size:
-                raise MediaError("the body is empty; send the file's bytes")
-            return Spoken(seconds=await speech.speak_file(peer.voice, Path(file.name)))
+        with peer.source():
+            async with speech.scratch_file() as file:
+                size = 0
+                async for piece in request.stream():
+                    size += len(piece)
+                    if size > settings.max_upload_mb * 1_000_000:
+                        raise HTTPException(413, f"larger than {settings.max_upload_mb:g} MB")
+                    await asyncio.to_thread(file.write, piece)
+                await asyncio.to_thread(file.flush)
+                if not size:
+                    raise MediaError("the body is empty; send the file's bytes")
+                return Spoken(seconds=await speech.speak_file(peer.voice, Path(file.name)))
 
     @app.post("/api/sessions/{name}/sample", dependencies=SPEAK)
     async def sample(name: str, body: SampleBody) -> Spoken:

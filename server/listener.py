@@ -15,11 +15,14 @@ import uvicorn
 
 from engine import ConfigError
 from server.config import ServerConfig
+from server.turnstile import FairHttp, FairSocket
 
 MAX_MESSAGE = 1024 * 1024  # bytes of a WebSocket's: 22 s of voice at 24 kHz
 # Sockets hold what is not read yet in memory, so few and small messages. Sound hardly shrinks, and
 # inflating what a stranger has squeezed costs the event loop.
 SOCKETS: dict[str, Any] = {
+    "http": FairHttp,
+    "ws": FairSocket,
     "ws_max_size": MAX_MESSAGE,
     "ws_max_queue": 4,
     "ws_per_message_deflate": False,

@@ -86,9 +86,13 @@ class PcmSocket:
                 if message["type"] == "websocket.disconnect":
                     break
                 if (data := message.get("bytes")) is not None:
-                    await self._put(self._framer.feed(data))
+                    if len(samples := self._framer.feed(data)):
+                        await self._put(samples)
                 else:
                     await self._command(message.get("text") or "")
+                # What has come already is received without waiting: a thousand small messages in
+                # one read would hold up the pictures.
+                await asyncio.sleep(0)
         except (WebSocketDisconnect, RuntimeError):
             pass  # starlette's way of saying that the socket is closed
         await self._drop_half("the socket closed")
@@ -150,6 +154,7 @@ class PcmSocket:
                     self._samples += len(item)
                 elif await self._peer.voice.push(item, self._rate_hz):
                     self._samples += len(item)
+            await asyncio.sleep(0)  # what waits in the queue is taken without waiting, too
         self._peer.voice.flush()
 
     async def _send(self, event: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -231,6 +232,16 @@ async def read_pieces(path: Path) -> AsyncIterator[I16]:
         if piece is None:
             return
         yield piece
+
+
+@contextlib.asynccontextmanager
+async def scratch_file() -> AsyncIterator[IO[bytes]]:
+    """A file for an upload, made and deleted beside the event loop; so should it be written."""
+    file = await asyncio.to_thread(lambda: tempfile.NamedTemporaryFile(prefix="lipwire-"))
+    try:
+        yield file
+    finally:
+        await asyncio.to_thread(file.close)
 
 
 async def speak_file(

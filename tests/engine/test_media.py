@@ -300,6 +300,21 @@ def test_any_sound_becomes_mono_at_the_rate_wanted(
     assert np.argmax(spectrum) * wanted_hz / len(samples) == pytest.approx(440, abs=3)
 
 
+@pytest.mark.parametrize("rate_hz", [2, 1_073_789_824])
+def test_rates_that_no_sound_has_are_refused_before_they_cost_anything(
+    tmp_path: Path, rate_hz: int
+) -> None:
+    """A resampler from 1 GHz takes 10 s and 1 GiB to make; from 2 Hz it makes 24,000 of one."""
+    path = tmp_path / "a.wav"
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate_hz)
+        out.writeframes(bytes(40))
+    with pytest.raises(MediaError, match=f"{rate_hz} Hz is no sample rate"):
+        list(stream_speech(path))
+
+
 def test_speech_comes_in_pieces(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", voiced(3.0))
     pieces = list(stream_speech(path, 48_000))

@@ -27,6 +27,7 @@ from fakes import SceneTracker
 
 from engine import Engine
 from server import speech
+from server.description import REFUSALS
 from server.listener import MAX_MESSAGE
 from server.peer import MAX_SOURCES
 from server.reference import render_reference
@@ -129,6 +130,27 @@ async def test_info(client: httpx.AsyncClient) -> None:
 async def test_the_interface_describes_itself(client: httpx.AsyncClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert {"/api/info", "/api/sessions", "/api/sessions/{name}/speech"} <= set(paths)
+    everything = [(p, m, o) for p, ms in paths.items() for m, o in ms.items()]
+    for path, method, operation in everything:
+        for status, answer in operation["responses"].items():
+            schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+            refused = status >= "4" and (path, status) != ("/readyz", "503")
+            assert refused is (schema.get("$ref", "").endswith("/Problem")), (path, method, status)
+    for path in ("/whip", "/whip/{name}/voice", "/whep/{name}"):
+        offer = paths[path]["post"]
+        assert list(offer["requestBody"]["content"]) == ["application/sdp"]
+        assert list(offer["responses"]["201"]["content"]) == ["application/sdp"]
+        assert {"Location", "ETag"} <= set(offer["responses"]["201"]["headers"])
+    trickle = paths["/whip/{name}"]["patch"]
+    assert list(trickle["requestBody"]["content"]) == ["application/trickle-ice-sdpfrag"]
+    assert {"412", "428"} <= set(trickle["responses"])
+
+
+async def test_every_refusal_that_a_route_is_known_for_is_of_a_route(
+    client: httpx.AsyncClient,
+) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    assert {(m, p) for p, ms in paths.items() for m in ms} >= set(REFUSALS)
 
 
 # --- sessions ---
