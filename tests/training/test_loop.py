@@ -309,5 +309,5 @@ def test_the_ablation_presets_add_one_loss_after_the_other() -> None:
         assert rows == [(0, 0, 0, 0), (1, 0.1, 0, 0), (1, 0.1, 0.25, 0), (1, 0.1, 0.25, 0.5)]
     assert preset_named("paper").objective == LossWeights(1.0, 0.1, 0.25, 0.5)
     assert scaled_down(preset_named("paper")).net["image_size"] == 64
-    with pytest.raises(ConfigError, match="no preset is named 'papr'; there are lite, smoke"):
+    with pytest.raises(ConfigError, match="no preset is named 'papr'; there are lite, lite-refine"):
         preset_named("papr")
