@@ -265,27 +265,30 @@ def ways(noted: dict[str, Any]) -> list[Way]:
 
 
 def percentiles(values_s: Sequence[float]) -> dict[str, float | None]:
-    """p50, p95, p99 and the largest, ms; None of nothing."""
+    """Mean, p50, p95, p99 and the largest, ms; None of nothing."""
     if not len(values_s):
-        return dict.fromkeys(("p50_ms", "p95_ms", "p99_ms", "max_ms"))
-    p50, p95, p99, most = np.percentile(np.asarray(values_s) * 1000, (50, 95, 99, 100)).tolist()
-    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "max_ms": most}
+        return dict.fromkeys(("mean_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms"))
+    ms = np.asarray(values_s) * 1000
+    p50, p95, p99, most = np.percentile(ms, (50, 95, 99, 100)).tolist()
+    return {"mean_ms": float(ms.mean()), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99,
+            "max_ms": most}  # fmt: skip
 
 
 def stage_table(found: Sequence[Way]) -> list[dict[str, Any]]:
     """A row for each stage of pictures that were repainted, the rest, and the whole.
 
-    Medians do not add up exactly: what is left over has a row of its own.
+    Means add up, medians and percentiles of skewed stages do not. The whole is that of all
+    repainted pictures, those too that lack a stage: what stages leave over has a row of its own.
     """
     whole = [way for way in found if len(way.stages_s) == len(STAGES)]
     rows: list[dict[str, Any]] = [
         {"stage": name, **percentiles([way.stages_s[name] for way in whole])} for name in STAGES
     ]
-    total = percentiles([way.whole_s for way in whole])
+    total = percentiles([way.whole_s for way in found if way.outcome == "generated"])
     if whole:
-        rest = (total["p50_ms"] or 0.0) - sum(row["p50_ms"] for row in rows)
-        rows.append({"stage": "rest (no stage's)", "p50_ms": rest, "p95_ms": None,
-                     "p99_ms": None, "max_ms": None})  # fmt: skip
+        rest = {name: (total[name] or 0.0) - sum(row[name] for row in rows)
+                for name in ("mean_ms", "p50_ms")}  # fmt: skip
+        rows.append({"stage": "rest (no stage's)", **percentiles([]), **rest})
     rows.append({"stage": "glass to glass", **total, "sum": True})
     return rows
 
@@ -322,8 +325,8 @@ def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
     heard = np.array(noted["clicks"] or np.zeros((0, 2)))
     click_s = np.diff(heard[:, 0]) - np.round(np.diff(heard[:, 0])) if len(heard) > 1 else []
     last = noted["last"]
-    rest = next((row["p50_ms"] for row in rows if row["stage"].startswith("rest")), None)
-    total = rows[-1]["p50_ms"]
+    rest = next((row["mean_ms"] for row in rows if row["stage"].startswith("rest")), None)
+    total = rows[-1]["mean_ms"]
     figures = {
         **{f"glass_to_glass_{name}": figure(value, "ms")
            for name, value in percentiles([way.whole_s for way in found]).items()},

@@ -78,6 +78,18 @@ def test_what_medians_leave_over_is_the_rest() -> None:
         home[3] = {point: at + 0.04 for point, at in home[3].items()}
     found = digest(noted, Plan("", "", ""))
     assert found["rows"][-2]["p50_ms"] == pytest.approx(40)
+    assert found["rows"][-2]["mean_ms"] == pytest.approx(0, abs=1e-6)
+    assert found["figures"]["rest_share"]["ok"]
+
+
+def test_pictures_that_no_stages_explain_are_the_rest() -> None:
+    noted = notes()
+    for number, row in enumerate(noted["server"]):
+        if number % 3 == 0 and row[1] == "generated":
+            row[2 + POINTS.index("tracked")] = None
+            noted["back"][number][0] += 0.06
+    found = digest(noted, Plan("", "", ""))
+    assert found["rows"][-2]["mean_ms"] == pytest.approx(20, abs=1)
     assert found["figures"]["rest_share"]["ok"] is False
 
 
