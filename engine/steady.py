@@ -9,6 +9,11 @@ import numpy as np
 from engine.types import F64
 
 
+# Two pictures nearer in time are of one moment: a speed over less is jitter blown up. Cameras are
+# far above, clocks that stumble are not.
+LEAST_S = 1e-3
+
+
 class OneEuro:
     """The 1 Euro filter (Casiez et al., CHI 2012): rest stops shaking, movement lags little.
 
@@ -44,7 +49,7 @@ class OneEuro:
         if self._time_s is None or time_s <= self._time_s:
             self._time_s, self._value, self._speed = time_s, value.copy(), np.zeros_like(value)
             return value.copy()
-        elapsed_s = time_s - self._time_s
+        elapsed_s = max(time_s - self._time_s, LEAST_S)
         speed = (value - self._value) / elapsed_s
         self._speed += _smoothing(self._derivative_cutoff_hz, elapsed_s) * (speed - self._speed)
         cutoff_hz = self._min_cutoff_hz + self._beta * np.abs(self._speed * unit)
@@ -55,4 +60,5 @@ class OneEuro:
 
 def _smoothing(cutoff_hz: Any, elapsed_s: float) -> Any:
     """Weight of the newest sample in a first-order low-pass (paper, eq. 6)."""
-    return 1.0 / (1.0 + 1.0 / (2 * np.pi * cutoff_hz * elapsed_s))
+    turned = 2 * np.pi * cutoff_hz * elapsed_s
+    return turned / (1.0 + turned)
