@@ -8,7 +8,6 @@ import numpy as np
 
 from engine.types import F64
 
-
 # Two pictures nearer in time are of one moment: a speed over less is jitter blown up. Cameras are
 # far above, clocks that stumble are not.
 LEAST_S = 1e-3
