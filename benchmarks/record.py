@@ -77,7 +77,8 @@ def make_record(name: str, what: str, found: Mapping[str, Any]) -> Record:
         "benchmark": name,
         "what": what,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        # Where somebody keeps his files is nobody else's business.
+        "command": " ".join(Path(w).name if Path(w).is_absolute() else w for w in sys.argv),
         "commit": commit(),
         "machine": found.get("machine") or describe_machine(),
         "bundle": describe_bundle() if found.get("bundle") is None else found["bundle"],

@@ -22,7 +22,7 @@ from engine.face import face_width_px
 from engine.tracker import MediaPipeTracker, TrackerPool
 from engine.types import F32, U8
 
-FRAMES = 50
+FRAMES = 72
 COLUMNS = 6
 TILE_PX = 210
 GRID = "rizkiarm__LipNet__"
@@ -125,7 +125,7 @@ def microphone(image: U8, points: F32, index: int) -> U8:
 def hand(image: U8, points: F32, index: int) -> U8:
     """Four fingers that come up before the mouth, stay, and go."""
     wide = face_width_px(points)
-    there = float(np.clip(np.sin(np.pi * (index / FRAMES * 1.3 - 0.15)) * 2.2, -1, 1))
+    there = float(np.clip(np.sin(np.pi * (index / FRAMES * 1.6 - 0.6)) * 2.2, -1, 1))
     mouth = points[[13, 14]].mean(0) + np.array([0, (1 - there) * 1.1]) * wide
     cheek = image[tuple(np.clip(points[50].astype(int)[::-1], 0, np.array(image.shape[:2]) - 1))]
     out = image
