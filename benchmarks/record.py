@@ -78,7 +78,10 @@ def make_record(name: str, what: str, found: Mapping[str, Any]) -> Record:
         "what": what,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         # Where somebody keeps his files is nobody else's business.
-        "command": " ".join(Path(w).name if Path(w).is_absolute() else w for w in sys.argv),
+        "command": " ".join(
+            [Path(sys.argv[0]).name]
+            + [Path(w).name if Path(w).is_absolute() else w for w in sys.argv[1:]]
+        ),
         "commit": commit(),
         "machine": found.get("machine") or describe_machine(),
         "bundle": describe_bundle() if found.get("bundle") is None else found["bundle"],
