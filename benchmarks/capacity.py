@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 
-from benchmarks.latency import free_port, made_clip, sample_voice, start_server
+from benchmarks.latency import end_server, free_port, made_clip, sample_voice, start_server
 from benchmarks.machine import process_memory_mib
 from benchmarks.record import describe_bundle, figure
 from engine.bundle import open_bundle
@@ -59,11 +59,7 @@ def load(
             raise LipwireError("the callers failed; their message is above")
         memory = process_memory_mib(server.pid)
     finally:
-        server.terminate()
-        try:
-            server.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            server.kill()
+        end_server(server)
     told = json.loads(done.stdout)
     found = told["calls"]
     pacing_ms = [value for call in found for value in call["pacing_ms"]]

@@ -5,7 +5,6 @@ The figures behind the default of `video_codec`: a codec is preferred for its co
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from fractions import Fraction
@@ -20,7 +19,6 @@ from aiortc.codecs import depayload, get_encoder
 from aiortc.codecs.base import Encoder
 from aiortc.jitterbuffer import JitterFrame
 
-from benchmarks.machine import describe_machine
 from server.codecs import make_decoder, make_encoder
 from server.config import ServerConfig
 
@@ -100,9 +98,6 @@ def run(*, pictures: int = 150, bit_rate: int = 1_500_000) -> dict[str, Any]:
                 key = f"{name} {width}x{height} {kind}"
                 figures[key] = measure(make(codec), codec, frames, bit_rate)
     return {
-        "benchmark": "codecs",
-        "command": " ".join(sys.argv),
-        "machine": describe_machine(),
         "input": {"pictures": pictures, "bit_rate": bit_rate},
         "figures": figures,
     }

@@ -10,7 +10,6 @@ import gc
 import itertools
 import os
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -25,7 +24,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from benchmarks import subjects
-from benchmarks.machine import describe_machine, process_memory_mib
+from benchmarks.machine import process_memory_mib
 from benchmarks.roofline import cost_of
 from benchmarks.timing import batch_times, sgemm, sgemm_gflops, take_turns
 from engine.backends import Backend, blank_job, load_backend
@@ -266,9 +265,6 @@ def run(
         if name in figures
     }
     return {
-        "benchmark": "denoiser",
-        "command": " ".join(sys.argv),
-        "machine": describe_machine(),
         "sgemm_gflops": rate,
         "default_steps": manifest.default_steps,
         "goldens": goldens is not None,

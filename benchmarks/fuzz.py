@@ -44,7 +44,6 @@ from aiortc.rtp import (
 from annotated_types import Ge
 
 from benchmarks.guided import check_installed
-from benchmarks.machine import describe_machine
 from engine.errors import LipwireError
 from server.jitter import AudioBuffer, VideoBuffer
 from server.mediaplane import StrictRtcp, StrictRtp
@@ -437,9 +436,6 @@ def run(
         for name, figures in found.items()
     }
     return {
-        "benchmark": "fuzz",
-        "command": " ".join(sys.argv),
-        "machine": describe_machine(),
         "minutes_each": minutes,
         "engine": engine,
         "figures": found,

@@ -416,7 +416,7 @@ def run(*, seconds: Annotated[float, Ge(1)] = 5) -> dict[str, Any]:
         "bystander: no freeze over 500 ms": seen["freezes_over_500_ms"] == 0,
         "bystander: no hole in the sound over 60 ms": seen["sound_holes_over_60_ms"] == 0,
     }
-    return verdict("hostile", {**found, "bystander": seen}, met, seconds=seconds)
+    return verdict({**found, "bystander": seen}, met, seconds=seconds)
 
 
 def _sessions(url: str) -> int:

@@ -80,6 +80,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def end_server(server: subprocess.Popen[Any]) -> None:
+    """Stop a server as an operator does, and by force if it does not stop."""
+    server.terminate()
+    try:
+        server.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        server.kill()
+
+
 def start_server(
     port: int,
     bundle: Path | None,
@@ -198,11 +207,7 @@ def _live_here(plan: Plan, bundle: Path | None) -> dict[str, Any]:
         memory = process_memory_mib(server.pid)
         used_s, elapsed_s = process_cpu_s(server.pid) - cpu_s, time.monotonic() - begun_s
     finally:
-        server.terminate()
-        try:
-            server.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            server.kill()
+        end_server(server)
     return {**noted, "ready_s": ready_s, **memory, "server_cpu_per_s": used_s / elapsed_s}
 
 

@@ -123,7 +123,7 @@ def overload_admission(
         "event loop: p99 at most 20 ms late": lag is not None
         and lag <= LIMIT_OVERLOAD["lag_p99_ms"],
     }
-    return verdict("overload-admission", figures, met, calls=calls, seconds=seconds)
+    return verdict(figures, met, calls=calls, seconds=seconds)
 
 
 def vanish(*, calls: Calls = 1) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def vanish(*, calls: Calls = 1) -> dict[str, Any]:
         "bystander: no freeze over 500 ms": seen["freezes_over_500_ms"] == 0,
         "bystander: no hole in the sound over 60 ms": seen["sound_holes_over_60_ms"] == 0,
     }
-    return verdict("vanish", figures, met, calls=calls)
+    return verdict(figures, met, calls=calls)
 
 
 def drain(*, calls: Calls = 1, drain_s: Annotated[float, Ge(0), Le(60)] = 5) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def drain(*, calls: Calls = 1, drain_s: Annotated[float, Ge(0), Le(60)] = 5) -> 
         "calls went on until their time was over": took_s >= drain_s - 0.5,
         "new calls are refused meanwhile": (refused, ready) == (503, 503),
     }
-    return verdict("drain", figures, met, calls=calls, drain_s=drain_s)
+    return verdict(figures, met, calls=calls, drain_s=drain_s)
 
 
 async def _faults(url: str, file: Path, clip: Path, seconds: float) -> dict[str, Any]:
@@ -267,4 +267,4 @@ def fault(*, seconds: Annotated[float, Ge(2)] = 6) -> dict[str, Any]:
         met[f"{name}: painted again afterwards"] = bool(
             found[f"after {name}"]["outcomes"].get("generated")
         )
-    return verdict("fault", found, met, seconds=seconds)
+    return verdict(found, met, seconds=seconds)

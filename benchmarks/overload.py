@@ -28,8 +28,7 @@ import uvicorn
 from annotated_types import Ge
 
 from benchmarks.client import SPEECH_RATE_HZ, speak
-from benchmarks.latency import made_clip, sample_voice
-from benchmarks.machine import describe_machine
+from benchmarks.latency import end_server, made_clip, sample_voice
 from benchmarks.probe import Probe
 from benchmarks.sync import await_server
 from engine import Engine
@@ -340,15 +339,8 @@ def run(
         )
     finally:
         lines.close()
-        server.terminate()
-        try:
-            server.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            server.kill()
+        end_server(server)
     return {
-        "benchmark": "overload",
-        "command": " ".join(sys.argv),
-        "machine": describe_machine(),
         "seconds": seconds,
         "factor": factor,
         "ladder": ladder,

@@ -8,7 +8,6 @@ between matrix products and convolutions are taken as fused into them: they move
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,9 +160,7 @@ def run(
                         "ms": took_s * 1e3, "frames_per_s": batch / took_s,
                     })  # fmt: skip
     return {
-        "benchmark": "roofline",
         "predicted": True,
-        "command": " ".join(sys.argv),
         "assumed": {"compute_share": COMPUTE_SHARE, "memory_share": MEMORY_SHARE,
                     "kernel_us": KERNEL_S * 1e6, "bytes_a_value": BYTES},
         "gpus": [{"name": g.name, "tflops": g.tflops, "gb_s": g.gb_s, "source": g.source}

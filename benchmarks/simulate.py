@@ -11,7 +11,6 @@ import heapq
 import itertools
 import json
 import random
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -267,8 +266,6 @@ def run(
             progress(loads[-1])
     ms = {str(size): round(took_s * 1e3, 3) for size, took_s in sorted(one.seconds.items())}
     return {
-        "benchmark": "simulate",
-        "command": " ".join(sys.argv),
         "step_times": {"origin": one.origin, "steps": one.steps, "ms": ms},
         "speeds": list(speeds),
         "scene": asdict(scene),

@@ -26,8 +26,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from annotated_types import Ge, Le
 
 from benchmarks.client import speak
-from benchmarks.latency import START_S
-from benchmarks.machine import describe_machine
+from benchmarks.latency import START_S, end_server
 from engine import Engine
 from engine.bundle import Manifest
 from engine.errors import LipwireError
@@ -338,16 +337,12 @@ def run(
             )
         )
     finally:
-        server.terminate()
-        server.wait(timeout=30)
+        end_server(server)
     found = ears.skews()
     if not found:
         raise LipwireError("no beep was both seen and heard")
     figures = figures_of(found)
     return {
-        "benchmark": "sync",
-        "command": " ".join(sys.argv),
-        "machine": describe_machine(),
         "minutes": minutes,
         "skew_ppm": skew_ppm,
         "figures": {**figures, **clocks_of(ears)},

@@ -21,8 +21,8 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Le
 
-from benchmarks.latency import free_port, made_clip, sample_voice, start_server
-from benchmarks.machine import describe_machine, process_memory_mib
+from benchmarks.latency import end_server, free_port, made_clip, sample_voice, start_server
+from benchmarks.machine import process_memory_mib
 from engine.errors import LipwireError
 
 COUNTED = ("fds", "threads", "tasks", "sessions")  # what must be as before after a churn
@@ -44,11 +44,7 @@ def serving(**settings: Any) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     try:
         yield f"http://127.0.0.1:{port}", process
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        end_server(process)
 
 
 def start_probe(url: str, seconds: float, *flags: object) -> subprocess.Popen[bytes]:
@@ -72,14 +68,9 @@ def figures_of(probe: subprocess.Popen[bytes], timeout_s: float) -> list[dict[st
     return found
 
 
-def verdict(
-    name: str, figures: dict[str, Any], met: dict[str, bool], **extra: Any
-) -> dict[str, Any]:
+def verdict(figures: dict[str, Any], met: dict[str, bool], **extra: Any) -> dict[str, Any]:
     """A result as every benchmark prints it."""
     return {
-        "benchmark": name,
-        "command": " ".join(sys.argv),
-        "machine": describe_machine(),
         **extra,
         "figures": figures,
         "met": met,
@@ -118,7 +109,7 @@ def loss(
         "no hole in the sound over 60 ms": figures["sound_holes_over_60_ms"] == 0,
     }
     weather = {"loss": share, "burst_loss": bursts, "delay_ms": delay_ms}
-    return verdict("loss", figures | {"runs": runs}, met, weather=weather)
+    return verdict(figures | {"runs": runs}, met, weather=weather)
 
 
 def delay(*, seconds: Seconds = 60) -> dict[str, Any]:
@@ -140,7 +131,7 @@ def delay(*, seconds: Seconds = 60) -> dict[str, Any]:
         <= 100,
         "painted: p95 at most 150 ms": (found["painted"]["delay_p95_ms"] or 1e9) <= 150,
     }
-    return verdict("delay", found, met)
+    return verdict(found, met)
 
 
 def soak(
@@ -188,7 +179,7 @@ def soak(
         "no hole in the sound over 60 ms": figures["sound_holes_over_60_ms"] == 0,
         "memory grows by less than 0.5 MiB a minute": slope < 0.5,
     }
-    return verdict("soak", figures, met, minutes=minutes, calls=calls, painted=painted)
+    return verdict(figures, met, minutes=minutes, calls=calls, painted=painted)
 
 
 def held(pid: int, url: str) -> dict[str, Any]:
@@ -262,4 +253,4 @@ def churn(
     figures = {"before": before, "after": after, "killed": killed}
     met = {f"{name} as before": after[name] <= before[name] for name in COUNTED}
     met["memory at most 20 MiB more"] = after["resident_mib"] <= before["resident_mib"] + 20
-    return verdict("churn", figures, met, sessions=sessions)
+    return verdict(figures, met, sessions=sessions)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import sys
 import tempfile
 import time
 from fractions import Fraction
@@ -23,7 +22,6 @@ from aiortc.rtcrtpparameters import RTCRtpSendParameters
 from annotated_types import Ge
 from pylibsrtp import Policy, Session
 
-from benchmarks.machine import describe_machine
 from engine.errors import ConfigError
 from server.config import ServerConfig
 from server.mediaplane import install
@@ -175,9 +173,6 @@ def run(
         figures[f"each further viewer, {kind}: share of a core"] = round(extra, 4)
     figures["alone / shared"] = {str(row["viewers"]): round(row["ratio"], 2) for row in rows}
     return {
-        "benchmark": "viewers",
-        "command": " ".join(sys.argv),
-        "machine": describe_machine(),
         "input": {"codec": codec, "seconds": seconds, "size": "640x480", "fps": FPS},
         "figures": figures,
     }

@@ -154,9 +154,8 @@ class Session:
         self._cut_s: float | None = None  # when the voice was last interrupted
         self._next_index = 0
         self._tally = Tally()
-        self._job_index = (
-            -1
-        )  # of the last frame that was given out; -1: none whose mouth may be held
+        # Of the last frame that was given out; -1: none whose mouth may be held.
+        self._job_index = -1
         self._mouth: tuple[int, U8] | None = None  # what was generated last, and for which frame
         self._faults = 0
         self.closed = False
