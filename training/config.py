@@ -71,6 +71,9 @@ class LiteRecipe:
     shape_warmup: int = 500
     code_noise: float = 0.2
     """of the measured codes, in their spreads: what is heard is no more exact"""
+    strays: float = 0.0
+    """share of samples asked for the mouth of another frame of their clip, of which no picture is
+    known: what the visible half tells of the mouth's shape must not be believed"""
     timestep_grid: int = 8
     """noise levels trained: those that 1, 2, 4 .. this many sampling steps visit; 0 = all 1000"""
 
@@ -163,7 +166,7 @@ ABLATION = {
 
 PRESETS: dict[str, Preset] = {
     "lite": Preset("lite", LITE, LiteRecipe()),
-    "lite-refine": Preset("lite", REFINE, LiteRecipe(gan_start=600)),
+    "lite-refine": Preset("lite", REFINE, LiteRecipe(shape=0.2, gan_start=600, strays=0.25)),
     "smoke": Preset("lite", SMOKE, LiteRecipe(gan_start=5, shape_warmup=5)),
     "paper": Preset("paper", PAPER, LossWeights()),
     **{f"paper-ablation-{k}": Preset("paper", PAPER, w) for k, w in ABLATION.items()},

@@ -29,6 +29,8 @@ class MouthBatch:
     """f32[B, 3 R, 128, 128] in ±1, the most closed mouth first"""
     codes: F32
     """f32[B, 7], normalised"""
+    strays: F32
+    """f32[B, 7], as `codes`, of any frame of the same clip"""
     weights: F32
     """f32[B, 1, 64, 128], how much each hidden pixel counts; mean 1"""
 
@@ -49,7 +51,7 @@ def draw(
     clips: Clips, size: int, references: int, rng: np.random.Generator, augmented: bool = True
 ) -> MouthBatch:
     """`size` frames, each with its references; half of them mirrored, as the wild delivers them."""
-    crops, others, codes, weights = [], [], [], []
+    crops, others, codes, strays, weights = [], [], [], [], []
     for pick in clips.pick(size, rng):
         clip = clips.clips[pick]
         index = int(rng.integers(len(clip)))
@@ -68,5 +70,6 @@ def draw(
         crops.append(planes[0])
         others.append(np.concatenate(planes[1:]))
         codes.append(clips.normalised(clip.codes[index]))
+        strays.append(clips.normalised(clip.codes[int(rng.integers(len(clip)))]))
         weights.append(weight[None, CROP_SIZE // 2 :])
-    return MouthBatch(np.stack(crops), np.stack(others), np.stack(codes), np.stack(weights))
+    return MouthBatch(*(np.stack(x) for x in (crops, others, codes, strays, weights)))

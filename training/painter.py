@@ -40,6 +40,8 @@ class Painted(NamedTuple):
     """f32[B, 3, S/2, S], its estimate of the hidden half"""
     codes: Tensor
     """f32[B, codes], the shape that it was asked for"""
+    true: Tensor
+    """bool[B], whether that is the shape of its target"""
     losses: dict[str, Tensor]
 
 
@@ -58,18 +60,23 @@ def paint(net: LiteNet, batch: MouthBatch, recipe: LiteRecipe, random: torch.Gen
     which is what the second of two steps is given; and the true picture with noise, as the paper
     trains. Without the second kind the network learns to trust the mouth that shines through x_t
     more than the code, and further steps only damp the movement.
+
+    Of the first two kinds, which hold nothing of the true mouth, `recipe.strays` of the batch are
+    asked for the mouth of another frame. They have no target and no pixel loss.
     """
     crops, references = torch.from_numpy(batch.crops), torch.from_numpy(batch.references)
     size, half = len(crops), crops.shape[2] // 2
     hidden, visible = crops[:, :, half:], crops[:, :, :half]
-    codes = torch.from_numpy(batch.codes)
+    third = size // 3
+    astray, true = min(third, round(recipe.strays * size / 2)), torch.ones(size, dtype=torch.bool)
+    true[:astray] = true[third : third + astray] = False
+    codes = torch.where(true[:, None], *map(torch.from_numpy, (batch.codes, batch.strays)))
     codes = codes + recipe.code_noise * torch.randn(codes.shape, generator=random)
     context = net.encoder(visible, references, codes)
     noise = torch.randn(hidden.shape, generator=random)
 
     levels = torch.from_numpy(visited_timesteps(recipe.timestep_grid))
     t = levels[torch.randint(len(levels), (size,), generator=random)]
-    third = size // 3
     own = slice(third, 2 * third)
     t[:third], t[own] = FIRST, SECOND
     start = hidden
@@ -83,9 +90,11 @@ def paint(net: LiteNet, batch: MouthBatch, recipe: LiteRecipe, random: torch.Gen
     x0 = _estimate(net, x_t, t, references, context)
     # The noise that x_t holds if the true picture, or the estimate, is what it was made of.
     true_eps, eps = ((x_t - ab.sqrt() * x) / (1 - ab).sqrt() for x in (hidden, x0))
-    where = torch.from_numpy(batch.weights)
-    simple, l2 = simple_loss(eps, true_eps, where), l2_loss(x0, hidden, where)
-    return Painted(x0, codes, {"simple": simple, "l2": l2})
+    where = torch.from_numpy(batch.weights)[true]
+    simple = simple_loss(eps[true], true_eps[true], where)
+    return Painted(
+        x0, codes, true, {"simple": simple, "l2": l2_loss(x0[true], hidden[true], where)}
+    )
 
 
 def shape_losses(critic: ShapeCritic, painted: Painted, hidden: Tensor) -> dict[str, Tensor]:
@@ -99,7 +108,10 @@ def shape_losses(critic: ShapeCritic, painted: Painted, hidden: Tensor) -> dict[
     found, maps = critic(painted.x0)
     with torch.no_grad():
         _, wanted = critic(hidden)
-    features = torch.stack([F.l1_loss(a, b) for a, b in zip(maps[:3], wanted[:3], strict=True)])
+    features = torch.stack([
+        F.l1_loss(a[painted.true], b[painted.true])
+        for a, b in zip(maps[:3], wanted[:3], strict=True)
+    ])  # fmt: skip
     return {"shape": code_loss(found, painted.codes), "features": features.mean()}
 
 

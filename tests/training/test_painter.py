@@ -177,10 +177,31 @@ class _Reads(ShapeCritic):
 
 
 def test_shape_losses_by_hand() -> None:
-    painted = Painted(torch.full((1, 3, 64, 128), 0.5), torch.full((1, 7), 0.7), {})
+    painted = Painted(
+        torch.full((1, 3, 64, 128), 0.5),
+        torch.full((1, 7), 0.7),
+        torch.ones(1, dtype=torch.bool),
+        {},
+    )
     losses = shape_losses(_Reads(7), painted, torch.full((1, 3, 64, 128), 0.1))
     assert float(losses["shape"]) == pytest.approx(0.5 * 0.2**2 / 0.5)  # Huber inside its bend
     assert float(losses["features"]) == pytest.approx(0.4)
+
+
+def test_strays_obey_another_code_and_pay_for_no_pixel(shards: Path) -> None:
+    batch = draw(Clips(shards, "train"), 6, 2, np.random.default_rng(0), augmented=False)
+    recipe = replace(RECIPE, code_noise=0.0, strays=1 / 3)
+    painted = paint(LiteNet(SMALL), batch, recipe, torch.Generator().manual_seed(0))
+    astray = ~painted.true
+    assert astray.tolist() == [True, False, True, False, False, False]
+    assert torch.equal(painted.codes[astray], torch.from_numpy(batch.strays)[astray])
+    assert torch.equal(painted.codes[painted.true], torch.from_numpy(batch.codes)[painted.true])
+    batch.crops[[0, 2], :, 64:] = 1  # the hidden halves of the two: nothing of them is told
+    again = paint(LiteNet(SMALL), batch, recipe, torch.Generator().manual_seed(0))
+    assert torch.equal(painted.losses["l2"], again.losses["l2"])
+    shown = torch.from_numpy(batch.crops)[:, :, 64:]
+    features = [shape_losses(_Reads(7), p, shown)["features"] for p in (painted, again)]
+    assert torch.equal(*features)
 
 
 class _Mean(MouthCritic):
