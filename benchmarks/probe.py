@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ BLOCK_PX = 16
 FPS = 25
 SOUND_GAP_S = 0.060  # a hole that is heard
 AUDIO_STEP_S = 0.020
+CONNECTED = "connected"  # printed by --say-when
 
 
 def write_number(image: U8, number: int) -> None:
@@ -237,6 +239,7 @@ async def ride(
     speech: Path | None = None,
     settle_s: float = 3.0,
     until_told: bool = False,
+    connected: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Some calls at once for some time; figures of each.
 
@@ -250,6 +253,7 @@ async def ride(
         speech: a voice to speak; without one nothing is painted.
         settle_s: not measured.
         until_told: end before `seconds` when standard input ends.
+        connected: told when all calls run.
     """
     mediaplane.install(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
@@ -269,6 +273,7 @@ async def ride(
             socket = url.replace("http", "ws", 1)
             address = f"{socket}/api/sessions/{probe.session}/speech?rate={SPEECH_RATE_HZ}"
             talking.append(asyncio.create_task(speak(address, voice)))
+    connected()
     await asyncio.sleep(settle_s)
     begun = time.monotonic()
     if until_told:
@@ -313,12 +318,23 @@ def main() -> None:
     parser.add_argument("--speech", type=Path)
     parser.add_argument("--until-told", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--when-told", action="store_true", help="call when a line comes in")
+    parser.add_argument("--say-when", action="store_true", help="print a line when calls run")
     a = parser.parse_args()
     up = down = None
     if a.loss is not None:
         up = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed)
         down = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed + 1)
-    rides = ride(a.url, a.seconds, a.calls, up, down, a.clip, a.speech, a.settle, a.until_told)
+
+    def connected() -> None:
+        if a.say_when:
+            print(CONNECTED, flush=True)
+
+    if a.when_told:
+        sys.stdin.readline()
+    rides = ride(
+        a.url, a.seconds, a.calls, up, down, a.clip, a.speech, a.settle, a.until_told, connected
+    )
     print(json.dumps(asyncio.run(rides)))
 
 
