@@ -30,6 +30,7 @@ from benchmarks.relay import Relay, Weather, without_candidates
 from engine.types import U8
 from server import ice, mediaplane
 from server.config import ServerConfig
+from server.link import reception
 
 BITS = 20  # numbers of eleven hours at 25 fps, then a parity bit for each four
 BLOCK_PX = 16
@@ -184,6 +185,12 @@ class Probe:
         if self._relay is not None:
             await self._relay.__aexit__()
 
+    async def reception(self) -> dict[str, dict[str, float]]:
+        """What either side saw of the other's packets, the whole call long."""
+        async with httpx.AsyncClient(base_url=self._url, timeout=30) as http:
+            there = (await http.get(f"/api/sessions/{self.session}/stats")).json()["reception"]
+        return {"at the server": there, "at the caller": reception(self._pc)}
+
     def figures(self, since_s: float, until_s: float) -> dict[str, Any]:
         """What happened between two readings of the monotonic clock."""
         sent = [s for s in self.camera.sent_s if since_s <= s < until_s]
@@ -281,7 +288,7 @@ async def ride(
     else:
         await asyncio.sleep(seconds)
     ended = time.monotonic() - 0.3  # what is still on its way is not lost
-    found = [probe.figures(begun, ended) for probe in probes]
+    found = [probe.figures(begun, ended) | await probe.reception() for probe in probes]
     for task in talking:
         task.cancel()
     await asyncio.gather(*talking, return_exceptions=True)

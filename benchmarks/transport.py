@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,8 @@ from engine.errors import LipwireError
 
 Seconds = Annotated[float, Ge(5)]
 Share = Annotated[float, Ge(0), Le(0.5)]
+SIDES, ASKED = ("at the server", "at the caller"), "gap_to_key_request_max_ms"
+KEY_ASKED_MS = 200.0
 SAMPLE_S = 5.0  # between two looks at the server's memory
 
 
@@ -82,8 +84,11 @@ def loss(
     bursts: Share = 0.01,
     delay_ms: Annotated[float, Ge(0)] = 20,
     seeds: Annotated[int, Ge(1)] = 1,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Any]:
     """R5: a call over a path that loses packets both ways, singly and in bursts of five.
+
+    Interrupted, it gives the runs that are over.
 
     Args:
         seconds: measured, of each run.
@@ -91,23 +96,38 @@ def loss(
         bursts: share of packets lost in bursts.
         delay_ms: one way.
         seeds: runs, one after the other, each with other losses.
+        progress: told which run it is at.
     """
     flags = ("--loss", share, "--burst-loss", bursts, "--delay-ms", delay_ms)
-    runs = []
-    with serving() as (url, _):
-        for seed in range(1, seeds + 1):
-            probe = start_probe(url, seconds, *flags, "--seed", seed)
-            runs += figures_of(probe, seconds + 90)
+    runs: list[dict[str, Any]] = []
+    cut = ""
+    try:
+        with serving() as (url, _):
+            for seed in range(1, seeds + 1):
+                progress(f"run {seed} of {seeds}, {seconds:g} s each")
+                probe = start_probe(url, seconds, *flags, "--seed", seed)
+                try:
+                    runs += figures_of(probe, seconds + 90)
+                finally:
+                    probe.kill()
+    except KeyboardInterrupt:
+        if not runs:
+            raise
+        cut = f"interrupted after {len(runs)} of {seeds} runs"
     figures = {
         name: max(run[name] for run in runs)
         for name in ("freeze_max_ms", "freezes_over_500_ms", "sound_holes_over_60_ms")
     }
+    asked_ms = [run[side][ASKED] for run in runs for side in SIDES if ASKED in run[side]]
+    figures[ASKED] = max(asked_ms, default=None)
     met = {
         "no freeze over 500 ms": figures["freezes_over_500_ms"] == 0,
+        "a key frame is asked for within 200 ms of a gap": bool(asked_ms)
+        and max(asked_ms) <= KEY_ASKED_MS,
         "no hole in the sound over 60 ms": figures["sound_holes_over_60_ms"] == 0,
     }
     weather = {"loss": share, "burst_loss": bursts, "delay_ms": delay_ms}
-    return verdict(figures | {"runs": runs}, met, weather=weather)
+    return verdict(figures | {"runs": runs}, met, weather=weather, incomplete=cut)
 
 
 def delay(*, seconds: Seconds = 60) -> dict[str, Any]:

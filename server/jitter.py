@@ -184,7 +184,6 @@ class VideoBuffer:
         """Give up on a gap whose time is over; returns the pictures that this sets free."""
         frames: list[EncodedFrame] = []
         while (found_s := self._gap_s) is not None and now - found_s >= GIVE_UP_S:
-            self.counts.gap_wait_max_s = max(self.counts.gap_wait_max_s, now - found_s)
             self._skip(now)
             frames += self._take(now)
         return frames
@@ -200,6 +199,9 @@ class VideoBuffer:
         """Whether to ask for a key frame now; asking counts as asked."""
         if self._hold_s is None or now - self._key_asked_s < KEY_EVERY_S:
             return False
+        if self._key_asked_s < self._hold_s:  # the first time for this gap
+            waited_s = now - self._hold_s
+            self.counts.gap_wait_max_s = max(self.counts.gap_wait_max_s, waited_s)
         self._key_asked_s = now
         return True
 

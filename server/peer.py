@@ -33,7 +33,7 @@ from engine.workers import Observe, unobserved
 from server.audience import CHANNEL, Audience, send_event
 from server.config import ServerConfig
 from server.faces import FaceBody, face_figures
-from server.link import Link
+from server.link import Link, reception
 from server.logs import name_session
 from server.mark import make_mark
 from server.offers import Offer, Purpose
@@ -439,5 +439,6 @@ class Peer:
             "av_offset_ms": round(self.relay.av_offset_s * 1000, 1),
             "renditions": self.relay.renditions["video"].figures(),
             "recording": self.audience.figures(),
+            "reception": reception(self.publisher.pc),
             **self.disclosure(),
         }
