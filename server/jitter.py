@@ -17,8 +17,9 @@ from typing import Protocol
 # gaps that one slow round trip fills; longer: where repeats fail, the picture stands still for it.
 KEY_AFTER_S = 0.120
 # A missing packet is asked for again after this: somewhat more than the round trip that was seen.
-# Less: every repeat is sent twice; more: one that was lost again costs longer.
-NACK_FACTOR, NACK_LEAST_S, NACK_MOST_S = 1.35, 0.020, 0.120
+# Less: every repeat is sent twice; more: one that was lost again costs longer. On paths longer than
+# that all are: two must have been tried before a key frame is asked for.
+NACK_FACTOR, NACK_LEAST_S, NACK_MOST_S = 1.35, 0.020, 0.055
 NACK_FIRST_S = 0.040  # before any was seen
 # While no key frame comes: how often it is asked for, and how long pictures are held back for it.
 # Longer: a sender that ignores requests freezes the picture; shorter: smears are shown that the

@@ -190,7 +190,7 @@ def test_an_h264_key_frame_is_found_by_its_parameter_sets() -> None:
     assert shown[1].data.startswith(b"\0\0\0\1\x09f") and shown[1].key
 
 
-@pytest.mark.parametrize("round_s", [0.005, 0.045, 0.08])
+@pytest.mark.parametrize("round_s", [0.005, 0.04])
 def test_repeats_are_asked_for_again_after_somewhat_more_than_a_round_trip(round_s: float) -> None:
     buffer, asked = video(), 0
     coming: list[tuple[float, Packet, bytes]] = []
