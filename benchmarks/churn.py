@@ -100,13 +100,18 @@ def _caller(url: str, calls: int, kill: bool) -> Iterator[subprocess.Popen[bytes
 
 def _call(caller: subprocess.Popen[bytes], kill: bool) -> None:
     """Let it call, then hang up or be killed in the middle."""
-    assert caller.stdin is not None and caller.stdout is not None
+    assert caller.stdin is not None
     caller.stdin.write(b"call\n")
-    caller.stdin.flush()
-    if caller.stdout.readline().decode().strip() != CONNECTED:
-        raise LipwireError("a caller failed; its message is above")
+    _await_calls(caller)
     if not kill:
         figures_of(caller, CALLER_S)
+
+
+def _await_calls(caller: subprocess.Popen[bytes]) -> None:
+    """Return when its calls run."""
+    assert caller.stdout is not None
+    if caller.stdout.readline().decode().strip() != CONNECTED:
+        raise LipwireError("a caller failed; its message is above")
 
 
 def churn(
@@ -168,9 +173,15 @@ def churn(
 
 def _warm(server: _Server) -> None:
     """As many calls at once as there will be, then rounds like those that are counted."""
-    figures_of(
-        start_probe(server.url, CALL_S, "--calls", ROOM * server.calls, "--settle", 0), CALLER_S
-    )
+    flags = ("--calls", server.calls, "--settle", 0, "--say-when", "--until-told")
+    with contextlib.ExitStack() as ended:
+        callers = [start_probe(server.url, CALLER_S, *flags) for _ in range(ROOM)]
+        for caller in callers:
+            ended.callback(caller.kill)
+        for caller in callers:
+            _await_calls(caller)
+        for caller in callers:
+            figures_of(caller, CALLER_S)
     server.settle()
     for _ in _rounds(server, WARM_ROUNDS):
         pass

@@ -51,6 +51,7 @@ def start_probe(url: str, seconds: float, *flags: object) -> subprocess.Popen[by
         [*command, *map(str, flags)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        bufsize=0,  # whoever reads a line must not swallow the next
         start_new_session=True,  # Ctrl-C is for the benchmark, which ends its callers itself
     )
 
