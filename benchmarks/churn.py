@@ -27,7 +27,7 @@ from server.signaling import REST_S
 
 COUNTED = ("fds", "threads", "tasks", "sessions")  # what must be as before
 MORE_MIB = 20.0
-ROOM = 3  # rounds whose calls may be there at once: one that calls, two that were killed
+ROOM = 2  # rounds whose calls may be there at once: one that calls, one that was killed
 # Of callers before a server is called warm: pools that were never used are empty, and fill over
 # several calls. They are no leak.
 WARM_ROUNDS = 3
