@@ -110,8 +110,10 @@ class MediaPipeTracker:
 
     def close(self) -> None:
         """Free the graphs."""
-        for graph in (self._mesh, *self._scouts, *self._own):
-            graph.close()
+        for mesh in (self._mesh, *self._scouts):
+            mesh.close()
+        for detectors in self._own:
+            detectors.close()
 
 
 def _tiles(shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
