@@ -28,9 +28,10 @@ from hypothesis import strategies as st
 from engine.choice import Choice, Policy
 from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, SessionClosed
+from engine.flight import ABANDONED_S, MAX_FLIGHT
 from engine.loudness import CEILING
 from engine.mel import SILENCE, log_mel, window, window_start_at
-from engine.session import ABANDONED_S, MAX_FLIGHT, Session
+from engine.session import Session
 from engine.types import (
     U8,
     FaceState,
@@ -65,9 +66,9 @@ def paint(job: LipJob) -> U8:
 
 def work(session: Session, now: float) -> bool:
     """Do all of the next frame's work at once; whether there was a job."""
-    job = session.next_job(now)
+    job = session.jobs.begin(now)
     if job is not None:
-        session.complete(job, paint(job), now)
+        session.jobs.complete(job, paint(job), now)
     return job is not None
 
 
@@ -116,11 +117,11 @@ def test_the_clock_starts_where_the_caller_says() -> None:
     session = make(now=1e6)
     session.push_video(frame(0), 1e6 + 2)
     assert session.time_s(1e6 + 2) == 2
-    assert session.earliest_deadline_s == pytest.approx(1e6 + 2 + DELAY_S)
-    job = session.next_job(1e6 + 2)
+    assert session.jobs.earliest_deadline_s == pytest.approx(1e6 + 2 + DELAY_S)
+    job = session.jobs.begin(1e6 + 2)
     assert job is not None
     assert job.deadline_s == pytest.approx(1e6 + 2 + DELAY_S)
-    session.complete(job, paint(job), 1e6 + 2.01)
+    session.jobs.complete(job, paint(job), 1e6 + 2.01)
     assert session.next_due() == pytest.approx(1e6 + 2 + DELAY_S)
     out = session.pop_video(1e6 + 3)
     assert out is not None
@@ -130,29 +131,29 @@ def test_the_clock_starts_where_the_caller_says() -> None:
 def test_a_job_carries_all_it_needs() -> None:
     session = Session("name", FakeTracker, EngineConfig(silence="generate", seed=7), steps=4)
     session.push_video(frame(0), 0.0)
-    job = session.next_job(0.0)
+    job = session.jobs.begin(0.0)
     assert job is not None
     assert (job.session, job.index, job.seed, job.steps) == ("name", 0, 7, 4)
     assert job.crop.shape == (128, 128, 3) and job.references.shape == (1, 128, 128, 3)
     assert job.mel.shape == (80, 16)
-    assert session.next_job(0.0) is None
+    assert session.jobs.begin(0.0) is None
     session.set_steps(1)
     session.push_video(frame(1), 0.04)
-    job = session.next_job(0.04)
+    job = session.jobs.begin(0.04)
     assert job is not None and job.steps == 1
 
 
 def test_a_job_has_the_shapes_that_the_model_asks_for() -> None:
     session = make(spec=JobSpec(64, "box", references=3, mel_columns=20))
     session.push_video(frame(0), 0.0)
-    job = session.next_job(0.0)
+    job = session.jobs.begin(0.0)
     assert job is not None
     assert job.crop.shape == (64, 64, 3) and job.references.shape == (3, 64, 64, 3)
     assert job.mel.shape == (80, 20)
     session.adopt(make_manifest(crop_size=96, references=2, mel={"columns": 24}, default_steps=8,
                                 steps_offered=(8,)))  # fmt: skip
     session.push_video(frame(1), 0.04)
-    job = session.next_job(0.04)
+    job = session.jobs.begin(0.04)
     assert job is not None
     assert job.crop.shape == (96, 96, 3) and job.references.shape == (2, 96, 96, 3)
     assert (job.mel.shape, job.steps) == ((80, 24), 8)
@@ -173,13 +174,13 @@ def test_all_of_a_job_is_for_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(session._speech, "mel_window", interrupted)
     session.push_video(frame(0), 0.0)
-    job = session.next_job(0.0)
+    job = session.jobs.begin(0.0)
     adopting.join(20)
     monkeypatch.undo()
     assert job is not None
     assert (job.crop.shape[0], job.mel.shape[1]) == (128, 16)
     session.push_video(frame(1), 0.04)
-    job = session.next_job(0.04)
+    job = session.jobs.begin(0.04)
     assert job is not None
     assert (job.crop.shape[0], job.mel.shape[1]) == (64, 24)
 
@@ -220,10 +221,10 @@ def test_a_newer_frame_overtakes_one_that_nobody_has_begun() -> None:
 def test_a_frame_that_has_been_begun_is_not_overtaken() -> None:
     session = make()
     session.push_video(frame(0), 0.0)
-    job = session.next_job(0.0)
+    job = session.jobs.begin(0.0)
     session.push_video(frame(1), 0.04)
     assert job is not None
-    session.complete(job, paint(job), 0.05)
+    session.jobs.complete(job, paint(job), 0.05)
     work(session, 0.05)
     assert [f.outcome for f in pop_all(session, 0.2)] == [Outcome.GENERATED] * 2
 
@@ -231,15 +232,15 @@ def test_a_frame_that_has_been_begun_is_not_overtaken() -> None:
 def test_late_is_late_only_after_patience_and_later_results_are_dropped() -> None:
     session = make()
     session.push_video(frame(0), 0.0)
-    job = session.next_job(0.0)
+    job = session.jobs.begin(0.0)
     assert job is not None
     assert session.next_due() == pytest.approx(DELAY_S + PATIENCE_S)
     assert session.pop_video(DELAY_S + PATIENCE_S) is None
     out = session.pop_video(DELAY_S + PATIENCE_S + 1e-3)
     assert out is not None and out.outcome is Outcome.LATE
     assert out.image is frame(0).image
-    session.complete(job, paint(job), 0.3)
-    session.fail(job, 0.3)
+    session.jobs.complete(job, paint(job), 0.3)
+    session.jobs.fail(job, 0.3)
     assert session.pop_video(1.0) is None
     assert session.stats(1.0).outcomes == {Outcome.LATE: 1}
 
@@ -247,10 +248,10 @@ def test_late_is_late_only_after_patience_and_later_results_are_dropped() -> Non
 def test_a_result_within_patience_is_still_shown() -> None:
     session = make()
     session.push_video(frame(0), 0.0)
-    job = session.next_job(0.0)
+    job = session.jobs.begin(0.0)
     assert job is not None
     assert session.pop_video(DELAY_S + PATIENCE_S - 0.01) is None
-    session.complete(job, paint(job), DELAY_S + PATIENCE_S - 0.005)
+    session.jobs.complete(job, paint(job), DELAY_S + PATIENCE_S - 0.005)
     out = session.pop_video(DELAY_S + PATIENCE_S - 0.005)
     assert out is not None and out.outcome is Outcome.GENERATED
 
@@ -260,8 +261,8 @@ def test_a_frame_that_nobody_begins_goes_out_late_and_is_not_begun_any_more() ->
     session.push_video(frame(0), 0.0)
     out = session.pop_video(1.0)
     assert out is not None and out.outcome is Outcome.LATE
-    assert session.earliest_deadline_s is None
-    assert session.next_job(1.0) is None
+    assert session.jobs.earliest_deadline_s is None
+    assert session.jobs.begin(1.0) is None
 
 
 def test_no_face() -> None:
@@ -309,14 +310,14 @@ def test_after_a_cut_the_new_face_fades_in_from_its_own_references() -> None:
     for index in range(20):
         image = picture(seed=index, scene=int(index >= 10))
         session.push_video(frame(index, image), index / 25)
-        job = session.next_job(index / 25)
+        job = session.jobs.begin(index / 25)
         if index == 10:
             assert job is None  # one picture between two mouths
         elif job is not None:
             if index > 10:  # nothing of what was before the cut is among them
                 mean = job.references.reshape(2, -1, 3).astype(float).mean(1)
                 assert np.abs(mean - job.crop.reshape(-1, 3).mean(0)).max() < 3
-            session.complete(job, paint(job), index / 25)
+            session.jobs.complete(job, paint(job), index / 25)
         (out,) = pop_all(session, index / 25 + DELAY_S)
         strengths.append(int(np.abs(out.image.astype(int) - image).max()))
     assert strengths[10] == 0 < strengths[11] < strengths[12] < strengths[13]
@@ -434,9 +435,9 @@ def test_a_tracker_that_cannot_be_made_is_a_fault() -> None:
 def test_a_failing_model_is_a_fault() -> None:
     session = make()
     session.push_video(frame(0), 0.0)
-    job = session.next_job(0.0)
+    job = session.jobs.begin(0.0)
     assert job is not None
-    session.fail(job, 0.01)
+    session.jobs.fail(job, 0.01)
     out = session.pop_video(0.1)
     assert out is not None and out.outcome is Outcome.FAULT
     assert out.image is frame(0).image
@@ -445,9 +446,9 @@ def test_a_failing_model_is_a_fault() -> None:
 def test_a_picture_of_the_wrong_shape_from_the_model_is_a_fault() -> None:
     session = make()
     session.push_video(frame(0), 0.0)
-    job = session.next_job(0.0)
+    job = session.jobs.begin(0.0)
     assert job is not None
-    session.complete(job, np.zeros((64, 64, 3), np.uint8), 0.01)
+    session.jobs.complete(job, np.zeros((64, 64, 3), np.uint8), 0.01)
     out = session.pop_video(0.1)
     assert out is not None and out.outcome is Outcome.FAULT
 
@@ -494,14 +495,14 @@ def test_a_silent_face_is_glanced_at_where_references_matter() -> None:
     session.push_speech(voiced(1.0), 16_000, 0.4)
     for index in range(10, 60):
         session.push_video(frame(index + 1), index / 25)
-        job = session.next_job(index / 25)
+        job = session.jobs.begin(index / 25)
         if job is not None:
             break
     assert job is not None
     # The first words are painted from the mouth that was shut before them.
     shut = make(spec=JobSpec(references=2))
     shut.push_video(frame(0), 0.0)
-    first = shut.next_job(0.0)
+    first = shut.jobs.begin(0.0)
     assert first is not None
     assert np.array_equal(job.references[0], first.crop)
     assert not np.array_equal(job.references[1], first.crop)
@@ -521,7 +522,7 @@ def test_the_frame_shown_at_a_time_hears_what_is_heard_at_that_time(columns: int
     for index in range(40):
         now = index / 25
         session.push_video(frame(index), now)
-        job = session.next_job(now)
+        job = session.jobs.begin(now)
         assert job is not None
         wanted = window(mel, window_start_at(now + DELAY_S, columns), columns)
         assert np.abs(job.mel - wanted).max() < 1e-4
@@ -627,7 +628,7 @@ def test_a_shut_mouth_does_not_hear_noise() -> None:
     session.push_speech(noise, 16_000, 0.0)
     for index in range(60):
         session.push_video(frame(index), index / 25)
-        job = session.next_job(index / 25)
+        job = session.jobs.begin(index / 25)
         assert job is not None
         if index > 35:  # a voice detector needs a moment to know the noise
             assert np.all(job.mel == SILENCE)
@@ -649,7 +650,7 @@ def test_after_an_interruption_no_mouth_moves_later_than_100_ms(fps: int, at_s: 
             while session.pop_audio(now) is not None:
                 pass
             session.push_video(frame(index), now)
-            job = session.next_job(now)
+            job = session.jobs.begin(now)
             moves = job is not None and (silence == "original" or bool((job.mel > SILENCE).any()))
             playout_s = now + session.config.delay_s
             # A picture may take the place of one that was shown within the time.
@@ -678,12 +679,12 @@ def test_no_picture_shows_an_interrupted_mouth_after_100_ms(
             interrupted = True
         if tick % (120 // fps) == 0:
             session.push_video(frame(tick), now)
-            job = session.next_job(now)
+            job = session.jobs.begin(now)
             if job is not None:
                 late.append(job)
         while len(late) > 1:  # a device that takes its time
             job = late.pop(0)
-            session.complete(job, paint(job), now)
+            session.jobs.complete(job, paint(job), now)
         shown += pop_all(session, now)
     before = [out for out in shown if 0.65 < out.playout_s < at_s - 0.1]
     assert before and all(out.outcome is Outcome.GENERATED for out in before)
@@ -745,14 +746,14 @@ def test_closing_lets_out_what_is_in_flight() -> None:
     tracker = FakeTracker()
     session = make(tracker=lambda: tracker)
     session.push_video(frame(0), 0.0)
-    job = session.next_job(0.0)
+    job = session.jobs.begin(0.0)
     session.push_video(frame(1), 0.04)
     session.close()
     session.close()
     assert tracker.closed
     assert job is not None
-    session.complete(job, paint(job), 0.05)
-    assert session.next_job(0.05) is None
+    session.jobs.complete(job, paint(job), 0.05)
+    assert session.jobs.begin(0.05) is None
     assert [f.outcome for f in pop_all(session, 1.0)] == [Outcome.LATE, Outcome.LATE]
     with pytest.raises(SessionClosed, match="session test has ended"):
         session.push_video(frame(2), 0.1)
@@ -777,7 +778,7 @@ def test_closing_waits_for_the_tracker_at_work() -> None:
     tracker = Slow()
     session = make(tracker=lambda: tracker)
     session.push_video(frame(0), 0.0)
-    worker = threading.Thread(target=session.next_job, args=(0.0,))
+    worker = threading.Thread(target=session.jobs.begin, args=(0.0,))
     worker.start()
     assert inside.wait(5)
     closer = threading.Thread(target=session.close)
@@ -904,13 +905,13 @@ def test_no_interleaving_loses_or_reorders_a_frame(
                 small = np.zeros((20, 20, 3), np.uint8) if amount == 2 else None
                 session.push_video(frame(next(count), small), now)
                 pushed += 1
-            elif name == "begin" and (job := session.next_job(now)) is not None:
+            elif name == "begin" and (job := session.jobs.begin(now)) is not None:
                 jobs.append(job)
             elif name == "complete" and jobs:
                 job = jobs.pop(amount % len(jobs))
-                session.complete(job, paint(job), now)
+                session.jobs.complete(job, paint(job), now)
             elif name == "fail" and jobs:
-                session.fail(jobs.pop(amount % len(jobs)), now)
+                session.jobs.fail(jobs.pop(amount % len(jobs)), now)
             elif name == "pop" and (popped := session.pop_video(now)) is not None:
                 assert offline or popped.playout_s <= now
                 out.append(popped)
@@ -929,11 +930,11 @@ def test_no_interleaving_loses_or_reorders_a_frame(
         if close:
             session.close()
         else:
-            while session.earliest_deadline_s is not None:
-                if (job := session.next_job(now)) is not None:
+            while session.jobs.earliest_deadline_s is not None:
+                if (job := session.jobs.begin(now)) is not None:
                     jobs.append(job)
             for job in jobs:
-                session.complete(job, paint(job), now)
+                session.jobs.complete(job, paint(job), now)
         out += pop_all(session, now + 100)
     finally:
         logging.disable(logging.NOTSET)
@@ -1022,9 +1023,9 @@ def slow(session: Session, frames: int, took_s: float, first: int = 0) -> list[O
         for step in range(8):
             now = index / 25 + step * 0.005
             if running is not None and free_s <= now:
-                session.complete(running, paint(running), now, took_s)
+                session.jobs.complete(running, paint(running), now, took_s)
                 running = None
-            if running is None and (running := session.next_job(now)) is not None:
+            if running is None and (running := session.jobs.begin(now)) is not None:
                 free_s = now + took_s
             out += pop_all(session, now)
     return out
@@ -1033,10 +1034,10 @@ def slow(session: Session, frames: int, took_s: float, first: int = 0) -> list[O
 def test_a_slow_device_gets_fewer_steps_and_all_frames_go_out() -> None:
     session = make()
     out = slow(session, 50, 0.01)
-    assert session.stats(2.0).rung == "full" and session.job_steps == 2
+    assert session.stats(2.0).rung == "full" and session.jobs.steps == 2
     out += slow(session, 50, 0.045, first=50)
     stats = session.stats(4.0)
-    assert session.steps == 2 and session.job_steps == stats.steps == 1
+    assert session.steps == 2 and session.jobs.steps == stats.steps == 1
     assert stats.rung == "one" or stats.rung == "half"
     assert stats.rung_reason == "pictures came too late" and stats.rung_changes
     out += pop_all(session, 5.0)
@@ -1075,8 +1076,8 @@ def halved() -> Session:
     index = 48
     while True:
         session.push_video(frame(index), index / 25)
-        if (job := session.next_job(index / 25)) is not None:
-            session.complete(job, paint(job), index / 25, 0.06)
+        if (job := session.jobs.begin(index / 25)) is not None:
+            session.jobs.complete(job, paint(job), index / 25, 0.06)
             pop_all(session, index / 25 + 1)
             return session
         index += 1
@@ -1088,17 +1089,17 @@ def test_a_held_mouth_is_that_of_the_frame_before_whichever_is_ready_first() -> 
     start_s = first / 25
     # The frame that holds is ready for the mouth that was generated before it ...
     session.push_video(frame(first), start_s)
-    assert session.next_job(start_s) is None
+    assert session.jobs.begin(start_s) is None
     # ... and the next one waits for a mouth that is still being generated.
     session.push_video(frame(first + 1), start_s + 0.04)
-    job = session.next_job(start_s + 0.04)
+    job = session.jobs.begin(start_s + 0.04)
     assert job is not None and job.index == first + 1
     session.push_video(frame(first + 2), start_s + 0.08)
-    assert session.next_job(start_s + 0.08) is None
+    assert session.jobs.begin(start_s + 0.08) is None
     (held,) = pop_all(session, start_s + DELAY_S)
     assert held.outcome is Outcome.HELD
     assert pop_all(session, start_s + 0.04 + DELAY_S) == []
-    session.complete(job, paint(job), start_s + 0.105, 0.06)
+    session.jobs.complete(job, paint(job), start_s + 0.105, 0.06)
     out = pop_all(session, start_s + 0.08 + DELAY_S)
     assert [f.outcome for f in out] == [Outcome.GENERATED, Outcome.HELD]
 
@@ -1108,19 +1109,19 @@ def test_without_a_mouth_to_hold_the_original_goes_out_at_once() -> None:
     first = session.stats(0.0).frames_in + 1
     start_s = first / 25
     session.push_video(frame(first - 1), start_s - 0.04)
-    assert session.next_job(start_s - 0.04) is None
+    assert session.jobs.begin(start_s - 0.04) is None
     session.push_video(frame(first), start_s)
-    job = session.next_job(start_s)
+    job = session.jobs.begin(start_s)
     assert job is not None
     session.push_video(frame(first + 1), start_s + 0.04)
-    assert session.next_job(start_s + 0.04) is None  # it waits
-    session.fail(job, start_s + 0.05)
+    assert session.jobs.begin(start_s + 0.04) is None  # it waits
+    session.jobs.fail(job, start_s + 0.05)
     session.push_video(frame(first + 2), start_s + 0.08)
-    job = session.next_job(start_s + 0.08)
+    job = session.jobs.begin(start_s + 0.08)
     assert job is not None
-    session.fail(job, start_s + 0.09)
+    session.jobs.fail(job, start_s + 0.09)
     session.push_video(frame(first + 3), start_s + 0.12)
-    assert session.next_job(start_s + 0.12) is None
+    assert session.jobs.begin(start_s + 0.12) is None
     out = pop_all(session, start_s + 0.12 + DELAY_S)
     assert [f.index for f in out] == list(range(first - 1, first + 4))
     assert [f.outcome for f in out[1:]] == [
@@ -1132,7 +1133,7 @@ def test_without_the_ladder_steps_stay() -> None:
     session = make(EngineConfig(silence="generate", fade_s=0.0, ladder=False))
     slow(session, 75, 0.3)
     stats = session.stats(3.0)
-    assert stats.rung == "full" and stats.rung_changes == {} and session.job_steps == 2
+    assert stats.rung == "full" and stats.rung_changes == {} and session.jobs.steps == 2
 
 
 def test_frames_that_pass_in_silence_are_not_missed() -> None:
@@ -1153,6 +1154,6 @@ def test_other_steps_are_another_top() -> None:
     slow(session, 75, 0.3)
     assert session.stats(3.0).rung == "none"
     session.set_steps(8)
-    assert session.steps == 8 and session.job_steps == 1
+    assert session.steps == 8 and session.jobs.steps == 1
     slow(session, 100, 0.005, first=75)
-    assert session.job_steps == 8
+    assert session.jobs.steps == 8
