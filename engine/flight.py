@@ -77,7 +77,7 @@ class Passage:
             return
         self.strength *= left
         self.cut_s = cut_s
-        patch = self.picture and self.picture.patch
+        patch = None if self.picture is None else self.picture.patch
         if left == 0:
             if patch is not None:
                 self.picture = None
