@@ -100,7 +100,7 @@ class Camera(PacedTrack):
         """The next picture, when it is due."""
         frame: av.VideoFrame = await super().recv()
         trace = Trace(time.monotonic)
-        trace.pts = frame.pts
+        trace.pts = frame.pts or 0
         trace.mark("captured")
         hang(frame, trace)
         self.traces.append(trace)
