@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from aiortc import RTCRtpHeaderExtensionParameters, RTCRtpParameters
+import av
+import numpy as np
+from aiortc import (
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpCodecParameters,
+    RTCRtpHeaderExtensionParameters,
+    RTCRtpParameters,
+)
 from aiortc.codecs import h264, vpx
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtp import (
@@ -29,8 +39,12 @@ from aiortc.rtp import (
 )
 
 from engine.errors import LipwireError
+from server.codecs import make_decoder
+from server.commands import obey
 from server.jitter import AudioBuffer, VideoBuffer
 from server.mediaplane import StrictRtcp, StrictRtp
+from server.offers import OfferError, read_offer
+from server.speech import PcmFramer, _pieces, check_upload
 
 # Processor time of one input. More: other calls' pictures wait for a stranger's bytes.
 STALL_S = 0.050
@@ -51,8 +65,6 @@ class Target:
 
 
 def _sdp() -> list[bytes]:
-    from aiortc import RTCConfiguration, RTCPeerConnection
-
     async def offer() -> str:
         peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         for kind in ("video", "audio"):
@@ -113,11 +125,6 @@ def _rtcp() -> list[bytes]:
 
 def _pictures(codec: str) -> list[bytes]:
     """Whole encoded pictures."""
-    from fractions import Fraction
-
-    import av
-    import numpy as np
-
     context: Any = av.CodecContext.create(codec, "w")
     context.width, context.height, context.pix_fmt = 64, 48, "yuv420p"
     context.time_base = Fraction(1, 30)
@@ -136,11 +143,6 @@ def _h264_payloads() -> list[bytes]:
 
 
 def _sound() -> list[bytes]:
-    import io
-
-    import av
-    import numpy as np
-
     found = []
     for kind, codec in (("wav", "pcm_s16le"), ("ogg", "libopus"), ("mp3", "mp3")):
         out = io.BytesIO()
@@ -160,14 +162,10 @@ def _sound() -> list[bytes]:
 
 
 def _read_sdp(data: bytes) -> object:
-    from server.offers import read_offer
-
     return read_offer(data.decode("utf-8", "replace"))
 
 
 def _read_upload(data: bytes) -> object:
-    from server.speech import _pieces, check_upload
-
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
@@ -176,8 +174,6 @@ def _read_upload(data: bytes) -> object:
 
 
 def _read_command(data: bytes) -> object:
-    from server.peer import Peer
-
     sent: list[dict[str, Any]] = []
     peer = SimpleNamespace(
         send=sent.append,
@@ -186,13 +182,11 @@ def _read_command(data: bytes) -> object:
         set_steps=lambda steps: None,
         session=SimpleNamespace(set_sound=lambda **_: None, set_silence=lambda _: None),
     )
-    Peer._command(peer, data.decode("utf-8", "replace"))  # type: ignore[arg-type]
+    obey(peer, data.decode("utf-8", "replace"))  # type: ignore[arg-type]
     return sent
 
 
 def _read_pcm(data: bytes) -> object:
-    from server.speech import PcmFramer
-
     framer = PcmFramer()
     return [framer.feed(data[k : k + 7]) for k in range(0, len(data), 7)]
 
@@ -213,21 +207,13 @@ def _buffers(data: bytes) -> object:
 
 
 def _decoder(name: str, number: int) -> Callable[[bytes], object]:
-    from aiortc import RTCRtpCodecParameters
-
-    from server.codecs import make_decoder
-
     codec = RTCRtpCodecParameters(f"video/{name}", 90_000, payloadType=number)
     decoder = make_decoder(codec, 1280 * 720)
     return lambda data: decoder.decode(JitterFrame(data, 0))
 
 
 def targets() -> dict[str, Callable[[], Target]]:
-    """Every parser by name; made when asked for, because some load native libraries."""
-    import av
-
-    from server.offers import OfferError
-
+    """Every parser by name; made when asked for: decoders hold memory."""
     fault = (ValueError,)
     broken = (av.FFmpegError,)
     extensions = _extensions()
