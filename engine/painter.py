@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -20,8 +21,9 @@ from engine.face import (
     pose_to_similarity,
     similarity_to_pose,
     transform,
+    turned_px,
 )
-from engine.gallery import Gallery
+from engine.gallery import TURNED_PX, Gallery
 from engine.likeness import alike, likeness_of
 from engine.lips import Envelope
 from engine.reach import Reach
@@ -40,6 +42,9 @@ GLANCE_FRAMES = 3
 # pairs lay below 0.75 and 95 % below 0.87; one face's neighbours fall to 0.65 when the head is
 # thrown about.
 SAME_FACE, SAME_ELSEWHERE, SAME_AGAIN = 0.6, 0.85, 0.75
+# So long a face that is back and looks like another's passes through before it is taken for one.
+# Shorter: who comes back from profile has lost his references; longer: somebody else waits.
+DOUBT_S = 0.5
 BOX_FRAMES = 5  # that the paper averages face boxes over; live, they are the last ones
 
 
@@ -86,7 +91,9 @@ class Painter:
         self._glances = 0
         self._person, self._stretch = self.tracking.person, self.tracking.stretch
         self._likeness: F32 | None = None
+        self._frontal: F32 | None = None  # the last likeness that looked into the camera
         self._returned = False
+        self._doubt_s: float | None = None  # since when it looks like somebody else
 
     def find(self, image: U8, time_s: float, trace: Trace | None = None) -> Aligned | Outcome:
         """Track and cut out the face, or say why the frame must pass through.
@@ -109,7 +116,7 @@ class Painter:
             return face
         alignment = self._align(face, time_s)
         crop = align(image, alignment)
-        if not self._recognise(crop):
+        if not self._recognise(crop, face, time_s):
             return self._refuse(Outcome.NO_FACE)
         points = transform(face.landmarks, alignment.matrix)
         if self._cover.see(crop, points, time_s):
@@ -133,19 +140,34 @@ class Painter:
             self._unsmooth()
         self._person, self._stretch = self.tracking.person, self.tracking.stretch
 
-    def _recognise(self, crop: U8) -> bool:
-        """Whether the face may be painted: not in the picture in which it is another's at once."""
+    def _recognise(self, crop: U8, face: Face, time_s: float) -> bool:
+        """Whether the face may be painted: not in the picture in which it is another's at once.
+
+        Who is back may be turned away as he was not before: he has some time to look like himself.
+        """
         seen, last = likeness_of(crop), self._likeness
-        self._likeness = seen
         if last is None or last.shape != seen.shape:
-            return True
-        returned, self._returned = self._returned, False
+            return self._remember(seen, face)
+        known = [last] if self._frontal is None or not self._returned else [last, self._frontal]
         elsewhere = SAME_ELSEWHERE if self.tracking.unlike else SAME_FACE
-        if alike(last, seen) >= (SAME_AGAIN if returned else elsewhere):
-            return True
+        least = SAME_AGAIN if self._returned else elsewhere
+        if max(alike(one, seen) for one in known) >= least:
+            return self._remember(seen, face)
+        if self._returned:
+            since_s = self._doubt_s = time_s if self._doubt_s is None else self._doubt_s
+            if 0 <= time_s - since_s < DOUBT_S:
+                return False
+        returned = self._returned
         self._forget()
-        self._likeness = seen
+        self._remember(seen, face)
         return returned  # who comes back as somebody else fades in anyway
+
+    def _remember(self, likeness: F32, face: Face) -> Literal[True]:
+        """It is him."""
+        self._likeness, self._returned, self._doubt_s = likeness, False, None
+        if turned_px(face.landmarks) <= TURNED_PX:
+            self._frontal = likeness
+        return True
 
     def glance(self, image: U8, time_s: float) -> None:
         """Keep knowing the face of a frame that is not repainted: now and then, it costs little.
@@ -180,7 +202,7 @@ class Painter:
         if self._reach is not None:
             self._reach.clear()
         self._cover.clear()
-        self._likeness, self._returned = None, False
+        self._likeness, self._frontal, self._returned, self._doubt_s = None, None, False, None
 
     def _unsmooth(self) -> None:
         """The movement is broken."""
