@@ -11,6 +11,7 @@ import numpy as np
 from engine.blend import blend
 from engine.config import EngineConfig
 from engine.cover import Cover
+from engine.exposure import gain_of, lit, times
 from engine.face import (
     CROP_SIZE,
     align,
@@ -55,13 +56,15 @@ class Aligned:
     image: U8
     """uint8[H, W, 3], the whole frame"""
     crop: U8
-    """uint8[S, S, 3]"""
+    """uint8[S, S, 3], `gain` times as bright as the frame"""
     references: U8
-    """uint8[R, S, S, 3], see `Gallery`"""
+    """uint8[R, S, S, 3], see `Gallery`; each as bright as the model wants a face"""
     alignment: Alignment
     face: Face
     reach: F32 | None = None
     """f32[codes], see `Reach`; None for a model that takes none"""
+    gain: float = 1.0
+    """above 1 for a face in the dark"""
 
 
 class Painter:
@@ -126,7 +129,9 @@ class Painter:
         if self._reach is not None:
             self._reach.see(face.landmarks, alignment, time_s)
             reach = self._reach.value
-        return Aligned(image, crop, self._gallery.references, alignment, face, reach)
+        gain = gain_of(crop)
+        references = np.stack([lit(shown) for shown in self._gallery.references])
+        return Aligned(image, times(crop, gain), references, alignment, face, reach, gain)
 
     def _refuse(self, why: Outcome) -> Outcome:
         self.tracking.note(why)
@@ -221,14 +226,11 @@ class Painter:
     @staticmethod
     def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
         """What the generated mouth, uint8[S, S, 3], changes in its frame."""
-        return blend(
-            aligned.image,
-            aligned.crop,
-            generated,
-            aligned.alignment,
-            aligned.face.landmarks,
-            strength,
-        )
+        crop, gain = aligned.crop, aligned.gain
+        if gain != 1:
+            crop, generated = align(aligned.image, aligned.alignment), times(generated, 1 / gain)
+        landmarks = aligned.face.landmarks
+        return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
 
     def close(self) -> None:
         """Free the tracker."""
