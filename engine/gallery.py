@@ -29,7 +29,7 @@ UNLIKE_PX = 10.0
 # showed before; one that stays turned gets its own pictures after some seconds. Less, or a lower
 # limit: faces that differ from the usual are taken for turned. More: what a turned head shows is
 # painted on it when it is back.
-TURNED_PX = 1.8
+TURNED_PX = 1.5
 TURNED_PX_PER_PX = 12.0
 # By how much a newcomer must be better. Lower: references change every few frames and the painted
 # mouth changes its look with them: with 1 nearly five times a second on a speaking face, with 2.5
