@@ -83,6 +83,11 @@ class Gallery:
                 self._held[rank] = seen
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing has been seen."""
+        return not self._held
+
+    @property
     def references(self) -> U8:
         """uint8[R, S, S, 3], the most closed mouth first; `see` must have been called."""
         return np.stack([held.crop for held in self._held])

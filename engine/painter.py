@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.blend import blend
 from engine.config import EngineConfig
-from engine.cover import Cover
+from engine.cover import BARE, Cover
 from engine.exposure import gain_of, lit, times
 from engine.face import (
     CROP_SIZE,
@@ -124,7 +124,8 @@ class Painter:
         points = transform(face.landmarks, alignment.matrix)
         if self._cover.see(crop, points, time_s):
             return self._refuse(Outcome.OCCLUDED)
-        self._gallery.see(crop, face.landmarks, alignment, time_s)
+        if self._cover.share < BARE or self._gallery.empty:  # no mouth with a hand on its way
+            self._gallery.see(crop, face.landmarks, alignment, time_s)
         reach = None
         if self._reach is not None:
             self._reach.see(face.landmarks, alignment, time_s)
