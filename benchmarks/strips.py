@@ -206,7 +206,9 @@ def profile(image: U8, points: F32, index: int) -> U8:
     at = np.clip(np.rint(mesh[:, :2]).astype(int), 0, (wide_px - 1, high - 1))
     np.add.at(values, (at[:, 1], at[:, 0]), behind - mesh[:, 2])
     np.add.at(weight, (at[:, 1], at[:, 0]), 1)
-    depth = cv2.resize(_spread(values, weight, 0.045 * wide), columns.shape[::-1])
+    depth = np.asarray(
+        cv2.resize(_spread(values, weight, 0.045 * wide), columns.shape[::-1]), np.float32
+    )
     aside = columns - middle
     depth *= np.clip((radius - np.abs(aside)) / (0.25 * radius), 0, 1)
     depth *= np.sqrt(np.clip(1 - (np.clip(brow - rows, 0, None) / (0.8 * wide)) ** 2, 0, 1))
