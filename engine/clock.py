@@ -159,14 +159,26 @@ class SpeechTimeline:
         self._speech_stop_s = min(self._speech_stop_s, cut / SPEECH_RATE_HZ)
         return cut / SPEECH_RATE_HZ
 
-    def mel_window(self, time_s: float, columns: int = WINDOW_COLUMNS) -> F32:
-        """What the model hears for a picture shown at `time_s`, f32[80, C]."""
+    def mel_window(
+        self, time_s: float, columns: int = WINDOW_COLUMNS, stands_s: float = 0.0
+    ) -> F32:
+        """What the model hears for a picture shown from `time_s` on, f32[80, C].
+
+        Args:
+            time_s: the session's time.
+            columns: of log-mel.
+            stands_s: how long the picture stands. It is painted for the middle of that time, or
+                for as much of the way there as is known: a voice that is late is not cut for it.
+        """
         self._forget(time_s)
+        reach = (columns - 1) * HOP + HALF  # from a window's beginning, in samples
         start = window_start_at(time_s, columns)
-        stop = (start + columns - 1) * HOP + HALF
-        if self._understood.stop < stop:  # what has not come by now is silence
-            self._silence_until(stop)
-        return self._mel.window(start, columns)
+        middle = window_start_at(time_s + stands_s / 2, columns)
+        self._need(start * HOP + reach)
+        if self._paused:  # what comes next will be put further ahead
+            self._need(middle * HOP + reach)
+        known = (self._understood.stop - reach) // HOP
+        return self._mel.window(min(middle, known), columns)
 
     def speaking(self, time_s: float) -> bool:
         """Whether the voice speaks around `time_s`, as far as it is known."""
@@ -187,6 +199,11 @@ class SpeechTimeline:
     def nbytes(self) -> int:
         """Memory held by sound."""
         return self._playout.nbytes + self._mel.nbytes
+
+    def _need(self, stop: int) -> None:
+        """What has not come by now, up to 16 kHz index `stop`, is silence."""
+        if self._understood.stop < stop:
+            self._silence_until(stop)
 
     def _silence_until(self, stop: int) -> None:
         """End the utterance and fill both lines with silence up to 16 kHz index `stop`."""

@@ -337,7 +337,9 @@ class Session:
                 if self.closed:
                     return None
                 with self._lock:
-                    mel = self._speech.mel_window(pending.playout_s, self._spec.mel_columns)
+                    mel = self._speech.mel_window(
+                        pending.playout_s, self._spec.mel_columns, self._ladder.stands_s
+                    )
                     shown = self._speech.speaking(pending.playout_s)
                     # The window reaches so far ahead, where a sound may begin already.
                     voiced = shown or self._speech.speaking(pending.playout_s + LOOKAHEAD_S)
