@@ -511,11 +511,11 @@ def test_a_silent_face_is_glanced_at_where_references_matter() -> None:
 def test_the_frame_shown_at_a_time_hears_what_is_heard_at_that_time(columns: int) -> None:
     """More columns than the paper's are more past."""
     session = make(spec=JobSpec(mel_columns=columns))
-    samples = voiced(1.0)
+    samples = np.concatenate([voiced(1.0), np.zeros(16_000, np.int16)])
     start_s = session.push_speech(samples, 16_000, 0.0)
     place = np.zeros(48_000, np.int16)
     start = round(start_s * 16_000)
-    place[start : start + 16_000] = samples
+    place[start : start + len(samples)] = samples
     mel = log_mel(place.astype(np.float32) / 32768)
     sound = []
     for index in range(40):
