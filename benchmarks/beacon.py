@@ -28,6 +28,7 @@ PRESENT = 4
 LOUD = 0.0  # of ±4: a beep lies above, silence at -4
 STRIPE_PX = 8  # of a 128 px crop
 LAG_PX = 4  # half a stripe of a small face: where pixels so far apart differ, there are stripes
+LEAST = 25.0  # of luma: a beard or teeth show less, stripes after the codec more
 # Of two pictures further apart nobody knows what was shown between: an edge there is not seen.
 # Shorter: ten pictures a second have no edges; longer: a hole counts as an offset.
 GAP_S = 0.15
@@ -85,7 +86,7 @@ def stripes(lips: F64) -> float:
 
 def states(levels: F64) -> F64:
     """1 where stripes lie across, -1 where they stand, 0 where the picture was not painted."""
-    strong = np.percentile(np.abs(levels), 98) / 2  # though hardly any were painted
+    strong = max(np.percentile(np.abs(levels), 98) / 2, LEAST)  # though hardly any were painted
     return np.sign(levels) * (np.abs(levels) > strong)
 
 
