@@ -177,11 +177,10 @@ def test_h264_keeps_its_rate_and_takes_a_new_one_for_one_key_frame() -> None:
     assert np.mean(sizes[120:]) < 0.5 * np.mean(sizes[30:60])
 
 
-@pytest.mark.parametrize("codec", [VP8, H264], ids=["VP8", "H264"])
 @pytest.mark.parametrize("fps", [10, 60])
-def test_a_bit_rate_is_kept_at_any_picture_rate(codec: RTCRtpCodecParameters, fps: int) -> None:
+def test_h264_keeps_its_rate_however_many_pictures_come(fps: int) -> None:
     """x264 spends by the picture: told 30 a second, sixty would overfill the path."""
-    encoder, bits = GuardedEncoder(codec, ServerConfig(start_kbps=1000)), 0
+    encoder, bits = GuardedEncoder(H264, ServerConfig(start_kbps=1000)), 0
     for index in range(4 * fps):
         frame = noise(index)
         frame.pts = round(index * 90_000 / fps)
