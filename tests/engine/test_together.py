@@ -69,13 +69,13 @@ class Room:
 
     def _work(self, now: float) -> None:
         if self._job is not None and self._free_s <= now:
-            self.session.complete(self._job, BEACON.generate([self._job])[0], now, self._took)
+            self.session.jobs.complete(self._job, BEACON.generate([self._job])[0], now, self._took)
             self._job = None
-        while self._job is None and (job := self.session.next_job(now)) is not None:
+        while self._job is None and (job := self.session.jobs.begin(now)) is not None:
             self._took = self._took_s(now)
             self._job, self._free_s = job, now + self._took
             if not self._took:
-                self.session.complete(job, BEACON.generate([job])[0], now, 0.0)
+                self.session.jobs.complete(job, BEACON.generate([job])[0], now, 0.0)
                 self._job = None
 
     def _look(self, now: float) -> None:
