@@ -197,7 +197,8 @@ class Ladder:
                 return Turn.PASS
             self._probed_s = now
             return Turn.PROBE
-        if index - self._begun < rung.every:
+        # One from before this rung was painted for its own picture: held, it would be late.
+        if index - self._begun < rung.every and self._begun >= self._first:
             return Turn.HOLD
         self._begun = index
         return Turn.PAINT
