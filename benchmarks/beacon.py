@@ -29,9 +29,9 @@ LOUD = 0.0  # of ±4: a beep lies above, silence at -4
 STRIPE_PX = 8  # of a 128 px crop
 LAG_PX = 4  # half a stripe of a small face: where pixels so far apart differ, there are stripes
 LEAST = 25.0  # of luma: a beard or teeth show less, stripes after the codec more
-# Of two pictures further apart nobody knows what was shown between: an edge there is not seen.
-# Shorter: ten pictures a second have no edges; longer: a hole counts as an offset.
-GAP_S = 0.15
+# Of two pictures further apart than so many usual ones nobody knows what belonged between: an edge
+# there is not seen. Fewer: jitter hides edges; more: a hole counts as an offset.
+GAP = 1.75
 
 
 class Beacon:
@@ -106,15 +106,15 @@ class Edges:
         return float(np.median(lengths)) if len(lengths) else BEEP_S
 
 
-def find_edges(times_s: F64, states: F64, gap_s: float = GAP_S) -> Edges:
+def find_edges(times_s: F64, states: F64) -> Edges:
     """Where one state follows the other at once, and near enough.
 
     Args:
         times_s: of each state's beginning, ascending.
         states: 1, -1 or 0, which is neither.
-        gap_s: how far apart two may be.
     """
-    near = np.diff(times_s) <= gap_s
+    gaps_s = np.diff(times_s)
+    near = gaps_s <= GAP * np.median(gaps_s) if len(gaps_s) else gaps_s > 0
     after = times_s[1:]
     rises = after[near & (states[:-1] < 0) & (states[1:] > 0)]
     return Edges(rises, after[near & (states[:-1] > 0) & (states[1:] < 0)])

@@ -109,7 +109,7 @@ class Ears:
         times_s, levels = self.signal("video")
         light = find_edges(times_s, states(levels))
         times_s, levels = self.signal("audio")
-        return light, find_edges(times_s, np.where(levels > LOUD_PCM, 1.0, -1.0), np.inf)
+        return light, find_edges(times_s, np.where(levels > LOUD_PCM, 1.0, -1.0))
 
     def skews(self) -> list[float]:
         """Of every beep that was seen and heard."""

@@ -88,6 +88,13 @@ class Room:
             start_s = chunk.start / RATE_HZ
             self.sound += [(start_s + k / 1000, level) for k, level in enumerate(levels)]
 
+    @property
+    def rate_hz(self) -> float:
+        """Of what leaves; every picture must be another."""
+        times_s = np.array(self.light)[:, 0]
+        assert (np.diff(times_s) > 0).all()
+        return float(1 / np.diff(times_s).mean())
+
     def skews_ms(self) -> F64:
         """Of each beep, + where the sound is early."""
         times_s, levels = np.array(self.light).T
@@ -110,6 +117,7 @@ def test_sound_and_lips_are_centred_at_any_rate(fps: int) -> None:
     skews_ms = room.run(5).skews_ms()
     stands_ms = 1000 / fps
     assert len(skews_ms) >= 4
+    assert room.rate_hz == pytest.approx(fps, abs=0.3)
     # Pictures show a beginning and an end up to a period late; half of it is made good.
     assert abs(skews_ms.mean()) < 8
     assert np.abs(skews_ms).max() < stands_ms / 2 + 8
