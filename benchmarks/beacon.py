@@ -20,7 +20,7 @@ from engine.types import F64, U8, LipJob
 
 # Six pictures of 25 and a half: pictures show a beginning and an end up to 40 ms late each, but
 # then not both at once.
-BEEP_S, EVERY_S = 0.26, 1.0
+BEEP_S = 0.26
 RATE_HZ = 48_000
 # Column of the model's 200 ms that lies nearest to the picture's own time, 3.2 to 4.2 after the
 # window's first, as the window's beginning was rounded down (engine.mel).
@@ -28,6 +28,9 @@ PRESENT = 4
 LOUD = 0.0  # of ±4: a beep lies above, silence at -4
 STRIPE_PX = 8  # of a 128 px crop
 LAG_PX = 4  # half a stripe of a small face: where pixels so far apart differ, there are stripes
+# An edge further away belongs to another beep: a voice that catches up has pauses of 100 ms. What is
+# off by more is not measured, and figures say how little was seen.
+NEAR_S = 0.18
 LEAST = 25.0  # of luma: a beard or teeth show less, stripes after the codec more
 # Of two pictures further apart than so many usual ones nobody knows what belonged between: an edge
 # there is not seen. Fewer: jitter hides edges; more: a hole counts as an offset.
@@ -144,5 +147,5 @@ def _pairs(sound: Edges) -> list[tuple[float, float]]:
 
 def _nearest(edges: F64, time_s: float) -> list[float]:
     """The edge that belongs to a time, if one does."""
-    near = edges[np.abs(edges - time_s) < EVERY_S / 2]
+    near = edges[np.abs(edges - time_s) < NEAR_S]
     return [float(near[np.abs(near - time_s).argmin()])] if len(near) else []
