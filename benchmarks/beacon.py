@@ -28,8 +28,8 @@ PRESENT = 4
 LOUD = 0.0  # of ±4: a beep lies above, silence at -4
 STRIPE_PX = 8  # of a 128 px crop
 LAG_PX = 4  # half a stripe of a small face: where pixels so far apart differ, there are stripes
-# An edge further away belongs to another beep: a voice that catches up has pauses of 100 ms. What is
-# off by more is not measured, and figures say how little was seen.
+# An edge further away belongs to another beep: a voice that catches up has pauses of 100 ms. What
+# is off by more is not measured, and figures say how little was seen.
 NEAR_S = 0.18
 LEAST = 25.0  # of luma: a beard or teeth show less, stripes after the codec more
 # Of two pictures further apart than so many usual ones nobody knows what belonged between: an edge
