@@ -12,7 +12,7 @@ from fakes import voiced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.clock import OriginalTimeline, SpeechTimeline
+from engine.clock import MOMENT, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import BacklogFull, MediaError
 from engine.line import FADE_OUT_S
@@ -475,12 +475,12 @@ def test_the_original_off_line_lies_where_it_is_put() -> None:
     assert np.array_equal(original.read(24_000, 24_000 + 960_000), samples)
 
 
-def test_a_picture_that_stands_hears_the_middle_of_that_time_as_far_as_it_is_known() -> None:
+def test_a_picture_that_stands_hears_a_moment_of_that_time_as_far_as_it_is_known() -> None:
     known, voice = SpeechTimeline(CONFIG, LOOKAHEAD_S), voiced(2.0)
     start_s = known.push(voice, 16_000, 0.0)
     at_s = start_s + 0.5
     for stands_s in (0.04, 0.1):
-        later = known.mel_window(at_s + stands_s / 2)
+        later = known.mel_window(at_s + MOMENT * stands_s)
         assert np.array_equal(known.mel_window(at_s, stands_s=stands_s), later)
         assert not np.array_equal(known.mel_window(at_s), later)
     # A voice of which just enough has come is not cut for it.

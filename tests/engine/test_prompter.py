@@ -7,7 +7,7 @@ import pytest
 from fakes import voiced
 from sessions import DELAY_S, PICTURES, frame, make, paint, pop_all, run, work
 
-from engine.clock import SpeechTimeline
+from engine.clock import MOMENT, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.mel import LOOKAHEAD_S, SILENCE, log_mel, window, window_start_at
@@ -90,11 +90,11 @@ def test_the_frame_shown_at_a_time_hears_what_is_heard_at_that_time(columns: int
         session.push_video(frame(index), now)
         job = session.jobs.begin(now)
         assert job is not None
-        # The middle of the time that it stands, which the second picture tells.
-        middle_s = now + DELAY_S + (0.02 if index else 0.0)
-        wanted = window(mel, window_start_at(middle_s, columns), columns)
+        # How long it stands is known from the second picture on.
+        moment_s = now + DELAY_S + (MOMENT * 0.04 if index else 0.0)
+        wanted = window(mel, window_start_at(moment_s, columns), columns)
         assert np.abs(job.mel - wanted).max() < 1e-4
-        paper = window(mel, window_start_at(middle_s))
+        paper = window(mel, window_start_at(moment_s))
         assert np.array_equal(wanted[:, -16:], paper)
         while (chunk := session.pop_audio(now)) is not None:
             sound.append(chunk)

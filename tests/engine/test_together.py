@@ -11,6 +11,7 @@ import pytest
 from fakes import FakeTracker, make_manifest, picture
 
 from benchmarks.beacon import RATE_HZ, Beacon, beeps, find_edges, skews, states, stripes
+from engine.clock import MOMENT
 from engine.config import EngineConfig
 from engine.session import Session
 from engine.types import F64, LipJob, Outcome, VideoFrame
@@ -118,9 +119,10 @@ def test_sound_and_lips_are_centred_at_any_rate(fps: int) -> None:
     stands_ms = 1000 / fps
     assert len(skews_ms) >= 4
     assert room.rate_hz == pytest.approx(fps, abs=0.3)
-    # Pictures show a beginning and an end up to a period late; half of it is made good.
-    assert abs(skews_ms.mean()) < 8
-    assert np.abs(skews_ms).max() < stands_ms / 2 + 8
+    # Pictures show a beginning and an end up to a period late; more than half of it is made good.
+    assert abs(skews_ms.mean() + (MOMENT - 0.5) * stands_ms + 4) < 5 + stands_ms / 8
+    assert skews_ms.max() < (1 - MOMENT) * stands_ms + 5
+    assert skews_ms.min() > -MOMENT * stands_ms - 12
 
 
 def test_sound_and_lips_are_together_at_a_rate_that_changes() -> None:
@@ -129,7 +131,7 @@ def test_sound_and_lips_are_together_at_a_rate_that_changes() -> None:
     room = Room(arrivals_s).run(7)
     skews_ms = room.skews_ms()
     assert len(skews_ms) >= 6 and set(room.outcomes) == {Outcome.GENERATED}
-    assert np.abs(skews_ms).max() < 40 and abs(skews_ms.mean()) < 12
+    assert np.abs(skews_ms).max() < 45 and abs(skews_ms.mean()) < 15
 
 
 def test_a_mouth_that_is_held_is_painted_for_both_pictures() -> None:
@@ -137,7 +139,7 @@ def test_a_mouth_that_is_held_is_painted_for_both_pictures() -> None:
     assert room.session.stats(8.0).rung == "half"
     skews_ms = room.skews_ms()[2:]
     assert len(skews_ms) >= 5 and set(room.outcomes[-50:]) == {Outcome.GENERATED, Outcome.HELD}
-    assert skews_ms.max() < 42 and skews_ms.min() > -50 and abs(skews_ms.mean()) < 15
+    assert skews_ms.max() < 40 and skews_ms.min() > -60 and -30 < skews_ms.mean() < 10
 
 
 @pytest.mark.parametrize(
@@ -155,4 +157,4 @@ def test_a_ladder_that_falls_and_climbs_within_a_beep_parts_nothing(
     room = Room(camera(25.05), took_s)
     skews_ms = room.run(5).skews_ms()
     assert room.session.stats(5.0).rung_changes and len(skews_ms) >= 3
-    assert skews_ms.max() < 45 and skews_ms.min() > -60
+    assert skews_ms.max() < 42 and skews_ms.min() > -80
