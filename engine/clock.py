@@ -29,9 +29,9 @@ LATE_S = 0.15
 # A voice that is not said to be live and sends nothing for so long has ended. Longer: a burst of
 # synthesis after a pause is taken for what a stall held up, and loses pauses.
 GONE_S = 3.0
-# Which moment of the time that it stands a picture is painted for. At the middle, 0.5, sound is early
-# as often as late, but late sound is borne better (ITU-R BT.1359: 45 ms early, 125 ms late). Less:
-# where two pictures share a mouth, it is early by more; more: at ten a second late by over 60 ms.
+# Which moment of the time that it stands a picture is painted for. At the middle, 0.5, sound is as
+# often early as late, but late sound is borne better (ITU-R BT.1359: 45 ms early, 125 ms late).
+# Less: where two pictures share a mouth, early by more; more: at ten a second late by over 60 ms.
 MOMENT = 0.6
 PLAYED_KEPT_S = 4.0  # heard sound is kept this long, for frames that are still being made
 
