@@ -7,6 +7,7 @@ in units of each speaker's own spread; what comes out is turned into a typical s
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -227,3 +228,17 @@ def held_out_of(clips: Clips, shards: Path) -> Clips | None:
         return Clips(shards, "val", clips.code_stats)
     except ConfigError:
         return None
+
+
+def retold(voice: Mapping[str, Tensor], told: Tensor, stats: Tensor) -> dict[str, Tensor]:
+    """A voice's weights, its codes in other units.
+
+    Args:
+        voice: its state.
+        told: f32[2, 7], the means and spreads that its codes are normalised by.
+        stats: f32[2, 7], those that they shall be normalised by.
+    """
+    ratio = told[1] / stats[1]
+    gain = voice["gain"] * ratio
+    offset = voice["offset"] * ratio + (told[0] - stats[0]) / stats[1]
+    return {**voice, "gain": gain.float(), "offset": offset.float()}

@@ -21,7 +21,7 @@ from training.checkpoint import fit_weights, load_checkpoint, weights_of
 from training.config import LiteRecipe, TrainConfig
 from training.data import Clips
 from training.families import SCHEDULE, LiteFamily, alpha_bars, estimates, visited_timesteps
-from training.hearing import held_out_of
+from training.hearing import held_out_of, retold
 from training.loop import Trainer, train
 from training.losses import code_loss, l2_loss, simple_loss
 from training.mouths import MouthBatch, draw
@@ -291,7 +291,10 @@ def train_lite(
     heard = load_checkpoint(voice)
     reach_px = float(heard.get("net_config", {}).get("reach_px", 0.0))
     net = LiteNet(replace(net_config or LiteConfig(), reach_px=reach_px))
-    fit_weights(net.voice, weights_of(heard), voice)
+    said = weights_of(heard)
+    if "code_stats" in heard:
+        said = retold(said, heard["code_stats"], torch.from_numpy(clips.code_stats))
+    fit_weights(net.voice, said, voice)
     if earlier:
         for name in ("encoder", "denoiser"):
             own = {key.removeprefix(f"{name}."): value for key, value in weights_of(earlier).items()

@@ -108,7 +108,9 @@ def test_an_earlier_painter_and_what_its_codes_mean_are_gone_on_from(
     earlier.encoder.stem.bias.data += 3  # an untrained one would be like any other
     about = {"net_config": {"reach_px": 5.5}}
     save_checkpoint({"ema": earlier.state_dict(), "code_stats": stats}, tmp_path / "earlier.pt")
-    save_checkpoint({"ema": LiteNet(SMALL).voice.state_dict(), **about}, tmp_path / "voice.pt")
+    voice, other = LiteNet(SMALL).voice, torch.arange(14.0, 0.0, -1.0).view(2, 7)
+    save_checkpoint({"ema": voice.state_dict(), "code_stats": other, **about},
+                    tmp_path / "voice.pt")  # fmt: skip
     config = replace(CONFIG, steps=1, learning_rate=1e-9, weight_decay=0.0)
     run = train_lite(shards, tmp_path / "run", config, RECIPE, SMALL, voice=tmp_path / "voice.pt",
                      init=tmp_path / "earlier.pt")  # fmt: skip
@@ -118,6 +120,14 @@ def test_an_earlier_painter_and_what_its_codes_mean_are_gone_on_from(
             torch.testing.assert_close(found["ema"][name], value, rtol=0, atol=1e-6)
     assert torch.equal(found["code_stats"], stats)
     assert found["net_config"]["reach_px"] == 5.5
+    # The voice, which was told other units, says the same mouths in the painter's.
+    mel = torch.randn(3, 80, SMALL.mel_columns)
+    speaks = LiteNet(SMALL)
+    speaks.load_state_dict(found["ema"])
+    with torch.no_grad():
+        wanted = voice.eval()(mel) * other[1] + other[0]
+        raw = speaks.voice.eval()(mel) * stats[1] + stats[0]
+    torch.testing.assert_close(raw, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_voice_of_other_sizes_is_refused(shards: Path, tmp_path: Path) -> None:
