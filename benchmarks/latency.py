@@ -31,6 +31,7 @@ from benchmarks.glass import Plan
 from benchmarks.machine import process_cpu_s, process_memory_mib
 from benchmarks.record import describe_bundle, figure
 from engine.bundle import open_bundle
+from engine.cores import usable_cores
 from engine.errors import LipwireError
 
 REST_SHARE = 0.05  # of glass to glass that no stage explains
@@ -466,11 +467,10 @@ def _echo(plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
                 own.append(noted["own_s"] / (noted["until_s"] - noted["called_s"]))
                 shown = {n: marks["captured"] for n, _, marks in noted["sent"]}
                 whole_s += [at_s - shown[n] for at_s, n, _, _ in noted["back"] if n in shown]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    extra = float(np.median(used[True]) - np.median(used[False])) / (cores or 1)
+    extra = float(np.median(used[True]) - np.median(used[False])) / usable_cores()
     figures = {
         "overhead_share": figure(extra, "share", most=OVERHEAD_SHARE),
-        "overhead_reading_share": figure(float(np.median(own)) / (cores or 1), "share",
+        "overhead_reading_share": figure(float(np.median(own)) / usable_cores(), "share",
                                          most=OVERHEAD_SHARE),
         **{f"echo_glass_to_glass_{n}": figure(v, "ms") for n, v in percentiles(whole_s).items()},
         "client_cpu_marked_per_s": figure(float(np.median(used[True])), "core s/s"),

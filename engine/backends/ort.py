@@ -8,7 +8,6 @@ Every batch size has its own arrays, bound once. A frame costs writing into them
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +25,7 @@ from engine.backends.ort_session import (
     shortest_run_s,
 )
 from engine.bundle import Bundle, Manifest, check_steps
+from engine.cores import usable_cores
 from engine.diffusion import COEFFICIENTS, NoiseSchedule, step_coefficients, trajectory
 from engine.errors import BackendError
 from engine.types import F32, U8, LipJob
@@ -62,7 +62,7 @@ class OrtBackend:
         self._paths = {self.manifest.default_steps: self._trajectory(self.manifest.default_steps)}
         on_cpu = self._device.kind == "cpu"
         if threads is None and on_cpu:
-            threads = fewest_threads(lambda count: self._step_time_s(bundle, count), _cores())
+            threads = fewest_threads(lambda count: self._step_time_s(bundle, count), usable_cores())
         self._threads = threads or 1
         self._encode = self._session(bundle, ENCODE) if ENCODE in self.manifest.files else None
         self._step = self._session(bundle, STEP)
@@ -270,13 +270,6 @@ def _bind(session: Any, inputs: dict[str, _Value], outputs: dict[str, _Value]) -
     for name, value in outputs.items():
         binding.bind_ortvalue_output(name, value.value)
     return binding
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _noise_rows(step: Any, manifest: Manifest) -> int:
