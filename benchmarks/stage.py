@@ -154,9 +154,9 @@ def play(
             elif index != END:
                 frame = VideoFrame(images[index], index, Fraction(1, fps))
                 session.push_video(frame, now)
-                job = session.next_job(now)
+                job = session.jobs.begin(now)
                 if job is not None:
-                    session.complete(job, backend.generate([job])[0], now)
+                    session.jobs.complete(job, backend.generate([job])[0], now)
         session.close()
     return Take(list(images), shown, painted)
 

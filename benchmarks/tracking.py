@@ -145,9 +145,9 @@ def _hidden(pool: TrackerPool, frames: int) -> dict[str, Any]:
         now = index / FPS
         image = scene([] if gone[index] else Pose(), seed=index)
         session.push_video(VideoFrame(image, index, Fraction(1, FPS)), now)
-        job = session.next_job(now)
+        job = session.jobs.begin(now)
         if job is not None:
-            session.complete(job, job.crop, now)
+            session.jobs.complete(job, job.crop, now)
         while (out := session.pop_video(now + config.delay_s)) is not None:
             outcomes.append(out.outcome)
     session.close()

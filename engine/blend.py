@@ -121,8 +121,9 @@ def blend(
 
     # Bicubic keeps lips and teeth crisp where they are enlarged. The masks are warped apart: where
     # they are 0 nothing may change, and bicubic's overshoot would reach there.
-    masks = to_frame(cv2.merge([mask, erased]), box, cv2.INTER_LINEAR)
-    shown, gone = cv2.split(masks)
+    both = np.asarray(cv2.merge([mask, erased]), np.float32)
+    masks = to_frame(both, box, cv2.INTER_LINEAR)
+    shown, gone = (np.asarray(part, np.float32) for part in cv2.split(masks))
     change = weighted(to_frame(difference, box, cv2.INTER_CUBIC), shown)
     columns, rows = np.flatnonzero(gone.any(0)), np.flatnonzero(gone.any(1))
     if len(rows):

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from engine.batching import Batcher, Ticket
 from engine.device import OUT_FIRST_S, Device, DeviceStatus, Model, Run
 from engine.errors import BackendError
+from engine.faults import Faults
 from engine.lane import Lane
 from engine.types import U8, LipJob, Outcome
 
@@ -27,7 +28,6 @@ OUT_LAST_S = 60.0  # the longest that it stays out
 # Time spent on each device to measure it before it is used. Less: batch sizes are found out at the
 # expense of the first calls; more: the server is ready later.
 MEASURE_S = 0.2
-FAULTS_A_LINE = 250  # a fault in every batch must not fill the disk
 
 
 class Fleet:
@@ -66,7 +66,7 @@ class Fleet:
         self._wake, self._watching = threading.Condition(lock), threading.Condition(lock)
         self._retired: list[Model] = []  # replaced, but not closed yet
         self._borrowed: list[Model] = []
-        self._faults = 0
+        self._faults = Faults(log, "the model failed on %d batches so far")
         self._closing = False
         self._watch: threading.Thread | None = None
         self._awake = False  # the watch is
@@ -267,7 +267,9 @@ class Fleet:
                 device.batches += 1
                 device.jobs += len(run.batch)
             elif error is not None and not run.given_up:
-                self._complain(device, len(run.batch), error)
+                self._faults.note(
+                    error, "%s: the model failed on a batch of %d", device.name, len(run.batch)
+                )
                 lost = self._failed(device, run.batch, now)
             self._wake.notify_all()
         if not run.given_up and error is None:
@@ -299,13 +301,6 @@ class Fleet:
             else:
                 lost.append(ticket)
         return lost
-
-    def _complain(self, device: Device, count: int, error: Exception) -> None:
-        self._faults += 1
-        if self._faults == 1:
-            log.error("%s: the model failed on a batch of %d", device.name, count, exc_info=error)
-        elif self._faults % FAULTS_A_LINE == 0:
-            log.error("the model failed on %d batches so far", self._faults)
 
     def _bring_back(self, device: Device) -> None:
         """One more fault takes it out again."""

@@ -77,14 +77,14 @@ def paint_planes(planes: Planes, patch: Patch) -> Planes:
     y, u, v = planes.y.copy(), planes.u.copy(), planes.v.copy()
     if x1 > x0 and y1 > y0:
         change = cv2.transform(patch.change, rgb_to_yuv(planes.matrix))
-        luma, *chroma = cv2.split(change)
+        luma, *chroma = (np.asarray(part, np.float32) for part in cv2.split(change))
         y[y0:y1, x0:x1] = _added(y[y0:y1, x0:x1], luma)
         # At a picture's odd border the last block is cut; its pixels count twice.
         odd_y, odd_x = luma.shape[0] % 2, luma.shape[1] % 2
         for plane, part in zip((u, v), chroma, strict=True):
             blocks = np.pad(part, ((0, odd_y), (0, odd_x)), mode="edge") if odd_y + odd_x else part
             size = blocks.shape[1] // 2, blocks.shape[0] // 2
-            half = cv2.resize(blocks, size, interpolation=cv2.INTER_AREA)
+            half = np.asarray(cv2.resize(blocks, size, interpolation=cv2.INTER_AREA), np.float32)
             under = plane[y0 // 2 : (y1 + 1) // 2, x0 // 2 : (x1 + 1) // 2]
             under[:] = _added(under, half)
     return Planes(y, u, v, planes.matrix)

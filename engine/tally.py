@@ -29,9 +29,10 @@ class Tally:
         self._delays_s.append(delay_s)
         self._left_s.append(time_s)
 
-    def abandoned(self, outcome: Outcome) -> None:
-        """A frame was dropped because nobody fetched it."""
-        self._outcomes[outcome] += 1
+    def abandoned(self, outcome: Outcome, count: int) -> None:
+        """Frames were dropped because nobody fetched them."""
+        if count:
+            self._outcomes[outcome] += count
 
     def stats(
         self, time_s: float, *, frames_in: int, speech_backlog_s: float, speaking: bool, steps: int

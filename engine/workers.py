@@ -1,8 +1,8 @@
 """Engine: one model on any number of devices, any number of sessions.
 
-a CPU thread    Session.next_job (track, align, listen) -> Ticket
+a CPU thread    Session.jobs.begin (listen, track, align) -> Ticket
 a device        Ticket -> picture               (engine/fleet.py)
-a CPU thread    Session.complete (composite)
+a CPU thread    Session.jobs.complete (composite)
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from engine.bundle import check_steps
 from engine.config import EngineConfig
 from engine.device import DeviceStatus, Model
 from engine.errors import ConfigError, SessionClosed
+from engine.faults import Faults
 from engine.fleet import Fleet
 from engine.load import Load
-from engine.session import FAULTS_A_LINE, Session
+from engine.session import Session
 from engine.tracker import FaceTracker, TrackerPool
 from engine.types import PLAYOUT_RATE_HZ, U8, LipJob, Outcome, VideoFrame
 
@@ -94,7 +95,7 @@ class Engine:
         self._cpu_threads = cpu_threads or CPU_THREADS
         self._threads: list[threading.Thread] = []
         self._reloading = threading.Lock()
-        self._faults = 0
+        self._faults = Faults(log, "the model failed on %d batches so far")
         self._names, self._order = itertools.count(1), itertools.count()
 
     @property
@@ -233,7 +234,7 @@ class Engine:
 
         A session contributes one frame; frames that pass through count as begun too.
         """
-        waiting = [(s.earliest_deadline_s, s) for s in sessions]
+        waiting = [(s.jobs.earliest_deadline_s, s) for s in sessions]
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
         with self._fleet.borrow() as model:
             begun = [(session, self.begin(session, now))
@@ -254,28 +255,24 @@ class Engine:
         with self._fleet.borrow() as model:
             self._adopt(session, model)
             with self._timed("prepare"):
-                return session.next_job(now)
+                return session.jobs.begin(now)
 
     def paint(self, jobs: Sequence[LipJob]) -> Sequence[U8 | None]:
         """The mouths of jobs that take the same steps, uint8[S, S, 3] each; None: it failed."""
         try:
             with self._fleet.borrow() as model:
                 return self._fleet.paint_now(model, jobs)
-        except Exception:
-            self._faults += 1
-            if self._faults == 1:
-                log.exception("the model failed on a batch of %d", len(jobs))
-            elif self._faults % FAULTS_A_LINE == 0:
-                log.error("the model failed on %d batches so far", self._faults)
+        except Exception as error:
+            self._faults.note(error, "the model failed on a batch of %d", len(jobs))
             return [None] * len(jobs)
 
     def finish(self, session: Session, job: LipJob, image: U8 | None, now: float) -> None:
         """Put what `paint` gave for a job into its frame."""
         if image is None:
-            session.fail(job, now)
+            session.jobs.fail(job, now)
             return
         with self._timed("composite"):
-            session.complete(job, image, now if session.config.offline else self.clock())
+            session.jobs.complete(job, image, now if session.config.offline else self.clock())
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -313,11 +310,11 @@ class Engine:
         if self._closing:
             return None
         self._forget_closed()
-        waiting = [(s.earliest_deadline_s, s) for s in self._sessions.values()
+        waiting = [(s.jobs.earliest_deadline_s, s) for s in self._sessions.values()
                    if s not in self._preparing]  # fmt: skip
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
         for deadline_s, session in due:
-            if self._fleet.admits(session.job_steps, deadline_s + session.config.patience_s):
+            if self._fleet.admits(session.jobs.steps, deadline_s + session.config.patience_s):
                 self._preparing.add(session)
                 return lambda session=session: self._prepare(session)  # type: ignore[misc]
         return None
@@ -327,7 +324,7 @@ class Engine:
             with self._fleet.borrow() as model:
                 self._adopt(session, model)
                 with self._timed("prepare"):
-                    job = session.next_job(self.clock())
+                    job = session.jobs.begin(self.clock())
                 if job is not None:
                     self._fleet.put(
                         Ticket(
@@ -362,12 +359,12 @@ class Engine:
         if (trace := ticket.job.trace) is not None:
             trace.mark("compositing")
         with self._timed("composite"):
-            session.complete(ticket.job, image, self.clock(), ticket.took_s, ticket.mates)
+            session.jobs.complete(ticket.job, image, self.clock(), ticket.took_s, ticket.mates)
         self._fleet.composited(self.clock() - since_s)
 
     def _dropped(self, ticket: Ticket, why: Outcome) -> None:
         session: Session = ticket.owner
-        session.fail(ticket.job, self.clock(), why)
+        session.jobs.fail(ticket.job, self.clock(), why)
         self.notify()  # there is room for another
 
     # --- the end ---

@@ -68,9 +68,12 @@ def paint(net: LiteNet, batch: MouthBatch, recipe: LiteRecipe, random: torch.Gen
     size, half = len(crops), crops.shape[2] // 2
     hidden, visible = crops[:, :, half:], crops[:, :, :half]
     third = size // 3
-    astray, true = min(third, round(recipe.strays * size / 2)), torch.ones(size, dtype=torch.bool)
+    astray = min(third, round(recipe.strays * size / 2))
+    true = torch.ones(size, dtype=torch.bool)
     true[:astray] = true[third : third + astray] = False
-    codes = torch.where(true[:, None], *map(torch.from_numpy, (batch.codes, batch.strays)))
+    codes = torch.where(
+        true[:, None], torch.from_numpy(batch.codes), torch.from_numpy(batch.strays)
+    )
     codes = codes + recipe.code_noise * torch.randn(codes.shape, generator=random)
     context = net.encoder(visible, references, codes)
     noise = torch.randn(hidden.shape, generator=random)

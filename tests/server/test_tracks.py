@@ -34,7 +34,7 @@ def push(session: Session, index: int) -> None:
     """Push a picture and let it pass through."""
     now = time.monotonic()
     session.push_video(VideoFrame(picture(48, 64, index), index, Fraction(1, 25)), now)
-    session.next_job(now)
+    session.jobs.begin(now)
 
 
 async def test_pictures_leave_in_order_at_their_time(

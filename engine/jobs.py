@@ -1,0 +1,215 @@
+"""Jobs: the work on a session's frames, for the threads of an engine.
+
+    begin (listen, track, align) -> LipJob -> a backend -> complete (composite), or fail
+`begin` and `complete` do the heavy work; a session's frames are begun one after the other.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from engine.config import EngineConfig
+from engine.faults import Faults
+from engine.flight import Flight, Passage, Picture
+from engine.onlooker import Onlooker
+from engine.overload import Ladder
+from engine.painter import Painter
+from engine.prompter import Prompter
+from engine.rungs import Turn
+from engine.types import U8, JobSpec, LipJob, Outcome
+
+log = logging.getLogger(__name__)
+
+
+class Jobs:
+    """Begins a session's frames and takes back what was painted for them.
+
+    Args:
+        name: of the session, in jobs and logs.
+        config: seed, delays.
+        epoch: the caller's time at which the session's clock started.
+        lock: the session's; guards all of what follows but the onlooker.
+        flight: the session's frames.
+        prompter: says what their mouths say.
+        onlooker: finds their faces.
+        ladder: says how much is done for each.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: EngineConfig,
+        *,
+        epoch: float,
+        lock: threading.Lock,
+        flight: Flight,
+        prompter: Prompter,
+        onlooker: Onlooker,
+        ladder: Ladder,
+    ) -> None:
+        self._name, self._config, self._epoch, self._lock = name, config, epoch, lock
+        self._flight, self._ladder = flight, ladder
+        self._prompter, self._onlooker = prompter, onlooker
+        self.working = threading.Lock()
+        """held while the onlooker is at work; taken before the session's"""
+        self._mouth: tuple[int, U8] | None = None  # what was generated last, and for which frame
+        # The last frame that was given out; -1: none whose mouth may be held.
+        self._begun = -1
+        self._faults = Faults(log, "session %s: %d frames failed so far", name)
+
+    @property
+    def earliest_deadline_s(self) -> float | None:
+        """The caller's time by which the next unbegun frame should be ready; None without one."""
+        with self._lock:
+            waiting = self._flight.waiting
+            return None if waiting is None else waiting.playout_s + self._epoch
+
+    @property
+    def steps(self) -> int:
+        """DDIM steps of the next job: those asked for, or fewer where there is no time for them."""
+        return self._ladder.rung.steps
+
+    def adopt(self, spec: JobSpec) -> None:
+        """Those that are begun from now on are for another model; `working` is held."""
+        self._begun = -1  # its mouth fits no frame of the new one
+        self._onlooker.adopt(spec)
+
+    def begin(self, now: float) -> LipJob | None:
+        """Begin the waiting frame: listen, track, align. None if it passes, or none waits."""
+        with self._lock:
+            if (passage := self._flight.take()) is None:
+                return None
+            time_s = now - self._epoch
+        passage.mark("begun")
+        try:
+            with self.working:  # all of a job is for one model
+                if self._flight.ended:
+                    return None
+                with self._lock:
+                    cue = self._prompter.cue(passage.playout_s, self._onlooker.spec.mel_columns)
+                    turn = self._ladder.turn(passage.index, now) if cue.strength > 0 else Turn.PASS
+                    steps = self.steps
+                passage.mark("listened")
+                found = self._onlooker.look(passage.frame, repaint=turn is not Turn.PASS)
+                if found is None:
+                    found = Outcome.OVERLOADED if cue.strength > 0 else Outcome.SILENT
+        except Exception as error:
+            self._complain(error, "tracking", passage)
+            found = Outcome.FAULT
+        passage.mark("aligned")
+        with self._lock:
+            if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE, Outcome.OCCLUDED):
+                self._prompter.lose()
+            if isinstance(found, Outcome):
+                passage.pass_through(found, time_s)
+                return None
+            passage.aligned, passage.strength, passage.cut_s = found, cue.strength, cue.cut_s
+            if self._prompter.cut_s != cue.cut_s:  # interrupted meanwhile
+                self.cut_short()
+            if turn is Turn.PROBE:
+                passage.pass_through(Outcome.OVERLOADED, time_s)
+            if turn is not Turn.HOLD:
+                self._begun = passage.index
+            elif self._begun < 0 or passage.index - self._begun > 1:  # no mouth to hold
+                passage.pass_through(Outcome.OVERLOADED, time_s)
+            else:
+                passage.after = self._begun
+            mouth = self._mouth
+        if turn is Turn.HOLD:
+            if mouth is not None and mouth[0] == passage.after:
+                self._paint(passage, mouth[1], now, Outcome.HELD)
+            return None
+        return LipJob(
+            session=self._name,
+            index=passage.index,
+            crop=found.crop,
+            references=found.references,
+            mel=cue.mel,
+            seed=self._config.seed,
+            steps=steps,
+            deadline_s=passage.playout_s + self._epoch,
+            reach=found.reach,
+            trace=passage.frame.trace,
+        )
+
+    def complete(
+        self,
+        job: LipJob,
+        generated: U8,
+        now: float,
+        took_s: float | None = None,
+        mates: int = 1,
+    ) -> None:
+        """Give back what a backend painted for `job`; late results are dropped.
+
+        Args:
+            job: given out by `begin`.
+            generated: uint8[S, S, 3].
+            now: the caller's time.
+            took_s: what its batch took; None: unknown.
+            mates: jobs in that batch.
+        """
+        with self._lock:
+            passage = self._flight.find(job.index)
+            awaited = passage is not None and passage.picture is None
+            spent_s = now - (job.deadline_s - self._config.delay_s)
+            self._ladder.painted(
+                job.index, job.steps, spent_s, now, took_s=took_s, mates=mates, shown=awaited
+            )
+            self._mouth = job.index, generated
+            followers = self._flight.followers(job.index)
+        if passage is not None and awaited:
+            self._paint(passage, generated, now, Outcome.GENERATED)
+        for follower in followers:
+            self._paint(follower, generated, now, Outcome.HELD)
+
+    def _paint(self, passage: Passage, generated: U8, now: float, outcome: Outcome) -> None:
+        """Put a generated mouth into its frame."""
+        if passage.aligned is None or passage.picture is not None:
+            return
+        try:
+            strength = passage.strength
+            patch = Painter.paint(passage.aligned, generated, strength)
+            picture = Picture.painted(passage.frame, patch)
+        except Exception as error:
+            self._complain(error, "compositing", passage)
+            with self._lock:
+                passage.pass_through(Outcome.FAULT, now - self._epoch)
+            return
+        with self._lock:
+            if passage.picture is None:
+                if passage.strength != strength:  # interrupted meanwhile
+                    patch = patch.times(passage.strength / strength)
+                    picture = Picture.painted(passage.frame, patch)
+                self._flight.show(passage, picture, outcome, now - self._epoch)
+
+    def fail(self, job: LipJob, now: float, why: Outcome = Outcome.FAULT) -> None:
+        """Nobody could paint the job: its original goes out."""
+        with self._lock:
+            time_s = now - self._epoch
+            if (passage := self._flight.find(job.index)) is not None:
+                self.give_up(passage, why, time_s)
+            for follower in self._flight.followers(job.index):
+                follower.pass_through(why, time_s)
+            if self._begun == job.index:
+                self._begun = -1  # nobody needs to wait for it
+
+    def _complain(self, error: Exception, doing: str, passage: Passage) -> None:
+        self._faults.note(error, "session %s: %s frame %d failed", self._name, doing, passage.index)
+
+    # --- lock held ---
+
+    def cut_short(self) -> None:
+        """The voice was interrupted: mouths that are begun or painted ahead go with it."""
+        if self._prompter.silence == "original" and (cut_s := self._prompter.cut_s) is not None:
+            for passage in self._flight:
+                passage.cut_short(cut_s)
+
+    def give_up(self, passage: Passage, outcome: Outcome, time_s: float) -> None:
+        """There was no time for a frame: its original goes out, and the ladder hears of it."""
+        late = outcome in (Outcome.OVERLOADED, Outcome.LATE) and passage.picture is None
+        # Whether one that nobody has begun would have been painted is known by the voice alone.
+        if late and (passage.aligned is not None or self._prompter.speaks(passage.playout_s)):
+            self._ladder.missed(passage.index, time_s + self._epoch)
+        passage.pass_through(outcome, time_s)

@@ -1,0 +1,80 @@
+"""Onlooker: whom a session repaints, from the first picture on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from engine.choice import Choice, Policy
+from engine.config import EngineConfig
+from engine.lips import Envelope
+from engine.painter import Aligned, Painter
+from engine.tracker import FaceTracker
+from engine.types import I16, JobSpec, Outcome, Sighting, VideoFrame
+
+
+class Onlooker:
+    """Finds the face in one frame after the other, in the worker that has the session.
+
+    What it needs for that is loaded by the first of them, as it takes long. `choose` and `hear`
+    may be called from any thread; the rest belongs to the worker.
+
+    Args:
+        make_tracker: makes the session's face tracker.
+        config: limits.
+        spec: what the model asks of a job.
+    """
+
+    def __init__(
+        self, make_tracker: Callable[[], FaceTracker], config: EngineConfig, spec: JobSpec
+    ) -> None:
+        self._make_tracker, self._config, self._spec = make_tracker, config, spec
+        self._painter: Painter | None = None
+        self._choices: deque[Choice] = deque()  # until the worker takes them
+        self._heard = Envelope()  # of the original voice
+        self.by_lips = False
+        """whether the original voice decides which face it is"""
+        self.sighting = Sighting()
+        """as of the last frame"""
+
+    @property
+    def spec(self) -> JobSpec:
+        """What the model asks of a job."""
+        return self._spec
+
+    def choose(self, choice: Choice) -> None:
+        """Follow another face, or choose otherwise among several; from the next frame on."""
+        self._choices.append(choice)
+        self.by_lips = choice.policy is Policy.LIPS  # whoever points at a face ends that
+
+    def hear(self, samples: I16, rate_hz: int, time_s: float) -> None:
+        """The original voice, if it decides."""
+        if self.by_lips:
+            self._heard.hear(samples, rate_hz, time_s)
+
+    def look(self, frame: VideoFrame, repaint: bool) -> Aligned | Outcome | None:
+        """The face of a frame, or why it must pass through; None if it is not to be repainted."""
+        if self._painter is None:
+            self._painter = Painter(self._make_tracker(), self._config, self._spec, self._heard)
+        while self._choices:
+            self._painter.tracking.choose(self._choices.popleft())
+        found = None
+        # Smoothed by the camera's time: arrival jitters.
+        if repaint:
+            found = self._painter.find(frame.image, frame.time_s, frame.trace)
+        else:
+            self._painter.glance(frame.image, frame.time_s)
+        self.sighting = self._painter.tracking.sighting
+        return found
+
+    def adopt(self, spec: JobSpec) -> None:
+        """Look for what another model asks for."""
+        self._spec = spec
+        if self._painter is not None:
+            self._painter.adopt(spec)
+
+    def close(self) -> None:
+        """Free the tracker."""
+        painter, self._painter = self._painter, None
+        if painter is not None:
+            painter.close()

@@ -1,0 +1,73 @@
+"""Prompter: what a picture's mouth is to say, and how much of it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.clock import SpeechTimeline
+from engine.config import EngineConfig
+from engine.fade import Fade
+from engine.mel import LOOKAHEAD_S, SILENCE
+from engine.types import F32
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """For one picture."""
+
+    mel: F32
+    """f32[80, C], see `LipJob`"""
+    strength: float
+    """of the generated mouth, 0 (the original is shown) to 1"""
+    cut_s: float | None
+    """when the voice was last interrupted, as of now; None: never"""
+
+
+class Prompter:
+    """Listens to the new voice for one picture after the other; not locked, the session is.
+
+    Args:
+        speech: the new voice.
+        config: fades, and what is shown in silence.
+    """
+
+    def __init__(self, speech: SpeechTimeline, config: EngineConfig) -> None:
+        self._speech = speech
+        self._shown, self._voiced = Fade(config.fade_s), Fade(config.fade_s)
+        self.silence = config.silence
+        """what is shown while the voice is silent: the original, or a mouth that is shut"""
+        self.cut_s: float | None = None
+        """when the voice was last interrupted"""
+
+    def speaks(self, playout_s: float) -> bool:
+        """Whether a mouth is wanted in the picture that is shown at `playout_s`."""
+        return self.silence == "generate" or self._speech.speaking(playout_s)
+
+    def cue(self, playout_s: float, columns: int) -> Cue:
+        """For the picture that is shown at `playout_s`, with so many columns of log-mel.
+
+        Times never go back.
+        """
+        always = self.silence == "generate"
+        mel = self._speech.mel_window(playout_s, columns)
+        shown = self._speech.speaking(playout_s)
+        # The window reaches so far ahead, where a sound may begin already.
+        voiced = shown or self._speech.speaking(playout_s + LOOKAHEAD_S)
+        strength = self._shown.toward(shown or always, playout_s)
+        gate = self._voiced.toward(voiced, playout_s)
+        if always and gate < 1:
+            # Shut, whatever noise there is where nobody speaks.
+            mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
+        return Cue(mel, strength, self.cut_s)
+
+    def interrupt(self, time_s: float) -> None:
+        """The voice was cut off at `time_s`; the mouth goes with it."""
+        self._shown.cut(time_s)
+        self._voiced.cut(time_s)
+        self.cut_s = time_s
+
+    def lose(self) -> None:
+        """The face is gone: its mouth fades in afresh when it returns."""
+        self._shown.reset()
