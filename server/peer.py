@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from fractions import Fraction
 from typing import Any
@@ -27,7 +27,7 @@ from av.video.reformatter import VideoReformatter
 from engine import Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
 from engine.media import to_rgb
 from engine.planes import planes_of
-from engine.trace import POINTS
+from engine.trace import POINTS, SOUND_POINTS, VOICE_POINTS, Trace
 from engine.types import SessionStats
 from engine.workers import Observe, unobserved
 from server.audience import CHANNEL, Audience, send_event
@@ -296,7 +296,7 @@ class Peer:
                 frame = await track.recv()
                 assert isinstance(frame, av.AudioFrame)
                 if not original:
-                    self.voice.push_live(to_mono(frame), frame.sample_rate)
+                    self.voice.push_live(to_mono(frame), frame.sample_rate, trace_of(frame))
                 elif self.session.wants_original:
                     now = self._engine.clock()
                     self.session.push_original(to_mono(frame), frame.sample_rate, now)
@@ -391,13 +391,22 @@ class Peer:
         return self.session.stats(self._engine.clock())
 
     def traced(self, since_s: float) -> dict[str, Any]:
-        """When each picture that left after `since_s` (engine's clock) passed each point."""
+        """When each picture and block of sound that left after `since_s` passed each point.
+
+        With the pieces of the new voice that came last; `since_s` is on the engine's clock.
+        """
         pictures = [
             [t.pts, t.outcome, *(t.at_s.get(point) for point in POINTS)]
             for t in self.relay.traces
             if t.at_s["popped"] > since_s
         ]
-        return {"columns": ["pts", "outcome", *POINTS], "pictures": pictures}
+        blocks = [t for t in self.relay.sounds if t.at_s["popped"] > since_s]
+        return {
+            "columns": ["pts", "outcome", *POINTS],
+            "pictures": pictures,
+            "voice": _table(VOICE_POINTS, self.voice.traces),
+            "sound": _table(SOUND_POINTS, blocks),
+        }
 
     def disclosure(self) -> dict[str, Any]:
         """What everybody who is shown the result should be told (EU AI Act, article 50)."""
@@ -441,3 +450,9 @@ class Peer:
             "recording": self.audience.figures(),
             **self.disclosure(),
         }
+
+
+def _table(points: Sequence[str], traces: Iterable[Trace]) -> dict[str, Any]:
+    """Of sound: its place at 48 kHz on the session's clock, and when it passed each point."""
+    rows = [[t.pts, *(t.at_s.get(point) for point in points)] for t in traces]
+    return {"columns": ["place", *points], "rows": rows}
