@@ -150,14 +150,17 @@ def voice(
     steps: Steps = None,
     batch: BatchSize = None,
     seed: Seed = None,
+    together: Annotated[
+        int, typer.Option(help="Voices of other seeds to train first and learn from; 1: none.")
+    ] = 4,
 ) -> None:
     """Train the lite model's voice branch, in minutes; prints its figures on unseen speakers."""
     ready(shards)
-    from training.config import VOICE
-    from training.hearing import train_voice
+    from training.choir import train_voice
+    from training.config import VOICE, VoiceRecipe
 
     config = replace(VOICE, **_given(steps=steps, batch=batch, seed=seed))
-    trainer, figures = train_voice(shards, folder, config)
+    trainer, figures = train_voice(shards, folder, config, VoiceRecipe(together=together))
     print(f"{trainer.checkpoint_path}: {trainer.step} steps")
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 

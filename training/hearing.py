@@ -25,7 +25,6 @@ from training.augment_sound import louder_or_noisier
 from training.batch import Slot
 from training.config import TrainConfig, VoiceRecipe
 from training.data import Clips, mel_windows
-from training.loop import Trainer, train
 from training.losses import code_loss, cosine_of_codes
 from training.objective import Objective, Priced
 
@@ -102,18 +101,23 @@ class HeardSource:
         part = () if slot.count == 1 else (slot.index,)
         rng = np.random.default_rng((self.seed, step, *part))
         mels, codes = [], []
-        more = self.columns - WINDOW_COLUMNS
         for pick in self.clips.pick(self.batch // slot.count, rng):
             if rng.random() < self.recipe.silence:
                 mels.append(voiceless(self.columns, rng))
                 codes.append(self.shut)
                 continue
-            index = int(rng.integers(len(self.targets[pick])))
-            mel = window(self.clips.clips[pick].mel, window_start(index) - more, self.columns)
+            mel, code = self.moment(pick, rng)
             mels.append(louder_or_noisier(mel, self.recipe.gain_db, rng))
-            codes.append(self.targets[pick][index])
+            codes.append(code)
         return Heard(torch.from_numpy(np.stack(mels)),
                      torch.from_numpy(np.stack(codes).astype(np.float32)))  # fmt: skip
+
+    def moment(self, pick: int, rng: np.random.Generator) -> tuple[F32, F32]:
+        """Any moment of a clip: the window of mel, f32[80, C], and the mouth, f32[7]."""
+        index = int(rng.integers(len(self.targets[pick])))
+        start = window_start(index) - (self.columns - WINDOW_COLUMNS)
+        mel = window(self.clips.clips[pick].mel, start, self.columns)
+        return mel, np.asarray(self.targets[pick][index], np.float32)
 
 
 def voiceless(columns: int, rng: np.random.Generator) -> F32:
@@ -133,6 +137,7 @@ class HearingObjective(Objective):
         recipe: of the sounds.
         net_config: sizes of the lite network.
         held_out: for the figures and the gain; without it, `clips`.
+        source: of sounds and mouths; without it, `clips` as they were measured.
     """
 
     cpu_only = True
@@ -145,10 +150,11 @@ class HearingObjective(Objective):
         recipe: VoiceRecipe,
         net_config: LiteConfig | None = None,
         held_out: Clips | None = None,
+        source: HeardSource | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         sizes = replace(net_config or LiteConfig(), reach_px=typical_range_px(clips))
-        source = HeardSource(clips, config.batch, sizes.mel_columns, recipe, config.seed)
+        source = source or HeardSource(clips, config.batch, sizes.mel_columns, recipe, config.seed)
         super().__init__(Voice(sizes), source)
         self.sizes, self.recipe = sizes, recipe
         self.clips, self.held_out = clips, held_out or clips
@@ -215,19 +221,9 @@ def regression_gain(voice: Voice, clips: Clips) -> F32:
     return (true / said.clamp_min(1e-6)).clamp(1.0, MAX_GAIN).numpy()
 
 
-def train_voice(
-    shards: Path,
-    folder: Path,
-    config: TrainConfig,
-    recipe: VoiceRecipe | None = None,
-    net_config: LiteConfig | None = None,
-) -> tuple[Trainer, dict[str, float]]:
-    """Train the voice branch on `shards` in `folder`; returns its figures on held-out speakers."""
-    clips = Clips(shards, "train")
+def held_out_of(clips: Clips, shards: Path) -> Clips | None:
+    """Held-out clips of the same folder in the units of `clips`; None: it has none."""
     try:
-        held_out = Clips(shards, "val", clips.code_stats)
+        return Clips(shards, "val", clips.code_stats)
     except ConfigError:
-        held_out = None
-    objective = HearingObjective(clips, config, recipe or VoiceRecipe(), net_config, held_out)
-    trainer = train(Trainer(folder, config, objective))
-    return trainer, objective.report(trainer.ema, folder, trainer.step)
+        return None

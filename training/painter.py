@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.errors import ConfigError
 from engine.nets.lite import LiteConfig, LiteNet
 from training.batch import Slot
 from training.checkpoint import fit_weights, load_checkpoint, weights_of
 from training.config import LiteRecipe, TrainConfig
 from training.data import Clips
 from training.families import SCHEDULE, LiteFamily, alpha_bars, estimates, visited_timesteps
+from training.hearing import held_out_of
 from training.loop import Trainer, train
 from training.losses import code_loss, l2_loss, simple_loss
 from training.mouths import MouthBatch, draw
@@ -286,10 +286,7 @@ def train_lite(
     earlier = load_checkpoint(init) if init else None
     # Codes go on meaning what the earlier painter and the voice were told that they mean.
     clips = Clips(shards, "train", np.asarray(earlier["code_stats"]) if earlier else None)
-    try:
-        held_out = Clips(shards, "val", clips.code_stats)
-    except ConfigError:
-        held_out = None
+    held_out = held_out_of(clips, shards)
     torch.manual_seed(config.seed)
     heard = load_checkpoint(voice)
     reach_px = float(heard.get("net_config", {}).get("reach_px", 0.0))

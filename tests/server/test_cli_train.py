@@ -19,9 +19,9 @@ def call(*args: object) -> Result:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the training functions are asked for, instead of training."""
+    import training.choir
     import training.distill
     import training.expert
-    import training.hearing
     import training.loop
     import training.painter
     import training.suite
@@ -37,7 +37,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     run = SimpleNamespace(checkpoint_path=Path("run/checkpoint.pt"), step=20)
     monkeypatch.setattr(training.painter, "train_lite", noting(run))
-    monkeypatch.setattr(training.hearing, "train_voice", noting((run, {"opening_r": 0.5})))
+    monkeypatch.setattr(training.choir, "train_voice", noting((run, {"opening_r": 0.5})))
     monkeypatch.setattr(training.suite, "make_trainer", noting(run))
     monkeypatch.setattr(training.loop, "train", lambda trainer: trainer)
     monkeypatch.setattr(training.expert, "train_expert", noting((run, {"val_loss": 0.25})))
