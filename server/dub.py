@@ -232,7 +232,9 @@ def dub(
         original = stack.enter_context(
             closing(original_sound(video, original_level > 0 or ducking, warnings.append))
         )
-        engine = stack.enter_context(open_engine(bundle, threads=threads or _model_threads()))
+        engine = stack.enter_context(
+            open_engine(bundle, threads=threads or _model_threads(), batch_sizes=(1,))
+        )
         session = engine.session(config, name=video.name)
         stack.callback(engine.end, session)
 

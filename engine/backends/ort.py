@@ -46,6 +46,7 @@ class OrtBackend:
         bundle: the model, of any kind.
         threads: CPU threads; None measures and takes the fewest that are about as fast as all.
         device: see `choose_device`.
+        batch_sizes: to be made ready for; larger batches are cut.
 
     Raises:
         BackendError: a graph or the device is refused, or the model does not run.
@@ -53,10 +54,14 @@ class OrtBackend:
     """
 
     def __init__(
-        self, bundle: Bundle, threads: int | None = None, device: str | None = None
+        self,
+        bundle: Bundle,
+        threads: int | None = None,
+        device: str | None = None,
+        batch_sizes: tuple[int, ...] = BATCH_SIZES,
     ) -> None:
         self.manifest = bundle.manifest
-        self.batch_sizes = BATCH_SIZES
+        self.batch_sizes = batch_sizes
         self._device = choose_device(self.manifest, device)
         self._schedule = NoiseSchedule.linear()
         self._paths = {self.manifest.default_steps: self._trajectory(self.manifest.default_steps)}

@@ -43,7 +43,7 @@ def backend() -> FakeBackend:
 def fake_model(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flat red mouth on a face that is always there."""
 
-    def opened(bundle: object, threads: object) -> Engine:
+    def opened(bundle: object, **options: object) -> Engine:
         return Engine(backend, FakeTracker)
 
     monkeypatch.setattr(server.dub, "open_engine", opened)
