@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
 import websockets
 from aiortc.mediastreams import MediaStreamTrack
+from av.packet import Packet
 
 from engine.types import I16, U8
 
@@ -19,8 +22,48 @@ BURST_S = 0.5
 AHEAD_S = 4.0  # how far the voice is sent ahead of real time, as TTS services do
 
 
-class FaceTrack(MediaStreamTrack):
-    """The pictures of a file, over and over, at a constant rate.
+class PacedTrack(MediaStreamTrack):
+    """A camera that keeps time; what it shows, `show` says.
+
+    Args:
+        fps: frames a second.
+        phase_s: how much later than it is asked for the first picture comes.
+        skew: how much faster the camera's clock is than ours, as a share.
+    """
+
+    kind = "video"
+
+    def __init__(self, fps: int, phase_s: float = 0.0, skew: float = 0.0) -> None:
+        super().__init__()
+        self._fps, self._phase_s, self._skew = fps, phase_s, skew
+        self._begun_s = 0.0
+        self.sent_s: list[float] = []
+        """when each was handed over"""
+
+    async def recv(self) -> Any:
+        """The next picture, when it is due."""
+        number = len(self.sent_s)
+        self._begun_s = self._begun_s or time.monotonic() + self._phase_s
+        due_s = self._begun_s + number / self._fps / (1 + self._skew)
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+        shown = self.show(number)
+        shown.pts, shown.time_base = number * 90_000 // self._fps, Fraction(1, 90_000)
+        self.sent_s.append(time.monotonic())
+        return shown
+
+    @abstractmethod
+    def show(self, number: int) -> av.VideoFrame | Packet[Any]:
+        """The picture of this number, raw or encoded; its time is set by the caller."""
+
+
+def there_and_back(number: int, count: int) -> int:
+    """Which of `count` pictures is shown: forwards, then backwards, so that no loop jumps."""
+    place = number % (2 * count)
+    return place if place < count else 2 * count - 1 - place
+
+
+class FaceTrack(PacedTrack):
+    """The pictures of a file, over and over.
 
     Args:
         images: uint8[H, W, 3] each.
@@ -28,27 +71,14 @@ class FaceTrack(MediaStreamTrack):
         skew: how much faster the camera's clock is than ours, as a share.
     """
 
-    kind = "video"
-
     def __init__(self, images: list[U8], fps: int, skew: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(fps, skew=skew)
         self._frames = [av.VideoFrame.from_ndarray(i, format="rgb24").reformat(format="yuv420p")
                         for i in images]  # fmt: skip
-        self._fps, self._index, self._start, self._skew = fps, 0, 0.0, skew
 
-    async def recv(self) -> av.VideoFrame:
-        """The next picture, when it is due."""
-        if self._index == 0:
-            self._start = time.monotonic()
-        due = self._start + self._index / self._fps / (1 + self._skew)
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-        # Forwards, then backwards, so that the loop has no jump.
-        count = len(self._frames)
-        place = self._index % (2 * count)
-        frame = self._frames[place if place < count else 2 * count - 1 - place]
-        frame.pts, frame.time_base = self._index * 90_000 // self._fps, Fraction(1, 90_000)
-        self._index += 1
-        return frame
+    def show(self, number: int) -> av.VideoFrame:
+        """One of the file's."""
+        return self._frames[there_and_back(number, len(self._frames))]
 
 
 async def speak(

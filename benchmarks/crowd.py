@@ -33,7 +33,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av.frame import Frame
 from av.packet import Packet
 
-from benchmarks.client import SPEECH_RATE_HZ, speak
+from benchmarks.client import SPEECH_RATE_HZ, PacedTrack, speak
 from benchmarks.machine import process_cpu_s
 from engine.media import at_rate, read_frames, read_speech
 from engine.types import I16
@@ -72,7 +72,7 @@ def encoded(clip: Path, size: tuple[int, int], pictures: int = 100) -> list[byte
     return found
 
 
-class Tape(MediaStreamTrack):
+class Tape(PacedTrack):
     """Encoded pictures, over and over.
 
     Args:
@@ -80,23 +80,13 @@ class Tape(MediaStreamTrack):
         phase_s: how much later than the others' it begins.
     """
 
-    kind = "video"
-
     def __init__(self, pictures: list[bytes], phase_s: float) -> None:
-        super().__init__()
-        self._pictures, self._phase_s = pictures, phase_s
-        self._begun_s = 0.0
-        self.sent_s: list[float] = []
+        super().__init__(FPS, phase_s)
+        self._pictures = pictures
 
-    async def recv(self) -> Packet[Any]:
-        """The next, when it is due."""
-        number = len(self.sent_s)
-        self._begun_s = self._begun_s or time.monotonic() + self._phase_s
-        await asyncio.sleep(max(0.0, self._begun_s + number / FPS - time.monotonic()))
-        packet: Packet[Any] = Packet(self._pictures[number % len(self._pictures)])
-        packet.pts, packet.time_base = number * 90_000 // FPS, Fraction(1, 90_000)
-        self.sent_s.append(time.monotonic())
-        return packet
+    def show(self, number: int) -> Packet[Any]:
+        """One of them, as it is."""
+        return Packet(self._pictures[number % len(self._pictures)])
 
 
 class Caller:

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import numpy as np
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from benchmarks.client import SPEECH_RATE_HZ, speak
+from benchmarks.client import SPEECH_RATE_HZ, PacedTrack, speak, there_and_back
 from benchmarks.probe import read_number, write_number
 from benchmarks.relay import Relay, Weather, without_candidates
 from engine.media import at_rate, read_frames, read_speech
@@ -73,7 +72,7 @@ class Plan:
         return bool(self.delay_ms or self.jitter_ms or self.loss)
 
 
-class Camera(MediaStreamTrack):
+class Camera(PacedTrack):
     """Numbered pictures at a constant rate, each with a trace.
 
     Args:
@@ -82,29 +81,26 @@ class Camera(MediaStreamTrack):
         marked: whether they are numbered.
     """
 
-    kind = "video"
-
     def __init__(self, pictures: list[Planes], fps: int, marked: bool) -> None:
-        super().__init__()
-        self._pictures, self._fps, self._marked = pictures, fps, marked
-        self._begun_s = 0.0
+        super().__init__(fps)
+        self._pictures, self._marked = pictures, marked
         self.traces: list[Trace] = []
 
-    async def recv(self) -> av.VideoFrame:
-        """The next picture, when it is due."""
-        number = len(self.traces)
-        self._begun_s = self._begun_s or time.monotonic()
-        await asyncio.sleep(max(0.0, self._begun_s + number / self._fps - time.monotonic()))
-        place = number % (2 * len(self._pictures))
-        place = place if place < len(self._pictures) else 2 * len(self._pictures) - 1 - place
+    def show(self, number: int) -> av.VideoFrame:
+        """One of the clip's, with its number."""
+        place = there_and_back(number, len(self._pictures))
         frame: av.VideoFrame = frame_of(self._pictures[place])
         if self._marked:
             plane = frame.planes[0]
             luma = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
             write_number(luma[:, : frame.width, None], number)
-        frame.pts, frame.time_base = number * 90_000 // self._fps, Fraction(1, 90_000)
+        return frame
+
+    async def recv(self) -> av.VideoFrame:
+        """The next picture, when it is due."""
+        frame: av.VideoFrame = await super().recv()
         trace = Trace(time.monotonic)
-        trace.pts = frame.pts
+        trace.pts = frame.pts or 0
         trace.mark("captured")
         hang(frame, trace)
         self.traces.append(trace)

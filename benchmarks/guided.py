@@ -25,7 +25,7 @@ from engine.errors import ConfigError, LipwireError
 
 # Whose branches count. Not all: what numpy or FastAPI does at import would be instrumented, too,
 # which takes a minute and drowns the parsers.
-INSTRUMENTED = ["aiortc", "aioice", "server", "benchmarks.fuzz"]
+INSTRUMENTED = ["aiortc", "aioice", "server", "benchmarks.parsers"]
 
 
 def check_installed() -> None:
@@ -50,7 +50,7 @@ def guide(
 
     Args:
         atheris: the module.
-        name: of `benchmarks.fuzz.targets`.
+        name: of `benchmarks.parsers.targets`.
         seconds: how long.
         corpus: folder whose `NAME` holds inputs that failed and `NAME-reached` those that reached
             new code, both tried first and added to. None: kept for this run only.
@@ -61,9 +61,9 @@ def guide(
         LipwireError: no parser of that name.
     """
     with atheris.instrument_imports(include=INSTRUMENTED):
-        from benchmarks import fuzz
+        from benchmarks import fuzz, parsers
 
-        known = fuzz.targets()
+        known = parsers.targets()
         if name not in known:
             raise LipwireError(f"no parser {name!r}; there are {', '.join(known)}")
         target = known[name]()

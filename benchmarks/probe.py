@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import time
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import numpy as np
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from benchmarks.client import SPEECH_RATE_HZ, speak
+from benchmarks.client import SPEECH_RATE_HZ, PacedTrack, speak
 from benchmarks.relay import Relay, Weather, without_candidates
 from engine.types import U8
 from server import ice, mediaplane
@@ -66,33 +65,22 @@ def read_number(luma: U8) -> int | None:
     return sum(bit << place for place, bit in enumerate(data))
 
 
-class NumberedCamera(MediaStreamTrack):
+class NumberedCamera(PacedTrack):
     """Pictures of a clip, over and over, each with its number.
 
     Args:
         images: uint8[H, W, 3] each.
     """
 
-    kind = "video"
-
     def __init__(self, images: list[U8]) -> None:
-        super().__init__()
+        super().__init__(FPS)
         self._images = images
-        self._begun = 0.0
-        self.sent_s: list[float] = []
-        """when each was handed over"""
 
-    async def recv(self) -> av.VideoFrame:
-        """The next picture, when it is due."""
-        number = len(self.sent_s)
-        self._begun = self._begun or time.monotonic()
-        await asyncio.sleep(max(0.0, self._begun + number / FPS - time.monotonic()))
+    def show(self, number: int) -> av.VideoFrame:
+        """One of them, with its number."""
         image = self._images[number % len(self._images)].copy()
         write_number(image, number)
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
-        frame.pts, frame.time_base = number * 90_000 // FPS, Fraction(1, 90_000)
-        self.sent_s.append(time.monotonic())
-        return frame
+        return av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
 
 
 class Probe:

@@ -14,6 +14,9 @@ from benchmarks.record import Record, missed, shown, unit_of
 from engine.errors import ConfigError
 
 BARS = 16  # figures in one chart; more cannot be read
+# A stage so many times as long as the middle one, and lengths are drawn by their logarithms. Fewer:
+# shares cannot be seen where they could; more: one wait hides all the rest.
+WIDE = 1000
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{padding:.15rem .7rem;text-align:right}
@@ -103,6 +106,8 @@ def _stacks(record: Record) -> list[Any]:
                 axes.barh(names, values)
                 ends = [max(row["p99_ms"] or 0.0, row["p50_ms"]) for row in rows]
                 axes.hlines(names, values, ends, color="#888")
+                if max(values) > WIDE * float(np.median(values)):
+                    axes.set_xscale("symlog", linthresh=1)
                 axes.figure.set_figheight(axes.figure.get_figheight() + 0.1 * len(rows))
                 axes.tick_params(axis="y", labelsize=7)
                 axes.set_xlabel(f"{title}: ms, median; line to p99")

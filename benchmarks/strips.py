@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,22 @@ def glasses(image: U8, points: F32, index: int) -> U8:
 
 def microphone(image: U8, points: F32, index: int) -> U8:
     """A microphone held before the chin, its head below the lower lip."""
+    return _microphone(image, points, points[152] + np.array([0.16, -0.04]) * face_width_px(points))
+
+
+def singer(image: U8, points: F32, index: int) -> U8:
+    """A microphone that is raised before the lips, and lowered."""
+    wide, mouth = face_width_px(points), points[[13, 14]].mean(0)
+    return _microphone(image, points, mouth + np.array([0.02, (1 - _raised(index)) * 0.9]) * wide)
+
+
+def _raised(index: int) -> float:
+    """-1 far below, 1 before the mouth: something comes up, stays, and goes."""
+    return float(np.clip(np.sin(np.pi * (index / FRAMES * 1.6 - 0.6)) * 2.2, -1, 1))
+
+
+def _microphone(image: U8, points: F32, head: Any) -> U8:
     wide = face_width_px(points)
-    head = points[152] + np.array([0.16, -0.04]) * wide
     foot = head + np.array([0.35, 1.3]) * wide
     radius = 0.13 * wide
     body = _shape(image, lambda m: cv2.line(m, _point(head), _point(foot), (1.0,),
@@ -125,8 +140,7 @@ def microphone(image: U8, points: F32, index: int) -> U8:
 def hand(image: U8, points: F32, index: int) -> U8:
     """Four fingers that come up before the mouth, stay, and go."""
     wide = face_width_px(points)
-    there = float(np.clip(np.sin(np.pi * (index / FRAMES * 1.6 - 0.6)) * 2.2, -1, 1))
-    mouth = points[[13, 14]].mean(0) + np.array([0, (1 - there) * 1.1]) * wide
+    mouth = points[[13, 14]].mean(0) + np.array([0, (1 - _raised(index)) * 1.1]) * wide
     cheek = image[tuple(np.clip(points[50].astype(int)[::-1], 0, np.array(image.shape[:2]) - 1))]
     out = image
 
@@ -147,22 +161,80 @@ def hand(image: U8, points: F32, index: int) -> U8:
     return out
 
 
+@cache
+def _meshes() -> Any:
+    """MediaPipe's face mesh, for its depths."""
+    from engine.mesh import quiet_stderr
+
+    with quiet_stderr():
+        import mediapipe as mp
+
+        return mp.solutions.face_mesh.FaceMesh(static_image_mode=True)
+
+
+def _spread(values: F32, weight: F32, sigma_px: float) -> F32:
+    """Scattered values laid out over a picture, the nearer the more (normalised convolution)."""
+    found, known = np.zeros_like(values), np.zeros_like(values)
+    for wider in (16, 8, 4, 2, 1):
+        near, there = (cv2.GaussianBlur(p, (0, 0), wider * sigma_px) for p in (values, weight))
+        share = np.clip(there * wider**2 * sigma_px**2 * 20, 0, 1)
+        found += share * (near / np.maximum(there, 1e-9) - found)
+        known = np.maximum(known, share)
+    return np.asarray(found * known, np.float32)
+
+
 def profile(image: U8, points: F32, index: int) -> U8:
-    """The head as a cylinder that turns away, up to 70 degrees, and back. No real profile."""
-    rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float32)
-    wide = face_width_px(points)
-    neck = np.clip((points[152, 1] + 0.45 * wide - rows) / (0.4 * wide), 0, 1)  # does not turn
-    yaw = np.radians(70) * np.sin(np.pi * index / FRAMES) ** 2 * neck
-    centre, radius = float(points[[234, 454], 0].mean()), 0.66 * wide
-    u = np.clip((columns - centre) / radius, -1, 1)
-    # What comes into sight from behind is taken for what lies beside the head.
-    behind = np.clip(np.arcsin(u) - yaw, -np.pi / 2, np.pi / 2)
-    beside = centre - 1.1 * radius
-    seen = np.arcsin(u) - yaw > -np.pi / 2
-    turned = np.where(seen, centre + radius * np.sin(behind), beside)
-    turned = np.where(np.abs(u) < 1, turned, columns)
-    source = (columns + (turned - columns) * np.clip(neck * 3, 0, 1)).astype(np.float32)
-    return np.asarray(cv2.remap(image, source, rows, cv2.INTER_LINEAR), np.uint8)
+    """The head turns away by up to 65 degrees and back: every pixel at the depth of its face.
+
+    It has no back: nobody has seen that.
+    """
+    yaw = np.radians(65) * np.sin(np.pi * index / FRAMES) ** 2
+    if yaw == 0:
+        return image
+    high, wide_px = image.shape[:2]
+    seen = _meshes().process(image).multi_face_landmarks
+    if not seen:
+        raise ConfigError(f"no face in picture {index} that should turn")
+    mesh = np.array([(p.x * wide_px, p.y * high, p.z * wide_px) for p in seen[0].landmark][:468])
+    wide, fine = face_width_px(points), 3
+    middle, behind = float(mesh[[234, 454], 0].mean()), float(mesh[[234, 454], 2].mean())
+    chin, brow, radius = float(mesh[152, 1]), float(mesh[10, 1]), 0.68 * wide
+    rows, columns = np.mgrid[0:high, 0 : wide_px * fine].astype(np.float32)
+    columns = (columns + 0.5) / fine - 0.5
+    # How far before the ears each pixel lies: the face as its mesh has it, hair in a round.
+    values, weight = np.zeros((2, high, wide_px), np.float32)
+    at = np.clip(np.rint(mesh[:, :2]).astype(int), 0, (wide_px - 1, high - 1))
+    np.add.at(values, (at[:, 1], at[:, 0]), behind - mesh[:, 2])
+    np.add.at(weight, (at[:, 1], at[:, 0]), 1)
+    depth = np.asarray(
+        cv2.resize(_spread(values, weight, 0.045 * wide), columns.shape[::-1]), np.float32
+    )
+    aside = columns - middle
+    depth *= np.clip((radius - np.abs(aside)) / (0.25 * radius), 0, 1)
+    depth *= np.sqrt(np.clip(1 - (np.clip(brow - rows, 0, None) / (0.8 * wide)) ** 2, 0, 1))
+    depth *= np.clip((chin + 0.25 * wide - rows) / (0.3 * wide), 0, 1)
+    turn = yaw * np.clip((chin + 0.4 * wide - rows) / (0.35 * wide), 0, 1)  # a neck turns less
+    head = (np.abs(aside) < radius) & (turn > 0)
+    # The room behind the head.
+    out = image.astype(np.float32)
+    left, right = max(int(middle - 1.15 * radius), 0), min(int(middle + 1.15 * radius), wide_px - 1)
+    bare = head[:, fine // 2 :: fine].any(1)
+    share = np.linspace(0, 1, right - left)[None, :, None]
+    room = (1 - share) * out[bare, left : left + 1] + share * out[bare, right : right + 1]
+    out[bare, left:right] = cv2.GaussianBlur(room.astype(np.float32), (0, 0), 4)
+    # The head, far pixels first, so that near ones hide them.
+    there = aside * np.cos(turn) + depth * np.sin(turn) + middle
+    near = (depth * np.cos(turn) - aside * np.sin(turn))[head]
+    order = np.argsort(near)
+    y = rows[head].astype(int)[order]
+    x = np.clip(np.rint(there[head]).astype(int)[order], 0, wide_px - 1)
+    colours = np.repeat(image, fine, 1)[head][order]
+    turned = np.asarray(np.clip(np.rint(out), 0, 255), np.uint8)
+    turned[y, x] = colours
+    drawn = np.zeros((high, wide_px), np.uint8)
+    drawn[y, x] = 1
+    holes = cv2.morphologyEx(drawn, cv2.MORPH_CLOSE, np.ones((1, 5), np.uint8)) - drawn
+    return np.asarray(cv2.inpaint(turned, holes, 2, cv2.INPAINT_TELEA), np.uint8)
 
 
 def dark(image: U8, points: F32, index: int) -> U8:
@@ -183,6 +255,7 @@ CASES: dict[str, tuple[str, Draw]] = {
     "moustache": ("bearded", plain),
     "glasses": ("plain", glasses),
     "microphone": ("bearded", microphone),
+    "singer": ("bearded", singer),
     "profile": ("plain", profile),
     "hand": ("plain", hand),
     "dark": ("plain", dark),

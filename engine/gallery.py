@@ -10,17 +10,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.face import NOSE_TIP, transform
+from engine.face import transform, turned_px
+from engine.likeness import alike, likeness_of
 from engine.lips import LOWER_LIP, UPPER_LIP
 from engine.types import F32, U8, Alignment
 
 # A mouth wider than this (pixels of a 128 px crop) shows no more teeth, only a yawn.
 WIDE_PX = 12.0
-# What a second of age and a pixel of another head pose cost, in pixels of opening. Lower: old light
-# and old poses stay and the painted mouth sits askew. Higher: the references follow the present
-# mouth so closely that they are the present mouth.
+# What a second of age costs, in pixels of opening. Lower: old light stays. Higher: the references
+# follow the present mouth so closely that they are the present mouth.
 AGE_PX_PER_S = 0.5
-POSE_PX_PER_PX = 0.6
+# What eyes and nose cost that look otherwise than now (`alike`: 0.9 for a head that nods, 0.7 for
+# one turned by 40 degrees). Lower: old poses stay and the painted mouth sits askew. Higher:
+# references change with every movement: at 15 half as often again, at 20 twice as often.
+UNLIKE_PX = 10.0
+# A face turned further than this, `turned_px`, shows half a mouth, and beside it the room: its
+# pictures cost so much more, and go as soon as a better one comes. A head that turns keeps what it
+# showed before; one that stays turned gets its own pictures after some seconds. Less, or a lower
+# limit: faces that differ from the usual are taken for turned. More: what a turned head shows is
+# painted on it when it is back.
+TURNED_PX = 1.5
+TURNED_PX_PER_PX = 12.0
 # By how much a newcomer must be better. Lower: references change every few frames and the painted
 # mouth changes its look with them: with 1 nearly five times a second on a speaking face, with 2.5
 # two. Higher: a mouth that opens wider is passed over.
@@ -33,8 +43,8 @@ MAX_AGE_S = 20.0
 class _Held:
     crop: U8
     opening_px: float
-    nose: F32
-    """f32[2], crop pixels: where the nose's tip lies says how the head is turned"""
+    likeness: F32
+    turned_px: float
     time_s: float
 
 
@@ -59,18 +69,23 @@ class Gallery:
             time_s: when it was taken.
         """
         unit = 128 / alignment.size
-        points = transform(landmarks[[UPPER_LIP, LOWER_LIP, NOSE_TIP]], alignment.matrix) * unit
-        opening_px = float(np.hypot(*(points[1] - points[0])))
-        seen = _Held(crop, min(opening_px, WIDE_PX), points[2], time_s)
+        points = transform(landmarks[[UPPER_LIP, LOWER_LIP]], alignment.matrix) * unit
+        opening_px = min(float(np.hypot(*(points[1] - points[0]))), WIDE_PX)
+        seen = _Held(crop, opening_px, likeness_of(crop), turned_px(landmarks), time_s)
         if self._count == 1 or not self._held:
             self._held = [seen] * self._count
             return
         for rank, held in enumerate(self._held):
             wanted_px = WIDE_PX * rank / (self._count - 1)
             age_s = time_s - held.time_s
-            loss = _loss(held, wanted_px, seen.nose) + AGE_PX_PER_S * age_s
-            if loss > _loss(seen, wanted_px, seen.nose) + MARGIN_PX or not 0 <= age_s < MAX_AGE_S:
+            loss = _loss(held, wanted_px, seen) + AGE_PX_PER_S * age_s
+            if loss > _loss(seen, wanted_px, seen) + MARGIN_PX or not 0 <= age_s < MAX_AGE_S:
                 self._held[rank] = seen
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been seen."""
+        return not self._held
 
     @property
     def references(self) -> U8:
@@ -82,7 +97,10 @@ class Gallery:
         self._held = []
 
 
-def _loss(held: _Held, wanted_px: float, nose: F32) -> float:
-    """How far a picture is from what its rank wants, in pixels of opening."""
-    turned_px = float(np.hypot(*(held.nose - nose)))
-    return abs(held.opening_px - wanted_px) + POSE_PX_PER_PX * turned_px
+def _loss(held: _Held, wanted_px: float, now: _Held) -> float:
+    """How far a picture is from what its rank wants now, in pixels of opening."""
+    return (
+        abs(held.opening_px - wanted_px)
+        + UNLIKE_PX * (1 - alike(held.likeness, now.likeness))
+        + TURNED_PX_PER_PX * max(held.turned_px - TURNED_PX, 0.0)
+    )

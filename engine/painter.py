@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from engine.blend import blend
 from engine.config import EngineConfig
-from engine.cover import Cover
+from engine.cover import BARE, Cover
+from engine.exposure import gain_of, lit, times
 from engine.face import (
     CROP_SIZE,
     align,
@@ -20,8 +22,9 @@ from engine.face import (
     pose_to_similarity,
     similarity_to_pose,
     transform,
+    turned_px,
 )
-from engine.gallery import Gallery
+from engine.gallery import TURNED_PX, Gallery
 from engine.likeness import alike, likeness_of
 from engine.lips import Envelope
 from engine.reach import Reach
@@ -40,6 +43,9 @@ GLANCE_FRAMES = 3
 # pairs lay below 0.75 and 95 % below 0.87; one face's neighbours fall to 0.65 when the head is
 # thrown about.
 SAME_FACE, SAME_ELSEWHERE, SAME_AGAIN = 0.6, 0.85, 0.75
+# So long a face that is back and looks like another's passes through before it is taken for one.
+# Shorter: who comes back from profile has lost his references; longer: somebody else waits.
+DOUBT_S = 0.5
 BOX_FRAMES = 5  # that the paper averages face boxes over; live, they are the last ones
 
 
@@ -50,13 +56,15 @@ class Aligned:
     image: U8
     """uint8[H, W, 3], the whole frame"""
     crop: U8
-    """uint8[S, S, 3]"""
+    """uint8[S, S, 3], `gain` times as bright as the frame"""
     references: U8
-    """uint8[R, S, S, 3], see `Gallery`"""
+    """uint8[R, S, S, 3], see `Gallery`; each as bright as the model wants a face"""
     alignment: Alignment
     face: Face
     reach: F32 | None = None
     """f32[codes], see `Reach`; None for a model that takes none"""
+    gain: float = 1.0
+    """above 1 for a face in the dark"""
 
 
 class Painter:
@@ -86,7 +94,9 @@ class Painter:
         self._glances = 0
         self._person, self._stretch = self.tracking.person, self.tracking.stretch
         self._likeness: F32 | None = None
+        self._frontal: F32 | None = None  # the last likeness that looked into the camera
         self._returned = False
+        self._doubt_s: float | None = None  # since when it looks like somebody else
 
     def find(self, image: U8, time_s: float, trace: Trace | None = None) -> Aligned | Outcome:
         """Track and cut out the face, or say why the frame must pass through.
@@ -109,17 +119,20 @@ class Painter:
             return face
         alignment = self._align(face, time_s)
         crop = align(image, alignment)
-        if not self._recognise(crop):
+        if not self._recognise(crop, face, time_s):
             return self._refuse(Outcome.NO_FACE)
         points = transform(face.landmarks, alignment.matrix)
         if self._cover.see(crop, points, time_s):
             return self._refuse(Outcome.OCCLUDED)
-        self._gallery.see(crop, face.landmarks, alignment, time_s)
+        if self._cover.share < BARE or self._gallery.empty:  # no mouth with a hand on its way
+            self._gallery.see(crop, face.landmarks, alignment, time_s)
         reach = None
         if self._reach is not None:
             self._reach.see(face.landmarks, alignment, time_s)
             reach = self._reach.value
-        return Aligned(image, crop, self._gallery.references, alignment, face, reach)
+        gain = gain_of(crop)
+        references = np.stack([lit(shown) for shown in self._gallery.references])
+        return Aligned(image, times(crop, gain), references, alignment, face, reach, gain)
 
     def _refuse(self, why: Outcome) -> Outcome:
         self.tracking.note(why)
@@ -133,19 +146,34 @@ class Painter:
             self._unsmooth()
         self._person, self._stretch = self.tracking.person, self.tracking.stretch
 
-    def _recognise(self, crop: U8) -> bool:
-        """Whether the face may be painted: not in the picture in which it is another's at once."""
+    def _recognise(self, crop: U8, face: Face, time_s: float) -> bool:
+        """Whether the face may be painted: not in the picture in which it is another's at once.
+
+        Who is back may be turned away as he was not before: he has some time to look like himself.
+        """
         seen, last = likeness_of(crop), self._likeness
-        self._likeness = seen
         if last is None or last.shape != seen.shape:
-            return True
-        returned, self._returned = self._returned, False
+            return self._remember(seen, face)
+        known = [last] if self._frontal is None or not self._returned else [last, self._frontal]
         elsewhere = SAME_ELSEWHERE if self.tracking.unlike else SAME_FACE
-        if alike(last, seen) >= (SAME_AGAIN if returned else elsewhere):
-            return True
+        least = SAME_AGAIN if self._returned else elsewhere
+        if max(alike(one, seen) for one in known) >= least:
+            return self._remember(seen, face)
+        if self._returned:
+            since_s = self._doubt_s = time_s if self._doubt_s is None else self._doubt_s
+            if 0 <= time_s - since_s < DOUBT_S:
+                return False
+        returned = self._returned
         self._forget()
-        self._likeness = seen
+        self._remember(seen, face)
         return returned  # who comes back as somebody else fades in anyway
+
+    def _remember(self, likeness: F32, face: Face) -> Literal[True]:
+        """It is him."""
+        self._likeness, self._returned, self._doubt_s = likeness, False, None
+        if turned_px(face.landmarks) <= TURNED_PX:
+            self._frontal = likeness
+        return True
 
     def glance(self, image: U8, time_s: float) -> None:
         """Keep knowing the face of a frame that is not repainted: now and then, it costs little.
@@ -180,7 +208,7 @@ class Painter:
         if self._reach is not None:
             self._reach.clear()
         self._cover.clear()
-        self._likeness, self._returned = None, False
+        self._likeness, self._frontal, self._returned, self._doubt_s = None, None, False, None
 
     def _unsmooth(self) -> None:
         """The movement is broken."""
@@ -199,14 +227,11 @@ class Painter:
     @staticmethod
     def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
         """What the generated mouth, uint8[S, S, 3], changes in its frame."""
-        return blend(
-            aligned.image,
-            aligned.crop,
-            generated,
-            aligned.alignment,
-            aligned.face.landmarks,
-            strength,
-        )
+        crop, gain = aligned.crop, aligned.gain
+        if gain != 1:
+            crop, generated = align(aligned.image, aligned.alignment), times(generated, 1 / gain)
+        landmarks = aligned.face.landmarks
+        return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
 
     def close(self) -> None:
         """Free the tracker."""

@@ -14,7 +14,7 @@ import numpy as np
 from engine.choice import Choice, Policy
 from engine.config import EngineConfig
 from engine.cuts import Cuts
-from engine.face import face_width_px, profile_ratio
+from engine.face import face_width_px, profile_ratio, turned_px
 from engine.lips import Envelope, LipWatch
 from engine.mesh import box_of, same_place
 from engine.tracker import FaceTracker
@@ -23,6 +23,11 @@ from engine.types import F32, U8, Face, FaceState, Outcome, Sighting
 # Nose this many times nearer one ear than the other: half the mouth is out of sight. It must come
 # back to less before the face is used again: at one limit a head that rests there would flicker.
 MAX_PROFILE, PROFILE_AGAIN = 5.0, 4.0
+# Eyes and nose so far from a frontal face's, `turned_px`: a profile, whatever its ears say. Lower:
+# three-quarter views, which are painted well, pass through; higher: lips are painted on the room
+# beside a face.
+MAX_TURN_PX, TURN_AGAIN_PX = 2.8, 2.4
+USABLE_FRAMES = 2  # in a row before an unusable face is used again: in a profile the mesh slips
 SMALL_AGAIN = 1.06  # of the smallest face that is repainted
 # A face that was lost must be seen so often in a row. One: a doubtful face flashes; more: the mouth
 # is late.
@@ -73,6 +78,7 @@ class Tracking:
         self._seen = 0  # frames in a row
         self._width_px = 0.0
         self._usable = True
+        self._fits = 0  # pictures in a row in which it could be repainted
         self._reason: Outcome | None = Outcome.NO_FACE
         self._seen_s = self._scan_s = float("-inf")
         self._empty_s = float("inf")  # since when no face is in the picture at all
@@ -189,7 +195,14 @@ class Tracking:
         """Whether the face can be repainted; it must get better by a margin to be so again."""
         smallest_px = self._config.min_face_px * (1 if self._usable else SMALL_AGAIN)
         most = MAX_PROFILE if self._usable else PROFILE_AGAIN
-        self._usable = self._width_px >= smallest_px and profile_ratio(face.landmarks) <= most
+        most_px = MAX_TURN_PX if self._usable else TURN_AGAIN_PX
+        fit = (
+            self._width_px >= smallest_px
+            and profile_ratio(face.landmarks) <= most
+            and turned_px(face.landmarks) <= most_px
+        )
+        self._fits = self._fits + 1 if fit else 0
+        self._usable = fit and (self._usable or self._fits >= USABLE_FRAMES)
         return self._usable
 
     def _look(self, image: U8, time_s: float) -> Face | None:

@@ -163,7 +163,7 @@ def _counts(peer: Peer) -> dict[tuple[str, str], int]:
     counts = {("lipwire_frames", outcome.value): count for outcome, count in stats.outcomes.items()}
     for (before, after), count in stats.rung_changes.items():
         counts[CHANGES, f"{before} {after}"] = count
-    counts["lipwire_frames", "skipped"] = peer.skipped
+    counts["lipwire_frames", "skipped"] = peer.intake.skipped
     counts["lipwire_media_bytes", "in"] = received
     counts["lipwire_media_bytes", "out"] = sent
     return counts

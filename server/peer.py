@@ -1,8 +1,7 @@
 """Peer: a call. One engine session, the link that feeds it, and those that watch or voice it.
 
-video   -> newest-frame slot -> RGB (thread) -> push_video -> ... -> Relay -> every viewer
-audio 1 -> push_original;  audio 2 or a voice link -> Voice  ... -> Relay -> every viewer
-data channel "lipwire": figures out twice a second, commands in
+tracks -> Intake -> Session -> Relay -> every viewer
+data channel "lipwire": figures out twice a second, commands in (`server/commands.py`)
 
 All of it runs under one TaskGroup, which ends it together. A browser's call is a publisher that
 also watches itself.
@@ -12,27 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import logging
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from fractions import Fraction
+from functools import partial
 from typing import Any
 
-import av
 from aiortc import MediaStreamTrack, RTCDataChannel
-from aiortc.mediastreams import MediaStreamError
-from av.video.reformatter import VideoReformatter
 
-from engine import Engine, LipwireError, Outcome, Session, SessionClosed, VideoFrame
-from engine.media import to_rgb
-from engine.planes import planes_of
+from engine import Engine, LipwireError, Outcome, Session, SessionClosed
 from engine.trace import POINTS, SOUND_POINTS, VOICE_POINTS, Trace
 from engine.types import SessionStats
 from engine.workers import Observe, unobserved
 from server.audience import CHANNEL, Audience, send_event
+from server.commands import obey
 from server.config import ServerConfig
-from server.faces import FaceBody, face_figures
+from server.faces import face_figures
+from server.intake import Intake
 from server.link import Link
 from server.logs import name_session
 from server.mark import make_mark
@@ -40,15 +34,10 @@ from server.offers import Offer, Purpose
 from server.recording import Archive
 from server.relay import Relay
 from server.speech import Voice
-from server.traces import trace_of
-from server.tracks import to_mono
-
-log = logging.getLogger(__name__)
 
 FIGURES_EVERY_S = 0.5
 # Voices of one session that are under way: they wait for each other, on disk and in memory.
 MAX_SOURCES = 8
-MAX_COMMAND_CHARS = 16_384  # JSON is read on the event loop
 
 
 class NotLive(LipwireError):
@@ -95,9 +84,9 @@ class Peer:
         archive: Archive | None = None,
     ) -> None:
         self.name, self.session = name, session
-        self._engine, self._settings, self._pool = engine, settings, pool
-        self._observe = observe
+        self._engine, self._settings = engine, settings
         self.voice = Voice(session, engine.clock)
+        self.intake = Intake(name, session, self.voice, engine.clock, pool, observe)
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
         self.publisher = Link(settings, name)
@@ -109,11 +98,7 @@ class Peer:
         )
         self._traffic = [0, 0]  # bytes in and out of links that are closed
         self._channel: RTCDataChannel | None = None
-        self._newest: tuple[av.VideoFrame, float] | None = None
-        self._fresh = asyncio.Event()  # set while `_newest` waits
         self._sources = 0
-        self.skipped = 0
-        """pictures replaced in the slot before they were converted"""
         self._tasks: asyncio.TaskGroup
 
     # --- life ---
@@ -143,7 +128,7 @@ class Peer:
             if not self.answer.done():
                 self._refuse(SessionClosed("the call was ended before it was answered"))
             self.relay.stop()
-            self._newest = None
+            self.intake.forget()
             self.audience.close()
             links = [self.publisher, *(link for _, link in self.links.values())]
             await asyncio.gather(*(link.close() for link in links))
@@ -200,7 +185,9 @@ class Peer:
             else:
                 link.pc.on(
                     "track",
-                    lambda track: takers.append(self._start(self._drain_audio(track, False))),
+                    lambda track: takers.append(
+                        self._start(self.intake.drain_audio(track, original=False))
+                    ),
                 )
                 answer = await link.answer(offer)
             if self.ended:
@@ -240,72 +227,15 @@ class Peer:
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "video":
-            self._start(self._drain_video(track))
-            self._start(self._push_video())
+            self._start(self.intake.drain_video(track))
+            self._start(self.intake.push_video())
             return
         sections = [t for t in self.publisher.pc.getTransceivers() if t.kind == "audio"]
         first = not sections or sections[0].receiver.track is track
-        self._start(self._drain_audio(track, original=first))
+        self._start(self.intake.drain_audio(track, original=first))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self._tasks.create_task(work)
-
-    async def _drain_video(self, track: MediaStreamTrack) -> None:
-        """Take every picture at once, so that aiortc's queue stays empty; keep the newest."""
-        try:
-            while True:
-                frame = await track.recv()
-                self.skipped += self._fresh.is_set()
-                self._newest = frame, self._engine.clock()  # type: ignore[assignment]
-                if (trace := trace_of(frame)) is not None:
-                    trace.mark("taken")
-                self._fresh.set()
-        except MediaStreamError:
-            pass  # the camera stopped; the connection's own state says whether the call is over
-
-    async def _push_video(self) -> None:
-        loop = asyncio.get_running_loop()
-        faults, scaler = 0, VideoReformatter()
-        while True:
-            await self._fresh.wait()
-            self._fresh.clear()
-            assert self._newest is not None
-            frame, now = self._newest
-            trace = trace_of(frame)
-            if trace is not None:
-                trace.mark("converting")
-            try:
-                image = await loop.run_in_executor(self._pool, to_rgb, frame, False, scaler)
-                self._observe("convert", self._engine.clock() - now)
-                base = Fraction(frame.time_base or Fraction(1, 90_000))
-                taken = VideoFrame(image, frame.pts or 0, base, planes_of(frame), trace)
-                if trace is not None:
-                    trace.mark("pushed")
-                self.session.push_video(taken, now)
-            except SessionClosed:
-                return
-            except Exception:
-                faults += 1
-                if faults == 1:
-                    log.exception("call %s: taking a picture failed", self.name[:6])
-
-    async def _drain_audio(self, track: MediaStreamTrack, original: bool) -> None:
-        faults = 0
-        while True:
-            try:
-                frame = await track.recv()
-                assert isinstance(frame, av.AudioFrame)
-                if not original:
-                    self.voice.push_live(to_mono(frame), frame.sample_rate, trace_of(frame))
-                elif self.session.wants_original:
-                    now = self._engine.clock()
-                    self.session.push_original(to_mono(frame), frame.sample_rate, now)
-            except (MediaStreamError, SessionClosed):
-                return
-            except Exception:
-                faults += 1
-                if faults == 1:
-                    log.exception("call %s: taking sound failed", self.name[:6])
 
     # --- control ---
 
@@ -338,43 +268,12 @@ class Peer:
         self.audience.subtitles.interrupt()
         self.send({"type": "interrupted"})
 
-    def _command(self, message: str | bytes) -> None:
-        """Carry out what came over the data channel; what cannot be is answered with an error."""
-        try:
-            if len(message) > MAX_COMMAND_CHARS:
-                raise ValueError(f"the command is longer than {MAX_COMMAND_CHARS} characters")
-            command = json.loads(message)
-            match command:
-                case {"type": "interrupt"}:
-                    self.interrupt()
-                case {"type": "flush"}:
-                    self.voice.flush()
-                    self.send({"type": "flushed"})
-                case {"type": "steps", "steps": int(steps)}:
-                    self.set_steps(steps)
-                case {"type": "original_level", "level": int(level) | float(level)}:
-                    self.session.set_sound(original_level=level)
-                case {"type": "ducking", "on": bool(on)}:
-                    self.session.set_sound(ducking=on)
-                case {"type": "loudness", "lufs": ("off" | int(_) | float(_)) as lufs}:
-                    self.session.set_sound(loudness_lufs=lufs)
-                case {"type": "silence", "show": str(show)}:
-                    self.session.set_silence(show)  # type: ignore[arg-type]  # checked there
-                case {"type": "face", **wanted}:
-                    self.session.choose_face(FaceBody.model_validate(wanted).choice())
-                case {"type": "subtitle" | "record"}:
-                    self.audience.obey(command)
-                case _:
-                    raise ValueError(f"unknown command {str(command)[:80]}")
-        except Exception as error:  # whatever a stranger sends must not end the call
-            self.send({"type": "error", "error": str(error)})
-
     # --- figures ---
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         if channel.label == CHANNEL:
             self._channel = channel
-            channel.on("message", self._command)
+            channel.on("message", partial(obey, self))
             self.audience.admit(channel)
 
     def send(self, event: dict[str, Any]) -> None:
@@ -425,7 +324,7 @@ class Peer:
             "delay_p95_ms": round(stats.delay_p95_s * 1000, 1),
             "frames_in": stats.frames_in,
             "frames_out": stats.frames_out,
-            "frames_skipped": self.skipped,
+            "frames_skipped": self.intake.skipped,
             "generated": stats.generated,
             "held": stats.held,
             "passed_through": {

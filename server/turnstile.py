@@ -108,10 +108,14 @@ class Turnstile:
             self.transport.resume_reading()
 
 
-class FairHttp(H11Protocol):
-    """uvicorn's HTTP, behind a turnstile."""
+class _Gated(asyncio.Protocol):
+    """Puts a turnstile before the protocol that comes after it in the order of bases."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    loop: asyncio.AbstractEventLoop
+
+    def connection_made(self, transport: Any) -> None:
+        if isinstance(transport, Turnstile):  # of the HTTP that asked for an upgrade
+            transport = transport.transport
         self._gate = Turnstile(transport, super().data_received, self.loop)
         super().connection_made(self._gate)  # type: ignore[arg-type]
 
@@ -126,27 +130,22 @@ class FairHttp(H11Protocol):
         super().resume_writing()
         self._gate.clog(False)
 
-    def handle_websocket_upgrade(self, event: Any) -> None:
-        """From now on the other protocol reads; nobody may send anything before it has agreed."""
-        self._gate.end()
-        super().handle_websocket_upgrade(event)
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._gate.end()
         super().connection_lost(exc)
 
 
-class FairSocket(WebSocketsSansIOProtocol):
+class FairHttp(_Gated, H11Protocol):
+    """uvicorn's HTTP, behind a turnstile."""
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        """From now on the other protocol reads; nobody may send anything before it has agreed."""
+        self._gate.end()
+        super().handle_websocket_upgrade(event)
+
+
+class FairSocket(_Gated, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, behind a turnstile."""
-
-    def connection_made(self, transport: Any) -> None:
-        if isinstance(transport, Turnstile):  # of the HTTP that asked for the upgrade
-            transport = transport.transport
-        self._gate = Turnstile(transport, super().data_received, self.loop)
-        super().connection_made(self._gate)  # type: ignore[arg-type]
-
-    def data_received(self, data: bytes) -> None:
-        self._gate.feed(data)
 
     def handle_cont(self, event: Frame) -> None:
         """The next fragment of a message."""
@@ -157,15 +156,3 @@ class FairSocket(WebSocketsSansIOProtocol):
             return
         self.conn.fail(CloseCode.MESSAGE_TOO_BIG, f"more than {MAX_FRAGMENTS} fragments")
         self.handle_parser_exception()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._gate.clog(True)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._gate.clog(False)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._gate.end()
-        super().connection_lost(exc)

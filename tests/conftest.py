@@ -14,6 +14,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
+    from engine.tracker import MediaPipeTracker
 
 # How long an example takes is the machine's affair, and that of whatever else runs on it.
 settings.register_profile("lipwire", deadline=None)
@@ -61,6 +62,23 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.pop("LIPWIRE_HOME")
     if before is not None:
         os.environ["LIPWIRE_HOME"] = before
+
+
+@pytest.fixture(scope="module")
+def built_tracker() -> Iterator[MediaPipeTracker]:
+    """MediaPipe, which takes a second to open."""
+    from engine.tracker import MediaPipeTracker
+
+    made = MediaPipeTracker()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tracker(built_tracker: MediaPipeTracker) -> MediaPipeTracker:
+    """MediaPipe, which has seen nothing yet."""
+    built_tracker.forget()
+    return built_tracker
 
 
 @pytest.fixture(scope="session")

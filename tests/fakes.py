@@ -23,8 +23,9 @@ import numpy as np
 
 from engine.bundle import Manifest, check_steps
 from engine.errors import BackendError
+from engine.face import CROP_SIZE, alignment_from, fit_similarity
 from engine.lips import LOWER_LIP, UPPER_LIP
-from engine.types import F32, F64, I16, U8, Face, LipJob, VideoFrame
+from engine.types import F32, F64, I16, U8, Alignment, Face, LipJob, VideoFrame
 
 MESH = Path(__file__).parent / "data" / "face_mesh.npy"
 FLAT_COLOUR = (200, 30, 30)
@@ -40,6 +41,17 @@ def _unit_mesh() -> F32:
 def face_mesh(centre: tuple[float, float], width_px: float) -> F32:
     """A frontal face, f32[468, 2] pixels, `width_px` from ear to ear around `centre` (x, y)."""
     return np.asarray(_unit_mesh() * width_px + np.array(centre), np.float32)
+
+
+def aligned(
+    centre: tuple[float, float] = (160, 120), width_px: float = 90, roll: float = 0.0,
+    size: int = CROP_SIZE,
+) -> tuple[F32, Alignment]:  # fmt: skip
+    """A face in the frame, turned by `roll` radians, and its alignment."""
+    cos, sin = np.cos(roll), np.sin(roll)
+    turned = face_mesh((0, 0), width_px) @ np.array([[cos, sin], [-sin, cos]]) + centre
+    landmarks = np.asarray(turned, np.float32)
+    return landmarks, alignment_from(fit_similarity(landmarks, size), size)
 
 
 def make_manifest(**changes: object) -> Manifest:

@@ -48,7 +48,9 @@ def said_together(voices: Sequence[Voice], mel: F32) -> F32:
     codes = np.concatenate(said)
     padded = np.pad(codes, ((FRAME_COLUMNS, FRAME_COLUMNS), (0, 0)), mode="edge")
     shifted = (padded[n * FRAME_COLUMNS :][: len(codes)] for n in range(3))
-    out: F32 = sum(w * part for w, part in zip(SMOOTHING, shifted, strict=True)).astype(np.float32)
+    out = np.zeros_like(codes)
+    for weight, part in zip(SMOOTHING, shifted, strict=True):
+        out += weight * part
     return out
 
 
@@ -85,11 +87,13 @@ def train_voice(
     held_out = held_out_of(clips, shards)
     source = None
     if recipe.together > 1:
-        voices = []
+        voices: list[Voice] = []
         for number in range(recipe.together):
             seeded = replace(config, seed=config.seed + number)
             one = HearingObjective(clips, seeded, recipe, net_config, held_out)
-            voices.append(train(Trainer(folder / f"voice-{number}", seeded, one)).ema)
+            trained = train(Trainer(folder / f"voice-{number}", seeded, one)).ema
+            assert isinstance(trained, Voice)
+            voices.append(trained)
         config = replace(config, seed=config.seed + len(voices), steps=config.steps * LONGER)
         source = ChoirSource(clips, config.batch, recipe, config.seed, voices)
     objective = HearingObjective(clips, config, recipe, net_config, held_out, source)

@@ -16,7 +16,6 @@ from tensorrt import Logger, Runtime  # a folder of stubs alone has neither
 from torch import Tensor
 from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine
 
-from engine.articulation import CODES
 from engine.backends import blank_job
 from engine.backends.cuda import driver_version
 from engine.backends.feeds import check_jobs, noise_image, reach_of
@@ -89,23 +88,12 @@ class TrtBackend:
         self._compare(reference)
 
     def _recorded(self, samplers: dict[int, Sampler]) -> GraphedBatches:
-        size = self.manifest.crop_size
-        job = blank_job(self.manifest)
         assert self._recorder is not None
-        told = {"reach": ((CODES,), torch.float32)} if self.manifest.reach_px else {}
-        return GraphedBatches(
-            samplers,
-            {
-                **told,
-                "crops": (job.crop.shape, torch.uint8),
-                "references": (job.references.shape, torch.uint8),
-                "mel": (job.mel.shape, torch.float32),
-                "noise": ((3, self._rows, size), torch.float32),
-            },
-            (job.crop.shape, torch.uint8),
-            self._device,
-            self._recorder,
-        )
+        row = {
+            name: (tuple(value.shape[1:]), value.dtype)
+            for name, value in self._inputs([blank_job(self.manifest)]).items()
+        }
+        return GraphedBatches(samplers, row, row["crops"], self._device, self._recorder)
 
     def _compare(self, reference: tuple[Graph, ...]) -> None:
         """Hold the plans against the network itself, on noise.
@@ -140,13 +128,10 @@ class TrtBackend:
             "crops": np.stack([job.crop for job in jobs]),
             "references": np.stack([job.references for job in jobs]),
             "mel": np.stack([job.mel for job in jobs]),
-            **(
-                {"reach": np.stack([reach_of(job) for job in jobs])}
-                if self.manifest.reach_px
-                else {}
-            ),
             "noise": np.stack([noise_image(job.seed, self._rows, size) for job in jobs]),
         }
+        if self.manifest.reach_px:
+            arrays["reach"] = np.stack([reach_of(job) for job in jobs])
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
 
     def generate(self, jobs: Sequence[LipJob]) -> list[U8]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fuzz import Target, Watch, fuzz_one, mutate, targets
+from benchmarks.fuzz import Watch, fuzz_one, mutate
+from benchmarks.parsers import Target, targets
 from engine.errors import LipwireError
 
 

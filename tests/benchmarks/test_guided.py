@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import fuzz
+from benchmarks import fuzz, parsers
 from benchmarks.guided import INSTRUMENTED, guide
 from engine.errors import ConfigError, LipwireError
 
@@ -67,8 +67,8 @@ def test_faults_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             raise KeyError
         raise ValueError  # also for the seeds: some targets refuse theirs
 
-    target = fuzz.Target(fragile, lambda: [b"good"], (ValueError,))
-    monkeypatch.setattr(fuzz, "targets", lambda: {"it": lambda: target})
+    target = parsers.Target(fragile, lambda: [b"good"], (ValueError,))
+    monkeypatch.setattr(parsers, "targets", lambda: {"it": lambda: target})
     (tmp_path / "it-reached").mkdir()
     (tmp_path / "it-reached" / "a").write_bytes(b"bad")
     with pytest.raises(Left) as left:

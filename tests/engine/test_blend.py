@@ -5,33 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from fakes import face_mesh, picture
+from fakes import aligned, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import engine.blend as blending
 from engine.blend import composite
-from engine.face import (
-    CROP_SIZE,
-    align,
-    alignment_from,
-    fit_similarity,
-    jaw_mask,
-    lips_mask,
-    transform,
-)
+from engine.face import align, jaw_mask, lips_mask, transform
 from engine.types import F32, U8, Alignment
-
-
-def aligned(
-    centre: tuple[float, float] = (160, 120), width_px: float = 90, roll: float = 0.0,
-    size: int = CROP_SIZE,
-) -> tuple[F32, Alignment]:  # fmt: skip
-    """A face in the frame, turned by `roll` radians, and its alignment."""
-    cos, sin = np.cos(roll), np.sin(roll)
-    turned = face_mesh((0, 0), width_px) @ np.array([[cos, sin], [-sin, cos]]) + centre
-    landmarks = np.asarray(turned, np.float32)
-    return landmarks, alignment_from(fit_similarity(landmarks, size), size)
 
 
 def fine(image: U8) -> F32:

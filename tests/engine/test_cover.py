@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.scenes import Pose, cover, scene
-from engine.cover import FORGET_S, KNOWN, Cover
+from engine.cover import COVERED, FORGET_S, KNOWN, Cover
 from engine.face import align, alignment_from, fit_similarity, transform
 from engine.tracker import MediaPipeTracker
 from engine.types import F32, U8
@@ -45,6 +45,39 @@ def test_a_cover_is_seen_at_once_and_its_end_too(what: str, size: int) -> None:
         assert cover.covered
     assert not cover.see(*look(size=size), 1.2)
     assert not cover.covered
+
+
+@pytest.mark.parametrize("what", ["hand", "microphone"])
+@pytest.mark.parametrize("looks", [KNOWN, 8, 15])
+def test_a_cover_in_the_first_second_is_seen(what: str, looks: int) -> None:
+    cover = Cover()
+    for index in range(looks):
+        assert not cover.see(*look(sway=4 * (index % 3)), index / 25)
+    assert cover.see(*look(what), looks / 25)
+
+
+def test_a_mouth_without_its_line_is_covered_though_little_else_has_changed() -> None:
+    cover = known()
+    crop, points = look()
+    x, y = points[13].astype(int)
+    colour = crop[y - 20 : y + 20, x - 20 : x + 20].reshape(-1, 3)
+    plain = crop.copy()
+    plain[y - 9 : y + 12, x - 21 : x + 22] = np.median(colour, axis=0)
+    assert cover.see(plain, points, 1.0)
+    assert cover.share < COVERED
+    assert not cover.see(crop, points, 1.04)
+
+
+def test_metal_under_the_lip_is_a_cover_where_a_shadow_is_none() -> None:
+    for level, said in ((25, True), (0, False)):
+        cover = known()
+        crop, points = look()
+        x, y = points[199].astype(int)
+        shown = crop.copy()
+        chin = shown[y - 10 : y + 12, x - 14 : x + 14]
+        chin[:] = level if level else chin * 0.85
+        assert cover.see(shown, points, 1.0) is said
+        assert cover.share < COVERED
 
 
 def test_half_on_its_way_the_state_stays_as_it_was() -> None:

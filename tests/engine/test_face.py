@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import face_mesh, picture
+from fakes import aligned, face_mesh, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,22 +25,11 @@ from engine.face import (
     similarity_to_pose,
     transform,
 )
-from engine.types import F32, F64, Alignment
+from engine.types import F32, F64
 
 
 def similarity(scale: float, roll: float, x: float, y: float) -> F64:
     return np.array([scale * np.cos(roll), scale * np.sin(roll), x, y])
-
-
-def aligned(
-    centre: tuple[float, float] = (160, 120), width_px: float = 90, roll: float = 0.0,
-    size: int = CROP_SIZE,
-) -> tuple[F32, Alignment]:  # fmt: skip
-    """A face in the frame, turned by `roll` radians, and its alignment."""
-    cos, sin = np.cos(roll), np.sin(roll)
-    turned = face_mesh((0, 0), width_px) @ np.array([[cos, sin], [-sin, cos]]) + centre
-    landmarks = np.asarray(turned, np.float32)
-    return landmarks, alignment_from(fit_similarity(landmarks, size), size)
 
 
 def waves(x: F64, y: F64, wavelength_px: float) -> F64:

@@ -401,18 +401,22 @@ def test_frames_under_way_are_finished_by_the_model_they_were_cut_for() -> None:
 
 
 def test_models_are_swapped_under_load_without_losing_a_frame() -> None:
-    frames, sizes = 40, (128, 64)
-    with running(FakeBackend(), FakeBackend(delay_s=0.002), cpu_threads=2) as engine:
+    frames, sizes, clock = 40, (128, 64), Clock()
+
+    def pair(size: int) -> list[FakeBackend]:
+        return [FakeBackend(crop_size=size, batch_sizes=(1,)) for _ in range(2)]
+
+    with running(*pair(128), clock=clock, cpu_threads=2) as engine:
         sessions = [engine.session(CONFIG) for _ in range(3)]
         outs: list[list[OutputFrame]] = [[], [], []]
         for index in range(frames):
             for session in sessions:
                 session.push_video(video_frame(index), engine.clock())
             if index % 8 == 4:
-                size = sizes[(index // 8 + 1) % 2]
-                engine.swap([FakeBackend(crop_size=size), FakeBackend(crop_size=size)])
+                engine.swap(pair(sizes[(index // 8 + 1) % 2]))
             for session, got in zip(sessions, outs, strict=True):
-                got.append(next_frame(engine, session))
+                got.append(next_frame(engine, session, CONFIG.delay_s))
+            clock.now_s += 0.04
         for got in outs:
             assert [out.index for out in got] == list(range(frames))
             assert {out.outcome for out in got} == {Outcome.GENERATED}

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import numpy as np
+from fakes import face_mesh
 
-from engine.face import CROP_SIZE, NOSE_TIP
-from engine.gallery import MARGIN_PX, MAX_AGE_S, WIDE_PX, Gallery
+from engine.face import CROP_SIZE, alignment_from, fit_similarity, transform, turned_px
+from engine.gallery import MARGIN_PX, MAX_AGE_S, TURNED_PX, WIDE_PX, Gallery
 from engine.lips import LOWER_LIP, UPPER_LIP
 from engine.types import F32, U8, Alignment
 
 IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
 
 
-def face(opening_px: float, nose_x_px: float = 64.0) -> F32:
-    points = np.zeros((468, 2), np.float32)
+def face(opening_px: float, turn_px: float = 0.0) -> F32:
+    """Frontal in a crop, or with the nose so far to the side."""
+    mesh = face_mesh((64, 64), 90)
+    points = transform(mesh, alignment_from(fit_similarity(mesh)).matrix)
     points[UPPER_LIP] = 64, 80
     points[LOWER_LIP] = 64, 80 + opening_px
-    points[NOSE_TIP] = nose_x_px, 50
+    points[[168, 6, 197, 195, 5, 98, 327], 0] += turn_px
     return points
 
 
-def crop(value: int) -> U8:
-    return np.full((CROP_SIZE, CROP_SIZE, 3), value, np.uint8)
+def crop(value: int, seed: int = 0) -> U8:
+    """Known by its first pixel; eyes and nose are those of a seed."""
+    grain = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+    picture = np.repeat(np.repeat(grain, 16, 0), 16, 1)
+    picture[0, 0] = value
+    return picture
 
 
 def shown(gallery: Gallery) -> list[int]:
@@ -63,11 +70,41 @@ def test_one_that_is_hardly_better_changes_nothing() -> None:
     assert shown(gallery) == [1, 1]
 
 
-def test_a_turned_head_takes_new_references() -> None:
+def test_eyes_and_nose_that_look_otherwise_take_new_references() -> None:
     gallery = Gallery(2)
     gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
-    gallery.see(crop(2), face(WIDE_PX), IDENTITY, 0.04)
-    gallery.see(crop(3), face(4.0, nose_x_px=90.0), IDENTITY, 0.08)
+    gallery.see(crop(2), face(8.0), IDENTITY, 0.04)
+    gallery.see(crop(3, seed=1), face(4.0), IDENTITY, 0.08)
+    assert shown(gallery) == [3, 3]
+
+
+def test_a_head_that_turns_away_and_back_keeps_what_it_showed_before() -> None:
+    gallery = Gallery(2)
+    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery.see(crop(2), face(9.0), IDENTITY, 0.04)
+    assert turned_px(face(0.0)) < 1.4 < TURNED_PX + 0.5 < turned_px(face(0.0, 7.0))
+    for index in range(25):  # it speaks all the while, with its mouth wider than ever
+        gallery.see(crop(3), face(WIDE_PX * (index % 2), 7.0), IDENTITY, 1 + index / 25)
+        assert shown(gallery) == [1, 2]
+    gallery.see(crop(4), face(4.0), IDENTITY, 2.0)
+    assert shown(gallery) == [1, 2]
+
+
+def test_a_face_that_was_turned_from_the_first_is_replaced_when_it_looks_here() -> None:
+    gallery = Gallery(2)
+    gallery.see(crop(1), face(0.0, 12.0), IDENTITY, 0.0)
+    gallery.see(crop(2), face(WIDE_PX, 12.0), IDENTITY, 0.04)
+    assert shown(gallery) == [1, 2]  # better than none
+    gallery.see(crop(3), face(3.0), IDENTITY, 0.08)
+    assert shown(gallery) == [3, 3]
+
+
+def test_a_face_that_stays_turned_gets_its_own_pictures_in_time() -> None:
+    gallery = Gallery(2)
+    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery.see(crop(2), face(9.0), IDENTITY, 0.04)
+    for index in range(round(MAX_AGE_S * 5) + 2):
+        gallery.see(crop(3), face(WIDE_PX * (index % 2), 7.0), IDENTITY, 0.1 + index / 5)
     assert shown(gallery) == [3, 3]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -12,20 +10,6 @@ from engine.face import face_width_px
 from engine.mesh import box_of, same_place, window_around
 from engine.tracker import MediaPipeTracker
 from engine.types import F32, Face
-
-
-@pytest.fixture(scope="module")
-def built() -> Iterator[MediaPipeTracker]:
-    tracker = MediaPipeTracker()
-    yield tracker
-    tracker.close()
-
-
-@pytest.fixture
-def tracker(built: MediaPipeTracker) -> MediaPipeTracker:
-    built.forget()
-    return built
-
 
 LEFT, RIGHT = Pose(170, 230, 120), Pose(480, 240, 90)
 

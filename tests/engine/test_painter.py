@@ -8,7 +8,7 @@ from fakes import FakeTracker, ScriptedTracker, TalkingTracker, face_mesh, pictu
 
 from engine.config import EngineConfig
 from engine.face import transform
-from engine.painter import GLANCE_FRAMES, Aligned, Painter
+from engine.painter import DOUBT_S, GLANCE_FRAMES, Aligned, Painter
 from engine.planes import paint_image
 from engine.types import U8, Face, JobSpec, Outcome
 
@@ -77,7 +77,7 @@ def test_no_face_is_said() -> None:
 def test_a_face_that_returns_is_not_smoothed_from_afar() -> None:
     tracker = ScriptedTracker({2})
     paint = painter(tracker)
-    image = picture()
+    image = np.full((240, 320, 3), 90, np.uint8)  # he looks the same everywhere
     for index in range(2):
         find(paint, image, index / 25)
     assert paint.find(image, 2 / 25) is Outcome.NO_FACE
@@ -86,6 +86,39 @@ def test_a_face_that_returns_is_not_smoothed_from_afar() -> None:
     back = find(paint, image, 4 / 25)
     fresh = find(painter(FakeTracker((0.3, 0.4))), image)
     assert np.array_equal(back.alignment.matrix, fresh.alignment.matrix)
+
+
+def masked(image: U8, seed: int) -> U8:
+    """Other eyes and another nose in the middle of uint8[480, 640, 3]."""
+    cells = np.random.default_rng(seed).integers(0, 255, (5, 6, 3), np.uint8)
+    shown = image.copy()
+    shown[180:260, 260:380] = np.repeat(np.repeat(cells, 16, 0), 20, 1)
+    return shown
+
+
+def look_away(frames: int) -> tuple[Painter, U8, U8, list[Aligned | Outcome]]:
+    """Somebody is lost and comes back looking otherwise: who sees it, his picture, his first crop
+    and what became of the pictures since."""
+    paint = painter(ScriptedTracker({3}, width=0.25), spec=TWO)
+    him, away = masked(picture(480, 640), 1), masked(picture(480, 640), 2)
+    first = [find(paint, him, index / 25) for index in range(3)][0].crop
+    assert paint.find(away, 3 / 25) is Outcome.NO_FACE
+    return paint, him, first, [paint.find(away, (4 + index) / 25) for index in range(frames)]
+
+
+def test_who_comes_back_turned_away_keeps_his_references() -> None:
+    paint, him, first, said = look_away(4)
+    assert said == [Outcome.NO_FACE] * 4
+    assert np.array_equal(find(paint, him, 8 / 25).references[0], first)
+
+
+def test_who_still_looks_otherwise_after_a_while_is_somebody_else() -> None:
+    _, _, first, said = look_away(30)
+    doubted = [isinstance(found, Outcome) for found in said].index(False)
+    assert DOUBT_S * 25 <= doubted <= DOUBT_S * 25 + 3
+    last = said[-1]
+    assert isinstance(last, Aligned)
+    assert not any(np.array_equal(reference, first) for reference in last.references)
 
 
 def test_a_shaking_face_gives_a_steady_crop() -> None:

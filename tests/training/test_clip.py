@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -11,19 +10,6 @@ from clips import portrait, write_clip
 from engine.tracker import MediaPipeTracker
 from training.clip import Rejected, Rules, prepare_clip
 from training.layouts import Clip
-
-
-@pytest.fixture(scope="module")
-def shared_tracker() -> Iterator[MediaPipeTracker]:
-    tracker = MediaPipeTracker()
-    yield tracker
-    tracker.close()
-
-
-@pytest.fixture
-def tracker(shared_tracker: MediaPipeTracker) -> MediaPipeTracker:
-    shared_tracker.forget()
-    return shared_tracker
 
 
 def _clip(path: Path) -> Clip:
