@@ -15,8 +15,10 @@ from engine.likeness import alike, likeness_of
 from engine.lips import LOWER_LIP, UPPER_LIP
 from engine.types import F32, U8, Alignment
 
-# A mouth wider than this (pixels of a 128 px crop) shows no more teeth, only a yawn.
-WIDE_PX = 12.0
+# A mouth wider than this (pixels of a 128 px crop) shows no more teeth; one wider than the other,
+# one in a hundred, is a yawn. Lower: those who speak with wide mouths are not shown so; higher:
+# whoever has yawned speaks with a black hole.
+WIDE_PX, YAWN_PX = 12.0, 16.0
 # What a second of age costs, in pixels of opening. Lower: old light stays. Higher: the references
 # follow the present mouth so closely that they are the present mouth.
 AGE_PX_PER_S = 0.5
@@ -70,7 +72,7 @@ class Gallery:
         """
         unit = 128 / alignment.size
         points = transform(landmarks[[UPPER_LIP, LOWER_LIP]], alignment.matrix) * unit
-        opening_px = min(float(np.hypot(*(points[1] - points[0]))), WIDE_PX)
+        opening_px = float(np.hypot(*(points[1] - points[0])))
         seen = _Held(crop, opening_px, likeness_of(crop), turned_px(landmarks), time_s)
         if self._count == 1 or not self._held:
             self._held = [seen] * self._count
@@ -100,7 +102,8 @@ class Gallery:
 def _loss(held: _Held, wanted_px: float, now: _Held) -> float:
     """How far a picture is from what its rank wants now, in pixels of opening."""
     return (
-        abs(held.opening_px - wanted_px)
+        abs(min(held.opening_px, WIDE_PX) - wanted_px)
+        + max(held.opening_px - YAWN_PX, 0.0)
         + UNLIKE_PX * (1 - alike(held.likeness, now.likeness))
         + TURNED_PX_PER_PX * max(held.turned_px - TURNED_PX, 0.0)
     )

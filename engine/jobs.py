@@ -87,7 +87,8 @@ class Jobs:
                 if self._flight.ended:
                     return None
                 with self._lock:
-                    cue = self._prompter.cue(passage.playout_s, self._onlooker.spec.mel_columns)
+                    columns = self._onlooker.spec.mel_columns
+                    cue = self._prompter.cue(passage.playout_s, columns, self._ladder.stands_s)
                     turn = self._ladder.turn(passage.index, now) if cue.strength > 0 else Turn.PASS
                     steps = self.steps
                 passage.mark("listened")

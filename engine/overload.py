@@ -137,6 +137,14 @@ class Ladder:
         return self._rungs[self._place]
 
     @property
+    def stands_s(self) -> float:
+        """How long a painted mouth is seen: until the next picture, or over the one that holds it.
+
+        0 while the rate of the pictures is not known, and off-line.
+        """
+        return self._period_s * max(self.rung.every, 1)
+
+    @property
     def reason(self) -> str:
         """Why it is there; empty if it never was elsewhere."""
         return str(self.changes[-1].reason) if self.changes else ""
@@ -189,7 +197,8 @@ class Ladder:
                 return Turn.PASS
             self._probed_s = now
             return Turn.PROBE
-        if index - self._begun < rung.every:
+        # One from before this rung was painted for its own picture: held, it would be late.
+        if index - self._begun < rung.every and self._begun >= self._first:
             return Turn.HOLD
         self._begun = index
         return Turn.PAINT

@@ -45,13 +45,16 @@ class Prompter:
         """Whether a mouth is wanted in the picture that is shown at `playout_s`."""
         return self.silence == "generate" or self._speech.speaking(playout_s)
 
-    def cue(self, playout_s: float, columns: int) -> Cue:
-        """For the picture that is shown at `playout_s`, with so many columns of log-mel.
+    def cue(self, playout_s: float, columns: int, stands_s: float = 0.0) -> Cue:
+        """For the picture that is shown from `playout_s` on; times never go back.
 
-        Times never go back.
+        Args:
+            playout_s: the session's time.
+            columns: of log-mel.
+            stands_s: how long its mouth is seen.
         """
         always = self.silence == "generate"
-        mel = self._speech.mel_window(playout_s, columns)
+        mel = self._speech.mel_window(playout_s, columns, stands_s)
         shown = self._speech.speaking(playout_s)
         # The window reaches so far ahead, where a sound may begin already.
         voiced = shown or self._speech.speaking(playout_s + LOOKAHEAD_S)

@@ -34,6 +34,15 @@ TRIAL_S = 3.0
 # failed climbs make of it. Shorter: a path at its limit freezes often; longer: a face stays
 # blurred.
 CLIMB_S, CLIMB_MAX_S = 5.0, 60.0
+# An encoder that spends by the picture is told another rate, for a key frame, where the one that it
+# was told is off by this factor. Smaller: 24 or 25 pictures a second cost one in every call, where
+# they are given a fifth less than they may have; larger: 20 and 40 are blurred or clog the path.
+USUAL_FPS, RATE_OFF = 30.0, 1.3
+# Rates are those of so long, half of it at first. Shorter: a hiccup looks like a camera that has
+# changed; longer: 60 pictures a second overfill the path for as long.
+RATE_SPAN_S = 2.0
+RATE_REST_S = 5.0  # two such changes are at least so far apart: a camera may waver
+RATE_PAUSE_S = 0.5  # a gap this long says nothing about the rate
 
 
 class Governor:
@@ -249,4 +258,31 @@ class Placement:
         self._moved_s, self._before = now, bits_per_s
         self._trying = self._climbed = True
         self._wide_since_s = None
+        return True
+
+
+class PictureRate:
+    """How many pictures a second come, by their times; for an encoder that must be told."""
+
+    def __init__(self) -> None:
+        self.fps = USUAL_FPS
+        """what the encoder is told"""
+        self._times_s: deque[float] = deque()  # of the last RATE_SPAN_S
+        self._changed_s = float("-inf")
+
+    def note(self, time_s: float) -> bool:
+        """Take a picture's time; True if `fps` was wrong, and is changed."""
+        times_s = self._times_s
+        if times_s and not 0 < time_s - times_s[-1] < RATE_PAUSE_S:
+            times_s.clear()
+        times_s.append(time_s)
+        while time_s - times_s[0] > RATE_SPAN_S:
+            times_s.popleft()
+        span_s = time_s - times_s[0]
+        if span_s < RATE_SPAN_S / 2 or time_s - self._changed_s < RATE_REST_S:
+            return False
+        found = (len(times_s) - 1) / span_s
+        if 1 / RATE_OFF <= found / self.fps <= RATE_OFF:
+            return False
+        self.fps, self._changed_s = found, time_s
         return True

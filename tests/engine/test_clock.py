@@ -12,7 +12,7 @@ from fakes import voiced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.clock import OriginalTimeline, SpeechTimeline
+from engine.clock import MOMENT, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import BacklogFull, MediaError
 from engine.line import FADE_OUT_S
@@ -473,3 +473,21 @@ def test_the_original_off_line_lies_where_it_is_put() -> None:
     for index, piece in enumerate(np.split(samples, 200)):  # far ahead of any reading
         original.push(piece, 48_000, 0.1 * index + 0.5)
     assert np.array_equal(original.read(24_000, 24_000 + 960_000), samples)
+
+
+def test_a_picture_that_stands_hears_a_moment_of_that_time_as_far_as_it_is_known() -> None:
+    known, voice = SpeechTimeline(CONFIG, LOOKAHEAD_S), voiced(2.0)
+    start_s = known.push(voice, 16_000, 0.0)
+    at_s = start_s + 0.5
+    for stands_s in (0.04, 0.1):
+        later = known.mel_window(at_s + MOMENT * stands_s)
+        assert np.array_equal(known.mel_window(at_s, stands_s=stands_s), later)
+        assert not np.array_equal(known.mel_window(at_s), later)
+    # A voice of which just enough has come is not cut for it.
+    late = SpeechTimeline(CONFIG, LOOKAHEAD_S)
+    late.push(voice[: round((0.5 + LOOKAHEAD_S + 0.014) * 16_000)], 16_000, 0.0)
+    window = late.mel_window(at_s, stands_s=0.2)
+    assert np.array_equal(window, known.mel_window(at_s + 0.0125))
+    late.push(voice[round((0.5 + LOOKAHEAD_S + 0.014) * 16_000) :], 16_000, 0.2)
+    first, stop = round((start_s + 0.1) * 48_000), round((start_s + 1.5) * 48_000)
+    assert np.array_equal(late.read(first, stop), known.read(first, stop))

@@ -6,7 +6,7 @@ import numpy as np
 from fakes import face_mesh
 
 from engine.face import CROP_SIZE, alignment_from, fit_similarity, transform, turned_px
-from engine.gallery import MARGIN_PX, MAX_AGE_S, TURNED_PX, WIDE_PX, Gallery
+from engine.gallery import MARGIN_PX, MAX_AGE_S, TURNED_PX, WIDE_PX, YAWN_PX, Gallery
 from engine.lips import LOWER_LIP, UPPER_LIP
 from engine.types import F32, U8, Alignment
 
@@ -106,6 +106,17 @@ def test_a_face_that_stays_turned_gets_its_own_pictures_in_time() -> None:
     for index in range(round(MAX_AGE_S * 5) + 2):
         gallery.see(crop(3), face(WIDE_PX * (index % 2), 7.0), IDENTITY, 0.1 + index / 5)
     assert shown(gallery) == [3, 3]
+
+
+def test_a_yawn_is_no_wide_mouth() -> None:
+    gallery = Gallery(2)
+    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery.see(crop(2), face(YAWN_PX + 5), IDENTITY, 0.04)
+    gallery.see(crop(3), face(10.0), IDENTITY, 0.08)
+    assert shown(gallery) == [1, 3]
+    gallery.see(crop(4), face(YAWN_PX + 5), IDENTITY, 0.12)
+    gallery.see(crop(5), face(YAWN_PX - 1), IDENTITY, 0.16)  # no better than 3
+    assert shown(gallery) == [1, 3]
 
 
 def test_what_is_old_goes_whatever_it_shows() -> None:

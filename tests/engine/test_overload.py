@@ -257,6 +257,17 @@ def test_jobs_of_the_rung_before_do_not_count() -> None:
     assert walk.ladder.rung.name == "one" and walk.ladder.count() == 1
 
 
+def test_the_first_mouth_that_is_held_is_painted_on_that_rung() -> None:
+    """One from before was painted for its own picture alone: held, it would be late."""
+    walk = Walk()
+    walk.frames(1, 0.008)
+    assert walk.ladder.stands_s == pytest.approx(PERIOD_S)
+    while walk.ladder.rung.name != "half":
+        assert walk.frame(0.06) is Turn.PAINT
+    assert walk.ladder.stands_s == pytest.approx(2 * PERIOD_S)
+    assert walk.frames(4 * PERIOD_S, 0.06) == [Turn.PAINT, Turn.HOLD] * 2
+
+
 def test_the_user_sets_the_top() -> None:
     walk = Walk(8)
     walk.ladder.set_top(4, OFFERED)

@@ -7,7 +7,7 @@ import pytest
 from fakes import voiced
 from sessions import DELAY_S, PICTURES, frame, make, paint, pop_all, run, work
 
-from engine.clock import SpeechTimeline
+from engine.clock import MOMENT, SpeechTimeline
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.mel import LOOKAHEAD_S, SILENCE, log_mel, window, window_start_at
@@ -78,11 +78,11 @@ def test_the_mouth_speaks_while_the_voice_is_heard_and_fades_at_both_ends() -> N
 def test_the_frame_shown_at_a_time_hears_what_is_heard_at_that_time(columns: int) -> None:
     """More columns than the paper's are more past."""
     session = make(spec=JobSpec(mel_columns=columns))
-    samples = voiced(1.0)
+    samples = np.concatenate([voiced(1.0), np.zeros(16_000, np.int16)])
     start_s = session.push_speech(samples, 16_000, 0.0)
     place = np.zeros(48_000, np.int16)
     start = round(start_s * 16_000)
-    place[start : start + 16_000] = samples
+    place[start : start + len(samples)] = samples
     mel = log_mel(place.astype(np.float32) / 32768)
     sound = []
     for index in range(40):
@@ -90,9 +90,11 @@ def test_the_frame_shown_at_a_time_hears_what_is_heard_at_that_time(columns: int
         session.push_video(frame(index), now)
         job = session.jobs.begin(now)
         assert job is not None
-        wanted = window(mel, window_start_at(now + DELAY_S, columns), columns)
+        # How long it stands is known from the second picture on.
+        moment_s = now + DELAY_S + (MOMENT * 0.04 if index else 0.0)
+        wanted = window(mel, window_start_at(moment_s, columns), columns)
         assert np.abs(job.mel - wanted).max() < 1e-4
-        paper = window(mel, window_start_at(now + DELAY_S))
+        paper = window(mel, window_start_at(moment_s))
         assert np.array_equal(wanted[:, -16:], paper)
         while (chunk := session.pop_audio(now)) is not None:
             sound.append(chunk)

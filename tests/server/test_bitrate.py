@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
 from server import bitrate
-from server.bitrate import Governor, KeyThrottle, RepeatBudget
+from server.bitrate import USUAL_FPS, Governor, KeyThrottle, PictureRate, RepeatBudget
 
 
 def governor(start: int = 900_000) -> Governor:
@@ -75,3 +80,30 @@ def test_repeats_are_no_amplifier() -> None:
         given = sum(budget.take(number, float(second)) for number in range(5000))
         assert given <= bitrate.REPEATS_PER_S
     assert len(budget._last) <= 4 * bitrate.REPEATS_BURST
+
+
+def changes(rate: PictureRate, gaps_s: Iterable[float], start_s: float = 0.0) -> int:
+    return sum(rate.note(float(at_s)) for at_s in start_s + np.cumsum([0.0, *gaps_s]))
+
+
+@pytest.mark.parametrize("fps", [10, 15, 20, 50, 60])
+def test_a_picture_rate_that_is_far_off_is_noticed_once_and_soon(fps: int) -> None:
+    rate = PictureRate()
+    assert changes(rate, [1 / fps] * round(1.2 * fps)) == 1
+    assert rate.fps == pytest.approx(fps, rel=0.02)
+    assert changes(rate, [1 / fps] * 20 * fps, 2.0) == 0
+
+
+@pytest.mark.parametrize("fps", [24, 25, 29.97, 30])
+def test_usual_picture_rates_cost_no_key_frame(fps: float) -> None:
+    rate = PictureRate()
+    assert changes(rate, [1 / fps] * 600) == 0 and rate.fps == USUAL_FPS
+
+
+def test_a_camera_that_wavers_stalls_or_stops_costs_few_key_frames() -> None:
+    rate = PictureRate()
+    wavering = np.random.default_rng(0).uniform(1 / 30, 1 / 15, 1200)
+    assert changes(rate, wavering) <= 1
+    assert changes(rate, [0.04, 0.04, 3.0] * 100, 1000.0) == 0
+    # In the dark a camera halves its rate again and again.
+    assert changes(rate, ([1 / 30] * 60 + [1 / 15] * 30) * 15, 2000.0) <= 12

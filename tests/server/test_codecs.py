@@ -177,6 +177,18 @@ def test_h264_keeps_its_rate_and_takes_a_new_one_for_one_key_frame() -> None:
     assert np.mean(sizes[120:]) < 0.5 * np.mean(sizes[30:60])
 
 
+@pytest.mark.parametrize("fps", [10, 60])
+def test_h264_keeps_its_rate_however_many_pictures_come(fps: int) -> None:
+    """x264 spends by the picture: told 30 a second, sixty would overfill the path."""
+    encoder, bits = GuardedEncoder(H264, ServerConfig(start_kbps=1000)), 0
+    for index in range(4 * fps):
+        frame = noise(index)
+        frame.pts = round(index * 90_000 / fps)
+        payloads, _ = encoder.encode(frame)
+        bits += sum(map(len, payloads)) * 8 if index >= 2 * fps else 0
+    assert 700_000 < bits / 2 < 1_250_000
+
+
 @pytest.mark.parametrize("codec", [VP8, H264], ids=["VP8", "H264"])
 def test_odd_sizes_are_encoded(codec: RTCRtpCodecParameters) -> None:
     encoder = GuardedEncoder(codec, ServerConfig())
