@@ -46,7 +46,7 @@ class OrtBackend:
         bundle: the model, of any kind.
         threads: CPU threads; None measures and takes the fewest that are about as fast as all.
         device: see `choose_device`.
-        batch_sizes: to be made ready for; larger batches are cut.
+        batch_sizes: to be made ready for, None for the usual ones; larger batches are cut.
 
     Raises:
         BackendError: a graph or the device is refused, or the model does not run.
@@ -58,10 +58,10 @@ class OrtBackend:
         bundle: Bundle,
         threads: int | None = None,
         device: str | None = None,
-        batch_sizes: tuple[int, ...] = BATCH_SIZES,
+        batch_sizes: tuple[int, ...] | None = None,
     ) -> None:
         self.manifest = bundle.manifest
-        self.batch_sizes = batch_sizes
+        self.batch_sizes = batch_sizes or BATCH_SIZES
         self._device = choose_device(self.manifest, device)
         self._schedule = NoiseSchedule.linear()
         self._paths = {self.manifest.default_steps: self._trajectory(self.manifest.default_steps)}
