@@ -56,6 +56,9 @@ def compare(before: Record, after: Record, *, different_machines: bool = False) 
     notes = [f"{name}: {a} -> {b}" for name, (a, b) in differing.items()]
     if before["bundle"] != after["bundle"]:
         notes.append(f"model: {_model(before)} -> {_model(after)}")
+    for name, record in (("before", before), ("after", after)):
+        if "incomplete" in record:
+            notes.append(f"{name} is incomplete: {record['incomplete']}")
     if any(len(runs) < 2 for record in (before, after) for runs in record["samples"].values()):
         notes.append("intervals know what varies within a run; --repeat lets them know of runs too")
     return {

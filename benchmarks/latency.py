@@ -115,7 +115,10 @@ def start_server(
     begun = time.monotonic()
     environment = os.environ | {f"LIPWIRE_{k.upper()}": str(v) for k, v in settings.items()}
     process = subprocess.Popen(
-        [sys.executable, *program], stdout=subprocess.DEVNULL, env=environment
+        [sys.executable, *program],
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for the benchmark, which ends its server itself
     )
     while time.monotonic() < begun + START_S:
         if process.poll() is not None:

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ from benchmarks.relay import Relay, Weather, without_candidates
 from engine.types import U8
 from server import ice, mediaplane
 from server.config import ServerConfig
+from server.link import reception
 
 BITS = 20  # numbers of eleven hours at 25 fps, then a parity bit for each four
 BLOCK_PX = 16
 FPS = 25
 SOUND_GAP_S = 0.060  # a hole that is heard
 AUDIO_STEP_S = 0.020
+CONNECTED = "connected"  # printed by --say-when
 
 
 def write_number(image: U8, number: int) -> None:
@@ -170,6 +173,13 @@ class Probe:
         if self._relay is not None:
             await self._relay.__aexit__()
 
+    async def reception(self) -> dict[str, dict[str, float]]:
+        """What either side saw of the other's packets, the whole call long."""
+        async with httpx.AsyncClient(base_url=self._url, timeout=30) as http:
+            reply = await http.get(f"/api/sessions/{self.session}/stats")
+        there = reply.json()["reception"] if reply.is_success else {}  # it may have given us up
+        return {"at the server": there, "at the caller": reception(self._pc)}
+
     def figures(self, since_s: float, until_s: float) -> dict[str, Any]:
         """What happened between two readings of the monotonic clock."""
         sent = [s for s in self.camera.sent_s if since_s <= s < until_s]
@@ -225,6 +235,7 @@ async def ride(
     speech: Path | None = None,
     settle_s: float = 3.0,
     until_told: bool = False,
+    connected: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Some calls at once for some time; figures of each.
 
@@ -238,6 +249,7 @@ async def ride(
         speech: a voice to speak; without one nothing is painted.
         settle_s: not measured.
         until_told: end before `seconds` when standard input ends.
+        connected: told when all calls run.
     """
     mediaplane.install(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
@@ -257,6 +269,7 @@ async def ride(
             socket = url.replace("http", "ws", 1)
             address = f"{socket}/api/sessions/{probe.session}/speech?rate={SPEECH_RATE_HZ}"
             talking.append(asyncio.create_task(speak(address, voice)))
+    connected()
     await asyncio.sleep(settle_s)
     begun = time.monotonic()
     if until_told:
@@ -264,7 +277,7 @@ async def ride(
     else:
         await asyncio.sleep(seconds)
     ended = time.monotonic() - 0.3  # what is still on its way is not lost
-    found = [probe.figures(begun, ended) for probe in probes]
+    found = [probe.figures(begun, ended) | await probe.reception() for probe in probes]
     for task in talking:
         task.cancel()
     await asyncio.gather(*talking, return_exceptions=True)
@@ -301,12 +314,23 @@ def main() -> None:
     parser.add_argument("--speech", type=Path)
     parser.add_argument("--until-told", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--when-told", action="store_true", help="call when a line comes in")
+    parser.add_argument("--say-when", action="store_true", help="print a line when calls run")
     a = parser.parse_args()
     up = down = None
     if a.loss is not None:
         up = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed)
         down = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed + 1)
-    rides = ride(a.url, a.seconds, a.calls, up, down, a.clip, a.speech, a.settle, a.until_told)
+
+    def connected() -> None:
+        if a.say_when:
+            print(CONNECTED, flush=True)
+
+    if a.when_told:
+        sys.stdin.readline()
+    rides = ride(
+        a.url, a.seconds, a.calls, up, down, a.clip, a.speech, a.settle, a.until_told, connected
+    )
     print(json.dumps(asyncio.run(rides)))
 
 

@@ -2,11 +2,12 @@
 
     {schema, benchmark, what, date, command, commit, machine, bundle,
      figures: {name: {value, unit, target, ok}}, samples: {name: [[...] for each run]},
-     tables: {title: [{column: value}]}, details: {...}}
+     tables: {title: [{column: value}]}, details: {...}, incomplete: why, if it is}
 
 A benchmark's `run` returns a dict with `figures` (of this shape, or plain numbers whose names end
 in their unit, beside `targets` and `met`) and, where it has them, `samples`, `tables`, `bundle`;
-whatever else it returns becomes `details`.
+whatever else it returns becomes `details`. One that was interrupted and keeps what it measured so
+far says so in `incomplete`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ UNITS = {
     "_factor": "ratio", "_frames": "frames",
 }  # fmt: skip
 OWN = ("benchmark", "command", "machine", "figures", "targets", "met", "samples", "tables",
-       "bundle")  # fmt: skip
+       "bundle", "incomplete")  # fmt: skip
 
 Record = dict[str, Any]
 
@@ -89,7 +90,7 @@ def make_record(name: str, what: str, found: Mapping[str, Any]) -> Record:
         "samples": {key: bounded(runs) for key, runs in found.get("samples", {}).items()},
         "tables": _plain(found.get("tables", {})),
         "details": _plain({key: value for key, value in found.items() if key not in OWN}),
-    }
+    } | ({"incomplete": str(found["incomplete"])} if found.get("incomplete") else {})
 
 
 def describe_bundle(bundle: Bundle | Path | None = None) -> dict[str, Any]:

@@ -72,7 +72,7 @@ BENCHES = (
     Bench("overload", "A device that is slowed in the middle of a call: pictures, sound, way back.",
           "benchmarks.overload:run", short={"seconds": 15}),
     Bench("churn", "R2: calls that come and go, a third of them killed: what is left.",
-          "benchmarks.transport:churn", short={"sessions": 12}),
+          "benchmarks.churn:churn", short={"sessions": 12}),
     Bench("quality", "What viewers see: blending, jitter, silence, interruption, tracking.",
           "benchmarks.quality:run", short={"seconds": 1.0}),
     Bench("sync", "R10: lips against sound at the receiver.",

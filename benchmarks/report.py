@@ -202,6 +202,8 @@ def _head(records: Sequence[Record], failed: Mapping[str, str]) -> str:
 def _verdict(record: Record) -> str:
     count = len(missed(record))
     judged = sum(one["ok"] is not None for one in record["figures"].values())
+    if "incomplete" in record:
+        return "<span class=MISSED>incomplete</span>"
     if not judged:
         return "measured"
     return f"<span class=MISSED>{count} missed</span>" if count else "<span class=met>met</span>"
@@ -215,10 +217,13 @@ def _section(record: Record) -> str:
         for name, one in record["figures"].items()
     )
     tables = "".join(_table(title, rows) for title, rows in record["tables"].items() if rows)
+    cut = ""
+    if "incomplete" in record:
+        cut = f"<p class=MISSED>It is incomplete: {_e(record['incomplete'])}.</p>"
     return (
         f'<h2 id="{_e(record["benchmark"])}">{_e(record["benchmark"])}</h2>'
         f"<p>{_e(record['what'])} {_e(record['date'])}, "
-        f"load {record['machine']['load_1min']}.</p><pre>{_e(record['command'])}</pre>"
+        f"load {record['machine']['load_1min']}.</p>{cut}<pre>{_e(record['command'])}</pre>"
         f"<table><tr><th>figure<th>measured<th>target<th>{figures}</table>{tables}{_inline(record)}"
     )
 

@@ -1,4 +1,4 @@
-"""`lipwire bench loss|delay|soak|churn`: a whole server, callers in other processes, and a bad day.
+"""`lipwire bench loss|delay|soak`: a whole server, callers in other processes, and a bad day.
 
 Each prints what was asked for in docs/reliability.md beside what was found.
 """
@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,10 +22,10 @@ from benchmarks.latency import end_server, free_port, made_clip, sample_voice, s
 from benchmarks.machine import process_memory_mib
 from engine.errors import LipwireError
 
-COUNTED = ("fds", "threads", "tasks", "sessions")  # what must be as before after a churn
-WARM_ROUNDS = 4  # of callers before a server is called warm
 Seconds = Annotated[float, Ge(5)]
 Share = Annotated[float, Ge(0), Le(0.5)]
+SIDES, ASKED = ("at the server", "at the caller"), "gap_to_key_request_max_ms"
+KEY_ASKED_MS = 200.0
 SAMPLE_S = 5.0  # between two looks at the server's memory
 
 
@@ -51,7 +48,11 @@ def start_probe(url: str, seconds: float, *flags: object) -> subprocess.Popen[by
     """Callers in a process of their own; see `benchmarks.probe`."""
     command = [sys.executable, "-m", "benchmarks.probe", url, "--seconds", str(seconds)]
     return subprocess.Popen(
-        [*command, *map(str, flags)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*command, *map(str, flags)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,  # whoever reads a line must not swallow the next
+        start_new_session=True,  # Ctrl-C is for the benchmark, which ends its callers itself
     )
 
 
@@ -84,8 +85,11 @@ def loss(
     bursts: Share = 0.01,
     delay_ms: Annotated[float, Ge(0)] = 20,
     seeds: Annotated[int, Ge(1)] = 1,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Any]:
     """R5: a call over a path that loses packets both ways, singly and in bursts of five.
+
+    Interrupted, it gives the runs that are over.
 
     Args:
         seconds: measured, of each run.
@@ -93,23 +97,38 @@ def loss(
         bursts: share of packets lost in bursts.
         delay_ms: one way.
         seeds: runs, one after the other, each with other losses.
+        progress: told which run it is at.
     """
     flags = ("--loss", share, "--burst-loss", bursts, "--delay-ms", delay_ms)
-    runs = []
-    with serving() as (url, _):
-        for seed in range(1, seeds + 1):
-            probe = start_probe(url, seconds, *flags, "--seed", seed)
-            runs += figures_of(probe, seconds + 90)
+    runs: list[dict[str, Any]] = []
+    cut = ""
+    try:
+        with serving() as (url, _):
+            for seed in range(1, seeds + 1):
+                progress(f"run {seed} of {seeds}, {seconds:g} s each")
+                probe = start_probe(url, seconds, *flags, "--seed", seed)
+                try:
+                    runs += figures_of(probe, seconds + 90)
+                finally:
+                    probe.kill()
+    except KeyboardInterrupt:
+        if not runs:
+            raise
+        cut = f"interrupted after {len(runs)} of {seeds} runs"
     figures = {
         name: max(run[name] for run in runs)
         for name in ("freeze_max_ms", "freezes_over_500_ms", "sound_holes_over_60_ms")
     }
+    asked_ms = [run[side][ASKED] for run in runs for side in SIDES if ASKED in run[side]]
+    figures[ASKED] = max(asked_ms, default=None)
     met = {
         "no freeze over 500 ms": figures["freezes_over_500_ms"] == 0,
+        "a key frame is asked for within 200 ms of a gap": bool(asked_ms)
+        and max(asked_ms) <= KEY_ASKED_MS,
         "no hole in the sound over 60 ms": figures["sound_holes_over_60_ms"] == 0,
     }
     weather = {"loss": share, "burst_loss": bursts, "delay_ms": delay_ms}
-    return verdict(figures | {"runs": runs}, met, weather=weather)
+    return verdict(figures | {"runs": runs}, met, weather=weather, incomplete=cut)
 
 
 def delay(*, seconds: Seconds = 60) -> dict[str, Any]:
@@ -180,77 +199,3 @@ def soak(
         "memory grows by less than 0.5 MiB a minute": slope < 0.5,
     }
     return verdict(figures, met, minutes=minutes, calls=calls, painted=painted)
-
-
-def held(pid: int, url: str) -> dict[str, Any]:
-    """What a server holds: file descriptors by kind, threads, tasks, calls, memory (Linux)."""
-    # Before anything is asked: a connection that was just answered is closed a moment later.
-    kinds: Counter[str] = Counter()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):  # closed meanwhile
-            kinds[re.sub(r"\W*\[?\d+\]?$", "", str(entry.readlink()))] += 1
-    status = Path(f"/proc/{pid}/status").read_text()
-    threads = next(x for x in status.splitlines() if x.startswith("Threads:")).split()[1]
-    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as reply:
-        values = dict(
-            re.findall(r"^(lipwire_(?:sessions|tasks)) (\S+)", reply.read().decode(), re.M)
-        )
-    return {
-        "fds": sum(kinds.values()),
-        "kinds": dict(kinds),
-        "threads": int(threads),
-        "tasks": int(float(values["lipwire_tasks"])),
-        "sessions": int(float(values["lipwire_sessions"])),
-        "resident_mib": process_memory_mib(pid)["resident_mib"],
-    }
-
-
-def churn(
-    *,
-    sessions: Annotated[int, Ge(1)] = 200,
-    at_once: Annotated[int, Ge(1)] = 4,
-    patience_s: float = 60,
-) -> dict[str, Any]:
-    """R2: calls that come and go, a third of them killed, and what the server holds afterwards.
-
-    Args:
-        sessions: in all.
-        at_once: in each process of callers.
-        patience_s: how long the dead may take to be noticed.
-    """
-    killed = 0
-    # One address makes all the calls: the limit on requests would be what is measured.
-    limits = {"max_sessions": 2 * at_once, "rate_per_s": 10_000, "rate_burst": 10_000}
-    with serving(**limits) as (url, server):
-
-        def settle() -> dict[str, Any]:
-            begun = time.monotonic()
-            while held(server.pid, url)["sessions"] and time.monotonic() < begun + patience_s:
-                time.sleep(0.5)
-            time.sleep(1)
-            return held(server.pid, url)
-
-        # The pools of a server that has never been used are empty, and fill over several calls:
-        # they are no leak.
-        for _ in range(WARM_ROUNDS):
-            figures_of(start_probe(url, 2, "--calls", at_once, "--settle", 0), 120)
-        before = settle()
-        for index in range(-(-sessions // at_once)):
-            kill = index % 3 == 2
-            seconds = 60 if kill else 0.5
-            probe = start_probe(url, seconds, "--calls", at_once, "--settle", 0)
-            if not kill:
-                figures_of(probe, 120)
-                continue
-            begun = time.monotonic()
-            while held(server.pid, url)["sessions"] < at_once and time.monotonic() < begun + 60:
-                time.sleep(0.1)
-            probe.kill()
-            probe.communicate()
-            killed += at_once
-            settle()
-        after = settle()
-    figures = {"before": before, "after": after, "killed": killed}
-    met = {f"{name} as before": after[name] <= before[name] for name in COUNTED}
-    met["memory at most 20 MiB more"] = after["resident_mib"] <= before["resident_mib"] + 20
-    return verdict(figures, met, sessions=sessions)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from engine.mesh import TRACK_SIDE_PX, Mesh, drawn_face, quiet_stderr, reduced
+from engine.detectors import Detectors
+from engine.mesh import TRACK_SIDE_PX, Mesh, reduced
 from engine.types import F32, U8, Face
 
 TILES = 6
@@ -45,13 +46,20 @@ class MediaPipeTracker:
         min_confidence: below it a detection or a tracked face is dropped. Lower: false faces in
             curtains; higher: faces lost in poor light.
         still: treat every picture on its own (for photographs).
+        detectors: shared with others, who close them; None makes its own.
     """
 
-    def __init__(self, min_confidence: float = 0.5, still: bool = False) -> None:
+    def __init__(
+        self,
+        min_confidence: float = 0.5,
+        still: bool = False,
+        detectors: Detectors | None = None,
+    ) -> None:
         self._min_confidence = min_confidence
         self._mesh = Mesh(min_confidence, still)
         self._scouts: list[Mesh] = []  # of other faces; made when somebody asks for them
-        self._detectors: list[Any] = []  # made with the first search
+        self._detectors = detectors or Detectors(min_confidence)
+        self._own = [] if detectors else [self._detectors]
         self._empty = 0  # searches since one found something
 
     def track(self, image: U8) -> Face | None:
@@ -68,31 +76,17 @@ class MediaPipeTracker:
         Faces wider than about 7 % of the picture: near ones by one net, far ones by another. While
         there are none, every second call looks into a part of a large picture, for smaller ones.
         """
-        if not self._detectors:
-            with quiet_stderr():
-                import mediapipe as mp
-
-                self._detectors = [
-                    mp.solutions.face_detection.FaceDetection(self._min_confidence, far)
-                    for far in (1, 0)
-                ]
-                for detector in self._detectors:
-                    detector.process(drawn_face())
         self._empty += 1
         tile = (0, 0, image.shape[1], image.shape[0])
         if self._empty % 2 == 0 and max(image.shape[:2]) > TRACK_SIDE_PX:
             tile = _tiles(image.shape)[self._empty // 2 % TILES]
         x0, y0, x1, y1 = tile
-        small = reduced(image[y0:y1, x0:x1], TRACK_SIDE_PX)
-        for detector in self._detectors:
-            found = detector.process(small).detections
-            if found:
-                self._empty = 0
-                boxes = [d.location_data.relative_bounding_box for d in found]
-                corners = [(b.xmin, b.ymin, b.xmin + b.width, b.ymin + b.height) for b in boxes]
-                size, place = (x1 - x0, y1 - y0) * 2, (x0, y0) * 2
-                return np.asarray(np.array(corners) * size + place, np.float32)
-        return np.zeros((0, 4), np.float32)
+        found = self._detectors.find(reduced(image[y0:y1, x0:x1], TRACK_SIDE_PX))
+        if not len(found):
+            return found
+        self._empty = 0
+        size, place = (x1 - x0, y1 - y0) * 2, (x0, y0) * 2
+        return np.asarray(found * size + place, np.float32)
 
     def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
         """Landmarks of other faces, in f32[N, 4], without losing the one it follows."""
@@ -116,8 +110,10 @@ class MediaPipeTracker:
 
     def close(self) -> None:
         """Free the graphs."""
-        for graph in (self._mesh, *self._scouts, *self._detectors):
-            graph.close()
+        for mesh in (self._mesh, *self._scouts):
+            mesh.close()
+        for detectors in self._own:
+            detectors.close()
 
 
 def _tiles(shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
@@ -131,14 +127,15 @@ class TrackerPool:
     """Lends trackers to sessions and takes them back, ready for the next.
 
     Building one takes as long as ten frames, which a call that begins would lose, and the native
-    library is said to keep some memory of every one that was ever built.
+    library is said to keep some memory of every one that was ever built. All of them search with
+    the same detectors.
 
     Args:
-        make: builds a tracker when none is idle.
+        make: builds a tracker that searches with the `detectors` it is given, when none is idle.
     """
 
-    def __init__(self, make: Callable[[], MediaPipeTracker] = MediaPipeTracker) -> None:
-        self._make = make
+    def __init__(self, make: Callable[..., MediaPipeTracker] = MediaPipeTracker) -> None:
+        self._make, self._detectors = make, Detectors()
         self._idle: list[MediaPipeTracker] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -147,7 +144,7 @@ class TrackerPool:
         """A tracker that follows nobody yet; closing it gives it back."""
         with self._lock:
             tracker = self._idle.pop() if self._idle else None
-        return _Lent(tracker or self._make(), self)
+        return _Lent(tracker or self._make(detectors=self._detectors), self)
 
     def give_back(self, tracker: MediaPipeTracker) -> None:
         """Take a tracker back, or free it if the pool has been closed."""
@@ -166,6 +163,7 @@ class TrackerPool:
             idle, self._idle = self._idle, []
         for tracker in idle:
             tracker.close()
+        self._detectors.close()
 
 
 class _Lent:

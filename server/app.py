@@ -339,5 +339,6 @@ def serve(settings: ServerConfig) -> None:
         async def end_calls(patience_s: float) -> None:
             await app.state.sessions.drain(patience_s)
 
+        allocator.set_aside()
         url = page_url(settings, listener.getsockname()[1])
         Server(config, url, end_calls, settings.drain_s).run(sockets=[listener])

@@ -1,14 +1,17 @@
 """`lipwire bench …`: a command for each benchmark, made of the signature of what it runs.
 
 All have `--json FILE|-` (one record), `--plot FILE` (.png, .svg or .html), a table on the screen
-and progress on stderr. Exit code 1: something is not what it should be.
+and progress on stderr. Exit code 1: something is not what it should be; 130: Ctrl-C or SIGTERM,
+after which some keep what they had measured, as a record that says `incomplete`.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import signal
 import sys
+import time
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +31,9 @@ JsonFlag = Annotated[
 PlotFlag = Annotated[
     Path | None, typer.Option("--plot", help="Write a picture or a page: .png, .svg, .html.")
 ]
+
+LINE_EVERY_S = 30.0  # on a stderr that is no terminal: more fills logs, less looks like a hang
+INTERRUPTED = 130  # what shells give a process that Ctrl-C ended
 
 
 class _Lazy(TyperCommand):
@@ -76,7 +82,7 @@ def command_of(bench: Any) -> Any:
         from benchmarks.record import make_record
 
         check_plot(plot)
-        with status(bench.name) as show:
+        with status(bench.name) as show, interrupting():
             if "progress" in inspect.signature(run).parameters:
                 options["progress"] = lambda what: show(str(what))
             record = make_record(bench.name, bench.help, run(**options))
@@ -137,13 +143,35 @@ def docs_of(run: Callable[..., Any]) -> dict[str, str]:
 
 
 @contextmanager
+def interrupting() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: benchmarks end what they started, and may keep figures."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def status(what: str) -> Iterator[Callable[[str], None]]:
-    """Says on stderr what is going on, where somebody looks."""
+    """Says on stderr what is going on: at once on a terminal, else a line now and then."""
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda text: None
+        said_s = time.monotonic()
+
+        def say(text: str) -> None:
+            nonlocal said_s
+            if time.monotonic() - said_s >= LINE_EVERY_S:
+                said_s = time.monotonic()
+                print(f"{what}: {text}", file=sys.stderr, flush=True)
+
+        yield say
         return
     with console.status(what) as shown:
         yield lambda text: shown.update(f"{what}: {text}")
@@ -156,7 +184,7 @@ def check_plot(path: Path | None) -> None:
 
 
 def give(record: Record, as_json: str | None, plot: Path | None) -> None:
-    """Print a record, write what was asked for; exit code 1 if something was missed."""
+    """Print a record, write what was asked for; exit code 1 if something was missed, 130 if cut."""
     from benchmarks.record import missed, write_record
 
     if plot is not None:
@@ -167,6 +195,10 @@ def give(record: Record, as_json: str | None, plot: Path | None) -> None:
         write_record(record, as_json)
     if as_json != "-":
         print_record(record)
+    if "incomplete" in record:
+        print(f"lipwire: {record['benchmark']} is incomplete: {record['incomplete']}",
+              file=sys.stderr)  # fmt: skip
+        raise typer.Exit(INTERRUPTED)
     if missed(record):
         raise typer.Exit(1)
 

@@ -2,10 +2,10 @@
 
 Operations: add a packet; poll for gaps whose time is up; ask what to request from the sender.
 Goals: a frame leaves with its last packet (the marker bit), not with the next frame's first; a
-  packet that does not come costs GIVE_UP_S of video or AUDIO_WAIT_S of sound, never "until the
+  packet that does not come costs HOLD_S of video or AUDIO_WAIT_S of sound, never "until the
   buffer is full"; memory is bounded whatever a sender does.
-Plan: sequence numbers are unwrapped to integers that only grow; video waits for repeats, then
-  jumps to the next picture that can be decoded; sound fills holes with concealment.
+Plan: sequence numbers are unwrapped to integers that only grow; video waits for repeats and, after
+  a while, for a key frame too: what comes first ends the wait; sound fills holes with concealment.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-# An unrecovered gap is given up after this, and a key frame is asked for. Shorter: repeats that
-# one slow round trip would bring are thrown away; longer: the picture stands still for it.
-GIVE_UP_S = 0.120
-# A missing packet is asked for again after this. Shorter: repeats are sent twice on slow paths.
-NACK_EVERY_S = 0.040
+# A gap that is not filled after this makes us ask for a key frame as well. Shorter: key frames for
+# gaps that one slow round trip fills; longer: where repeats fail, the picture stands still for it.
+KEY_AFTER_S = 0.120
+# A missing packet is asked for again after this: somewhat more than the round trip that was seen.
+# Less: every repeat is sent twice; more: one that was lost again costs longer. On paths longer than
+# that all are: two must have been tried before a key frame is asked for.
+NACK_FACTOR, NACK_LEAST_S, NACK_MOST_S = 1.35, 0.020, 0.055
+NACK_FIRST_S = 0.040  # before any was seen
 # While no key frame comes: how often it is asked for, and how long pictures are held back for it.
 # Longer: a sender that ignores requests freezes the picture; shorter: smears are shown that the
 # key frame would have spared.
@@ -83,6 +86,7 @@ class _Slot:
 class _Hole:
     found_s: float
     ask_s: float  # when it may be asked for
+    asked_s: float | None = None  # when it first was
 
 
 @dataclass(slots=True)
@@ -97,7 +101,7 @@ class BufferCounts:
     late: int = 0
     """packets that came after they were given up, or twice"""
     held: int = 0
-    """pictures not shown because one before them is missing"""
+    """pictures not shown because they, or one before them, miss a packet"""
     gap_wait_max_s: float = 0.0
     """longest time between finding a gap and asking for a key frame"""
 
@@ -154,6 +158,8 @@ class VideoBuffer:
         self._hold_s: float | None = None  # since when a key frame is waited for
         self._begun = False  # whether a key frame has been seen
         self._key_asked_s = -KEY_EVERY_S
+        self._key_at: int | None = None  # a packet of the newest key frame, of its beginning
+        self._round_s = NACK_FIRST_S / NACK_FACTOR  # from asking for a packet to its repeat
 
     @property
     def origin(self) -> int:
@@ -169,22 +175,30 @@ class VideoBuffer:
         if self._time is None:
             self._origin = time
         self._time = max(time, self._time or time)
-        if self._missing.pop(number, None) is not None:
-            self.counts.recovered += 1
+        if (hole := self._missing.pop(number, None)) is not None:
+            self._recover(hole, now)
         vp8 = packet.payload_type in self._vp8_types
         starts = vp8_starts(packet.payload) if vp8 else h264_starts(packet.payload)
         self._slots[number] = _Slot(
             data, time - self._origin, bool(packet.marker), packet.payload_type, starts
         )
+        # Bytes that look like a key frame's first stand in the middle of others, too.
+        if (starts or not vp8) and is_key(data, vp8):
+            self._key_at = number
         while len(self._slots) > MAX_PACKETS:
             self._skip(now)
         return self._take(now)
 
+    def _recover(self, hole: _Hole, now: float) -> None:
+        self.counts.recovered += 1
+        if hole.asked_s is not None:
+            # Of the first request, though a later one may have brought it: too long, and rarely.
+            self._round_s += 0.1 * (now - hole.asked_s - self._round_s)
+
     def poll(self, now: float) -> list[EncodedFrame]:
         """Give up on a gap whose time is over; returns the pictures that this sets free."""
-        frames: list[EncodedFrame] = []
-        while (found_s := self._gap_s) is not None and now - found_s >= GIVE_UP_S:
-            self.counts.gap_wait_max_s = max(self.counts.gap_wait_max_s, now - found_s)
+        frames = self._take(now)
+        while (found_s := self._gap_s) is not None and now - found_s >= HOLD_S:
             self._skip(now)
             frames += self._take(now)
         return frames
@@ -192,14 +206,22 @@ class VideoBuffer:
     def nacks(self, now: float) -> list[int]:
         """Sequence numbers to ask for again now, 16 bits each."""
         due = [number for number, hole in self._missing.items() if now >= hole.ask_s][:MAX_NACKS]
+        again_s = min(max(NACK_FACTOR * self._round_s, NACK_LEAST_S), NACK_MOST_S)
         for number in due:
-            self._missing[number].ask_s = now + NACK_EVERY_S
+            hole = self._missing[number]
+            hole.ask_s = now + again_s
+            hole.asked_s = now if hole.asked_s is None else hole.asked_s
         return [number & 0xFFFF for number in due]
 
     def wants_key(self, now: float) -> bool:
         """Whether to ask for a key frame now; asking counts as asked."""
-        if self._hold_s is None or now - self._key_asked_s < KEY_EVERY_S:
+        since_s = self._hold_s
+        if since_s is None and self._overdue(now):
+            since_s = self._gap_s
+        if since_s is None or now - self._key_asked_s < KEY_EVERY_S:
             return False
+        if self._key_asked_s < since_s:  # the first time for this gap
+            self.counts.gap_wait_max_s = max(self.counts.gap_wait_max_s, now - since_s)
         self._key_asked_s = now
         return True
 
@@ -207,11 +229,17 @@ class VideoBuffer:
     def next_s(self) -> float | None:
         """When `poll`, `nacks` or `wants_key` will have something to say; None: never."""
         times = [hole.ask_s for hole in self._missing.values()]
-        if self._gap_s is not None:
-            times.append(self._gap_s + GIVE_UP_S)
+        again_s = self._key_asked_s + KEY_EVERY_S
+        if (found_s := self._gap_s) is not None:
+            times += [found_s + HOLD_S, max(found_s + KEY_AFTER_S, again_s)]
         if self._hold_s is not None:
-            times.append(self._key_asked_s + KEY_EVERY_S)
+            times.append(again_s)
         return min(times, default=None)
+
+    def _overdue(self, now: float) -> bool:
+        """Whether the foremost gap has been there for so long that a key frame may end it."""
+        found_s = self._gap_s
+        return found_s is not None and now - found_s >= KEY_AFTER_S
 
     @property
     def _gap_s(self) -> float | None:
@@ -229,6 +257,7 @@ class VideoBuffer:
         if abs(number - self._newest) > RESTART:
             self._slots.clear()
             self._missing.clear()
+            self._key_at = None
             self._next = self._newest = number
             self._wait_for_key(now)
             return number
@@ -243,17 +272,26 @@ class VideoBuffer:
     def _take(self, now: float) -> list[EncodedFrame]:
         """Every picture that is complete, from the front."""
         frames = []
-        while (stop := self._complete()) is not None:
+        while (stop := self._stop(now)) is not None:
             frame = self._cut(stop)
             if frame is not None and self._decodable(frame, now):
                 frames.append(frame)
         self.counts.frames += len(frames)
         return frames
 
-    def _complete(self) -> int | None:
-        """The number after the front picture's last packet, if all of them are here."""
+    def _stop(self, now: float) -> int | None:
+        """Where the front picture ends, if all of it is here; a key frame may become the front."""
         assert self._next is not None
-        number, first = self._next, self._slots.get(self._next)
+        stop = self._end_of(self._next)
+        if stop is None and self._overdue(now) and (start := self._key_start()) is not None:
+            stop = self._end_of(start)
+            if stop is not None:
+                self._drop(start)
+        return stop
+
+    def _end_of(self, number: int) -> int | None:
+        """The number after a picture's last packet, if all of them from `number` on are here."""
+        first = self._slots.get(number)
         if first is None:
             return None
         while (slot := self._slots.get(number)) is not None:
@@ -263,6 +301,15 @@ class VideoBuffer:
             if slot.marker:
                 return number
         return None
+
+    def _key_start(self) -> int | None:
+        """The first packet of the newest key frame, if that is certain to be its first."""
+        if self._key_at is None or self._key_at not in self._slots:
+            return None
+        number, time = self._key_at, self._slots[self._key_at].timestamp
+        while (before := self._slots.get(number - 1)) is not None and before.timestamp == time:
+            number -= 1
+        return number if before is not None or self._slots[number].starts else None
 
     def _cut(self, stop: int) -> EncodedFrame | None:
         assert self._next is not None
@@ -305,8 +352,12 @@ class VideoBuffer:
                 ):
                     start = number
                     break
-        for number in [n for n in numbers if n < start]:
-            del self._slots[number]
+        self._drop(start)
+
+    def _drop(self, start: int) -> None:
+        """Forget all before `start`, which is the front from now on."""
+        for number in [n for n in self._slots if n < start]:
+            self.counts.held += self._slots.pop(number).marker
         lost = [number for number in self._missing if number < start]
         for number in lost:
             del self._missing[number]

@@ -20,6 +20,7 @@ from aiortc.sdp import candidate_from_sdp
 from server import ice
 from server.config import ServerConfig
 from server.offers import Fragment, Offer, finish_answer
+from server.receiver import Receiver
 
 log = logging.getLogger(__name__)
 
@@ -180,3 +181,19 @@ class Link:
             log.exception("link %s: closing its connection failed", self.name[:6])
         finally:
             self._closed.set()
+
+
+def reception(pc: RTCPeerConnection) -> dict[str, float]:
+    """What became of the packets of the pictures that a connection gets; empty without any."""
+    receivers = (t.receiver for t in pc.getTransceivers() if t.kind == "video")
+    receiver = next(receivers, None)
+    if not isinstance(receiver, Receiver):
+        return {}
+    counts = receiver.counts
+    return {
+        "recovered": counts.recovered,
+        "lost": counts.lost,
+        "packets_asked": receiver.nacks,
+        "keys_asked": receiver.plis,
+        "gap_to_key_request_max_ms": round(counts.gap_wait_max_s * 1000, 1),
+    }

@@ -27,7 +27,7 @@ from server.commands import obey
 from server.config import ServerConfig
 from server.faces import face_figures
 from server.intake import Intake
-from server.link import Link
+from server.link import Link, reception
 from server.logs import name_session
 from server.mark import make_mark
 from server.offers import Offer, Purpose
@@ -347,6 +347,7 @@ class Peer:
             "av_offset_ms": round(self.relay.av_offset_s * 1000, 1),
             "renditions": self.relay.renditions["video"].figures(),
             "recording": self.audience.figures(),
+            "reception": reception(self.publisher.pc),
             **self.disclosure(),
         }
 

@@ -30,9 +30,10 @@ from server.reports import ClockMap
 
 log = logging.getLogger(__name__)
 
-# Encoded pictures that may wait for the decoder. Fewer: a hiccup of the machine drops pictures;
-# more: a decoder that is too slow shows the past. Beyond it all go, up to the next key frame.
-WAITING_PICTURES = 8
+# Encoded pictures that may wait for the decoder. Fewer: a gap that is filled late sets free more
+# than fit (HOLD_S of them); more: a decoder that is too slow shows the past. Beyond it all go, up
+# to the next key frame.
+WAITING_PICTURES = 16
 WAITING_BLOCKS = 50  # one second of sound
 # Decoded frames that may wait for whoever reads the track: of pictures only the newest count.
 UNREAD_PICTURES, UNREAD_BLOCKS = 2, 50

@@ -19,6 +19,8 @@ from server.recording import Archive, RecordingRefused
 
 log = logging.getLogger(__name__)
 
+# After a call's end: what answers its DELETE still holds it. Longer: idle servers stay large.
+REST_S = 1.0
 ANSWER_S = 10.0  # an answer takes milliseconds; longer means that something hangs
 
 
@@ -168,6 +170,9 @@ class Sessions:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("call %s ended by a fault", peer.name[:6], exc_info=error)
         self._metrics.keep(peer)
+        asyncio.get_running_loop().call_later(REST_S, self._rest)
+
+    def _rest(self) -> None:
         if not self._peers:  # nobody is there to wait for it
             asyncio.get_running_loop().run_in_executor(None, allocator.give_back)
 

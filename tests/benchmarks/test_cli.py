@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sys
+import time
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,14 +58,26 @@ def broken() -> dict[str, Any]:
     raise RuntimeError("it broke")
 
 
+def stopped() -> dict[str, Any]:
+    """Be told to end, and keep what there is."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+    except KeyboardInterrupt:
+        return {"figures": {"wait_ms": 3.0}, "incomplete": "interrupted after 1 of 9"}
+    raise AssertionError("nothing interrupted it")
+
+
 @pytest.fixture
 def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("made_benchmarks")
-    module.measured, module.broken = measured, broken  # type: ignore[attr-defined]
+    for run in (measured, broken, stopped):
+        setattr(module, run.__name__, run)
     monkeypatch.setitem(sys.modules, "made_benchmarks", module)
     benches = (
         Bench("nothing", "Nothing at all.", "made_benchmarks:measured", short={"seconds": 1}),
         Bench("broken", "Fails.", "made_benchmarks:broken"),
+        Bench("stopped", "Is told to end.", "made_benchmarks:stopped", whole=None),
         Bench("lacking", "Needs more.", "made_benchmarks:measured", ("no_such_package",)),
     )
     monkeypatch.setattr(registry, "BENCHES", benches)
@@ -94,6 +109,19 @@ def test_a_table_or_a_record_and_a_code_for_what_was_missed(
     assert json.loads((tmp_path / "a.json").read_text())["figures"]["wait_ms"]["value"] == 2
     late = call("nothing", "--seconds", 4)
     assert late.exit_code == 1 and "MISSED" in late.stdout
+
+
+def test_an_interrupted_one_leaves_a_record_that_says_so(only_ours: None, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    done = call("stopped", "--json", tmp_path / "a.json")
+    assert (
+        done.exit_code == 130 and "stopped is incomplete: interrupted after 1 of 9" in done.stderr
+    )
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert record["incomplete"] == "interrupted after 1 of 9"
+    assert record["figures"]["wait_ms"]["value"] == 3
+    assert "It is incomplete: interrupted after 1 of 9." in page([record])
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_what_cannot_be_done_is_one_line(only_ours: None, tmp_path: Path) -> None:
@@ -146,7 +174,7 @@ def test_all_goes_on_after_a_failure_and_names_it(
     text = (tmp_path / "out" / "report.html").read_text()
     assert "broken: failed" in text and "Nothing at all." in text and "met" in text
     assert not (tmp_path / "out" / "broken.json").exists()
-    with pytest.raises(ConfigError, match="no benchmark 'none': nothing, broken, lacking"):
+    with pytest.raises(ConfigError, match="no benchmark 'none': nothing, broken, stopped, lacking"):
         whole.run(tmp_path / "out", only=["none"])
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,8 +125,8 @@ def test_two_that_are_quiet_at_once_leave_stderr_as_it_was(
 def test_a_pool_lends_the_same_tracker_again_and_it_has_forgotten() -> None:
     built: list[MediaPipeTracker] = []
 
-    def make() -> MediaPipeTracker:
-        built.append(MediaPipeTracker())
+    def make(**options: Any) -> MediaPipeTracker:
+        built.append(MediaPipeTracker(**options))
         return built[-1]
 
     pool = TrackerPool(make)

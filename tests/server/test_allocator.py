@@ -52,6 +52,26 @@ print(before - resident())
 """
 
 
+# A ring that was there before, and one that was made since.
+RINGS = """
+import gc, weakref
+from server import allocator
+class Ring: pass
+def ring():
+    one, other = Ring(), Ring()
+    one.other, other.other = other, one
+    return one
+gc.disable()
+loaded = ring()
+allocator.set_aside()
+call = ring()
+seen, ended = len(gc.get_objects()), weakref.ref(call)
+del call
+allocator.give_back()
+print(seen, ended() is None, gc.get_freeze_count())
+"""
+
+
 def run(code: str, *arguments: str) -> str:
     """What a program prints."""
     command = [sys.executable, "-c", code, *arguments]
@@ -70,3 +90,8 @@ def test_threads_share_two_heaps() -> None:
 
 def test_what_is_free_goes_back_to_the_system() -> None:
     assert int(run(TRIM)) > 30_000_000
+
+
+def test_a_round_frees_calls_and_passes_over_what_was_loaded() -> None:
+    seen, freed, aside = run(RINGS).split()
+    assert freed == "True" and int(seen) < 500 < int(aside)

@@ -117,7 +117,7 @@ def test_a_missing_packet_is_asked_for_at_once_and_again_until_it_comes() -> Non
         buffer.add(packet, data, 0.04)
     number = items[4][1].sequence_number
     assert buffer.nacks(0.04) == [number] and buffer.nacks(0.05) == []
-    assert buffer.next_s == pytest.approx(0.04 + jitter.NACK_EVERY_S)
+    assert buffer.next_s == pytest.approx(0.04 + jitter.NACK_FIRST_S)
     assert buffer.nacks(0.09) == [number]
     (frame,) = buffer.add(items[4][1], items[4][2], 0.1)
     assert frame.timestamp == 3600 and buffer.counts.recovered == 1
@@ -136,7 +136,76 @@ def test_an_unrecovered_gap_asks_for_a_key_frame_within_200_ms_and_goes_on_with_
             asked = asked or at_s
     assert asked is not None and 0.04 < asked <= 0.24
     assert shown == [0, *range(8, 20)]  # nothing that would be smeared
-    assert buffer.counts.lost == 1 and buffer.counts.held == 6
+    assert buffer.counts.lost == 1 and buffer.counts.held == 7
+
+
+@pytest.mark.parametrize("comes_s", [0.21, 0.26, 0.34])
+def test_a_repeat_that_comes_before_the_key_frame_ends_the_wait(comes_s: float) -> None:
+    buffer = video()
+    items = list(stream(9))
+    late, shown, asked = items.pop(4), [], 0
+    for at_s, packet, data in items:
+        shown += buffer.add(packet, data, at_s) + buffer.poll(at_s)
+        if at_s >= comes_s - 0.02 and late is not None:
+            asked += buffer.wants_key(comes_s)
+            got = buffer.add(late[1], late[2], comes_s)
+            assert len(got) == round(at_s / 0.04) - 1, "all that waited for it"
+            shown, late = shown + got, None
+    assert asked == 1, "whatever came first would have done"
+    assert [frame.timestamp // 3600 for frame in shown] == list(range(9))
+    assert buffer.counts.lost == buffer.counts.held == 0
+    assert not buffer.wants_key(1.0) and buffer.next_s is None
+
+
+def test_a_key_frame_with_a_hole_of_its_own_waits_for_its_repeat() -> None:
+    buffer = video()
+    items = list(stream(9, keys=(0, 5)))
+    hole = items[16]  # the second packet of picture 5
+    shown = []
+    for index, (at_s, packet, data) in enumerate(items[:21]):
+        if index not in (4, 16):
+            shown += buffer.add(packet, data, at_s) + buffer.poll(at_s)
+    assert [frame.timestamp // 3600 for frame in shown] == [0]
+    shown += buffer.add(hole[1], hole[2], 0.26)
+    assert [frame.timestamp // 3600 for frame in shown] == [0, 5, 6]
+
+
+def test_an_h264_key_frame_is_found_by_its_parameter_sets() -> None:
+    buffer = VideoBuffer(frozenset({VP8}))
+    sets, first, rest = b"\0\0\0\1\x67a\0\0\0\1\x68b", b"\0\0\0\1\x65c", b"d"
+    delta = b"\0\0\0\1\x41e"
+    packets = [
+        (0, 0, b"\x67", sets), (1, 0, b"\x7c", first), (2, 0, b"\x7c", rest),
+        # 3 is lost
+        (4, 3600, b"\x41", delta),
+        (5, 7200, b"\x09", b"\0\0\0\1\x09f"), (6, 7200, b"\x67", sets),
+        (7, 7200, b"\x7c", first), (8, 7200, b"\x7c", rest),
+    ]  # fmt: skip
+    shown = []
+    for number, time, payload, data in packets:
+        marker = int(number in (2, 4, 8))
+        packet = Packet(number, time, marker, payload, H264)
+        shown += buffer.add(packet, data, 0.04 * number)
+    assert [frame.timestamp for frame in shown] == [0, 7200]  # 0.04 * 8 is later than KEY_AFTER_S
+    assert shown[1].data.startswith(b"\0\0\0\1\x09f") and shown[1].key
+
+
+@pytest.mark.parametrize("round_s", [0.005, 0.04])
+def test_repeats_are_asked_for_again_after_somewhat_more_than_a_round_trip(round_s: float) -> None:
+    buffer, asked = video(), 0
+    coming: list[tuple[float, Packet, bytes]] = []
+    for index, (at_s, packet, data) in enumerate(stream(400, packets=1)):
+        if index % 4 == 2:
+            coming.append((at_s + 0.04 + round_s, packet, data))
+        else:
+            buffer.add(packet, data, at_s)
+        for step in range(40):
+            now = at_s + step * 0.001
+            while coming and coming[0][0] <= now:
+                buffer.add(coming[0][1], coming[0][2], coming.pop(0)[0])
+            asked += len(buffer.nacks(now)) * (at_s > 8.0)
+    assert asked == 50, "each was asked for once in the second half"
+    assert buffer.counts.recovered >= 99 and buffer.counts.lost == 0
 
 
 def test_a_sender_that_ignores_requests_is_shown_smeared_rather_than_frozen() -> None:
