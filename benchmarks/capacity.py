@@ -23,6 +23,7 @@ from benchmarks.latency import end_server, free_port, made_clip, sample_voice, s
 from benchmarks.machine import process_memory_mib
 from benchmarks.record import describe_bundle, figure
 from engine.bundle import open_bundle
+from engine.cores import usable_cores
 from engine.errors import ConfigError, LipwireError
 
 PACING_MS = 40.0
@@ -126,7 +127,7 @@ def run(
                        if steps != manifest.default_steps]  # fmt: skip
     carried = max((row["sessions"] for row in growth if row["smooth"]), default=0)
     ended = not growth[-1]["smooth"]
-    cores = _cores()
+    cores = usable_cores()
     slope = (np.polyfit([r["sessions"] for r in growth], [r["cpu_cores"] for r in growth], 1)[0]
              if len(growth) > 1 else growth[0]["cpu_cores"])  # fmt: skip
     figures = {
@@ -145,9 +146,3 @@ def run(
         "tables": {"sessions": growth, "sizes and steps": others},
         "input": {"seconds": seconds, "fps": 25, "codec": "VP8", "devices": 1, "cores": cores},
     }
-
-
-def _cores() -> int:
-    from benchmarks.machine import describe_machine
-
-    return int(describe_machine()["cores"] or 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -88,6 +89,7 @@ async def speak(
     burst_s: float = BURST_S,
     ahead_s: float = AHEAD_S,
     skew: float = 0.0,
+    sent: Callable[[], None] = lambda: None,
 ) -> None:
     """Send a voice over the WebSocket in bursts, for ever, by a clock of its own.
 
@@ -98,12 +100,14 @@ async def speak(
         burst_s: sound in each message.
         ahead_s: how far ahead of real time it is sent, as TTS services do.
         skew: how much faster its clock is than ours, as a share.
+        sent: called as each message is handed over.
     """
     start, sent_s, place = time.monotonic(), 0.0, 0
     burst = int(burst_s * rate_hz)
     async with websockets.connect(url) as socket:
         while True:
             piece = np.take(samples, range(place, place + burst), mode="wrap")
+            sent()
             await socket.send(piece.astype("<i2").tobytes())
             place, sent_s = (place + burst) % len(samples), sent_s + burst_s
             due_s = start + (sent_s - ahead_s) / (1 + skew)

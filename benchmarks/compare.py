@@ -13,6 +13,7 @@ from engine.errors import LipwireError
 
 DRAWS = 2000
 FEW = 8  # raw values below which an interval would be made up
+ROUNDING = 1e-9  # of the other value: nothing, whatever floating point left of it
 F64 = npt.NDArray[np.float64]
 # What makes a machine another one; how busy it was does not.
 MACHINE = ("processor", "cores", "memory_gib", "system", "python", "versions")
@@ -78,7 +79,7 @@ def _model(record: Record) -> str:
 
 
 def _bare(name: str, a: float, b: float) -> dict[str, Any]:
-    ratio = b / a if a else None
+    ratio = b / a if abs(a) > ROUNDING * abs(b) else None
     return {"figure": name, "before": a, "after": b, "ratio": ratio, "interval": None,
             "verdict": "no raw values"}  # fmt: skip
 

@@ -141,8 +141,8 @@ class Seen:
 
     pictures: list[tuple[float, int | None, Trace | None]] = field(default_factory=list)
     """when each was read, its number, its trace"""
-    sounds: list[tuple[float, int]] = field(default_factory=list)
-    """when each block came, its pts"""
+    sounds: list[tuple[float, int, Trace | None]] = field(default_factory=list)
+    """when each block came, its pts, its trace"""
     levels: list[tuple[int, float]] = field(default_factory=list)
     """pts and loudness at CLICK_HZ"""
     receivers: dict[str, Any] = field(default_factory=dict)
@@ -165,7 +165,7 @@ class Seen:
                         number = read_number(luma[:16, : frame.width])
                     self.pictures.append((at_s, number, trace_of(frame)))
                 else:
-                    self.sounds.append((at_s, frame.pts))
+                    self.sounds.append((at_s, frame.pts, trace_of(frame)))
                     if plan.marked:
                         samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0]
                         for k, level in enumerate(click_levels(samples.astype(np.float64))):
@@ -203,6 +203,9 @@ async def call(plan: Plan) -> dict[str, Any]:
         offer = without_candidates(offer)
     rows: dict[int, list[Any]] = {}
     columns: list[str] = []
+    spoken: list[float] = []  # when each piece of the voice was sent
+    voice_rows: dict[int, dict[str, Any]] = {}  # by place
+    sound_rows: dict[int, dict[str, Any]] = {}
     called_s = time.monotonic()
     async with httpx.AsyncClient(base_url=plan.url, timeout=60) as http:
         body = {"sdp": offer, "type": "offer", "consent": True}
@@ -215,7 +218,10 @@ async def call(plan: Plan) -> dict[str, Any]:
         spoken_s = time.monotonic()
         if not plan.echo:
             address = plan.url.replace("http", "ws", 1) + f"{path}/speech?rate={SPEECH_RATE_HZ}"
-            tasks.append(asyncio.create_task(speak(address, voice)))
+            said = asyncio.create_task(
+                speak(address, voice, sent=lambda: spoken.append(time.monotonic()))
+            )
+            tasks.append(said)
         while not seen.pictures:
             if time.monotonic() > called_s + 60:
                 raise RuntimeError("no picture came back within 60 s")
@@ -230,6 +236,9 @@ async def call(plan: Plan) -> dict[str, Any]:
             found = (await http.get(f"{path}/trace", params={"since_s": since_s})).json()
             columns[:] = found["columns"]
             rows.update({row[0]: row for row in found["pictures"]})
+            for kept, table in ((voice_rows, found["voice"]), (sound_rows, found["sound"])):
+                for row in table["rows"]:
+                    kept[row[0]] = dict(zip(table["columns"], row, strict=True))
             stats: dict[str, Any] = (await http.get(f"{path}/stats")).json()
             return stats
 
@@ -258,7 +267,9 @@ async def call(plan: Plan) -> dict[str, Any]:
         / 1024, "own_s": seen.own_s, "columns": columns, "server": list(rows.values()),
         "sent": [[n, t.pts, t.at_s] for n, t in enumerate(camera.traces)],
         "back": [[at_s, n, t.pts if t else 0, t.at_s if t else {}] for at_s, n, t in seen.pictures],
-        "clicks": heard, "offsets": walls, "sounds": seen.sounds, "first": first, "last": last,
+        "clicks": heard, "offsets": walls, "first": first, "last": last,
+        "spoken": spoken, "voice": list(voice_rows.values()), "sound": list(sound_rows.values()),
+        "sounds": [[at_s, pts, t.at_s if t else {}] for at_s, pts, t in seen.sounds],
     }  # fmt: skip
 
 
@@ -299,7 +310,7 @@ def _heard(seen: Seen) -> list[list[float]]:
     if not seen.levels:
         return []
     pts, levels = np.array(seen.levels).T
-    came = {start: at_s for at_s, start in seen.sounds}
+    came = {start: at_s for at_s, start, _ in seen.sounds}
     starts = np.array(sorted(came))
     found = []
     for place_s in clicks(levels, pts / 48_000):
@@ -314,7 +325,7 @@ def _wall_offsets(seen: Seen, kind: str, since_s: float, until_s: float) -> list
     if receiver is None:
         return []
     times = ([(at_s, t.pts) for at_s, _, t in seen.pictures if t] if kind == "video"
-             else seen.sounds)  # fmt: skip
+             else [(at_s, pts) for at_s, pts, _ in seen.sounds])  # fmt: skip
     found = [(at_s, receiver.wall_clock_s(pts)) for at_s, pts in times if since_s <= at_s < until_s]
     return [at_s - wall_s for at_s, wall_s in found if wall_s is not None]
 

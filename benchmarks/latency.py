@@ -27,10 +27,13 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Le
 
+from benchmarks import hearing
 from benchmarks.glass import Plan
 from benchmarks.machine import process_cpu_s, process_memory_mib
 from benchmarks.record import describe_bundle, figure
+from benchmarks.timing import percentiles
 from engine.bundle import open_bundle
+from engine.cores import usable_cores
 from engine.errors import LipwireError
 
 REST_SHARE = 0.05  # of glass to glass that no stage explains
@@ -272,16 +275,6 @@ def ways(noted: dict[str, Any]) -> list[Way]:
     return found
 
 
-def percentiles(values_s: Sequence[float]) -> dict[str, float | None]:
-    """Mean, p50, p95, p99 and the largest, ms; None of nothing."""
-    if not len(values_s):
-        return dict.fromkeys(("mean_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms"))
-    ms = np.asarray(values_s) * 1000
-    p50, p95, p99, most = np.percentile(ms, (50, 95, 99, 100)).tolist()
-    return {"mean_ms": float(ms.mean()), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99,
-            "max_ms": most}  # fmt: skip
-
-
 def stage_table(found: Sequence[Way]) -> list[dict[str, Any]]:
     """A row for each stage of pictures that were repainted, the rest, and the whole.
 
@@ -319,12 +312,14 @@ def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
         outcomes[way.outcome] = outcomes.get(way.outcome, 0) + 1
     gaps_s = np.diff(came)
     whole = [way for way in found if len(way.stages_s) == len(STAGES)]
+    heard_ways = hearing.ways(noted)
     ms = {
         "glass_to_glass_ms": [way.whole_s * 1e3 for way in found],
         "picture_gap_ms": (gaps_s * 1e3).tolist(),
         "pacing_error_ms": (pacing_s * 1e3).tolist(),
         "av_offset_ms": _offsets_ms(noted),
         **{f"stage {n}_ms": [way.stages_s[n] * 1e3 for way in whole] for n in STAGES},
+        "voice_heard_after_due_ms": [way.after_due_s * 1e3 for way in heard_ways],
     }
     painted = {row[0] for row in noted["server"] if row[1] == "generated"}
     times = {pts: number for number, pts, _ in noted["sent"]}
@@ -352,6 +347,7 @@ def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "click_error_max_ms": figure(float(np.abs(click_s).max()) * 1e3 if len(click_s) else None,
                                      "ms"),
         "clicks_heard": figure(len(heard)),
+        "voice_heard_after_due_p50_ms": figure(_median(ms["voice_heard_after_due_ms"]), "ms"),
         "first_generated_s": figure(None if first is None else first - noted["called_s"], "s"),
         "server_cpu_per_s": figure(noted["server_cpu_per_s"], "core s/s"),
         "client_cpu_per_s": figure(noted["client_cpu_s"] / seconds, "core s/s"),
@@ -359,7 +355,8 @@ def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "peak_mib": figure(noted["peak_mib"], "MiB", most=1.2 * 1024),
         "ready_s": figure(noted["ready_s"], "s", most=6),
     }  # fmt: skip
-    return {"figures": figures, "samples": ms, "rows": rows, "outcomes": outcomes}
+    return {"figures": figures, "samples": ms, "rows": rows, "outcomes": outcomes,
+            "voice": hearing.table(heard_ways)}  # fmt: skip
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -445,7 +442,7 @@ def run(
         "bundle": describe_bundle(bundle),
         "figures": figures,
         "samples": {n: [call["samples"][n] for call in calls] for n in calls[0]["samples"]},
-        "tables": {"stages": calls[-1]["rows"]},
+        "tables": {"stages": calls[-1]["rows"], "the voice": calls[-1]["voice"]},
         "input": {"video": video.name if video else "made portrait", "width": width,
                   "height": height, "fps": fps, "codec": "VP8", "seconds": seconds,
                   "steps": manifest.default_steps, "weather": weather},
@@ -469,11 +466,10 @@ def _echo(plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
                 own.append(noted["own_s"] / (noted["until_s"] - noted["called_s"]))
                 shown = {n: marks["captured"] for n, _, marks in noted["sent"]}
                 whole_s += [at_s - shown[n] for at_s, n, _, _ in noted["back"] if n in shown]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    extra = float(np.median(used[True]) - np.median(used[False])) / (cores or 1)
+    extra = float(np.median(used[True]) - np.median(used[False])) / usable_cores()
     figures = {
         "overhead_share": figure(extra, "share", most=OVERHEAD_SHARE),
-        "overhead_reading_share": figure(float(np.median(own)) / (cores or 1), "share",
+        "overhead_reading_share": figure(float(np.median(own)) / usable_cores(), "share",
                                          most=OVERHEAD_SHARE),
         **{f"echo_glass_to_glass_{n}": figure(v, "ms") for n, v in percentiles(whole_s).items()},
         "client_cpu_marked_per_s": figure(float(np.median(used[True])), "core s/s"),

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from engine.cores import usable_cores
+
 PACKAGES = ("onnxruntime", "mediapipe", "aiortc", "av", "numpy", "opencv-contrib-python")
 
 
@@ -15,9 +17,7 @@ def describe_machine() -> dict[str, Any]:
     """Processor, cores, memory, system, versions and how busy it is already."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": usable_cores(),
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -14,11 +14,15 @@ from benchmarks.record import Record, missed, shown, unit_of
 from engine.errors import ConfigError
 
 BARS = 16  # figures in one chart; more cannot be read
+# A stage so many times as long as the middle one, and lengths are drawn by their logarithms. Fewer:
+# shares cannot be seen where they could; more: one wait hides all the rest.
+WIDE = 1000
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{padding:.15rem .7rem;text-align:right}
 td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f4f4f6}
-th{border-bottom:1px solid #999}.MISSED,.failed{color:#b00020;font-weight:600}.met{color:#1b7a3d}
+th{border-bottom:1px solid #999;vertical-align:bottom}
+.MISSED,.failed{color:#b00020;font-weight:600}.met{color:#1b7a3d}
 svg{max-width:100%;height:auto}pre{white-space:pre-wrap;background:#f4f4f6;padding:.6rem}
 @media(prefers-color-scheme:dark){body{background:#17181b;color:#ddd}tr:nth-child(even),pre{
 background:#222429}.met{color:#5fca85}.MISSED,.failed{color:#ff6b81}svg{background:#fff}}
@@ -103,6 +107,8 @@ def _stacks(record: Record) -> list[Any]:
                 axes.barh(names, values)
                 ends = [max(row["p99_ms"] or 0.0, row["p50_ms"]) for row in rows]
                 axes.hlines(names, values, ends, color="#888")
+                if max(values) > WIDE * float(np.median(values)):
+                    axes.set_xscale("symlog", linthresh=1)
                 axes.figure.set_figheight(axes.figure.get_figheight() + 0.1 * len(rows))
                 axes.tick_params(axis="y", labelsize=7)
                 axes.set_xlabel(f"{title}: ms, median; line to p99")
@@ -224,7 +230,8 @@ def _section(record: Record) -> str:
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     columns = list(rows[0])
-    head = "".join(f"<th>{_e(c)}" for c in columns)
+    # Long names may be broken, or wide tables leave the page.
+    head = "".join(f"<th>{_e(c).replace('_', '_<wbr>')}" for c in columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{_e(shown(row.get(c), unit_of(c)))}" for c in columns)
         for row in rows

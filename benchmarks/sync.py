@@ -169,11 +169,12 @@ async def measure(
         address = url.replace("http", "ws", 1)
         voice = beeps(10)
         address += f"/api/sessions/{session['id']}/speech?rate={RATE_HZ}"
-        live: dict[str, float] = {}
-        if voice_skew is not None:
+        if voice_skew is None:
+            said = speak(address, voice, RATE_HZ)
+        else:
             address += "&live=true"
-            live = {"burst_s": 0.02, "ahead_s": 0.0, "skew": voice_skew}
-        talking = asyncio.create_task(speak(address, voice, RATE_HZ, **live))
+            said = speak(address, voice, RATE_HZ, burst_s=0.02, ahead_s=0.0, skew=voice_skew)
+        talking = asyncio.create_task(said)
         begun = time.monotonic()
         while time.monotonic() < begun + seconds and not enough(ears):
             await asyncio.sleep(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -64,3 +64,13 @@ def batch_times(
     rivals = {str(n): (lambda n=n: backend.generate([job] * n)) for n in sizes}
     taken = take_turns(rivals, rounds, progress)
     return {n: statistics.median(taken[str(n)]) for n in sizes}
+
+
+def percentiles(values_s: Sequence[float]) -> dict[str, float | None]:
+    """Mean, p50, p95, p99 and the largest, ms; None of nothing."""
+    if not len(values_s):
+        return dict.fromkeys(("mean_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms"))
+    ms = np.asarray(values_s) * 1000
+    p50, p95, p99, most = np.percentile(ms, (50, 95, 99, 100)).tolist()
+    return {"mean_ms": float(ms.mean()), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99,
+            "max_ms": most}  # fmt: skip

@@ -20,6 +20,8 @@ from engine.matching import (
     sharpened,
     sharpening,
     smoothstep,
+    strongest,
+    weighted,
 )
 from engine.planes import paint_image
 from engine.types import F32, U8, Alignment, Patch
@@ -105,7 +107,7 @@ def blend(
     old = crop.astype(np.float32)
     new = matched(old, generated.astype(np.float32), mask, lips)
     difference = new - old
-    much = blurred(np.abs(blurred(difference, 1.5 * unit)).max(2), 2 * unit)
+    much = blurred(strongest(np.abs(blurred(difference, 1.5 * unit))), 2 * unit)
     mask = mask * smoothstep(much, SAME_LEVELS, OTHER_LEVELS)
     erased = mask * np.maximum(lips, smoothstep(much, *FRESH_LEVELS))
 
@@ -119,9 +121,10 @@ def blend(
 
     # Bicubic keeps lips and teeth crisp where they are enlarged. The masks are warped apart: where
     # they are 0 nothing may change, and bicubic's overshoot would reach there.
-    masks = to_frame(np.dstack([mask, erased]), box, cv2.INTER_LINEAR)
-    change = to_frame(difference, box, cv2.INTER_CUBIC) * masks[..., :1]
-    gone = masks[..., 1]
+    both = np.asarray(cv2.merge([mask, erased]), np.float32)
+    masks = to_frame(both, box, cv2.INTER_LINEAR)
+    shown, gone = (np.asarray(part, np.float32) for part in cv2.split(masks))
+    change = weighted(to_frame(difference, box, cv2.INTER_CUBIC), shown)
     columns, rows = np.flatnonzero(gone.any(0)), np.flatnonzero(gone.any(1))
     if len(rows):
         part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -130,7 +133,7 @@ def blend(
         level = _frame_grain(image, alignment)
         if level > 0:
             detail -= grain_of(detail, level)
-        change[part] -= detail * gone[part][..., None]
+        change[part] -= weighted(detail, gone[part])
     return Patch(x0, y0, change if strength == 1 else change * np.float32(strength))
 
 

@@ -17,6 +17,7 @@ from engine.drift import Pace, Shortener, Stretch
 from engine.errors import BacklogFull, MediaError
 from engine.line import FADE_OUT_S, Line, PlayoutBuffer, resampler_lag_s
 from engine.mel import HALF, HOP, WINDOW_COLUMNS, MelStream, window_start_at
+from engine.trace import Trace
 from engine.types import F32, I16, PLAYOUT_RATE_HZ, SPEECH_RATE_HZ
 from engine.vad import FRAME, VoiceActivity
 
@@ -69,7 +70,10 @@ class SpeechTimeline:
         self._mel = MelStream(kept_s)
         self._vad = VoiceActivity(seconds=kept_s)
         self._heard = Line(PLAYOUT_RATE_HZ, self._playout)
-        self._understood = Line(SPEECH_RATE_HZ, self._mel, self._vad)
+        self._understood = Line(
+            SPEECH_RATE_HZ, self._mel, self._vad, resampled=lambda: self._mark("resampled")
+        )
+        self._trace: Trace | None = None  # of what is being pushed
         self._rate_hz = 0  # of the utterance under way
         self._paused = True  # whether the lines end in silence that we put there
         self._speech_stop_s = 0.0  # the end of the last thing pushed
@@ -78,7 +82,14 @@ class SpeechTimeline:
         self._pace, self._stretch, self._shorten = Pace(None), Stretch(), Shortener()
         self._pushed_s = 0.0  # when
 
-    def push(self, samples: I16, rate_hz: int, time_s: float, live: bool = False) -> float:
+    def push(
+        self,
+        samples: I16,
+        rate_hz: int,
+        time_s: float,
+        live: bool = False,
+        trace: Trace | None = None,
+    ) -> float:
         """Schedule more voice; returns when its first sample plays.
 
         Args:
@@ -87,6 +98,7 @@ class SpeechTimeline:
             time_s: the session's time now.
             live: it comes as it is spoken, by a clock of its own, and should be heard soon. What
                 comes evenly without being called so is kept at the distance that it has.
+            trace: told what is done with it.
 
         Raises:
             MediaError: not mono int16, or an odd rate.
@@ -127,9 +139,17 @@ class SpeechTimeline:
         self._rate_hz, self._paused = rate_hz, False
         start_s = self._heard.end_s + self._stretch.held / rate_hz
         self._stretch.ratio = 1.0 + self._pace.correction
+        self._trace = trace
+        self._mark("scheduled")
         self._append(self._stretch.push(samples))
+        self._mark("judged")
+        self._trace = None
         self._speech_stop_s = start_s + len(samples) / rate_hz
         return start_s
+
+    def _mark(self, point: str) -> None:
+        if self._trace is not None:
+            self._trace.mark(point)
 
     def _append(self, samples: I16) -> None:
         if len(samples):

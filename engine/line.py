@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -108,12 +109,15 @@ class Line:
     Args:
         rate_hz: of the timeline.
         *sinks: what receives it.
+        resampled: called before they do.
     """
 
-    def __init__(self, rate_hz: int, *sinks: Sink) -> None:
+    def __init__(
+        self, rate_hz: int, *sinks: Sink, resampled: Callable[[], None] | None = None
+    ) -> None:
         self.rate_hz = rate_hz
         self.stop = 0  # absolute index one past the newest sample
-        self._sinks = sinks
+        self._sinks, self._resampled = sinks, resampled
         self._source_hz = 0
         self._resampler: Any = None
         self._fed = 0  # source samples since the utterance began
@@ -148,6 +152,8 @@ class Line:
         if self._resampler is not None:
             resampled = self._resampler.resample_chunk(samples.astype(np.float32), last=last)
             samples = np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
+        if self._resampled is not None:
+            self._resampled()
         for sink in self._sinks:
             sink.append(samples)
         self.stop += len(samples)

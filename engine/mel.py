@@ -135,6 +135,8 @@ class MelStream:
         # sample before it that the pre-emphasis sees.
         self._lead = HALF + 1
         self._samples.append(np.zeros(self._lead, np.int16))
+        # Of the last window: the next one shares most of them.
+        self._known, self._known_from = np.zeros((N_MELS, 0), np.float32), 0
 
     @property
     def stop(self) -> int:
@@ -163,6 +165,7 @@ class MelStream:
     def truncate(self, stop: int) -> None:
         """Forget the sound from absolute sample `stop` on."""
         self._samples.truncate(stop + self._lead)
+        self._known = self._known[:, :0]
 
     def forget(self, start: int) -> None:
         """Forget the sound before absolute sample `start`; what is missing up to it is silence."""
@@ -182,5 +185,13 @@ class MelStream:
             # Column c spans [200 c - 400, 200 c + 400), one sample earlier for the pre-emphasis.
             begin = first * HOP - HALF - 1 + self._lead
             sound = self._samples.read(begin, begin + 1 + (count - 1) * HOP + N_FFT)
-            out[:, -count:] = _columns(preemphasise(sound.astype(np.float32) / 32768.0)[1:])
+            known = self._known[:, max(first - self._known_from, 0) :][:, :count]
+            if first < self._known_from:
+                known = known[:, :0]
+            fresh = known.shape[1]
+            if fresh < count:
+                rest = preemphasise(sound[fresh * HOP :].astype(np.float32) / 32768.0)[1:]
+                known = np.concatenate([known, _columns(rest)], axis=1)
+            self._known, self._known_from = known, first
+            out[:, -count:] = known
         return out

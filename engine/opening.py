@@ -16,6 +16,7 @@ def open_engine(
     backend: str = "ort",
     threads: int | None = None,
     devices: Sequence[str] | None = None,
+    batch_sizes: tuple[int, ...] | None = None,
 ) -> Engine:
     """Open a model on this machine, warm: the first frame of a session costs no more than others.
 
@@ -25,6 +26,8 @@ def open_engine(
         threads: CPU threads of the runtime; None decides by the machine.
         devices: where to run it, e.g. `["cuda:0", "cuda:1", "cpu"]`; a device named twice gets two
             workers. None takes the runtime's own choice of one.
+        batch_sizes: frames that are painted together, ascending; fewer sizes open faster. None
+            leaves them to the runtime.
 
     Raises:
         BundleError: the bundle is incomplete, altered or unknown.
@@ -38,7 +41,8 @@ def open_engine(
         backends: list[Backend] = []
         try:
             for device in places:
-                backends.append(load_backend(opened, backend, device=device, threads=threads))
+                options = {"device": device, "threads": threads, "batch_sizes": batch_sizes}
+                backends.append(load_backend(opened, backend, **options))
         except BaseException:
             for made in backends:
                 made.close()

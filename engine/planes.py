@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.colour import FULL_RANGE, colour_of, rgb_to_yuv
-from engine.types import U8, Patch, Planes
+from engine.types import F32, U8, Patch, Planes
 
 
 def planes_of(frame: Any) -> Planes | None:
@@ -65,7 +64,8 @@ def paint_image(image: U8, patch: Patch) -> U8:
     """uint8[H, W, 3] with the patch added: a new picture, equal to `image` outside it."""
     x0, y0, x1, y1 = patch.box
     out = image.copy()
-    out[y0:y1, x0:x1] = _added(out[y0:y1, x0:x1], patch.change)
+    if x1 > x0 and y1 > y0:
+        out[y0:y1, x0:x1] = _added(out[y0:y1, x0:x1], patch.change)
     return out
 
 
@@ -77,18 +77,23 @@ def paint_planes(planes: Planes, patch: Patch) -> Planes:
     y, u, v = planes.y.copy(), planes.u.copy(), planes.v.copy()
     if x1 > x0 and y1 > y0:
         change = cv2.transform(patch.change, rgb_to_yuv(planes.matrix))
-        y[y0:y1, x0:x1] = _added(y[y0:y1, x0:x1], change[..., 0])
+        luma, *chroma = (np.asarray(part, np.float32) for part in cv2.split(change))
+        y[y0:y1, x0:x1] = _added(y[y0:y1, x0:x1], luma)
         # At a picture's odd border the last block is cut; its pixels count twice.
-        odd_y, odd_x = change.shape[0] % 2, change.shape[1] % 2
-        blocks = np.pad(change[..., 1:], ((0, odd_y), (0, odd_x), (0, 0)), mode="edge")
-        half = cv2.resize(
-            blocks, (blocks.shape[1] // 2, blocks.shape[0] // 2), interpolation=cv2.INTER_AREA
-        )
-        for plane, part in ((u, half[..., 0]), (v, half[..., 1])):
+        odd_y, odd_x = luma.shape[0] % 2, luma.shape[1] % 2
+        for plane, part in zip((u, v), chroma, strict=True):
+            blocks = np.pad(part, ((0, odd_y), (0, odd_x)), mode="edge") if odd_y + odd_x else part
+            size = blocks.shape[1] // 2, blocks.shape[0] // 2
+            half = np.asarray(cv2.resize(blocks, size, interpolation=cv2.INTER_AREA), np.float32)
             under = plane[y0 // 2 : (y1 + 1) // 2, x0 // 2 : (x1 + 1) // 2]
-            under[:] = _added(under, part)
+            under[:] = _added(under, half)
     return Planes(y, u, v, planes.matrix)
 
 
-def _added(pixels: U8, change: npt.NDArray[Any]) -> U8:
-    return np.asarray(np.clip(np.rint(pixels + change), 0, 255), np.uint8)
+def _added(pixels: U8, change: F32) -> U8:
+    """Rounded half to even and kept within 0 to 255."""
+    import cv2
+
+    sums = pixels + change
+    # In one step; cv2.add would round the change apart, and takes a single pixel for a scalar.
+    return np.asarray(cv2.convertScaleAbs(np.maximum(sums, 0, out=sums)), np.uint8)

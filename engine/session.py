@@ -34,6 +34,7 @@ from engine.overload import Ladder
 from engine.prompter import Prompter
 from engine.rungs import Change
 from engine.tally import Tally
+from engine.trace import Trace
 from engine.tracker import FaceTracker
 from engine.types import (
     I16,
@@ -150,7 +151,14 @@ class Session:
         if self._wake is not None:
             self._wake()  # not under the lock: the worker asks for it while it holds its own
 
-    def push_speech(self, samples: I16, rate_hz: int, now: float, live: bool = False) -> float:
+    def push_speech(
+        self,
+        samples: I16,
+        rate_hz: int,
+        now: float,
+        live: bool = False,
+        trace: Trace | None = None,
+    ) -> float:
         """Take more of the new voice, as fast as it comes; returns seconds until it is heard.
 
         Args:
@@ -159,6 +167,7 @@ class Session:
             now: the caller's time.
             live: it comes as it is spoken and should be heard soon: when it has fallen behind, its
                 pauses are shortened.
+            trace: told what is done with it, and where it is heard.
 
         Raises:
             MediaError: not mono int16, or an odd rate.
@@ -168,7 +177,10 @@ class Session:
         with self._lock:
             self._check_open()
             time_s = self.time_s(now)
-            return self._speech.push(samples, rate_hz, time_s, live) - time_s
+            start_s = self._speech.push(samples, rate_hz, time_s, live, trace)
+            if trace is not None:
+                trace.pts = round(start_s * PLAYOUT_RATE_HZ)
+            return start_s - time_s
 
     def flush_speech(self) -> None:
         """The utterance is complete: nothing of it waits for more."""

@@ -1,6 +1,6 @@
-"""When a picture passed each point of its way: where its delay comes from.
+"""When a picture, or sound, passed each point of its way: where its delay comes from.
 
-A trace travels with its picture, from the server's decoder to its sender; a mark costs a reading
+A trace travels with what it is of, from the server's decoder to its sender; a mark costs a reading
 of the clock. The stage between two points has the name of the later one.
 """
 
@@ -31,10 +31,22 @@ POINTS = (
     "sent",
 )
 """every point, in order"""
+VOICE_POINTS = (
+    "received",
+    "decoding",
+    "decoded",
+    "pushed",  # there is room for it
+    "scheduled",  # its place on the session's clock is known
+    "resampled",
+    "judged",  # whether it speaks
+)
+"""those of a piece of the new voice, in order"""
+SOUND_POINTS = ("due", "popped", "encoding", "encoded", "sent")
+"""those of a block of sound that leaves, in order"""
 
 
 class Trace:
-    """One picture's.
+    """One picture's, one piece's or block's of sound.
 
     Args:
         clock: seconds that only move forward, the same for all marks.
@@ -47,7 +59,7 @@ class Trace:
         self.at_s: dict[str, float] = {}
         """clock's time by point"""
         self.pts = 0
-        """of the picture as it came"""
+        """of a picture as it came; of sound, its place on the session's clock, at 48 kHz"""
         self.outcome = ""
         """what became of it"""
 

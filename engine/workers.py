@@ -237,28 +237,42 @@ class Engine:
         waiting = [(s.jobs.earliest_deadline_s, s) for s in sessions]
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
         with self._fleet.borrow() as model:
-            jobs: list[tuple[LipJob, Session]] = []
-            for _, session in due[: model.backends[0].batch_sizes[-1]]:
-                self._adopt(session, model)
-                with self._timed("prepare"):
-                    job = session.jobs.begin(now)
-                if job is not None:
-                    jobs.append((job, session))
-            for steps in {job.steps for job, _ in jobs}:
-                self._generate(model, [pair for pair in jobs if pair[0].steps == steps], now)
+            begun = [(session, self.begin(session, now))
+                     for _, session in due[: model.backends[0].batch_sizes[-1]]]  # fmt: skip
+            jobs = [(session, job) for session, job in begun if job is not None]
+            for steps in {job.steps for _, job in jobs}:
+                batch = [(session, job) for session, job in jobs if job.steps == steps]
+                painted = self.paint([job for _, job in batch])
+                for (session, job), image in zip(batch, painted, strict=True):
+                    self.finish(session, job, image, now)
         return len(due)
 
-    def _generate(self, model: Model, batch: list[tuple[LipJob, Session]], now: float) -> None:
+    # The three parts of it, for whoever gives each a thread of its own. A session's frames go
+    # through each in order; while one is painted the next may be begun.
+
+    def begin(self, session: Session, now: float) -> LipJob | None:
+        """Begin a session's waiting frame; None if it passes through, or none waits."""
+        with self._fleet.borrow() as model:
+            self._adopt(session, model)
+            with self._timed("prepare"):
+                return session.jobs.begin(now)
+
+    def paint(self, jobs: Sequence[LipJob]) -> Sequence[U8 | None]:
+        """The mouths of jobs that take the same steps, uint8[S, S, 3] each; None: it failed."""
         try:
-            painted = self._fleet.paint_now(model, [job for job, _ in batch])
+            with self._fleet.borrow() as model:
+                return self._fleet.paint_now(model, jobs)
         except Exception as error:
-            self._faults.note(error, "the model failed on a batch of %d", len(batch))
-            for job, session in batch:
-                session.jobs.fail(job, now)
+            self._faults.note(error, "the model failed on a batch of %d", len(jobs))
+            return [None] * len(jobs)
+
+    def finish(self, session: Session, job: LipJob, image: U8 | None, now: float) -> None:
+        """Put what `paint` gave for a job into its frame."""
+        if image is None:
+            session.jobs.fail(job, now)
             return
-        for (job, session), image in zip(batch, painted, strict=True):
-            with self._timed("composite"):
-                session.jobs.complete(job, image, now if session.config.offline else self.clock())
+        with self._timed("composite"):
+            session.jobs.complete(job, image, now if session.config.offline else self.clock())
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

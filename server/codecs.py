@@ -79,7 +79,7 @@ class GuardedDecoder(Decoder):
             ended_s = time.monotonic()
             self._observe("decode", ended_s - begun_s)
             for frame in frames:
-                if isinstance(frame, av.VideoFrame):
+                if isinstance(frame, av.VideoFrame | av.AudioFrame):
                     _trace(frame, getattr(encoded_frame, "complete_s", begun_s), begun_s, ended_s)
             return frames
         except av.FFmpegError:
@@ -98,8 +98,10 @@ class GuardedDecoder(Decoder):
         return not self._skipping
 
 
-def _trace(frame: av.VideoFrame, complete_s: float, begun_s: float, ended_s: float) -> None:
-    """Give a picture that has just been decoded a trace."""
+def _trace(
+    frame: av.VideoFrame | av.AudioFrame, complete_s: float, begun_s: float, ended_s: float
+) -> None:
+    """Give what has just been decoded a trace."""
     trace = Trace(time.monotonic)
     trace.mark("received", complete_s)
     trace.mark("decoding", begun_s)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from engine.bundle import open_bundle
+from engine.cores import usable_cores
 from engine.errors import LipwireError
 from server.config import ServerConfig
 
@@ -128,8 +129,7 @@ def _python() -> Iterator[Finding]:
 
 def _machine() -> Iterator[Finding]:
     yield Finding("platform", Level.OK, platform.platform())
-    on_linux = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
+    cores = usable_cores()
     if cores >= 2:
         yield Finding(
             "cpu", Level.OK, f"{cores} cores; a live 640x480 session takes about one of them"

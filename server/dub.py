@@ -1,10 +1,10 @@
 """A video and a voice -> the same face speaking the voice, as a file.
 
-    decoding thread -> frames -> session on virtual time -> pictures and sound -> encoding thread
+    decode -> listen, track, cut out -> paint -> composite -> encode
 
-The session's clock is the video's own: a frame is pushed at its time since the first one, so the
-mouth does not depend on how fast the machine is. Both queues are short: an hour needs no more
-memory than a minute.
+Each is a thread with a short queue behind it, so that an hour needs no more memory than a minute.
+The session's clock is the video's own: a frame is pushed at its time since the first one, and
+everything goes through each thread in order, so the result does not depend on how fast they are.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from engine import open_engine
+from engine import Engine, open_engine
 from engine.config import EngineConfig
+from engine.cores import usable_cores
 from engine.errors import MediaError
-from engine.media import Sound, probe_video, read_frames, stream_sound, stream_speech
+from engine.media import probe_video, read_frames, stream_speech
 from engine.session import Session
-from engine.types import I16, PLAYOUT_RATE_HZ, Outcome, OutputFrame, VideoFrame
+from engine.types import I16, PLAYOUT_RATE_HZ, U8, LipJob, Outcome, OutputFrame, VideoFrame
 from server import __version__
 from server.mark import Mark
-from server.mp4 import AUDIO_BLOCK, Mp4Writer, check_out
+from server.mp4 import Mp4Writer, check_out
 from server.pipe import Pipe, PipeThread
 from server.provenance import open_credentials
+from server.soundtrack import BACKLOG_S, Soundtrack, original_sound
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +42,8 @@ Progress = Callable[[int, int], None]
 Written = tuple[OutputFrame, int] | I16
 """A picture with its time, or sound."""
 
-# Voice is pushed this far ahead of the picture. Less than the model's look-ahead and what a
-# resampler holds back: mel windows end in silence; more: memory for nothing.
-AHEAD_S = 1.5
-PIECE = PLAYOUT_RATE_HZ // 2  # a codec's longer pieces are cut, so that AHEAD_S bounds what waits
-BACKLOG_S = 10.0  # never reached: at most AHEAD_S and one piece wait
+FEW_CORES = 2
 QUEUE_BYTES = 128 << 20  # decoded pictures that may wait on either side
-CUT_S = 0.1  # a voice longer by less is only its codec's padding
 DEFAULT_MARK = Mark()
 SILENCE_PEAK = 64  # of int16: below it nobody hears anything
 
@@ -81,92 +78,17 @@ class DubSummary:
         return asdict(self)
 
 
-class _Voices:
-    """Gives a session the new and the original voice as far ahead as they are needed.
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A picture that a session has begun."""
 
-    Args:
-        session: off-line.
-        speech: the new voice at 48 kHz.
-        original: the video's own at 48 kHz.
-        origin_s: time of the first picture in the video.
-        out: takes what is heard.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        speech: Iterator[I16],
-        original: Iterator[Sound],
-        origin_s: float,
-        out: Pipe[Written],
-    ) -> None:
-        self._session, self._speech, self._original = session, _cut(speech), original
-        self._origin_s, self._out = origin_s, out
-        self._held: Sound | None = None  # original voice that is not needed yet
-        self._pushed = 0  # samples of the new voice
-        self._heard = 0  # samples written
-        self._ended = False
-        self.peak = 0
-
-    def play_to(self, time_s: float, last: bool = False) -> None:
-        """Write what is heard before `time_s`, in whole blocks unless it is the `last`."""
-        stop = round(time_s * PLAYOUT_RATE_HZ)
-        while stop - self._heard >= (1 if last else AUDIO_BLOCK):
-            self.feed(self._heard / PLAYOUT_RATE_HZ)
-            block = self._session.read_audio(min(AUDIO_BLOCK, stop - self._heard)).samples
-            self._out.put(block)
-            self._heard += len(block)
-
-    def feed(self, time_s: float) -> None:
-        """Push what a picture shown at `time_s` may need."""
-        while not self._ended and self._pushed < (time_s + AHEAD_S) * PLAYOUT_RATE_HZ:
-            samples = next(self._speech, None)
-            if samples is None:
-                self._ended = True
-                self._session.flush_speech()
-                break
-            self._session.push_speech(samples, PLAYOUT_RATE_HZ, time_s)
-            self._pushed += len(samples)
-            self.peak = max(self.peak, int(np.abs(samples.astype(np.int32)).max(initial=0)))
-        while True:
-            self._held = self._held or next(self._original, None)
-            if self._held is None or self._held.time_s - self._origin_s > time_s + AHEAD_S:
-                return
-            start_s, samples = self._held.time_s - self._origin_s, self._held.samples
-            self._held = None
-            before = max(0, round(-start_s * PLAYOUT_RATE_HZ))  # heard before the first picture
-            if before < len(samples):
-                self._session.push_original(samples[before:], PLAYOUT_RATE_HZ, max(start_s, 0.0))
-
-    @property
-    def speech_s(self) -> float:
-        """Voice that was heard."""
-        return min(self._pushed, self._heard) / PLAYOUT_RATE_HZ
-
-    @property
-    def was_cut(self) -> bool:
-        """Whether more voice was there than was heard."""
-        more = self._pushed - self._heard > CUT_S * PLAYOUT_RATE_HZ
-        return more or (not self._ended and next(self._speech, None) is not None)
-
-
-def _cut(pieces: Iterator[I16]) -> Iterator[I16]:
-    """The same samples in pieces of at most PIECE."""
-    for piece in pieces:
-        for start in range(0, len(piece), PIECE):
-            yield piece[start : start + PIECE]
-
-
-def _original(
-    video: Path, wanted: bool, warn: Callable[[str], None]
-) -> Generator[Sound, None, None]:
-    """The video's own sound, if it is wanted."""
-    if not wanted:
-        return
-    try:
-        yield from stream_sound(video, PLAYOUT_RATE_HZ, lambda line: warn(f"original {line}"))
-    except MediaError as error:
-        warn(f"the original voice is not heard: {error}")
+    frame: VideoFrame
+    now: float
+    """on the session's clock"""
+    job: LipJob | None
+    """None: it passes through"""
+    mouth: U8 | None = None
+    """set when it is painted; None with a job: that failed"""
 
 
 def _decode(video: Path, frames: Pipe[VideoFrame], warn: Callable[[str], None]) -> None:
@@ -185,6 +107,45 @@ def _decode(video: Path, frames: Pipe[VideoFrame], warn: Callable[[str], None]) 
     frames.end()
 
 
+def _begin(
+    frames: Iterator[VideoFrame],
+    engine: Engine,
+    session: Session,
+    track: Soundtrack,
+    step_s: float,
+    begun: Pipe[_Begun | I16],
+) -> None:
+    """The thread that listens and looks: all that goes into the session goes in here."""
+    first: VideoFrame | None = None
+    now = 0.0
+    try:
+        for frame in frames:
+            first = first or frame
+            now = float((frame.pts - first.pts) * frame.time_base)
+            track.play_to(now)
+            track.feed(now)
+            session.push_video(frame, now)
+            if not begun.put(_Begun(frame, now, engine.begin(session, now))):
+                return
+        track.play_to(now + step_s, last=True)
+        begun.end()
+    except BaseException as error:
+        begun.end(error)
+
+
+def _paint(begun: Pipe[_Begun | I16], engine: Engine, painted: Pipe[_Begun | I16]) -> None:
+    """The model's thread."""
+    try:
+        for item in begun:
+            if isinstance(item, _Begun) and item.job is not None:
+                item = replace(item, mouth=engine.paint([item.job])[0])
+            if not painted.put(item):
+                return
+        painted.end()
+    except BaseException as error:
+        painted.end(error)
+
+
 def _encode(writer: Mp4Writer, written: Pipe[Written], step: int) -> None:
     """The encoding thread."""
     try:
@@ -196,6 +157,15 @@ def _encode(writer: Mp4Writer, written: Pipe[Written], step: int) -> None:
                 writer.write_sound(item)
     except BaseException as error:
         written.drop(error)
+
+
+def _model_threads() -> int | None:
+    """How many the model gets where nobody says it; None: as many as make it faster.
+
+    With two cores one of them is busy with all the rest: a second thread of the model would only
+    wait for it.
+    """
+    return 1 if usable_cores() <= FEW_CORES else None
 
 
 def dub(
@@ -230,7 +200,7 @@ def dub(
         original_level: loudness of the video's own sound underneath, 0 to 1.
         ducking: the video's own sound in full while the voice is silent.
         loudness_lufs: what the voice is brought to (BS.1770); None leaves it as it is.
-        threads: CPU threads of the model.
+        threads: CPU threads of the model; None decides by the machine.
         progress: is told how far it is.
         mark: drawn on every picture; None leaves it out, and the log says so.
         credentials: sign the file (C2PA) as the user whose chain this machine keeps.
@@ -260,9 +230,11 @@ def dub(
         )
         first_sound = next(voice)  # a file without sound is refused before the model is loaded
         original = stack.enter_context(
-            closing(_original(video, original_level > 0 or ducking, warnings.append))
+            closing(original_sound(video, original_level > 0 or ducking, warnings.append))
         )
-        engine = stack.enter_context(open_engine(bundle, threads=threads))
+        engine = stack.enter_context(
+            open_engine(bundle, threads=threads or _model_threads(), batch_sizes=(1,))
+        )
         session = engine.session(config, name=video.name)
         stack.callback(engine.end, session)
 
@@ -280,28 +252,39 @@ def dub(
             f"The lip movement in this video is AI-generated (lipwire {__version__}, {model})."
         )
         writer = stack.enter_context(Mp4Writer(out, info, base, comment, mark))
-        # Pictures and the blocks of sound between them.
+        # Pictures and the blocks of sound between them, about two for each.
+        begun: Pipe[_Begun | I16] = Pipe(waiting)
+        painted: Pipe[_Begun | I16] = Pipe(waiting)
         written: Pipe[Written] = Pipe(4 * waiting)
-        encoder = stack.enter_context(PipeThread(written, _encode, writer, written, step))
-        voices = _Voices(
-            session, itertools.chain([first_sound], voice), original, origin.time_s, written
+        track = Soundtrack(
+            session, itertools.chain([first_sound], voice), original, origin.time_s, begun.put
         )
-        now, resized = 0.0, False
-        for done, frame in enumerate(itertools.chain([origin], source), 1):
-            now = float((frame.pts - start) * base)
-            voices.play_to(now)
-            voices.feed(now)
-            session.push_video(frame, now)
-            engine.work([session], now)
+        step_s = float(step * base)
+        stack.enter_context(
+            PipeThread(
+                begun, _begin, itertools.chain([origin], source), engine, session, track, step_s,
+                begun,
+            )
+        )  # fmt: skip
+        stack.enter_context(PipeThread(painted, _paint, begun, engine, painted))
+        encoder = stack.enter_context(PipeThread(written, _encode, writer, written, step))
+        now, resized, done = 0.0, False, 0
+        for item in painted:
+            if not isinstance(item, _Begun):
+                written.put(item)
+                continue
+            now = item.now
+            if item.job is not None:
+                engine.finish(session, item.job, item.mouth, now)
             shown = session.pop_video(now)
             assert shown is not None  # off-line, a frame that was worked on is ready
             outcomes[shown.outcome] += 1
             written.put((shown, shown.pts - start))
             resized = resized or shown.image.shape[:2] != (info.height, info.width)
+            done += 1
             if progress is not None:
                 progress(done, info.frames)
-        video_s = now + float(step * base)
-        voices.play_to(video_s, last=True)
+        video_s = now + step_s
         encoder.join()
 
         def sign(path: Path) -> None:
@@ -315,9 +298,9 @@ def dub(
         writer.finish(sign)
         if resized:
             warnings.append(f"video: changes its size; all is scaled to {info.width}x{info.height}")
-        if voices.was_cut:
+        if track.was_cut:
             warnings.append(f"speech: longer than the video, cut at {video_s:.2f} s")
-        if voices.peak < SILENCE_PEAK:
+        if track.peak < SILENCE_PEAK:
             warnings.append("speech: is silent")
         steps = session.steps
     generated = outcomes.pop(Outcome.GENERATED, 0)
@@ -333,7 +316,7 @@ def dub(
         generated=generated,
         passed_through={outcome.value: count for outcome, count in sorted(outcomes.items())},
         video_s=round(video_s, 3),
-        speech_s=round(voices.speech_s, 3),
+        speech_s=round(track.speech_s, 3),
         elapsed_s=round(elapsed_s, 3),
         real_time_factor=round(elapsed_s / video_s, 3),
         warnings=warnings,

@@ -104,7 +104,7 @@ class Intake:
                 frame = await track.recv()
                 assert isinstance(frame, av.AudioFrame)
                 if not original:
-                    self._voice.push_live(to_mono(frame), frame.sample_rate)
+                    self._voice.push_live(to_mono(frame), frame.sample_rate, trace_of(frame))
                 elif self._session.wants_original:
                     now = self._clock()
                     self._session.push_original(to_mono(frame), frame.sample_rate, now)

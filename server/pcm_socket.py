@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from engine import MediaError, SessionClosed
 from engine.clock import MAX_RATE_HZ, MIN_RATE_HZ
+from engine.trace import Trace
 from engine.types import I16
 from server.peer import Peer
 from server.speech import PcmFramer
@@ -58,7 +60,7 @@ class PcmSocket:
     def __init__(self, socket: WebSocket, peer: Peer, rate_hz: int, live: bool = False) -> None:
         self._socket, self._peer, self._rate_hz, self._live = socket, peer, rate_hz, live
         self._framer = PcmFramer()
-        self._queue: asyncio.Queue[I16 | str | None] = asyncio.Queue(READ_AHEAD)
+        self._queue: asyncio.Queue[tuple[I16, Trace] | str | None] = asyncio.Queue(READ_AHEAD)
         self._samples = 0  # since the last flush
         self._ahead = 0  # samples in the queue
         self._less = asyncio.Event()  # set when the queue has become shorter
@@ -86,8 +88,12 @@ class PcmSocket:
                 if message["type"] == "websocket.disconnect":
                     break
                 if (data := message.get("bytes")) is not None:
+                    trace = Trace(time.monotonic)
+                    for point in ("received", "decoding"):
+                        trace.mark(point)
                     if len(samples := self._framer.feed(data)):
-                        await self._put(samples)
+                        trace.mark("decoded")
+                        await self._put(samples, trace)
                 else:
                     await self._command(message.get("text") or "")
                 # What has come already is received without waiting: a thousand small messages in
@@ -98,12 +104,12 @@ class PcmSocket:
         await self._drop_half("the socket closed")
         await self._queue.put(None)
 
-    async def _put(self, samples: I16) -> None:
+    async def _put(self, samples: I16, trace: Trace) -> None:
         while self._ahead and self._ahead + len(samples) > READ_AHEAD_S * self._rate_hz:
             self._less.clear()
             await self._less.wait()
         self._ahead += len(samples)
-        await self._queue.put(samples)
+        await self._queue.put((samples, trace))
 
     async def _command(self, text: str) -> None:
         try:
@@ -136,9 +142,6 @@ class PcmSocket:
 
     async def _push(self) -> None:
         while (item := await self._queue.get()) is not None:
-            if not isinstance(item, str):
-                self._ahead = max(0, self._ahead - len(item))
-                self._less.set()
             # What still comes when the call is over has nowhere to go.
             with contextlib.suppress(SessionClosed):
                 if isinstance(item, str):
@@ -146,16 +149,23 @@ class PcmSocket:
                     seconds = round(self._samples / self._rate_hz, 3)
                     self._samples = 0
                     await self._send({"type": "flushed", "seconds": seconds})
-                elif self._live:
-                    chunk = max(1, int(LIVE_CHUNK_S * self._rate_hz))
-                    for start in range(0, len(item), chunk):
-                        self._peer.voice.push_live(item[start : start + chunk], self._rate_hz)
-                        await asyncio.sleep(0)
-                    self._samples += len(item)
-                elif await self._peer.voice.push(item, self._rate_hz):
-                    self._samples += len(item)
+                else:
+                    await self._push_sound(*item)
             await asyncio.sleep(0)  # what waits in the queue is taken without waiting, too
         self._peer.voice.flush()
+
+    async def _push_sound(self, samples: I16, trace: Trace) -> None:
+        self._ahead = max(0, self._ahead - len(samples))
+        self._less.set()
+        if self._live:
+            chunk = max(1, int(LIVE_CHUNK_S * self._rate_hz))
+            for start in range(0, len(samples), chunk):
+                piece = samples[start : start + chunk]
+                self._peer.voice.push_live(piece, self._rate_hz, None if start else trace)
+                await asyncio.sleep(0)
+            self._samples += len(samples)
+        elif await self._peer.voice.push(samples, self._rate_hz, trace):
+            self._samples += len(samples)
 
     async def _send(self, event: dict[str, Any]) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it left while we spoke

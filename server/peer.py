@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from aiortc import MediaStreamTrack, RTCDataChannel
 
 from engine import Engine, LipwireError, Outcome, Session, SessionClosed
-from engine.trace import POINTS
+from engine.trace import POINTS, SOUND_POINTS, VOICE_POINTS, Trace
 from engine.types import SessionStats
 from engine.workers import Observe, unobserved
 from server.audience import CHANNEL, Audience, send_event
@@ -290,13 +290,22 @@ class Peer:
         return self.session.stats(self._engine.clock())
 
     def traced(self, since_s: float) -> dict[str, Any]:
-        """When each picture that left after `since_s` (engine's clock) passed each point."""
+        """When each picture and block of sound that left after `since_s` passed each point.
+
+        With the pieces of the new voice that came last; `since_s` is on the engine's clock.
+        """
         pictures = [
             [t.pts, t.outcome, *(t.at_s.get(point) for point in POINTS)]
             for t in self.relay.traces
             if t.at_s["popped"] > since_s
         ]
-        return {"columns": ["pts", "outcome", *POINTS], "pictures": pictures}
+        blocks = [t for t in self.relay.sounds if t.at_s["popped"] > since_s]
+        return {
+            "columns": ["pts", "outcome", *POINTS],
+            "pictures": pictures,
+            "voice": _table(VOICE_POINTS, self.voice.traces),
+            "sound": _table(SOUND_POINTS, blocks),
+        }
 
     def disclosure(self) -> dict[str, Any]:
         """What everybody who is shown the result should be told (EU AI Act, article 50)."""
@@ -341,3 +350,9 @@ class Peer:
             "reception": reception(self.publisher.pc),
             **self.disclosure(),
         }
+
+
+def _table(points: Sequence[str], traces: Iterable[Trace]) -> dict[str, Any]:
+    """Of sound: its place at 48 kHz on the session's clock, and when it passed each point."""
+    rows = [[t.pts, *(t.at_s.get(point) for point in points)] for t in traces]
+    return {"columns": ["place", *points], "rows": rows}

@@ -67,6 +67,8 @@ class Relay:
         """each is handed every marked picture and every block of sound; must not wait or write"""
         self.traces: deque[Trace] = deque(maxlen=TRACES)
         """of the pictures that left last; those of the very last ones go on"""
+        self.sounds: deque[Trace] = deque(maxlen=TRACES)
+        """of the blocks of sound that left last: half a minute"""
         self._late_s = {"video": 0.0, "audio": 0.0}  # how far behind its time the last one left
 
     def subscribe(self) -> tuple[Seat, Seat]:
@@ -118,6 +120,8 @@ class Relay:
             while True:
                 frame = await self._sound.recv()
                 self._note("audio", frame)
+                if (trace := trace_of(frame)) is not None:
+                    self.sounds.append(trace)
                 self._give(frame)
         except MediaStreamError:
             return

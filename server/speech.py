@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -20,10 +21,12 @@ import numpy as np
 
 from engine import PLAYOUT_RATE_HZ, BacklogFull, LipwireError, MediaError, Session
 from engine.media import stream_speech
+from engine.trace import Trace
 from engine.types import I16
 
 VOICES = Path(__file__).parent / "static" / "voices"
 CHUNK_S = 0.5  # pushed at once: small against the backlog, large against the cost of a push
+TRACES = 1500  # pieces whose traces are kept: half a minute of a voice that comes by 20 ms
 RETRY_S = 0.1  # how soon a full backlog is tried again
 # What may be uploaded, by FFmpeg's names. Play lists (hls, concat, dash) are not among them: they
 # make FFmpeg open other files and addresses.
@@ -78,16 +81,19 @@ class Voice:
         self._busy = 0  # sources other than the live track that are pushing
         self._until_s = 0.0  # the engine's time at which all that was pushed has been heard
         self._live_heard = False  # whether what waits to be heard came from the live track
+        self.traces: deque[Trace] = deque(maxlen=TRACES)
+        """of the pieces that were pushed last, where they came with one"""
         self._span: tuple[float, float] | None = None  # of what was scheduled since `take_span`
         self.on_text: Callable[[str, str | None, float, float], None] | None = None
         """told of text that is spoken: its language, when it is heard (engine's clock), seconds"""
 
-    async def push(self, samples: I16, rate_hz: int) -> bool:
+    async def push(self, samples: I16, rate_hz: int, trace: Trace | None = None) -> bool:
         """Schedule more voice, waiting while too much waits; False if an interruption dropped it.
 
         Args:
             samples: int16[N] mono, any length.
             rate_hz: their rate.
+            trace: told what is done with the first of them.
 
         Raises:
             MediaError: a rate that cannot be used.
@@ -99,7 +105,8 @@ class Voice:
             for start in range(0, len(samples), size):
                 while era == self._interrupted:
                     try:
-                        heard_s = self._push(samples[start : start + size], rate_hz)
+                        piece = samples[start : start + size]
+                        heard_s = self._push(piece, rate_hz, trace=None if start else trace)
                     except BacklogFull:
                         await asyncio.sleep(RETRY_S)
                     else:
@@ -114,7 +121,7 @@ class Voice:
         finally:
             self._busy -= 1
 
-    def push_live(self, samples: I16, rate_hz: int) -> None:
+    def push_live(self, samples: I16, rate_hz: int, trace: Trace | None = None) -> None:
         """Schedule a piece of a voice that comes as it is spoken; never waits.
 
         It is left out while another source speaks.
@@ -122,13 +129,18 @@ class Voice:
         if self._busy or (not self._live_heard and self._until_s > self._clock()):
             return
         with contextlib.suppress(BacklogFull):  # minutes behind: a stream can only lose sound here
-            self._push(samples, rate_hz, live=True)
+            self._push(samples, rate_hz, live=True, trace=trace)
             self._live_heard = True
 
-    def _push(self, samples: I16, rate_hz: int, live: bool = False) -> float:
+    def _push(
+        self, samples: I16, rate_hz: int, live: bool = False, trace: Trace | None = None
+    ) -> float:
         """When the first of them is heard, on the engine's clock."""
         now = self._clock()
-        start_s = now + self._session.push_speech(samples, rate_hz, now, live)
+        start_s = now + self._session.push_speech(samples, rate_hz, now, live, trace)
+        if trace is not None:
+            trace.mark("pushed", now)
+            self.traces.append(trace)
         self._until_s = start_s + len(samples) / rate_hz
         return start_s
 

@@ -20,6 +20,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from engine import PLAYOUT_RATE_HZ, AudioChunk, OutputFrame, Session
 from engine.planes import frame_of
+from engine.trace import Trace
 from engine.types import I16, U8, Planes
 from server.traces import hang
 
@@ -167,7 +168,17 @@ class VoiceTrack(_SessionTrack):
                 await asyncio.sleep(POLL_S)
                 continue
             self._next = chunk.start + AUDIO_BLOCK
-            return to_av_audio(chunk.samples, chunk.start)
+            frame = to_av_audio(chunk.samples, chunk.start)
+            hang(frame, self._traced(chunk.start))
+            return frame
+
+    def _traced(self, start: int) -> Trace:
+        """A trace of the block that has just been fetched."""
+        trace, now = Trace(self._clock), self._clock()
+        trace.pts = start
+        trace.mark("due", now - self._session.time_s(now) + start / PLAYOUT_RATE_HZ)
+        trace.mark("popped", now)
+        return trace
 
     def _pop(self) -> AudioChunk | None:
         """The block that is due; what grew stale while nobody listened is skipped."""

@@ -8,7 +8,6 @@ Every batch size has its own arrays, bound once. A frame costs writing into them
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +25,7 @@ from engine.backends.ort_session import (
     shortest_run_s,
 )
 from engine.bundle import Bundle, Manifest, check_steps
+from engine.cores import usable_cores
 from engine.diffusion import COEFFICIENTS, NoiseSchedule, step_coefficients, trajectory
 from engine.errors import BackendError
 from engine.types import F32, U8, LipJob
@@ -46,6 +46,7 @@ class OrtBackend:
         bundle: the model, of any kind.
         threads: CPU threads; None measures and takes the fewest that are about as fast as all.
         device: see `choose_device`.
+        batch_sizes: to be made ready for, None for the usual ones; larger batches are cut.
 
     Raises:
         BackendError: a graph or the device is refused, or the model does not run.
@@ -53,16 +54,20 @@ class OrtBackend:
     """
 
     def __init__(
-        self, bundle: Bundle, threads: int | None = None, device: str | None = None
+        self,
+        bundle: Bundle,
+        threads: int | None = None,
+        device: str | None = None,
+        batch_sizes: tuple[int, ...] | None = None,
     ) -> None:
         self.manifest = bundle.manifest
-        self.batch_sizes = BATCH_SIZES
+        self.batch_sizes = batch_sizes or BATCH_SIZES
         self._device = choose_device(self.manifest, device)
         self._schedule = NoiseSchedule.linear()
         self._paths = {self.manifest.default_steps: self._trajectory(self.manifest.default_steps)}
         on_cpu = self._device.kind == "cpu"
         if threads is None and on_cpu:
-            threads = fewest_threads(lambda count: self._step_time_s(bundle, count), _cores())
+            threads = fewest_threads(lambda count: self._step_time_s(bundle, count), usable_cores())
         self._threads = threads or 1
         self._encode = self._session(bundle, ENCODE) if ENCODE in self.manifest.files else None
         self._step = self._session(bundle, STEP)
@@ -270,13 +275,6 @@ def _bind(session: Any, inputs: dict[str, _Value], outputs: dict[str, _Value]) -
     for name, value in outputs.items():
         binding.bind_ortvalue_output(name, value.value)
     return binding
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _noise_rows(step: Any, manifest: Manifest) -> int:

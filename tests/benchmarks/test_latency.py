@@ -14,16 +14,17 @@ import pytest
 from calls import Running
 from fakes import FakeBackend, FakeTracker
 
+from benchmarks import hearing
 from benchmarks.glass import CLICK_HZ, Plan, click_levels, clicks, netem, with_clicks
 from benchmarks.latency import (
     STAGES,
     digest,
     made_clip,
-    percentiles,
     sample_voice,
     stage_table,
     ways,
 )
+from benchmarks.timing import percentiles
 from engine import Engine
 from engine.errors import LipwireError
 from engine.trace import POINTS, Trace
@@ -162,3 +163,10 @@ def test_a_call_is_traced_from_glass_to_glass(tmp_path: Path) -> None:
         assert sum(way.stages_s.values()) == pytest.approx(way.whole_s, abs=1e-6)
     for way in found:
         assert way.whole_s > 0.01  # the relay's 5 ms each way
+    heard = hearing.ways(noted)
+    assert heard
+    for block in heard:
+        assert sum(block.stages_s.values()) == pytest.approx(block.whole_s, abs=1e-6)
+        assert block.after_due_s > 0.005
+        # Clocks of two processes, read one after the other: nothing comes before it was sent.
+        assert min(block.stages_s.values()) > -0.05

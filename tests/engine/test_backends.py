@@ -105,6 +105,17 @@ def test_the_largest_batch_that_is_offered_is_taken(backend: Backend) -> None:
     assert backend.generate([]) == []
 
 
+def test_one_that_is_ready_for_single_frames_paints_the_same(bundle: Bundle) -> None:
+    single = load_backend(bundle, "ort", threads=1, batch_sizes=(1,))
+    try:
+        assert single.batch_sizes == (1,)
+        jobs = [job(i) for i in range(3)]
+        for one, out in zip(jobs, single.generate(jobs), strict=True):
+            assert np.array_equal(out, _backend("ort").generate([one])[0])
+    finally:
+        single.close()
+
+
 def test_equal_seeds_give_equal_pictures(backend: Backend) -> None:
     first, again, other = (backend.generate([job(seed=s)])[0] for s in (3, 3, 4))
     assert np.array_equal(first, again)

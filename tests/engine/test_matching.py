@@ -15,6 +15,8 @@ from engine.matching import (
     grain_of,
     sharpened,
     sharpening,
+    strongest,
+    weighted,
 )
 from engine.types import F32
 
@@ -91,6 +93,29 @@ def test_sharpness_does_not_ask_for_contrast() -> None:
     assert sharpening((fine, coarse), (fine / 9, coarse)) == MOST_SHARPENING
     assert sharpening((fine / 9, coarse), (fine, coarse)) == 0  # a soft picture's lips stay soft
     assert sharpening((fine, coarse), (fine * 0, coarse * 0)) == 0
+
+
+@pytest.mark.parametrize("shape", [(128, 96), (1, 1), (4, 1), (1, 4)])
+def test_weights_and_maxima_are_those_of_numpy(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(3)
+    picture = rng.normal(0, 20, (*shape, 3)).astype(np.float32)
+    weight = rng.random(shape, np.float32)
+    assert np.array_equal(weighted(picture, weight), picture * weight[..., None])
+    assert np.array_equal(strongest(picture), picture.max(2))
+
+
+def test_only_what_is_asked_for_is_sharpened() -> None:
+    rng = np.random.default_rng(4)
+    picture, fine = rng.normal(128, 30, (2, 64, 64, 3)).astype(np.float32)
+    amount = np.zeros((64, 64), np.float32)
+    assert np.array_equal(sharpened(picture, fine, amount), picture)
+    amount[0:20, 30:64] = 0.4 * rng.random((20, 34), np.float32)
+    out = sharpened(picture, fine, amount)
+    around = np.ones((3, 3), np.uint8)
+    low, high = cv2.erode(picture, around), cv2.dilate(picture, around)
+    room = 0.15 * (high - low)
+    whole = np.clip(picture + amount[..., None] * fine, low - room, high + room)
+    assert np.array_equal(out, whole)  # no seam around the part that is worked on
 
 
 def test_sharpening_leaves_no_halos() -> None:

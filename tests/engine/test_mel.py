@@ -140,6 +140,24 @@ def test_what_is_taken_back_and_rewritten_leaves_no_trace(seed: int, cut: int, b
         assert np.abs(stream.window(start) - window(whole, start)).max() < 1e-6
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), columns=st.sampled_from((WINDOW_COLUMNS, 24)))
+def test_a_window_does_not_depend_on_the_windows_before_it(seed: int, columns: int) -> None:
+    rng, stream = np.random.default_rng(seed), MelStream(seconds=4.0)
+    samples = sound(24_000, seed)
+    stream.append(samples)
+    for turn in range(12):
+        start = int(rng.integers(-30, stream.columns - columns + 1))
+        alone = MelStream(seconds=4.0)
+        alone.append(samples)
+        assert np.array_equal(stream.window(start, columns), alone.window(start, columns))
+        if turn % 4 == 3:  # what was taken back is heard no more
+            cut = int(rng.integers(12_000, 24_000))
+            stream.truncate(cut)
+            samples = np.concatenate([samples[:cut], sound(24_000 - cut, seed + turn)])
+            stream.append(samples[cut:])
+
+
 def test_final_columns_do_not_change_with_what_comes() -> None:
     samples = sound(8000)
     stream = MelStream()

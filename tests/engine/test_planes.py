@@ -99,6 +99,16 @@ def test_outside_the_patch_every_bit_stays(corner: tuple[int, int]) -> None:
     assert not chroma.any()
 
 
+def test_a_painted_picture_is_rounded_as_numpy_rounds() -> None:
+    rng = np.random.default_rng(5)
+    image = rng.integers(0, 256, (64, 48, 3), np.uint8)
+    change = rng.integers(-600, 600, (40, 30, 3)).astype(np.float32) / 2  # many lie half between
+    out = paint_image(image, Patch(6, 8, change))
+    wanted = image.copy()
+    wanted[8:48, 6:36] = np.clip(np.rint(image[8:48, 6:36] + change), 0, 255)
+    assert np.array_equal(out, wanted)
+
+
 # --- through a session ---
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
@@ -19,8 +21,9 @@ from files import cut_file, portrait_frames, turn_mp4, write_sound, write_video
 import server.dub
 import server.mp4
 from engine import BundleError, ConfigError, Engine, LipwireError, MediaError, open_engine
+from engine.config import EngineConfig
 from engine.media import probe_video, read_frames, read_speech
-from engine.types import I16, U8
+from engine.types import I16, U8, LipJob, Planes
 from server.dub import dub as disclosing_dub
 from server.mp4 import Mp4Writer
 
@@ -40,7 +43,7 @@ def backend() -> FakeBackend:
 def fake_model(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flat red mouth on a face that is always there."""
 
-    def opened(bundle: object, threads: object) -> Engine:
+    def opened(bundle: object, **options: object) -> Engine:
         return Engine(backend, FakeTracker)
 
     monkeypatch.setattr(server.dub, "open_engine", opened)
@@ -216,6 +219,96 @@ def test_no_original_voice_is_said(clip: Path, voice: Path, tmp_path: Path) -> N
     assert "has no audio stream" in summary.warnings[0]
 
 
+# --- the stages work side by side ---
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Every picture and block of sound in the order in which the writer was given them.
+
+    Files are not compared: of small pictures x264 makes other bits each time.
+    """
+    given: list[bytes] = []
+    picture, sound = Mp4Writer.write_picture, Mp4Writer.write_sound
+
+    def write_picture(self: Mp4Writer, image: U8, pts: int, step: int, planes: Planes) -> None:
+        given.append(image.tobytes() + planes.y.tobytes() + str(pts).encode())
+        picture(self, image, pts, step, planes)
+
+    def write_sound(self: Mp4Writer, samples: I16) -> None:
+        given.append(samples.tobytes())
+        sound(self, samples)
+
+    monkeypatch.setattr(Mp4Writer, "write_picture", write_picture)
+    monkeypatch.setattr(Mp4Writer, "write_sound", write_sound)
+    return given
+
+
+def heard_colour(job: LipJob) -> tuple[int, int, int]:
+    """Differs with the frame, and with what is heard at it."""
+    return 40 + 4 * job.index, int(np.abs(job.mel).sum()) % 256, 30
+
+
+@pytest.mark.parametrize("slow", ["begin", "paint", "finish"])
+def test_the_result_does_not_depend_on_which_stage_is_slow(
+    clip: Path, voice: Path, tmp_path: Path, backend: FakeBackend, written: list[bytes],
+    slow: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    backend.colour = heard_colour
+    summary = dub(clip, voice, tmp_path / "out.mp4")
+    first, method = written.copy(), getattr(Engine, slow)
+    written.clear()
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(0.005)
+        return method(*args)
+
+    monkeypatch.setattr(Engine, slow, slowly)
+    backend.closed = False
+    assert dub(clip, voice, tmp_path / "out.mp4").generated == summary.generated == 25
+    assert written == first
+
+
+def test_the_result_is_that_of_one_frame_after_the_other(
+    clip: Path, voice: Path, tmp_path: Path, backend: FakeBackend, written: list[bytes]
+) -> None:
+    backend.colour = heard_colour
+    dub(clip, voice, tmp_path / "out.mp4")
+    backend.closed = False
+    with Engine(backend, FakeTracker) as engine:
+        session = engine.session(EngineConfig(offline=True, delay_s=0.0))
+        session.push_speech(read_speech(voice, 48_000), 48_000, 0.0)
+        session.flush_speech()
+        for frame in read_frames(clip):
+            session.push_video(frame, frame.time_s)
+            engine.work([session], frame.time_s)
+            shown = session.pop_video(frame.time_s)
+            assert shown is not None and shown.planes is not None
+            alone = shown.image.tobytes() + shown.planes.y.tobytes() + str(shown.pts).encode()
+            assert alone in written
+
+
+def test_the_next_frames_are_begun_while_one_is_painted(
+    clip: Path, voice: Path, tmp_path: Path, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ahead = threading.Semaphore(0), []
+    begin = Engine.begin
+
+    def told(*args: Any) -> Any:
+        begun.release()
+        return begin(*args)
+
+    def waits(job: LipJob) -> tuple[int, int, int]:
+        if not ahead:  # one after the other, this would never come
+            ahead.append(all(begun.acquire(timeout=20) for _ in range(3)))
+        return (200, 30, 30)
+
+    monkeypatch.setattr(Engine, "begin", told)
+    backend.colour = waits
+    assert dub(clip, voice, tmp_path / "out.mp4").generated == 25
+    assert ahead == [True]
+
+
 # --- what is unsuitable or broken passes through ---
 
 
@@ -307,7 +400,8 @@ def untouched(folder: Path, out: Path) -> None:
     """No temporary file lies about, and what OUT held it still holds."""
     assert out.read_bytes() == b"precious"
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
-    assert not [t.name for t in threading.enumerate() if t.name in ("decode", "encode")]
+    threads = {"decode", "begin", "paint", "encode"}
+    assert not threads & {thread.name for thread in threading.enumerate()}
 
 
 @pytest.fixture
@@ -339,6 +433,25 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(
     monkeypatch.setattr(Mp4Writer, method, full)
     with pytest.raises(MediaError, match="No space left"):
         dub(clip, voice, precious)
+    untouched(precious.parent, precious)
+
+
+@pytest.mark.parametrize("stage", ["begin", "paint", "finish"])
+def test_a_stage_that_breaks_is_an_error_and_leaves_nothing(
+    clip: Path, voice: Path, precious: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    method, calls = getattr(Engine, stage), itertools.count()
+
+    def breaks(*args: Any) -> Any:
+        if next(calls) == 6:
+            raise MemoryError("no more")
+        return method(*args)
+
+    monkeypatch.setattr(Engine, stage, breaks)
+    told: list[int] = []
+    with pytest.raises(MemoryError, match="no more"):
+        dub(clip, voice, precious, progress=lambda done, _: told.append(done))
+    assert told == list(range(1, 7))  # what was begun before is still finished
     untouched(precious.parent, precious)
 
 

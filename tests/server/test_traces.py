@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from itertools import pairwise
 
 import av
 import httpx
@@ -11,7 +12,7 @@ from calls import Caller, Camera, Running, keep_aiortc, until
 from fakes import FakeBackend, FakeTracker
 
 from engine import Engine
-from engine.trace import POINTS, Trace
+from engine.trace import POINTS, SOUND_POINTS, VOICE_POINTS, Trace
 from server.traces import hang, trace_of
 
 
@@ -47,4 +48,14 @@ async def test_a_call_gives_the_traces_of_its_last_pictures(
         assert times == sorted(times)
         assert row["outcome"] != "generated"  # nobody spoke
     assert any(row["sent"] is not None for row in rows)
+    blocks = [
+        dict(zip(found["sound"]["columns"], row, strict=True)) for row in found["sound"]["rows"]
+    ]
+    assert found["sound"]["columns"] == ["place", *SOUND_POINTS] and len(blocks) > 5
+    for block, following in pairwise(blocks):  # the first had no encoder, the last are on their way
+        times = [block[point] for point in SOUND_POINTS if block[point] is not None]
+        assert times == sorted(times) and len(times) >= 2
+        assert following["place"] - block["place"] >= 960
+    assert any(block["sent"] is not None for block in blocks)
+    assert found["voice"] == {"columns": ["place", *VOICE_POINTS], "rows": []}  # nobody spoke
     assert 'lipwire_stage_seconds_count{stage="convert"}' in metrics
