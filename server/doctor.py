@@ -174,7 +174,7 @@ def _optional_runtimes() -> Iterator[Finding]:
         "" if torch else "for those: pip install 'lipwire[train]'",
     )
     tensorrt = _installed("tensorrt")
-    yield Finding("tensorrt", Level.OK, tensorrt or "not installed, and not used by this version")
+    yield Finding("tensorrt", Level.OK, tensorrt or "not installed: only `--backend trt` needs it")
 
 
 def _gpu() -> Iterator[Finding]:
