@@ -13,6 +13,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +57,9 @@ from server.signaling import ConsentMissing, NoSuchSession, Sessions
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
+# Threads for what blocks beside pictures and sound: files, uploads, a codec that ends. Fewer: an
+# upload that is slow to check holds up the end of a call; more: each keeps a heap.
+HELPERS = 6
 CONTROL = [Depends(needs(Right.CONTROL))]
 SPEAK = [Depends(needs(Right.SPEAK))]
 
@@ -73,6 +77,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await _fill_helpers()
         mediaplane.install(settings, metrics.observe)
         ice.install(settings)
         app.state.engine = engine or await asyncio.to_thread(_open_engine, settings)
@@ -291,6 +296,16 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
                 await PcmSocket(socket, peer, rate_hz, live).run()
         except TooManySources as error:
             await refuse(socket, str(error))
+
+
+async def _fill_helpers() -> None:
+    """Give the loop its helper threads, all at once.
+
+    A pool that fills when two things happen to need it together looks like a leak for hours.
+    """
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(HELPERS, "helper"))
+    all_there = threading.Barrier(HELPERS)
+    await asyncio.gather(*(asyncio.to_thread(all_there.wait) for _ in range(HELPERS)))
 
 
 def _open_engine(settings: ServerConfig) -> Engine:

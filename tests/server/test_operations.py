@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine import Engine
 from server import logs
+from server.app import HELPERS
 from server.config import ServerConfig
 
 REPO = Path(__file__).resolve().parents[2]
@@ -44,6 +46,13 @@ async def call(client: httpx.AsyncClient, caller: Caller) -> str:
     await caller.accept(body["sdp"])
     await until(lambda: bool(caller.pictures), "a picture comes back", 30)
     return str(body["id"])
+
+
+async def test_helper_threads_are_there_from_the_start(client: httpx.AsyncClient) -> None:
+    """A pool that fills later looks like a leak to whoever counts threads."""
+    assert (await client.get("/healthz")).status_code == 200
+    helpers = [t for t in threading.enumerate() if t.name.startswith("helper_")]
+    assert len(helpers) >= HELPERS
 
 
 async def test_what_happens_is_counted(client: httpx.AsyncClient) -> None:
