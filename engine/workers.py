@@ -253,9 +253,12 @@ class Engine:
     def begin(self, session: Session, now: float) -> LipJob | None:
         """Begin a session's waiting frame; None if it passes through, or none waits."""
         with self._fleet.borrow() as model:
-            self._adopt(session, model)
-            with self._timed("prepare"):
-                return session.jobs.begin(now)
+            return self._begin(model, session, now)
+
+    def _begin(self, model: Model, session: Session, now: float) -> LipJob | None:
+        self._adopt(session, model)
+        with self._timed("prepare"):
+            return session.jobs.begin(now)
 
     def paint(self, jobs: Sequence[LipJob]) -> Sequence[U8 | None]:
         """The mouths of jobs that take the same steps, uint8[S, S, 3] each; None: it failed."""
@@ -322,9 +325,7 @@ class Engine:
     def _prepare(self, session: Session) -> None:
         try:
             with self._fleet.borrow() as model:
-                self._adopt(session, model)
-                with self._timed("prepare"):
-                    job = session.jobs.begin(self.clock())
+                job = self._begin(model, session, self.clock())
                 if job is not None:
                     self._fleet.put(
                         Ticket(

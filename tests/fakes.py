@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,19 @@ from engine.types import F32, F64, I16, U8, Alignment, Face, LipJob, VideoFrame
 MESH = Path(__file__).parent / "data" / "face_mesh.npy"
 FLAT_COLOUR = (200, 30, 30)
 LEAST_PX = 68.0  # ear to ear; smaller faces are passed through
+
+
+@dataclass
+class Packet:
+    """What a jitter buffer reads of an RTP packet."""
+
+    sequence_number: int
+    timestamp: int
+    marker: int
+    payload: bytes
+    payload_type: int = 97
+    data: bytes = b""
+    """its payload as a decoder takes it"""
 
 
 @cache

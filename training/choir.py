@@ -61,13 +61,17 @@ class ChoirSource(HeardSource):
         self, clips: Clips, batch: int, recipe: VoiceRecipe, seed: int, voices: Sequence[Voice]
     ) -> None:
         super().__init__(clips, batch, voices[0].columns, recipe, seed)
-        self.said = [said_together(voices, np.asarray(clip.mel)) for clip in clips.clips]
+        self._voices = voices
+        # By clip, once it is drawn: minutes for a corpus, and none for a run that is over.
+        self._said: dict[int, F32] = {}
 
     def moment(self, pick: int, rng: np.random.Generator) -> tuple[F32, F32]:
         """See `HeardSource`."""
-        column = int(rng.integers(len(self.said[pick])))
-        mel = window(self.clips.clips[pick].mel, column - self.columns // 2, self.columns)
-        return mel, self.said[pick][column]
+        mel = self.clips.clips[pick].mel
+        if (said := self._said.get(pick)) is None:
+            said = self._said[pick] = said_together(self._voices, np.asarray(mel))
+        column = int(rng.integers(len(said)))
+        return window(mel, column - self.columns // 2, self.columns), said[column]
 
 
 def train_voice(

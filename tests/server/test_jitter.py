@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
+from fakes import Packet
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,15 +15,6 @@ from server.jitter import AudioBuffer, EncodedFrame, VideoBuffer, h264_starts, i
 
 VP8, H264, OPUS = 97, 99, 96
 FIRST = 65_500  # sequence numbers wrap early in every test
-
-
-@dataclass
-class Packet:
-    sequence_number: int
-    timestamp: int
-    marker: int
-    payload: bytes
-    payload_type: int = VP8
 
 
 def key_data(size: int = 40) -> bytes:

@@ -6,10 +6,10 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from fakes import Packet
 
 from benchmarks.relay import Weather
 from server.bitrate import KeyThrottle, RepeatBudget
@@ -18,16 +18,6 @@ from server.jitter import VideoBuffer
 VP8, EVERY_S, SECONDS = 97, 0.04, 20.0
 HISTORY = 128  # packets that aiortc can repeat
 KEY_PACKETS, DELTA_PACKETS = 36, 6  # 640x480 at 1.5 Mbit/s
-
-
-@dataclass
-class Packet:
-    sequence_number: int
-    timestamp: int
-    marker: int
-    payload: bytes
-    data: bytes
-    payload_type: int = VP8
 
 
 class Path:
@@ -73,7 +63,7 @@ class Path:
         for part in range(count):
             payload, data = (b"\x10", head) if part == 0 else (b"\0", b"x")
             place, time = len(self._sent) & 0xFFFF, number * 3600
-            self._sent.append(Packet(place, time, part == count - 1, payload, data))
+            self._sent.append(Packet(place, time, part == count - 1, payload, VP8, data))
             self._carry(now, self._sent[-1])
         if (following_s := (number + 1) * EVERY_S) < SECONDS:
             self._at(following_s, self._picture, number + 1)
