@@ -36,20 +36,24 @@ def test_a_failing_task_raises_its_own_error() -> None:
 
 @pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_their_parent(wish: signal.Signals) -> None:
-    task = "print('up', flush=True); import time; time.sleep(600)"
+    # One write for a line: print() may make two, and the other worker's would come between.
+    task = "import os, time; os.write(1, b'up\\n'); time.sleep(600)"
     code = (
         # A shell that runs the tests in the background has Ctrl-C ignored for all below it.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from training.processes import in_processes\n"
         f"if __name__ == '__main__': list(in_processes(exec, 2 * [{task!r}], 2))\n"
     )
-    program = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(REPO)},
-    )  # fmt: skip
-    assert program.stdout is not None
-    assert [program.stdout.readline() for _ in range(2)] == [b"up\n", b"up\n"]
-    program.send_signal(wish)
-    # Their ends of the pipes close when the last of them is gone: 600 s later, were one left.
-    _, errors = program.communicate(timeout=120)
+    ) as program:  # fmt: skip
+        try:
+            assert program.stdout is not None
+            assert [program.stdout.readline() for _ in range(2)] == [b"up\n", b"up\n"]
+            program.send_signal(wish)
+            # Their ends of the pipes close when the last is gone: 600 s later, were one left.
+            _, errors = program.communicate(timeout=120)
+        finally:
+            program.kill()
     assert (b"KeyboardInterrupt" in errors) == (wish == signal.SIGINT)
