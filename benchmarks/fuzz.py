@@ -16,6 +16,7 @@ import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,6 +153,7 @@ def run(
     only: str | None = None,
     corpus: Path | None = None,
     engine: str = "chance",
+    jobs: Annotated[int, Ge(1)] = 1,
 ) -> dict[str, Any]:
     """Try every parser, each in a process of its own.
 
@@ -160,6 +162,7 @@ def run(
         only: one parser alone.
         corpus: folder for inputs that failed.
         engine: chance, or atheris (pip install atheris): guided by coverage.
+        jobs: parsers tried at a time. What is measured is each one's own processor time.
 
     Raises:
         LipwireError: no parser or engine of that name.
@@ -172,8 +175,8 @@ def run(
     names = list(targets())
     if only is not None and only not in names:
         raise LipwireError(f"no parser {only!r}; there are {', '.join(names)}")
-    found: dict[str, Any] = {}
-    for name in names if only is None else [only]:
+
+    def tried(name: str) -> dict[str, Any]:
         command = [sys.executable, "-m", ENGINES[engine], name, "--seconds", str(minutes * 60)]
         if corpus is not None:
             command += ["--corpus", str(corpus)]
@@ -181,14 +184,21 @@ def run(
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
         )
-        crashed = {"faults": [f"the process ended with code {done.returncode}"]}
-        found[name] = json.loads(done.stdout) if done.returncode == 0 else crashed
+        if done.returncode:
+            return {"faults": [f"the process ended with code {done.returncode}"]}
+        figures: dict[str, Any] = json.loads(done.stdout)
+        return figures
+
+    chosen = names if only is None else [only]
+    with ThreadPoolExecutor(jobs) as pool:
+        found = dict(zip(chosen, pool.map(tried, chosen), strict=True))
     met = {
         name: not figures["faults"] and figures["growth_mib"] <= GROWTH_MIB
         for name, figures in found.items()
     }
     return {
         "minutes_each": minutes,
+        "jobs": jobs,
         "engine": engine,
         "figures": found,
         "met": met,
