@@ -62,6 +62,7 @@ def guide(
     """
     with atheris.instrument_imports(include=INSTRUMENTED):
         from benchmarks import fuzz, parsers
+        from server.allocator import set_aside
 
         known = parsers.targets()
         if name not in known:
@@ -72,6 +73,7 @@ def guide(
             with ExitStack() as quiet:
                 quiet.push(lambda kind, *_: kind is not None and issubclass(kind, target.refuses))
                 target.run(data)
+    set_aside()
     with tempfile.TemporaryDirectory(prefix="lipwire-fuzz-", ignore_cleanup_errors=True) as scratch:
         kept = corpus if corpus is not None else Path(scratch)
         failed, reached, first = kept / name, kept / f"{name}-reached", Path(scratch) / "seeds"

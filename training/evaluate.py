@@ -119,8 +119,15 @@ class Measure:
         told = [None] * len(mels) if reach is None else list(reach)
         return self._drive([(first, references, known) for known in told], mels, steps)
 
-    def cross(self, clip: ClipData, mels: F32, steps: int) -> Drive:
-        """The clip's frames, each with what a gallery holds at its time."""
+    def cross(self, clip: ClipData, mels: F32, steps: int, *, settled: bool = False) -> Drive:
+        """The clip's frames, each with what a gallery holds at its time.
+
+        Args:
+            clip: shows the face.
+            mels: of the voice.
+            steps: DDIM steps.
+            settled: the call has seen the clip already, and references change no more.
+        """
         gallery, faces = Gallery(self._references), list[Given]()
         reach = Reach(self.typical_px)
         for i in range(len(mels)):
@@ -128,6 +135,8 @@ class Measure:
             gallery.see(crop, clip.landmarks[i], IDENTITY, i / PAPER_FPS)
             reach.see(clip.landmarks[i], IDENTITY, i / PAPER_FPS)
             faces.append((crop, gallery.references, reach.value if self.typical_px else None))
+        if settled:
+            faces = [(crop, *faces[-1][1:]) for crop, *_ in faces]
         return self._drive(faces, mels, steps)
 
     def _drive(self, faces: Sequence[Given], mels: F32, steps: int) -> Drive:
@@ -264,7 +273,10 @@ def _one_clip(
     silent = measure.reconstruction(clip, np.full_like(own, SILENCE), steps)
     wrong = measure.reconstruction(clip, foreign, steps)
     dubbed = measure.cross(clip, foreign[:both], steps)
-    quiet = measure.cross(clip, np.full_like(own[:both], SILENCE), steps)
+    quiet, settled = (
+        measure.cross(clip, np.full_like(own[:both], SILENCE), steps, settled=known)
+        for known in (False, True)
+    )
     copied = np.stack([np.ascontiguousarray(clip.crops[0])] * len(own))
     still = Drive(list(copied), np.repeat(measure.landmarks(copied[:1]), len(own), axis=0))
     wanted = clip.landmarks[: len(own)]
@@ -279,7 +291,7 @@ def _one_clip(
             **_pictures(measure, drive, clip),
         }
     real = [np.asarray(crop)[HALF:] for crop in clip.crops[: len(own)]]
-    spread = max(float(np.nanstd(painted.opening)), 1e-6)
+    spread, speaking = (max(float(np.nanstd(drive.opening)), 1e-6) for drive in (painted, dubbed))
     return {
         "r": correlation(painted.opening, truth),
         "lag": best_lag(painted.opening, truth),
@@ -300,9 +312,9 @@ def _one_clip(
             np.array_equal(p[:HALF], copied[0][:HALF]) for p in painted.painted)),
         "cross_r": correlation(dubbed.opening, others[:both]),
         "cross_r_old_mouth": correlation(dubbed.opening, truth[:both]),
-        "cross_spread": float(np.nanstd(dubbed.opening)) / max(float(others[:both].std()), 1e-6),
-        "cross_silence_spread":
-            float(np.nanstd(quiet.opening)) / max(float(np.nanstd(dubbed.opening)), 1e-6),
+        "cross_spread": speaking / max(float(others[:both].std()), 1e-6),
+        "cross_silence_spread": float(np.nanstd(quiet.opening)) / speaking,
+        "settled_silence_spread": float(np.nanstd(settled.opening)) / speaking,
     }  # fmt: skip
 
 
@@ -351,7 +363,9 @@ def _summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
         "other_voice": {"r_that_voices_mouth": _median(column("r_other_voices_mouth"))},
         "silence": {
             "spread_of_speaking": _mean(column("silence_spread")),
-            "live_spread_of_speaking": _mean(column("cross_silence_spread")),
+            # Medians: of those who hardly move their lips, the tracker's own jitter is half.
+            "live_spread_of_speaking": _median(column("cross_silence_spread")),
+            "settled_spread_of_speaking": _median(column("settled_silence_spread")),
         },
         "cross": {
             "r": _median(column("cross_r")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +41,13 @@ class StandIn:
         while True:
             for data in inputs:
                 self._one(data)
+
+
+@pytest.fixture(autouse=True)
+def thawed() -> Iterator[None]:
+    """What guide() sets aside is collected again in the tests that follow."""
+    yield
+    gc.unfreeze()
 
 
 def leave(figures: dict[str, Any]) -> None:
