@@ -29,6 +29,7 @@ from engine.likeness import alike, likeness_of
 from engine.lips import Envelope
 from engine.reach import Reach
 from engine.steady import OneEuro
+from engine.tilt import Tilt, lengthened, lengthened_alignment, shortened
 from engine.trace import Trace
 from engine.tracker import FaceTracker
 from engine.tracking import Tracking
@@ -56,15 +57,17 @@ class Aligned:
     image: U8
     """uint8[H, W, 3], the whole frame"""
     crop: U8
-    """uint8[S, S, 3], `gain` times as bright as the frame"""
+    """uint8[S, S, 3], `gain` times as bright as the frame, its lower half `length` times as high"""
     references: U8
-    """uint8[R, S, S, 3], see `Gallery`; each as bright as the model wants a face"""
+    """uint8[R, S, S, 3], see `Gallery`; each as bright and as long as the model wants a face"""
     alignment: Alignment
     face: Face
     reach: F32 | None = None
     """f32[codes], see `Reach`; None for a model that takes none"""
     gain: float = 1.0
     """above 1 for a face in the dark"""
+    length: float = 1.0
+    """above 1 for a head that nods forward, see `Tilt`"""
 
 
 class Painter:
@@ -89,7 +92,7 @@ class Painter:
         self._gallery = Gallery(spec.references)
         self._reach = Reach(spec.reach_px) if spec.reach_px else None
         self._cover = Cover()
-        self._smooth = OneEuro()
+        self._smooth, self._tilt = OneEuro(), Tilt()
         self._boxes: deque[F64] = deque(maxlen=BOX_FRAMES)
         self._glances = 0
         self._person, self._stretch = self.tracking.person, self.tracking.stretch
@@ -124,15 +127,21 @@ class Painter:
         points = transform(face.landmarks, alignment.matrix)
         if self._cover.see(crop, points, time_s):
             return self._refuse(Outcome.OCCLUDED)
+        length = 1.0
+        if self._spec.framing != "box":  # models of boxes have seen all poses in them
+            length = self._tilt.see(face.landmarks, alignment, time_s)
+        long, placed = lengthened(crop, length), lengthened_alignment(alignment, length)
         if self._cover.share < BARE or self._gallery.empty:  # no mouth with a hand on its way
-            self._gallery.see(crop, face.landmarks, alignment, time_s)
+            self._gallery.see(long, face.landmarks, placed, time_s)
         reach = None
         if self._reach is not None:
-            self._reach.see(face.landmarks, alignment, time_s)
+            self._reach.see(face.landmarks, placed, time_s)
             reach = self._reach.value
-        gain = gain_of(crop)
+        gain = gain_of(long)
         references = np.stack([lit(shown) for shown in self._gallery.references])
-        return Aligned(image, times(crop, gain), references, alignment, face, reach, gain)
+        return Aligned(
+            image, times(long, gain), references, alignment, face, reach, gain, length
+        )  # fmt: skip
 
     def _refuse(self, why: Outcome) -> Outcome:
         self.tracking.note(why)
@@ -213,6 +222,7 @@ class Painter:
     def _unsmooth(self) -> None:
         """The movement is broken."""
         self._smooth.reset()
+        self._tilt.reset()
         self._boxes.clear()
         self._returned = True
 
@@ -227,9 +237,10 @@ class Painter:
     @staticmethod
     def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
         """What the generated mouth, uint8[S, S, 3], changes in its frame."""
-        crop, gain = aligned.crop, aligned.gain
-        if gain != 1:
-            crop, generated = align(aligned.image, aligned.alignment), times(generated, 1 / gain)
+        crop = aligned.crop
+        if aligned.gain != 1 or aligned.length != 1:
+            crop = align(aligned.image, aligned.alignment)
+            generated = shortened(times(generated, 1 / aligned.gain), crop, aligned.length)
         landmarks = aligned.face.landmarks
         return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
 

@@ -16,7 +16,7 @@ tracker, like anybody's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from engine.face import jaw_mask
 from engine.gallery import Gallery
 from engine.mel import PAPER_FPS, SILENCE
 from engine.reach import Reach, believed, grown, moving
+from engine.tilt import Tilt, lengthened, lengthened_alignment, shortened
 from engine.tracker import MediaPipeTracker
 from engine.types import F32, U8, LipJob
 from training.data import ClipData, load_clips, mel_windows, to_planes
@@ -62,8 +63,8 @@ class Drive:
         return raw_codes(self.landmarks)[:, OPENING]
 
 
-Given = tuple[U8, U8, F32 | None]
-"""crop, references, reach"""
+Given = tuple[U8, U8, F32 | None, float]
+"""crop, references, reach, how many times as long as its lower half the model sees it"""
 
 
 def reach_elsewhere(clips: Sequence[ClipData], number: int, frames: int, typical_px: float) -> F32:
@@ -93,6 +94,13 @@ def reach_elsewhere(clips: Sequence[ClipData], number: int, frames: int, typical
     return np.stack([first] * half + [second] * (frames - half))
 
 
+def as_seen(clip: ClipData) -> ClipData:
+    """A clip with the codes that a call reads: of the face at the length that the model sees."""
+    tilt = Tilt()
+    lengths = [tilt.see(m, IDENTITY, i / PAPER_FPS) for i, m in enumerate(clip.landmarks)]
+    return replace(clip, codes=clip.codes * np.array(lengths, np.float32)[:, None])
+
+
 class Measure:
     """Paints with one backend and measures with one tracker and one perceptual distance."""
 
@@ -115,9 +123,10 @@ class Measure:
             reach: f32[T, codes], what is known of the person; None: nothing.
         """
         first = np.ascontiguousarray(clip.crops[0])
-        references = np.stack([first] * self._references)
+        length = Tilt().see(clip.landmarks[0], IDENTITY, 0.0)
+        references = np.stack([lengthened(first, length)] * self._references)
         told = [None] * len(mels) if reach is None else list(reach)
-        return self._drive([(first, references, known) for known in told], mels, steps)
+        return self._drive([(first, references, known, length) for known in told], mels, steps)
 
     def cross(self, clip: ClipData, mels: F32, steps: int, *, settled: bool = False) -> Drive:
         """The clip's frames, each with what a gallery holds at its time.
@@ -129,25 +138,36 @@ class Measure:
             settled: the call has seen the clip already, and references change no more.
         """
         gallery, faces = Gallery(self._references), list[Given]()
-        reach = Reach(self.typical_px)
+        reach, tilt = Reach(self.typical_px), Tilt()
         for i in range(len(mels)):
-            crop = np.ascontiguousarray(clip.crops[i])
-            gallery.see(crop, clip.landmarks[i], IDENTITY, i / PAPER_FPS)
-            reach.see(clip.landmarks[i], IDENTITY, i / PAPER_FPS)
-            faces.append((crop, gallery.references, reach.value if self.typical_px else None))
+            crop, time_s = np.ascontiguousarray(clip.crops[i]), i / PAPER_FPS
+            length = tilt.see(clip.landmarks[i], IDENTITY, time_s)
+            placed = lengthened_alignment(IDENTITY, length)
+            gallery.see(lengthened(crop, length), clip.landmarks[i], placed, time_s)
+            reach.see(clip.landmarks[i], placed, time_s)
+            known = reach.value if self.typical_px else None
+            faces.append((crop, gallery.references, known, length))
         if settled:
-            faces = [(crop, *faces[-1][1:]) for crop, *_ in faces]
+            _, references, known, _ = faces[-1]
+            faces = [(crop, references, known, length) for crop, _, _, length in faces]
         return self._drive(faces, mels, steps)
 
     def _drive(self, faces: Sequence[Given], mels: F32, steps: int) -> Drive:
         seed = self.backend.manifest.noise_seed
         jobs = [
-            LipJob("evaluate", i, crop, references, mel, seed, steps, 0.0, reach)
-            for i, ((crop, references, reach), mel) in enumerate(zip(faces, mels, strict=True))
-        ]
-        painted: list[U8] = []
+            LipJob(
+                "evaluate", i, lengthened(crop, length), references, mel, seed, steps, 0.0, reach
+            )  # fmt: skip
+            for i, ((crop, references, reach, length), mel) in enumerate(
+                zip(faces, mels, strict=True))
+        ]  # fmt: skip
+        long: list[U8] = []
         for begin in range(0, len(jobs), 8):
-            painted += self.backend.generate(jobs[begin : begin + 8])
+            long += self.backend.generate(jobs[begin : begin + 8])
+        painted = [
+            shortened(picture, crop, length)
+            for picture, (crop, *_, length) in zip(long, faces, strict=True)
+        ]
         return Drive(painted, self.landmarks(painted))
 
     def landmarks(self, images: Sequence[U8]) -> F32:
@@ -220,6 +240,7 @@ def evaluate(
     opened = open_bundle(bundle) if isinstance(bundle, Path) else bundle
     backend = load_backend(opened)
     held_out = load_clips(shards, "val")
+    seen = [as_seen(clip) for clip in held_out]
     order = np.random.default_rng(0).permutation(len(held_out))[: clips or None]
     chosen = [held_out[i] for i in order]
     measure = Measure(backend)
@@ -231,7 +252,7 @@ def evaluate(
             told = None
             if measure.typical_px:
                 frames = min(len(clip), MAX_FRAMES)
-                told = reach_elsewhere(held_out, order[number], frames, measure.typical_px)
+                told = reach_elsewhere(seen, order[number], frames, measure.typical_px)
             rows.append(_one_clip(measure, clip, _another(chosen, number), default, told))
             if number < step_clips:
                 for count in steps or opened.manifest.steps_offered:

@@ -230,7 +230,7 @@ def test_a_mouth_seen_at_a_glance_is_a_reference_when_the_voice_begins() -> None
     assert tracker.calls == 3
     tracker.opening = 0.1
     found = find(paint, picture(seed=99), 12 / 25)
-    shut = find(painter(spec=TWO), picture(seed=0)).crop
+    shut = find(painter(TalkingTracker(), spec=TWO), picture(seed=0)).crop
     assert np.array_equal(found.references, np.stack([shut, found.crop]))
 
 
