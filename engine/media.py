@@ -311,7 +311,7 @@ def stream_sound(
         on_damage: hears what was lost.
 
     Raises:
-        MediaError: unreadable, without audio, or at a rate that no sound has.
+        MediaError: unreadable, without audio, or with a rate or channels that no sound has.
     """
     import av
 
@@ -337,7 +337,13 @@ def stream_sound(
                     done += len(samples)
                 resampler = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
                 shape, base_s, done = now, time_s, 0
-            for piece in resampler.resample(frame):  # type: ignore[union-attr]
+            try:
+                pieces = resampler.resample(frame)  # type: ignore[union-attr]
+            except av.FFmpegError as error:  # 17 channels and more: none knows where they belong
+                raise MediaError(
+                    f"{path}: sound of {frame.layout.name} cannot be mixed into one"
+                ) from error
+            for piece in pieces:
                 samples = np.ascontiguousarray(piece.to_ndarray()[0], np.int16)
                 yield Sound(samples, base_s + done / rate_hz)
                 done += len(samples)

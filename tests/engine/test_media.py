@@ -315,6 +315,16 @@ def test_rates_that_no_sound_has_are_refused_before_they_cost_anything(
         list(stream_speech(path))
 
 
+@pytest.mark.parametrize("channels", [17, 129, 257])
+def test_more_channels_than_have_a_place_are_refused(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "a.wav"
+    with wave.open(str(path), "wb") as out:
+        out.setparams((channels, 2, 48_000, 0, "NONE", ""))
+        out.writeframes(bytes(2 * channels * 10))
+    with pytest.raises(MediaError, match=f"sound of {channels} channels cannot be mixed"):
+        list(stream_speech(path))
+
+
 def test_speech_comes_in_pieces(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", voiced(3.0))
     pieces = list(stream_speech(path, 48_000))
