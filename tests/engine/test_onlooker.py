@@ -36,7 +36,7 @@ def test_a_silent_face_is_glanced_at_where_references_matter() -> None:
             break
     assert job is not None
     # The first words are painted from the mouth that was shut before them.
-    shut = make(spec=JobSpec(references=2))
+    shut = make(tracker=TalkingTracker, spec=JobSpec(references=2))
     shut.push_video(frame(0), 0.0)
     first = shut.jobs.begin(0.0)
     assert first is not None
