@@ -33,6 +33,9 @@ LONGEST = 1.5
 # Slower than the crop itself is smoothed, as what speech does to the chin beyond `DROP` is noise.
 # Slower still, and a quick nod smears.
 CUTOFF_HZ, BETA = 1.5, 0.1
+# The length rests until it is off by so much, then it is drawn along: a quarter pixel at the lips.
+# Less: a mouth in a still head shakes with the chin's landmark (1.39 times the input's own with 0).
+SLACK = 0.02
 
 
 class Tilt:
@@ -40,6 +43,7 @@ class Tilt:
 
     def __init__(self) -> None:
         self._steady = OneEuro(CUTOFF_HZ, BETA)
+        self._length: float | None = None
 
     def see(self, landmarks: F32, alignment: Alignment, time_s: float) -> float:
         """How many times its length the lower face must have for the model; mostly exactly 1.
@@ -50,11 +54,15 @@ class Tilt:
             time_s: when the frame was taken.
         """
         points = transform(landmarks, alignment.matrix) * (CROP_SIZE / alignment.size)
-        return length_of(float(self._steady(np.array([shut_chin(points)]), time_s)[0]))
+        now = length_of(float(self._steady(np.array([shut_chin(points)]), time_s)[0]))
+        held = now if self._length is None else self._length
+        self._length = min(max(held, now - SLACK), now + SLACK)
+        return self._length
 
     def reset(self) -> None:
         """The movement is broken."""
         self._steady.reset()
+        self._length = None
 
 
 def shut_chin(points: F32) -> float:
