@@ -22,20 +22,21 @@ from engine.types import F32, U8, Alignment
 # Rows (of 128) that a chin drops for each that the lips open: least squares over 64 people. The
 # original's jaw must not move the new mouth.
 DROP = 0.55
-# A face is short whose shut mouth's chin lies above this row; 109 is the median of frames, one in
-# twenty is short. Higher: ordinary faces are resampled (109: LMD grows by 3 %); lower: lips double.
-SHORT_ROW = 104.0
+# A face is short whose shut mouth's chin lies above this row; 109 is the median of frames, one in a
+# hundred is short. Higher: ordinary faces are resampled and shake (at 109 LMD grows by 3 %); lower:
+# lips double.
+SHORT_ROW = 101.0
 # Rows that it is brought below this one for each that it was above: lips rise faster than chins.
-# With 0 the error of a face at row 97 grows by a seventh (LMD 0.99 px for 0.85; 1.37 unstretched).
-OVER = 0.5
+# Less: what is left of the old lips shows; more: the chin's shaking shows.
+OVER = 1.5
 # More than this and it is a chest that one looks at.
 LONGEST = 1.5
 # Slower than the crop itself is smoothed, as what speech does to the chin beyond `DROP` is noise.
 # Slower still, and a quick nod smears.
 CUTOFF_HZ, BETA = 1.5, 0.1
-# The length rests until it is off by so much, then it is drawn along: a quarter pixel at the lips.
+# The length rests until it is off by so much, then it is drawn along: 0.4 pixels at the lips.
 # Less: a mouth in a still head shakes with the chin's landmark (1.39 times the input's own with 0).
-SLACK = 0.02
+SLACK = 0.03
 
 
 class Tilt:
