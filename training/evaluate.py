@@ -94,11 +94,15 @@ def reach_elsewhere(clips: Sequence[ClipData], number: int, frames: int, typical
     return np.stack([first] * half + [second] * (frames - half))
 
 
+def lengths_of(clip: ClipData) -> list[float]:
+    """How many times its length a call shows the model each frame's lower face, see `Tilt`."""
+    tilt = Tilt()
+    return [tilt.see(m, IDENTITY, i / PAPER_FPS) for i, m in enumerate(clip.landmarks)]
+
+
 def as_seen(clip: ClipData) -> ClipData:
     """A clip with the codes that a call reads: of the face at the length that the model sees."""
-    tilt = Tilt()
-    lengths = [tilt.see(m, IDENTITY, i / PAPER_FPS) for i, m in enumerate(clip.landmarks)]
-    return replace(clip, codes=clip.codes * np.array(lengths, np.float32)[:, None])
+    return replace(clip, codes=clip.codes * np.array(lengths_of(clip), np.float32)[:, None])
 
 
 class Measure:
@@ -123,7 +127,7 @@ class Measure:
             reach: f32[T, codes], what is known of the person; None: nothing.
         """
         first = np.ascontiguousarray(clip.crops[0])
-        length = Tilt().see(clip.landmarks[0], IDENTITY, 0.0)
+        length = lengths_of(clip)[0]
         references = np.stack([lengthened(first, length)] * self._references)
         told = [None] * len(mels) if reach is None else list(reach)
         return self._drive([(first, references, known, length) for known in told], mels, steps)
@@ -138,10 +142,9 @@ class Measure:
             settled: the call has seen the clip already, and references change no more.
         """
         gallery, faces = Gallery(self._references), list[Given]()
-        reach, tilt = Reach(self.typical_px), Tilt()
+        reach, lengths = Reach(self.typical_px), lengths_of(clip)
         for i in range(len(mels)):
-            crop, time_s = np.ascontiguousarray(clip.crops[i]), i / PAPER_FPS
-            length = tilt.see(clip.landmarks[i], IDENTITY, time_s)
+            crop, time_s, length = np.ascontiguousarray(clip.crops[i]), i / PAPER_FPS, lengths[i]
             placed = lengthened_alignment(IDENTITY, length)
             gallery.see(lengthened(crop, length), clip.landmarks[i], placed, time_s)
             reach.see(clip.landmarks[i], placed, time_s)
