@@ -22,7 +22,7 @@ from engine.trace import Trace
 from engine.workers import Observe, unobserved
 from server.bitrate import Governor, PictureRate
 from server.config import ServerConfig
-from server.jitter import EncodedFrame
+from server.encoded import EncodedFrame
 from server.traces import hang
 from server.tracks import VIDEO_TIME_BASE
 

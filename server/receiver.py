@@ -24,7 +24,8 @@ from aiortc.rtcrtpreceiver import RemoteStreamTrack
 from aiortc.rtp import AnyRtcpPacket, RtcpByePacket, RtcpSrPacket, RtpPacket
 from av.frame import Frame
 
-from server.jitter import AudioBuffer, BufferCounts, EncodedFrame, VideoBuffer
+from server.encoded import EncodedFrame
+from server.jitter import AudioBuffer, BufferCounts, VideoBuffer
 from server.privates import peek, swap
 from server.reports import ClockMap
 

@@ -29,7 +29,7 @@ from engine.workers import Observe, unobserved
 from server.bitrate import Governor, KeyThrottle, Placement, Rung, make_ladder
 from server.codecs import LOWEST_BITRATE, GuardedEncoder, audio_level_dbov
 from server.config import ServerConfig
-from server.jitter import is_key
+from server.encoded import is_key
 from server.seat import Encoded, Seat
 from server.traces import trace_of
 

@@ -13,7 +13,7 @@ from benchmarks.capacity import run, smooth
 from benchmarks.crowd import FPS, KEY_EVERY, VP8, Blind, Tape, encoded
 from benchmarks.latency import made_clip
 from server.codecs import make_decoder
-from server.jitter import is_key
+from server.encoded import is_key
 
 
 def call(**changes: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from server.codecs import (
     vp8_key_size,
 )
 from server.config import ServerConfig
-from server.jitter import EncodedFrame, is_key
+from server.encoded import EncodedFrame, is_key
 from server.mediaplane import install
 
 VP8 = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)

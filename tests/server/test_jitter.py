@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server import jitter
-from server.jitter import AudioBuffer, EncodedFrame, VideoBuffer, h264_starts, is_key, unwrap
+from server.encoded import EncodedFrame
+from server.jitter import AudioBuffer, VideoBuffer, unwrap
 
 VP8, H264, OPUS = 97, 99, 96
 FIRST = 65_500  # sequence numbers wrap early in every test
@@ -272,15 +273,6 @@ def test_no_loss_freezes_the_picture(seed: int, loss: float) -> None:
         assert max(b - a for a, b in zip(shown, shown[1:], strict=False)) <= 0.5
     assert buffer.counts.gap_wait_max_s <= 0.2
     assert shown[-1] > now - 3.0
-
-
-def test_key_frames_are_told_from_others() -> None:
-    assert is_key(key_data(), vp8=True) and not is_key(delta_data(), vp8=True)
-    assert is_key(b"\0\0\0\1\x67abc\0\0\0\1\x68d\0\0\0\1\x65efg", vp8=False)
-    assert is_key(b"\0\0\0\1\x06sei\0\0\1\x65efg", vp8=False)
-    assert not is_key(b"\0\0\0\1\x41efg", vp8=False) and not is_key(b"", vp8=False)
-    assert h264_starts(b"\x67abc") and h264_starts(b"\x78\x00\x04\x67abc")
-    assert not h264_starts(b"\x7c\x85abc") and not h264_starts(b"")
 
 
 # --- sound ---

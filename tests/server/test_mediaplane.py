@@ -38,7 +38,7 @@ from benchmarks.relay import Relay, Weather, without_candidates
 from engine.errors import ConfigError
 from server import ice, mediaplane, receiver
 from server.config import ServerConfig
-from server.jitter import EncodedFrame
+from server.encoded import EncodedFrame
 from server.mediaplane import StrictRtcp, StrictRtp, order_codecs
 from server.receiver import DecodeQueue, NewestQueue, NewestTrack, Receiver
 from server.reports import ntp_seconds, to_ntp
