@@ -27,7 +27,7 @@ class Checkpoint:
     path: Path
     tensors: dict[str, Tensor]
     about: dict[str, Any] = field(default_factory=dict)
-    """of a .pt what is not tensors; of a .safetensors its metadata, parsed where it is JSON"""
+    """of a .pt what is not weights; of a .safetensors its metadata, parsed where it is JSON"""
 
     def fill(self, net: nn.Module) -> None:
         """Put the weights into a network, all of them.
@@ -57,7 +57,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         name = next((n for n in _WRAPPERS if isinstance(values.get(n), dict)), None)
         state = values[name] if name is not None else values
         tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
-        about = {str(k): v for k, v in values.items() if not isinstance(v, Tensor) and k != name}
+        # Without a wrapper every tensor is a weight; beside one, e.g. what its codes mean.
+        about = {str(k): v for k, v in values.items()
+                 if k != name and not (name is None and isinstance(v, Tensor))}  # fmt: skip
     if not tensors:
         raise BundleError(f"{path}: holds no tensors")
     return Checkpoint(path, {_plain(name): value for name, value in tensors.items()}, about)

@@ -3,28 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from engine.bundle import Bundle
 from engine.errors import BundleError, ConfigError
 from engine.nets import make_network
-from engine.nets.lite import LiteNet
+from engine.nets.lite import LiteNet, retold
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.write import Options, Recipe, write_bundle
 
 STEPS_OFFERED = (1, 2, 4, 8, 25)
 DEFAULT_STEPS = 2
 WEIGHTS_LICENCE = "CC BY-NC 4.0"
+VOICE_SETTINGS = ("mel_columns", "voice_width", "reach_px")
 
 
-def load_lite(path: Path) -> tuple[LiteNet, Checkpoint]:
+def spoken_by(painter: Checkpoint, voice: Checkpoint) -> Checkpoint:
+    """A painter's checkpoint with another voice, which asks for the same mouths in its units.
+
+    Args:
+        painter: of `lipwire train`.
+        voice: of `lipwire train voice`, or of a `lipwire train` that had it.
+
+    Raises:
+        BundleError: one of them does not say what its codes mean.
+    """
+    for part in (painter, voice):
+        settings, stats = (part.about.get(name) for name in ("net_config", "code_stats"))
+        if not isinstance(settings, dict) or not isinstance(stats, Tensor):
+            raise BundleError(
+                f"{part.path}: does not say what its codes mean (net_config, code_stats); a voice "
+                "and its painter are checkpoints of `lipwire train voice` and `lipwire train`"
+            )
+    own = {name.removeprefix("voice."): value for name, value in voice.tensors.items()
+           if name.startswith("voice.")} or voice.tensors  # fmt: skip
+    said = retold(own, voice.about["code_stats"], painter.about["code_stats"])
+    told = voice.about["net_config"]
+    return replace(
+        painter,
+        tensors={
+            **{k: v for k, v in painter.tensors.items() if not k.startswith("voice.")},
+            **{f"voice.{name}": value for name, value in said.items()},
+        },
+        about={
+            **painter.about,
+            "net_config": {
+                **painter.about["net_config"],
+                **{name: told[name] for name in VOICE_SETTINGS if name in told},
+            },
+        },
+    )
+
+
+def load_lite(path: Path, voice: Path | None = None) -> tuple[LiteNet, Checkpoint]:
     """The averaged network of a `lipwire train` checkpoint, or of a .safetensors made of one.
+
+    Args:
+        path: of the checkpoint.
+        voice: of a voice that speaks instead of its own.
 
     Raises:
         BundleError: not such a checkpoint, or tensors are missing, misshapen or not finite.
     """
     checkpoint = read_checkpoint(path)
+    if voice is not None:
+        checkpoint = spoken_by(checkpoint, read_checkpoint(voice))
     settings = checkpoint.about.get("net_config")
     if not isinstance(settings, dict):
         raise BundleError(f"{path}: not a checkpoint of `lipwire train`, it has no net_config")
@@ -42,6 +89,7 @@ def export_lite(
     out: Path,
     options: Options | None = None,
     *,
+    voice: Path | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Write a bundle; it appears at `out` only when every check has passed.
@@ -50,12 +98,13 @@ def export_lite(
         checkpoint: of `lipwire train`.
         out: folder or file, see `export.write.write_bundle`.
         options: the exporter's wishes.
+        voice: of `lipwire train voice`: speaks instead of the checkpoint's own.
         training: what the manifest says of the data, beside the run's own settings.
 
     Raises:
         BundleError: see `load_lite` and `export.write.write_bundle`.
     """
-    net, loaded = load_lite(checkpoint)
+    net, loaded = load_lite(checkpoint, voice)
     about: dict[str, Any] = {k: loaded.about[k] for k in ("step", "config") if k in loaded.about}
     recipe = Recipe(
         kind="lite",

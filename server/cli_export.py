@@ -73,13 +73,18 @@ def lite(
     licence: LicenceFlag = None,
     precision: PrecisionFlag = "float32",
     calibrate: CalibrateFlag = None,
+    voice: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint of `train voice` that speaks instead of the run's own."),
+    ] = None,
     data: Annotated[str, typer.Option(help="What it was trained on, for the manifest.")] = "",
 ) -> None:
     """Export a run of `lipwire train`; refused where ONNX Runtime and torch differ."""
     options = _options(name, version, licence, precision, calibrate)
     from export.lite import export_lite
 
-    _report(export_lite(checkpoint, out, options, training={"data": data} if data else None))
+    training = {"data": data} if data else None
+    _report(export_lite(checkpoint, out, options, voice=voice, training=training))
 
 
 @app.command()

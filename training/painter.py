@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.nets.lite import LiteConfig, LiteNet
+from engine.nets.lite import LiteConfig, LiteNet, retold
 from training.batch import Slot
 from training.checkpoint import fit_weights, load_checkpoint, weights_of
 from training.config import LiteRecipe, TrainConfig
 from training.data import Clips
 from training.families import SCHEDULE, LiteFamily, alpha_bars, estimates, visited_timesteps
-from training.hearing import held_out_of, retold
+from training.hearing import held_out_of
 from training.loop import Trainer, train
 from training.losses import code_loss, l2_loss, simple_loss
 from training.mouths import MouthBatch, draw

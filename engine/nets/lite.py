@@ -8,6 +8,7 @@ Three parts, so that nothing is computed twice:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import log, prod
 from typing import Any
@@ -111,6 +112,20 @@ class Voice(nn.Module):
         """
         gain = self.gain if reach is None else self.gain * reach
         return self.layers(mel / 4) * gain + self.offset
+
+
+def retold(voice: Mapping[str, Tensor], told: Tensor, stats: Tensor) -> dict[str, Tensor]:
+    """A voice's weights, its codes in other units.
+
+    Args:
+        voice: its state.
+        told: f32[2, 7], the means and spreads that its codes are normalised by.
+        stats: f32[2, 7], those that they shall be normalised by.
+    """
+    ratio = told[1] / stats[1]
+    gain = voice["gain"] * ratio
+    offset = voice["offset"] * ratio + (told[0] - stats[0]) / stats[1]
+    return {**voice, "gain": gain.float(), "offset": offset.float()}
 
 
 class ConditionEncoder(nn.Module):

@@ -18,7 +18,7 @@ from engine.bundle import DEFAULT_BUNDLE, open_bundle, update_manifest
 from engine.errors import BackendError, BundleError
 from engine.nets import build_network
 from engine.nets.graphs import Graph, graphs
-from engine.nets.lite import LiteConfig, LiteNet
+from engine.nets.lite import LiteConfig, LiteNet, Voice
 from engine.types import JobSpec, LipJob
 from export.checkpoint import write_safetensors
 from export.graph import graph_parity, relative_error
@@ -84,9 +84,11 @@ def test_the_network_comes_back_out_of_the_bundle_to_the_last_bit(exported: Path
 def test_the_shipped_weights_are_the_checkpoints() -> None:
     bundle = open_bundle()
     weights = Path(lite.__file__).parents[1] / "training" / "weights"
-    path = weights / f"lite-{bundle.manifest.version}.pt"
-    state, net = torch.load(path, weights_only=True)["ema"], build_network(bundle)
+    voice = weights / f"voice-{bundle.manifest.version}.pt"
+    made, _ = lite.load_lite(weights / "lite-0.3.0.pt", voice)
+    state, net = made.state_dict(), build_network(bundle)
     assert all(torch.equal(values, state[name]) for name, values in net.state_dict().items())
+    assert net.config == made.config
 
 
 def test_safetensors_out_and_in_again(
@@ -154,6 +156,38 @@ def test_bad_checkpoints_are_named(exported: Path, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "part.pt")
     with pytest.raises(BundleError, match=r"voice\.layers\.0\.weight .* is missing"):
         lite.load_lite(tmp_path / "part.pt")
+
+
+def test_a_painter_speaks_with_another_voice(exported: Path, tmp_path: Path) -> None:
+    """It asks for the same mouths, in pixels, whatever units each of the two was trained in."""
+    torch.manual_seed(1)
+    sizes = replace(SMALL, mel_columns=20, voice_width=16, reach_px=4.0)
+    voice, told = Voice(sizes).eval(), torch.rand(2, 7) + 0.5
+    state = {"ema": voice.state_dict(), "net_config": sizes.to_dict()}
+    torch.save({**state, "code_stats": told}, tmp_path / "voice.pt")
+    painter = torch.load(exported / "c.pt", weights_only=True)
+    meant = torch.rand(2, 7) + 0.5
+    torch.save({**painter, "code_stats": meant}, tmp_path / "painter.pt")
+
+    net, about = lite.load_lite(tmp_path / "painter.pt", tmp_path / "voice.pt")
+    assert net.config == sizes and about.about["step"] == 7
+    for name, value in painter["ema"].items():
+        assert name.startswith("voice.") or torch.equal(net.state_dict()[name], value)
+    mel, reach = torch.randn(3, 80, 20), torch.rand(3, 7) + 0.5
+    with torch.no_grad():
+        wanted = voice(mel, reach) * told[1] + told[0]
+        torch.testing.assert_close(net.voice(mel, reach) * meant[1] + meant[0], wanted)
+
+    torch.save({"ema": net.state_dict(), "net_config": sizes.to_dict(), "code_stats": meant},
+               tmp_path / "whole.pt")  # fmt: skip
+    again, _ = lite.load_lite(tmp_path / "painter.pt", tmp_path / "whole.pt")
+    torch.testing.assert_close(again.state_dict(), net.state_dict())
+
+    with pytest.raises(BundleError, match=r"c\.pt: does not say what its codes mean"):
+        lite.load_lite(tmp_path / "painter.pt", exported / "c.pt")
+    torch.save({**state, "code_stats": told, "net_config": SMALL.to_dict()}, tmp_path / "odd.pt")
+    with pytest.raises(BundleError, match=r"voice\.layers"):
+        lite.load_lite(tmp_path / "painter.pt", tmp_path / "odd.pt")
 
 
 def test_update_manifest_keeps_the_files(exported: Path, tmp_path: Path) -> None:
