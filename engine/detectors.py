@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.mesh import drawn_face, quiet_stderr
+from engine.mesh import drawn_face, load_mediapipe, quiet_stderr
 from engine.types import F32, U8
 
 
@@ -62,8 +62,7 @@ class Detectors:
 
     def _make(self) -> list[Any]:
         with quiet_stderr():
-            import mediapipe as mp
-
+            mp = load_mediapipe()
             far = (1, 0)  # MediaPipe's `model_selection`: 1 is called the full range
             pair = [mp.solutions.face_detection.FaceDetection(self._min_confidence, k) for k in far]
             for net in pair:

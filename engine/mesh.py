@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,18 @@ def quiet_stderr() -> Iterator[None]:
             os.dup2(saved, 2)
             os.close(saved)
             os.close(null)
+
+
+def load_mediapipe() -> Any:
+    """MediaPipe: it pulls in much, so it is loaded only where faces are tracked."""
+    import mediapipe
+
+    # Without PortAudio it keeps that error for later, and with it whoever is being served now.
+    recorder = sys.modules.get("mediapipe.tasks.python.audio.core.audio_record")
+    error = getattr(recorder, "sd_error", None)
+    if isinstance(error, Exception):
+        error.__traceback__ = None
+    return mediapipe
 
 
 def drawn_face(side: int = 192) -> U8:
@@ -88,8 +101,7 @@ class Mesh:
         self._window: tuple[int, int, int, int] | None = None
         self._box: F32 | None = None  # of the last face seen through a window
         with quiet_stderr():
-            import mediapipe as mp  # pulls in much; loaded only where faces are tracked
-
+            mp = load_mediapipe()
             self._graph: Any = mp.solutions.face_mesh.FaceMesh(
                 static_image_mode=still,
                 max_num_faces=1,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -117,3 +120,28 @@ def test_what_counts_as_the_same_place() -> None:
     assert not same_place(here, box(Pose(170, 100, 100)))
     assert same_place(here, box(Pose(100, 100, 180)))
     assert not same_place(here, box(Pose(100, 100, 220)))
+
+
+LOADED_INSIDE = """
+import gc, weakref
+from engine.mesh import load_mediapipe
+
+class Call:
+    pass
+
+def serve():
+    call = Call()
+    load_mediapipe()  # the first time in this process, with `call` on the stack
+    return weakref.ref(call)
+
+kept = serve()
+gc.collect()
+print(kept() is None)
+"""
+
+
+def test_loading_mediapipe_keeps_nobody_who_was_being_served() -> None:
+    """It keeps the error of a missing PortAudio; with its traceback, every frame above."""
+    done = subprocess.run([sys.executable, "-c", LOADED_INSIDE], capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    assert done.stdout == "True\n", done.stderr
