@@ -72,7 +72,7 @@ def measure_apart(rounds: int = 25) -> dict[str, float]:
     so the ratio would say how busy the machine is.
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    code = f"import json; from benchmarks.baseline import *; print(json.dumps(measure({rounds})))"
+    code = f"import json, benchmarks.baseline as b; print(json.dumps(b.measure({rounds})))"
     done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE,
                           text=True, check=True, cwd=BASELINE.parents[1])  # fmt: skip
     found: dict[str, float] = json.loads(done.stdout)

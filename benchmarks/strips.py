@@ -164,12 +164,10 @@ def hand(image: U8, points: F32, index: int) -> U8:
 @cache
 def _meshes() -> Any:
     """MediaPipe's face mesh, for its depths."""
-    from engine.mesh import quiet_stderr
+    from engine.mesh import load_mediapipe, quiet_stderr
 
     with quiet_stderr():
-        import mediapipe as mp
-
-        return mp.solutions.face_mesh.FaceMesh(static_image_mode=True)
+        return load_mediapipe().solutions.face_mesh.FaceMesh(static_image_mode=True)
 
 
 def _spread(values: F32, weight: F32, sigma_px: float) -> F32:

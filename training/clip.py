@@ -16,6 +16,7 @@ from engine.errors import LipwireError, MediaError
 from engine.face import CROP_SIZE, align, face_width_px, profile_ratio, transform
 from engine.media import as_float, at_rate, read_frames, stream_sound
 from engine.mel import PAPER_FPS, log_mel
+from engine.mesh import load_mediapipe
 from engine.tracker import MediaPipeTracker
 from engine.types import F32, I16, SPEECH_RATE_HZ, U8
 from training.framing import alignments
@@ -213,9 +214,7 @@ def _likeness(a: F32, b: F32) -> float:
 @cache
 def _detector() -> Any:
     """MediaPipe's detector of all faces; one a process, for it remembers nothing."""
-    import mediapipe as mp
-
-    return mp.solutions.face_detection.FaceDetection(
+    return load_mediapipe().solutions.face_detection.FaceDetection(
         model_selection=1, min_detection_confidence=0.6
     )
 
