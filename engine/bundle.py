@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.archive import is_plain, unpacked
+from engine.articulation import CODES
 from engine.card import MODEL_CARD, model_card
 from engine.errors import BundleError
 from engine.mel import WINDOW_COLUMNS
-from engine.types import JobSpec
+from engine.types import CodeStats, JobSpec
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -56,6 +57,8 @@ class Manifest:
     """pictures of the person that a job must bring"""
     reach_px: float = 0.0
     """range of a typical speaker's opening, see `JobSpec`; 0: the graphs take no reach"""
+    codes: dict[str, list[float]] = field(default_factory=dict)
+    """mean and spread of the articulation codes, see `CodeStats`; empty: not known"""
     network: dict[str, Any] = field(default_factory=dict)
     """the torch network's own settings, see engine.nets.build_network"""
     noise_seed: int = 0
@@ -83,7 +86,10 @@ class Manifest:
     def job_spec(self) -> JobSpec:
         """What jobs for this model must bring."""
         columns = int(self.mel.get("columns", WINDOW_COLUMNS))
-        return JobSpec(self.crop_size, self.framing, self.references, columns, self.reach_px)
+        codes = None
+        if self.codes:
+            codes = CodeStats(tuple(self.codes["mean"]), tuple(self.codes["spread"]))
+        return JobSpec(self.crop_size, self.framing, self.references, columns, self.reach_px, codes)
 
     def to_json(self) -> str:
         """As written to disk."""
@@ -170,11 +176,28 @@ def _check_types(path: Path, values: dict[str, Any]) -> None:
          "an even number of pixels"),
         ("references", natural(values.get("references", 1)), "a whole number from 1 on"),
         ("reach_px", _is_length(values.get("reach_px", 0.0)), "pixels, 0 for a model without"),
+        ("codes", _are_stats(values.get("codes", {})),
+         f"mean and spread of {CODES} codes, or empty"),
         ("network", isinstance(values.get("network", {}), dict), "the network's settings"),
         ("mel", isinstance(values.get("mel", {}), dict), "the sound's settings"),
     ):  # fmt: skip
         if not good:
             raise BundleError(f"{path}: {name} is {values.get(name)!r}, must be {wanted}")
+
+
+def _are_stats(value: object) -> bool:
+    if value == {}:
+        return True
+    if not isinstance(value, dict) or set(value) != {"mean", "spread"}:
+        return False
+    mean, spread = value["mean"], value["spread"]
+    lists = isinstance(mean, list) and isinstance(spread, list)
+    return (
+        lists
+        and len(mean) == len(spread) == CODES
+        and all(isinstance(v, int | float) and -1e3 < v < 1e3 for v in mean)
+        and all(_is_length(v) and v > 0 for v in spread)
+    )
 
 
 def _is_length(value: object) -> bool:

@@ -204,6 +204,25 @@ class SpeechTimeline:
         known = (self._understood.stop - reach) // HOP
         return self._mel.window(min(moment, known), columns)
 
+    def mel_ahead(
+        self, time_s: float, columns: int, count: int, period_s: float
+    ) -> tuple[F32, ...]:
+        """What the model will hear for the pictures after one, f32[80, C] each.
+
+        Args:
+            time_s: when that one is shown.
+            columns: of log-mel.
+            count: of pictures at most; those whose sound has not come are left out.
+            period_s: from one picture to the next.
+        """
+        need = (columns - 1) * HOP + HALF
+        starts = (window_start_at(time_s + k * period_s, columns) for k in range(1, count + 1))
+        return tuple(
+            self._mel.window(start, columns)
+            for start in starts
+            if start * HOP + need <= self._understood.stop
+        )
+
     def speaking(self, time_s: float) -> bool:
         """Whether the voice speaks around `time_s`, as far as it is known."""
         return self._vad.speaking(time_s)

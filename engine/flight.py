@@ -14,6 +14,7 @@ from engine.fade import left_after
 from engine.painter import Aligned
 from engine.planes import paint_image, paint_planes
 from engine.types import U8, Outcome, OutputFrame, Patch, Planes, VideoFrame
+from engine.units.unit import Unit
 
 # A live frame that nobody has fetched so long after its last moment is dropped, so that a stalled
 # reader costs bounded memory. Shorter: a reader that hiccups misses frames.
@@ -51,6 +52,7 @@ class Passage:
     strength: float = 1.0
     cut_s: float | None = None  # of the interruption that its strength takes into account
     after: int | None = None  # the frame whose mouth it waits for
+    unit: Unit | None = None  # the person's own mouth that is shown in it
     # Set when it is ready to go out:
     picture: Picture | None = None
     outcome: Outcome = Outcome.FAULT

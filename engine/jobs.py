@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from engine.config import EngineConfig
 from engine.faults import Faults
 from engine.flight import Flight, Passage, Picture
+from engine.mel import PAPER_FPS
 from engine.onlooker import Onlooker
 from engine.overload import Ladder
-from engine.painter import Painter
-from engine.prompter import Prompter
+from engine.painter import Aligned, Painter
+from engine.prompter import Cue, Listen, Prompter
 from engine.rungs import Turn
-from engine.types import U8, JobSpec, LipJob, Outcome
+from engine.types import U8, JobSpec, LipJob, Outcome, Patch
+from engine.units.selection import AHEAD
+from engine.units.unit import Unit
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +38,8 @@ class Jobs:
         flight: the session's frames.
         prompter: says what their mouths say.
         onlooker: finds their faces.
-        ladder: says how much is done for each.
+        ladder: says how much is done for each that a model generates.
+        articulation: tells the codes that a voice asks for; None: all are generated.
     """
 
     def __init__(
@@ -47,10 +53,13 @@ class Jobs:
         prompter: Prompter,
         onlooker: Onlooker,
         ladder: Ladder,
+        articulation: Listen | None = None,
     ) -> None:
         self._name, self._config, self._epoch, self._lock = name, config, epoch, lock
         self._flight, self._ladder = flight, ladder
         self._prompter, self._onlooker = prompter, onlooker
+        self._articulation = articulation
+        self._taken_s: float | None = None  # the camera's time of the last frame that was begun
         self.working = threading.Lock()
         """held while the onlooker is at work; taken before the session's"""
         self._mouth: tuple[int, U8] | None = None  # what was generated last, and for which frame
@@ -82,18 +91,33 @@ class Jobs:
                 return None
             time_s = now - self._epoch
         passage.mark("begun")
+        period_s = self._period_s(passage.frame.time_s)
         try:
             with self.working:  # all of a job is for one model
                 if self._flight.ended:
                     return None
                 with self._lock:
-                    columns = self._onlooker.spec.mel_columns
-                    cue = self._prompter.cue(passage.playout_s, columns, self._ladder.stands_s)
-                    turn = self._ladder.turn(passage.index, now) if cue.strength > 0 else Turn.PASS
+                    # The person's own mouths cost no device any time, so the ladder is not asked.
+                    own = self._articulation is not None and self._onlooker.speaks
+                    cue = self._prompter.cue(
+                        passage.playout_s,
+                        self._onlooker.spec.mel_columns,
+                        0.0 if own else self._ladder.stands_s,
+                        AHEAD if own else 0,
+                        period_s,
+                    )
+                    turn = Turn.PASS
+                    if cue.strength > 0:
+                        turn = Turn.PAINT if own else self._ladder.turn(passage.index, now)
                     steps = self.steps
                 passage.mark("listened")
                 found = self._onlooker.look(passage.frame, repaint=turn is not Turn.PASS)
-                if found is None:
+                if own and isinstance(found, Aligned):
+                    passage.unit = self._choose(found, cue)
+                    if passage.unit is None:
+                        with self._lock:
+                            turn = self._ladder.turn(passage.index, now)
+                if found is None or (turn is Turn.PASS and isinstance(found, Aligned)):
                     found = Outcome.OVERLOADED if cue.strength > 0 else Outcome.SILENT
         except Exception as error:
             self._complain(error, "tracking", passage)
@@ -108,15 +132,22 @@ class Jobs:
             passage.aligned, passage.strength, passage.cut_s = found, cue.strength, cue.cut_s
             if self._prompter.cut_s != cue.cut_s:  # interrupted meanwhile
                 self.cut_short()
-            if turn is Turn.PROBE:
+            if passage.unit is not None:
+                self._begun = -1  # a mouth that is held would be an older one
+            elif turn is Turn.PROBE:
                 passage.pass_through(Outcome.OVERLOADED, time_s)
-            if turn is not Turn.HOLD:
+            if passage.unit is not None:
+                pass
+            elif turn is not Turn.HOLD:
                 self._begun = passage.index
             elif self._begun < 0 or passage.index - self._begun > 1:  # no mouth to hold
                 passage.pass_through(Outcome.OVERLOADED, time_s)
             else:
                 passage.after = self._begun
             mouth = self._mouth
+        if passage.unit is not None:
+            self._paste(passage, passage.unit, now)
+            return None
         if turn is Turn.HOLD:
             if mouth is not None and mouth[0] == passage.after:
                 self._paint(passage, mouth[1], now, Outcome.HELD)
@@ -132,6 +163,20 @@ class Jobs:
             deadline_s=passage.playout_s + self._epoch,
             reach=found.reach,
             trace=passage.frame.trace,
+        )
+
+    def _period_s(self, taken_s: float) -> float:
+        """From one picture to the next, by the camera's times."""
+        gap_s = 0.0 if self._taken_s is None else taken_s - self._taken_s
+        self._taken_s = taken_s
+        return gap_s if 0.01 < gap_s < 0.1 else 1 / PAPER_FPS
+
+    def _choose(self, found: Aligned, cue: Cue) -> Unit | None:
+        """The person's own mouth for what is heard."""
+        if self._articulation is None:
+            return None
+        return self._onlooker.choose_unit(
+            found, self._articulation([cue.mel, *cue.ahead], found.reach)
         )
 
     def complete(
@@ -167,11 +212,26 @@ class Jobs:
 
     def _paint(self, passage: Passage, generated: U8, now: float, outcome: Outcome) -> None:
         """Put a generated mouth into its frame."""
+        self._composite(passage, partial(_generated, generated), now, outcome)
+
+    def _paste(self, passage: Passage, unit: Unit, now: float) -> None:
+        """Put one of the person's own mouths into a frame."""
+        self._composite(passage, partial(_pasted, unit), now, Outcome.PASTED)
+        with self._lock:
+            self._ladder.spared()
+
+    def _composite(
+        self,
+        passage: Passage,
+        make: Callable[[Aligned, float], Patch],
+        now: float,
+        outcome: Outcome,
+    ) -> None:
         if passage.aligned is None or passage.picture is not None:
             return
         try:
             strength = passage.strength
-            patch = Painter.paint(passage.aligned, generated, strength)
+            patch = make(passage.aligned, strength)
             picture = Picture.painted(passage.frame, patch)
         except Exception as error:
             self._complain(error, "compositing", passage)
@@ -214,3 +274,11 @@ class Jobs:
         if late and (passage.aligned is not None or self._prompter.speaks(passage.playout_s)):
             self._ladder.missed(passage.index, time_s + self._epoch)
         passage.pass_through(outcome, time_s)
+
+
+def _generated(generated: U8, aligned: Aligned, strength: float) -> Patch:
+    return Painter.paint(aligned, generated, strength)
+
+
+def _pasted(unit: Unit, aligned: Aligned, strength: float) -> Patch:
+    return Painter.paste(aligned, unit, strength)

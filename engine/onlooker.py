@@ -10,7 +10,8 @@ from engine.config import EngineConfig
 from engine.lips import Envelope
 from engine.painter import Aligned, Painter
 from engine.tracker import FaceTracker
-from engine.types import I16, JobSpec, Outcome, Sighting, VideoFrame
+from engine.types import F32, I16, Coverage, JobSpec, Outcome, Sighting, VideoFrame
+from engine.units.unit import Unit
 
 
 class Onlooker:
@@ -30,6 +31,8 @@ class Onlooker:
     ) -> None:
         self._make_tracker, self._config, self._spec = make_tracker, config, spec
         self._painter: Painter | None = None
+        self.coverage = Coverage()
+        """of the bank of the person's own mouths, as of the last frame"""
         self._choices: deque[Choice] = deque()  # until the worker takes them
         self._heard = Envelope()  # of the original voice
         self.by_lips = False
@@ -65,7 +68,28 @@ class Onlooker:
         else:
             self._painter.glance(frame.image, frame.time_s)
         self.sighting = self._painter.tracking.sighting
+        self.coverage = self._painter.coverage
         return found
+
+    def learn(self, frame: VideoFrame) -> None:
+        """Look at a frame of a film before it is dubbed, see `Painter.learn`."""
+        if self._painter is None:
+            self._painter = Painter(self._make_tracker(), self._config, self._spec, self._heard)
+        self._painter.learn(frame.image, frame.time_s)
+
+    def learned(self) -> None:
+        """The film has been seen and begins again."""
+        if self._painter is not None:
+            self._painter.learned()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the person's own mouths can speak."""
+        return self._painter is not None and self._painter.speaks
+
+    def choose_unit(self, aligned: Aligned, codes: F32) -> Unit | None:
+        """The person's own mouth for a frame; None if none is in a pose like this."""
+        return None if self._painter is None else self._painter.choose(aligned, codes)
 
     def adopt(self, spec: JobSpec) -> None:
         """Look for what another model asks for."""

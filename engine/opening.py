@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.backends import Backend, load_backend
+from engine.backends.articulation import open_articulation
 from engine.bundle import open_bundle
 from engine.workers import Engine
 
@@ -49,7 +50,12 @@ def open_engine(
             raise
         return backends
 
-    engine = Engine(opener(bundle), devices=devices or [backend], opener=opener)
+    engine = Engine(
+        opener(bundle),
+        devices=devices or [backend],
+        opener=opener,
+        articulation=open_articulation(open_bundle(bundle)),
+    )
     try:
         engine.warm_up()
     except BaseException:

@@ -218,6 +218,11 @@ class Ladder:
         if self._missed >= FULL * (MODEST if modest else 1.0):
             self._fall(now)
 
+    def spared(self) -> None:
+        """A frame was shown without any of the devices' time."""
+        if not self.fixed:
+            self._missed = max(self._missed - LEAK, 0.0)
+
     def painted(
         self,
         index: int,

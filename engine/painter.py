@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from engine.articulation import OPENING
 from engine.blend import blend
 from engine.config import EngineConfig
 from engine.cover import BARE, Cover
@@ -33,11 +34,16 @@ from engine.tilt import Tilt, lengthened, lengthened_alignment, shortened
 from engine.trace import Trace
 from engine.tracker import FaceTracker
 from engine.tracking import Tracking
-from engine.types import F32, F64, U8, Alignment, Face, JobSpec, Outcome, Patch
+from engine.types import F32, F64, U8, Alignment, Coverage, Face, JobSpec, Outcome, Patch
+from engine.units.bank import FILM_CAPACITY, MouthBank
+from engine.units.compose import put
+from engine.units.selection import Selector
+from engine.units.unit import Unit, look_of, unit_of
 
 # One in so many silent frames is looked at. Fewer: references are old when the voice begins, and a
 # quick head is lost in between. More: tracking a face that is not repainted takes a core's time
 # from others.
+# While the bank of the person's own mouths has room, every frame is looked at.
 GLANCE_FRAMES = 3
 # Likeness of the face in two pictures below which it is another person's: between neighbours,
 # between neighbours whose pictures differ too, and after it had been lost. Of 24 people half of all
@@ -68,6 +74,19 @@ class Aligned:
     """above 1 for a face in the dark"""
     length: float = 1.0
     """above 1 for a head that nods forward, see `Tilt`"""
+    time_s: float = 0.0
+    """when it was taken"""
+    look: F32 | None = None
+    """f32[D], see `Unit.look`; None for a model without units"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chapter:
+    """A stretch of a film with one person in it, as seen before it is dubbed."""
+
+    begin_s: float
+    bank: MouthBank
+    reach: Reach | None
 
 
 class Painter:
@@ -91,6 +110,9 @@ class Painter:
         self.tracking = Tracking(tracker, config, envelope)
         self._gallery = Gallery(spec.references)
         self._reach = Reach(spec.reach_px) if spec.reach_px else None
+        self._units = Selector(spec.codes, spec.reach_px or 1.0) if spec.codes else None
+        self._chapters: list[_Chapter] = []  # of a film that is seen before it is dubbed
+        self._learning = False
         self._cover = Cover()
         self._smooth, self._tilt = OneEuro(), Tilt()
         self._boxes: deque[F64] = deque(maxlen=BOX_FRAMES)
@@ -114,10 +136,12 @@ class Painter:
             max(height, width) > self._config.max_side_px
         ):
             return Outcome.UNSUITABLE
+        if self._chapters:
+            self._turn_to(time_s)
         face = self.tracking.see(image, time_s)
         if trace is not None:
             trace.mark("tracked")
-        self._keep_up()
+        self._keep_up(time_s)
         if isinstance(face, Outcome):
             return face
         alignment = self._align(face, time_s)
@@ -135,22 +159,29 @@ class Painter:
             self._gallery.see(long, face.landmarks, placed, time_s)
         reach = None
         if self._reach is not None:
-            self._reach.see(face.landmarks, placed, time_s)
+            if self._open:
+                self._reach.see(face.landmarks, placed, time_s)
             reach = self._reach.value
+        look = None if self._likeness is None else look_of(self._likeness)
+        if self._units is not None and look is not None and self._open:
+            unit = unit_of(image, alignment, face.landmarks, look, time_s)
+            self._units.bank.see(unit.codes)
+            if self._cover.share < BARE:
+                self._units.bank.add(unit)
         gain = gain_of(long)
         references = np.stack([lit(shown) for shown in self._gallery.references])
         return Aligned(
-            image, times(long, gain), references, alignment, face, reach, gain, length
+            image, times(long, gain), references, alignment, face, reach, gain, length, time_s, look
         )  # fmt: skip
 
     def _refuse(self, why: Outcome) -> Outcome:
         self.tracking.note(why)
         return why
 
-    def _keep_up(self) -> None:
+    def _keep_up(self, time_s: float) -> None:
         """Forget what the tracking says is over."""
         if self.tracking.person != self._person:
-            self._forget()
+            self._forget(time_s)
         elif self.tracking.stretch != self._stretch:
             self._unsmooth()
         self._person, self._stretch = self.tracking.person, self.tracking.stretch
@@ -173,7 +204,7 @@ class Painter:
             if 0 <= time_s - since_s < DOUBT_S:
                 return False
         returned = self._returned
-        self._forget()
+        self._forget(time_s)
         self._remember(seen, face)
         return returned  # who comes back as somebody else fades in anyway
 
@@ -190,8 +221,72 @@ class Painter:
         Without it the first words after a pause would be painted from the first frame's mouth.
         """
         self._glances += 1
-        if self._glances % GLANCE_FRAMES == 1:
+        filling = self._units is not None and len(self._units.bank) < self._units.bank.capacity
+        if filling or self._glances % GLANCE_FRAMES == 1:
             self.find(image, time_s)
+        if self._units is not None:
+            self._units.pause()
+
+    # --- a film that is seen before it is dubbed ---
+
+    def learn(self, image: U8, time_s: float) -> None:
+        """Look at a frame for the mouths in it; nothing else is done with it."""
+        if self._units is None:
+            return
+        if not self._learning:
+            self._learning = True
+            self._begin_chapter(time_s)
+        self.find(image, time_s)
+
+    def learned(self) -> None:
+        """The film has been seen and begins again: every frame is given what all of it shows."""
+        self._learning = False
+        self.lose()
+
+    def _begin_chapter(self, time_s: float) -> None:
+        assert self._units is not None and self._spec.codes is not None
+        bank = self._units.bank = MouthBank(self._spec.codes, FILM_CAPACITY)
+        self._reach = Reach(self._spec.reach_px) if self._spec.reach_px else None
+        self._chapters.append(_Chapter(time_s, bank, self._reach))
+
+    def _turn_to(self, time_s: float) -> None:
+        """Take what is known of the person who is seen at this time."""
+        if self._learning or self._units is None:
+            return
+        begun = (chapter for chapter in reversed(self._chapters) if chapter.begin_s <= time_s)
+        chapter = next(begun, self._chapters[0])
+        if chapter.bank is not self._units.bank:
+            self._units.pause()
+            self._units.bank, self._reach = chapter.bank, chapter.reach
+
+    @property
+    def _open(self) -> bool:
+        """Whether the bank is still being filled."""
+        return self._learning or not self._chapters
+
+    # --- the person's own mouths ---
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the bank of this person's own mouths can speak."""
+        scale = 1.0 if self._reach is None else float(self._reach.value[OPENING])
+        return self._units is not None and self._units.ready(scale)
+
+    @property
+    def coverage(self) -> Coverage:
+        """What the bank holds."""
+        return Coverage() if self._units is None else self._units.coverage
+
+    def choose(self, aligned: Aligned, codes: F32) -> Unit | None:
+        """The person's own mouth for a frame; None if none is in a pose like this.
+
+        Args:
+            aligned: of `find`.
+            codes: f32[K, codes], what the voice asks for now and next.
+        """
+        if self._units is None or aligned.look is None:
+            return None
+        return self._units.choose(codes, aligned.look, aligned.time_s)
 
     def _align(self, face: Face, time_s: float) -> Alignment:
         size = self._spec.crop_size
@@ -209,13 +304,18 @@ class Painter:
     def lose(self) -> None:
         """The person is gone: all that was learned of him goes too."""
         self.tracking.forget()
-        self._keep_up()
+        self._keep_up(0.0)
 
-    def _forget(self) -> None:
+    def _forget(self, time_s: float) -> None:
         self._unsmooth()
         self._gallery.clear()
-        if self._reach is not None:
-            self._reach.clear()
+        if self._learning:
+            self._begin_chapter(time_s)
+        elif not self._chapters:
+            if self._reach is not None:
+                self._reach.clear()
+            if self._units is not None:
+                self._units.clear()
         self._cover.clear()
         self._likeness, self._frontal, self._returned, self._doubt_s = None, None, False, None
 
@@ -232,7 +332,9 @@ class Painter:
             self._spec = spec
             self._gallery = Gallery(spec.references)
             self._reach = Reach(spec.reach_px) if spec.reach_px else None
-            self._forget()  # poses and colours are measured in crops
+            self._units = Selector(spec.codes, spec.reach_px or 1.0) if spec.codes else None
+            self._chapters, self._learning = [], False
+            self._forget(0.0)  # poses and colours are measured in crops
 
     @staticmethod
     def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
@@ -243,6 +345,11 @@ class Painter:
             generated = shortened(times(generated, 1 / aligned.gain), crop, aligned.length)
         landmarks = aligned.face.landmarks
         return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
+
+    @staticmethod
+    def paste(aligned: Aligned, unit: Unit, strength: float) -> Patch:
+        """What one of the person's own mouths changes in a frame."""
+        return put(aligned.image, aligned.alignment, aligned.face.landmarks, unit, strength)
 
     def close(self) -> None:
         """Free the tracker."""

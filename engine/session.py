@@ -31,7 +31,7 @@ from engine.mel import LOOKAHEAD_S
 from engine.mixer import Mixer
 from engine.onlooker import Onlooker
 from engine.overload import Ladder
-from engine.prompter import Prompter
+from engine.prompter import Listen, Prompter
 from engine.rungs import Change
 from engine.tally import Tally
 from engine.trace import Trace
@@ -63,6 +63,7 @@ class Session:
         now: the time at which the session's clock starts.
         wake: called after a frame was pushed, to wake the worker.
         load: of the devices that paint its frames.
+        articulation: tells the codes that a voice asks for; None: every mouth is generated.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Session:
         now: float = 0.0,
         wake: Callable[[], None] | None = None,
         load: Load | None = None,
+        articulation: Listen | None = None,
     ) -> None:
         self.name = name
         self.config = config or EngineConfig()
@@ -114,6 +116,7 @@ class Session:
             prompter=self._prompter,
             onlooker=self._onlooker,
             ladder=self._ladder,
+            articulation=articulation,
         )
         self.closed = False
 
@@ -150,6 +153,25 @@ class Session:
             self._flight.push(frame, time_s, time_s + delay_s)
         if self._wake is not None:
             self._wake()  # not under the lock: the worker asks for it while it holds its own
+
+    def learn(self, frame: VideoFrame) -> None:
+        """Look at a frame of a film before it is dubbed, for the person's own mouths in it.
+
+        Off-line only; nothing of the frame comes out. When all have been seen call `learned`, and
+        push the film from its beginning.
+
+        Raises:
+            ConfigError: the session is live, where the past alone is known.
+        """
+        if not self.config.offline:
+            raise ConfigError("a live session cannot be shown a film beforehand")
+        with self.jobs.working:
+            self._onlooker.learn(frame)
+
+    def learned(self) -> None:
+        """The film has been seen and begins again."""
+        with self.jobs.working:
+            self._onlooker.learned()
 
     def push_speech(
         self,
@@ -334,6 +356,7 @@ class Session:
                 speech_drift_ppm=self._speech.drift * 1e6,
                 original_drift_ppm=self._original.drift * 1e6,
                 face=self._onlooker.sighting,
+                bank=self._onlooker.coverage,
             )
 
     def close(self) -> None:

@@ -86,9 +86,10 @@ class Alignment:
 
 
 class Outcome(StrEnum):
-    """What became of an input frame. All but the first two show the original picture."""
+    """What became of an input frame. All but the first three show the original picture."""
 
     GENERATED = "generated"
+    PASTED = "pasted"  # the person's own mouth from another moment was put in (`engine.units`)
     HELD = "held"  # under overload: repainted with the mouth that was generated for the one before
     NO_FACE = "no_face"
     FACE_UNUSABLE = "face_unusable"  # too small, or turned too far away
@@ -126,6 +127,15 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeStats:
+    """Mean and spread of the articulation codes over people, by which a model tells them."""
+
+    mean: tuple[float, ...]
+    """pixels of a 128 px crop, see `engine.articulation`"""
+    spread: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """What a model asks of every job; its manifest says it."""
 
@@ -140,6 +150,8 @@ class JobSpec:
     reach_px: float = 0.0
     """how far a typical speaker's mouth opening ranges, pixels of a 128 px crop: the model wants to
     be told the person's own reach (`engine.reach`); 0: it takes none"""
+    codes: CodeStats | None = None
+    """what its codes mean; None: nothing is known, and no units can be chosen by them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +225,19 @@ class OutputFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """What is kept of the person's own mouths (`engine.units`), for people."""
+
+    units: int = 0
+    capacity: int = 0
+    mib: float = 0.0
+    ready: bool = False
+    """whether mouths are chosen among them"""
+    openings: tuple[int, ...] = (0,) * 8
+    """units by opening, from shut to wide, in steps of 2 px of a 128 px crop"""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionStats:
     """A snapshot for people and dashboards."""
 
@@ -240,11 +265,17 @@ class SessionStats:
     rung_changes: dict[tuple[str, str], int] = field(default_factory=dict)
     """how often it went from one rung to another"""
     face: Sighting = Sighting()
+    bank: Coverage = Coverage()
 
     @property
     def generated(self) -> int:
         """Frames for which a mouth was generated."""
         return self.outcomes.get(Outcome.GENERATED, 0)
+
+    @property
+    def pasted(self) -> int:
+        """Frames that show one of the person's own mouths from another moment."""
+        return self.outcomes.get(Outcome.PASTED, 0)
 
     @property
     def held(self) -> int:

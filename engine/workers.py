@@ -31,6 +31,7 @@ from engine.errors import ConfigError, SessionClosed
 from engine.faults import Faults
 from engine.fleet import Fleet
 from engine.load import Load
+from engine.prompter import Listen
 from engine.session import Session
 from engine.tracker import FaceTracker, TrackerPool
 from engine.types import PLAYOUT_RATE_HZ, U8, LipJob, Outcome, VideoFrame
@@ -61,6 +62,8 @@ class Engine:
         devices: names of the devices, for people.
         cpu_threads: that track and composite; None decides by the machine.
         opener: opens a bundle on the same devices, for `reload`.
+        articulation: tells the codes that a voice asks for, by which a person's own mouths are
+            chosen; None: every mouth is generated.
 
     Use `open_engine` to make one from a bundle, and `with` to end it.
     """
@@ -74,6 +77,7 @@ class Engine:
         devices: Sequence[str] | None = None,
         cpu_threads: int | None = None,
         opener: Callable[[str | Path | None], list[Backend]] | None = None,
+        articulation: Listen | None = None,
     ) -> None:
         backends = backend if isinstance(backend, Sequence) else [backend]
         self.clock = clock
@@ -84,6 +88,7 @@ class Engine:
         self.observe: Observe = unobserved
         """told how long preparing, generating and compositing took, by the thread that did it"""
         self._opener = opener
+        self._articulation = articulation
         self._pool = TrackerPool()
         self._make_tracker = make_tracker or self._pool
         self._sessions: dict[str, Session] = {}
@@ -102,6 +107,11 @@ class Engine:
     def backend(self) -> Backend:
         """The model as it runs on the first device."""
         return self._fleet.model.backends[0]
+
+    @property
+    def chooses(self) -> bool:
+        """Whether mouths are chosen among the person's own."""
+        return self._articulation is not None
 
     def devices(self) -> list[DeviceStatus]:
         """What every device is and does."""
@@ -131,6 +141,7 @@ class Engine:
                 now=0.0 if config.offline else self.clock(),
                 wake=None if config.offline else self.notify,
                 load=self._load,
+                articulation=self._articulation,
             )
             with self._wake:
                 if self._closing:

@@ -84,6 +84,17 @@ def load_lite(path: Path, voice: Path | None = None) -> tuple[LiteNet, Checkpoin
     return net.eval(), checkpoint
 
 
+def _code_stats(checkpoint: Checkpoint) -> dict[str, list[float]]:
+    """What its codes mean, for the manifest; empty where the checkpoint does not say it."""
+    stats = checkpoint.about.get("code_stats")
+    if not isinstance(stats, Tensor):
+        return {}
+    return {
+        name: [float(f"{value:.6g}") for value in row]
+        for name, row in zip(("mean", "spread"), stats.tolist(), strict=True)
+    }
+
+
 def export_lite(
     checkpoint: Path,
     out: Path,
@@ -114,6 +125,7 @@ def export_lite(
         steps_offered=STEPS_OFFERED,
         default_steps=DEFAULT_STEPS,
         framing="stabilised",
+        codes=_code_stats(loaded),
         training={**about, **(training or {})},
     )
     return write_bundle(net, recipe, out, options or Options())

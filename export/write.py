@@ -20,7 +20,7 @@ from engine.backends.ort import OrtBackend
 from engine.bundle import MANIFEST, WEIGHTS, Bundle, Manifest, open_bundle, seal
 from engine.errors import BundleError
 from engine.mel import HOP, LOOKAHEAD_S, N_FFT, N_MELS
-from engine.nets.graphs import STEP, example_inputs, graphs
+from engine.nets.graphs import STEP, example_inputs, graphs, voice_graph
 from engine.nets.reference import sample
 from engine.onnx_file import read_tensors
 from engine.types import SPEECH_RATE_HZ
@@ -45,6 +45,7 @@ class Recipe:
     steps_offered: tuple[int, ...]
     default_steps: int
     framing: str
+    codes: Mapping[str, list[float]] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -93,7 +94,9 @@ def write_bundle(net: nn.Module, recipe: Recipe, out: Path, options: Options) ->
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
         folder = Path(scratch) / "bundle"
         folder.mkdir()
-        for graph in graphs(net):
+        # Codes that nobody knows the meaning of choose no mouths.
+        whole = graphs(net) + (voice_graph(net) if recipe.codes else ())
+        for graph in whole:
             write_graph(graph, folder / f"{graph.name}.onnx")
         inputs = example_inputs(net, 2, seed=2)
         if precision == "float16":
@@ -107,7 +110,8 @@ def write_bundle(net: nn.Module, recipe: Recipe, out: Path, options: Options) ->
         _write_weights(net, folder)
         parity = {}
         if precision != "int8":  # random inputs leave the ranges that it was calibrated on
-            for graph in graphs(net, batch=3, seed=1):
+            checked = graphs(net, batch=3, seed=1)
+            for graph in checked + (voice_graph(net, 3, 1) if recipe.codes else ()):
                 parity[f"{graph.name}.onnx"] = graph_parity(graph, folder / f"{graph.name}.onnx")
             _check(parity, precision)
         bundle = seal(folder, manifest, [file.name for file in folder.iterdir()])
@@ -155,6 +159,7 @@ def _describe(net: nn.Module, recipe: Recipe, options: Options) -> Manifest:
         framing=recipe.framing,
         references=references[1] // 3,
         reach_px=float(getattr(net.config, "reach_px", 0.0)),
+        codes=dict(recipe.codes),
         network=asdict(net.config),  # type: ignore[call-overload]
         lookahead_s=LOOKAHEAD_S,
         mel={"rate_hz": SPEECH_RATE_HZ, "n_fft": N_FFT, "hop": HOP, "bands": N_MELS,

@@ -207,7 +207,8 @@ def _progress_bar() -> Iterator[Progress]:
 def _print_summary(summary: DubSummary) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.passed_through.items())
     print(f"{summary.output}: {summary.width}x{summary.height}, {summary.video_s:.2f} s")
-    print(f"frames   {summary.frames}: {summary.generated} generated"
+    print(f"frames   {summary.frames}: {summary.pasted} from the person's own mouths, "
+          f"{summary.generated} generated"
           + (f", passed through: {reasons}" if reasons else ""))  # fmt: skip
     print(f"voice    {summary.speech_s:.2f} s")
     print(f"model    {summary.model}, {summary.steps} steps")

@@ -61,6 +61,8 @@ class DubSummary:
     """as written: even"""
     fps: float
     frames: int
+    pasted: int
+    """frames that show one of the person's own mouths from another moment of the film"""
     generated: int
     passed_through: dict[str, int]
     """frames shown as they were, by reason"""
@@ -144,6 +146,28 @@ def _paint(begun: Pipe[_Begun | I16], engine: Engine, painted: Pipe[_Begun | I16
         painted.end()
     except BaseException as error:
         painted.end(error)
+
+
+def _learn(video: Path, session: Session, frames: int, progress: Progress | None) -> int:
+    """Show the session all of the film, for the person's own mouths in it.
+
+    What cannot be read is told of when the film is dubbed.
+
+    Returns:
+        How many frames it has.
+    """
+    seen = 0
+    try:
+        with closing(read_frames(video)) as source:
+            for frame in source:
+                session.learn(frame)
+                seen += 1
+                if progress is not None:
+                    progress(seen, 2 * max(frames, seen))
+    except MediaError:
+        pass
+    session.learned()
+    return seen
 
 
 def _encode(writer: Mp4Writer, written: Pipe[Written], step: int) -> None:
@@ -238,6 +262,7 @@ def dub(
         session = engine.session(config, name=video.name)
         stack.callback(engine.end, session)
 
+        looked_at = _learn(video, session, info.frames, progress) if engine.chooses else 0
         waiting = int(np.clip(QUEUE_BYTES // (3 * info.width * info.height), 1, 16))
         frames: Pipe[VideoFrame] = Pipe(waiting)
         stack.enter_context(PipeThread(frames, _decode, video, frames, warnings.append))
@@ -283,7 +308,7 @@ def dub(
             resized = resized or shown.image.shape[:2] != (info.height, info.width)
             done += 1
             if progress is not None:
-                progress(done, info.frames)
+                progress(looked_at + done, looked_at + info.frames)
         video_s = now + step_s
         encoder.join()
 
@@ -304,6 +329,7 @@ def dub(
             warnings.append("speech: is silent")
         steps = session.steps
     generated = outcomes.pop(Outcome.GENERATED, 0)
+    pasted = outcomes.pop(Outcome.PASTED, 0)
     elapsed_s = time.monotonic() - began
     return DubSummary(
         output=str(out),
@@ -312,7 +338,8 @@ def dub(
         width=info.width + info.width % 2,
         height=info.height + info.height % 2,
         fps=round(float(info.rate), 3),
-        frames=generated + outcomes.total(),
+        frames=generated + pasted + outcomes.total(),
+        pasted=pasted,
         generated=generated,
         passed_through={outcome.value: count for outcome, count in sorted(outcomes.items())},
         video_s=round(video_s, 3),

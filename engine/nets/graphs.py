@@ -14,6 +14,7 @@ that paints in a single pass has no `encode`. What flows in is named the same ev
     context_i     whatever `encode` returned
     x_prev        [B, 3, H, S]     out of `step`: the sample at the next step, at last the picture
     raw           [B, ...]         out of `step`: what the network itself returned
+    codes         [B, codes]       out of `voice`: the mouth that the sound asks for
 
 A graph takes those that it needs. The last S/2 rows of the last x_prev are the repainted half.
 """
@@ -32,7 +33,7 @@ from engine.nets.diff2lip import Diff2LipUNet, network_input
 from engine.nets.lite import LiteNet
 from engine.nets.wav2lip import Wav2Lip
 
-ENCODE, STEP = "encode", "step"
+ENCODE, STEP, VOICE = "encode", "step", "voice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Graph:
     """
 
     name: str
-    """encode or step; its file in a bundle is `name`.onnx"""
+    """encode, step or voice; its file in a bundle is `name`.onnx"""
     module: nn.Module
     inputs: dict[str, Tensor]
     """examples in the order of the module's arguments; axis 0 of every one is the batch"""
@@ -74,6 +75,18 @@ class LiteEncode(nn.Module):
         code = self.net.voice(mel, reach)
         maps: tuple[Tensor, ...] = self.net.encoder(visible, references, code)
         return maps
+
+
+class LiteVoice(nn.Module):
+    """The lite network's voice branch alone."""
+
+    def __init__(self, net: LiteNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, mel: Tensor, reach: Tensor | None = None) -> tuple[Tensor]:
+        """f32[B, codes]."""
+        return (self.net.voice(mel, reach),)
 
 
 class LiteStep(nn.Module):
@@ -205,3 +218,17 @@ def graphs(net: nn.Module, batch: int = 2, seed: int = 0) -> tuple[Graph, ...]:
         Graph(ENCODE, encode.eval(), frame, tuple(context)),
         Graph(STEP, step.eval(), taken, ("x_prev", "raw")),
     )
+
+
+def voice_graph(net: nn.Module, batch: int = 2, seed: int = 0) -> tuple[Graph, ...]:
+    """The voice branch of a network that has one, by itself; of others nothing.
+
+    `encode` holds it too: a job brings sound. By itself it tells what mouth the sound asks for
+    before a job is made.
+    """
+    if not isinstance(net, LiteNet):
+        return ()
+    examples = example_inputs(net, batch, seed)
+    names: tuple[str, ...] = ("mel", "reach")
+    taken = {name: examples[name] for name in names if name in examples}
+    return (Graph(VOICE, LiteVoice(net).eval(), taken, ("codes",)),)

@@ -1,0 +1,167 @@
+"""A unit's mouth in the frame: both brought to one shape, the light made alike, cross-faded.
+
+Everything is done at the frame's own resolution, with one resampling of each picture.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.face import CROP_SIZE, JAW, LIPS_OUTER, transform
+from engine.matching import weighted
+from engine.types import F32, U8, Alignment, Patch
+from engine.units.morph import Morph, target_of
+from engine.units.unit import Unit, to_small_crop
+
+# Pixels of the 128 px crop between two nodes of the warp; between them it is linear.
+NODE_PX = 4.0
+# Where the frame may be moved, pixels of the crop: inside, fading out over `EDGE_PX`.
+FIELD = (14.0, 65.0, 114.0, 134.0)  # left, top, right, bottom
+EDGE_PX = 8.0
+# Less than this is not worth a resampling, pixels of the frame.
+STILL_PX = 0.05
+# The mask's outline: the jaw, drawn in towards the mouth. Less drawn in: hair and collar of the
+# unit's frame show; more: a chin that does not belong to the mouth.
+JAW_DRAWN_IN = np.array([0.80, 0.92], np.float32)
+MASK_BLUR_PX = 3.5
+# Light that differs by more is a lip or a fold that moved, not light.
+ODD_LEVELS = 32.0
+TINT_CELLS_PX = 4.0  # of the crop
+TINT_REACH = 2.5  # cells
+
+
+def mouth_mask(target: F32) -> F32:
+    """Where the unit is shown, f32[128, 128]: lips and chin, fading out towards cheeks and jaw."""
+    import cv2
+
+    centre = target[list(LIPS_OUTER)].mean(0)
+    low = centre + (target[list(JAW[4:17])] - centre) * JAW_DRAWN_IN
+    outline = np.concatenate([low, target[[205, 425, 97, 326, 2]]])
+    mask = np.zeros((CROP_SIZE + 16, CROP_SIZE), np.float32)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.round(outline).astype(np.int32)), (1.0,))
+    mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), MASK_BLUR_PX), np.float32)
+    rows = np.arange(len(mask), dtype=np.float32)
+    under_nose = max(float(target[2, 1]) - 1.0, CROP_SIZE / 2)
+    mask *= np.clip((rows - under_nose) / 5, 0, 1)[:, None]
+    mask[mask < 1e-3] = 0
+    return np.minimum(mask, 1)
+
+
+def put(
+    image: U8, alignment: Alignment, landmarks: F32, unit: Unit, strength: float = 1.0
+) -> Patch:
+    """What showing a unit's mouth changes in a frame.
+
+    Args:
+        image: uint8[H, W, 3].
+        alignment: frame -> crop.
+        landmarks: f32[468, 2], pixels of the frame.
+        unit: the mouth.
+        strength: 0 leaves the frame as it is.
+
+    Returns:
+        The change; exactly 0 in the upper half of the face and outside the lower one.
+    """
+    import cv2
+
+    to_crop = to_small_crop(alignment)
+    frame = transform(landmarks, to_crop)
+    # A mouth that fades in is the frame's that takes the unit's shape, not two at once.
+    target = frame + np.float32(strength) * (target_of(unit.landmarks, frame) - frame)
+    x0, y0, x1, y1 = _box(to_crop, image.shape[:2])
+    high, wide = y1 - y0, x1 - x0
+    if wide < 4 or high < 4 or strength <= 0:
+        return Patch(0, 0, np.zeros((0, 0, 3), np.float32))
+    # Nodes every `step` pixels of the frame; between them the maps are linear.
+    step = NODE_PX / float(np.hypot(*to_crop[:, 0]))
+    across, down = int(wide / step) + 2, int(high / step) + 2
+    grid = np.stack(np.meshgrid(np.arange(across), np.arange(down)), axis=-1).astype(np.float32)
+    places = grid.reshape(-1, 2) * np.float32(step) + np.array([x0, y0], np.float32)
+    nodes = transform(places, to_crop)
+    in_unit, in_frame = Morph(unit.landmarks, frame, target).sources(nodes)
+    window = _window(nodes) * np.clip((image.shape[0] - 1 - places[:, 1]) / (2 * step), 0, 1)
+    moved = (in_frame - nodes) * window[:, None] @ _inverse(to_crop)[:, :2].T
+    moved[np.abs(moved).max(1) < STILL_PX] = 0
+    coarse = np.concatenate([transform(in_unit, _inverse(unit.to_crop)), moved + places], axis=1)
+    fine = cv2.warpAffine(
+        coarse.reshape(down, across, 4).astype(np.float32),
+        np.array([[1 / step, 0, 0], [0, 1 / step, 0]]), (wide, high),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    shown = _fetched(unit.picture, fine[..., :2])
+    below = _fetched(image, fine[..., 2:])
+    here = to_crop.copy()
+    here[:, 2] += here[:, 0] * x0 + here[:, 1] * y0
+    mask = np.asarray(
+        cv2.warpAffine(
+            mouth_mask(target) * np.float32(strength), here, (wide, high),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        ), np.float32,
+    )  # fmt: skip
+    difference = np.asarray(cv2.subtract(shown, below, dtype=cv2.CV_32F), np.float32)
+    difference -= tint(shown, below, mask, step)
+    change = weighted(difference, mask)
+    change += np.asarray(cv2.subtract(below, image[y0:y1, x0:x1], dtype=cv2.CV_32F), np.float32)
+    return Patch(x0, y0, change)
+
+
+def _fetched(picture: U8, places: npt.NDArray[Any]) -> U8:
+    """Bicubic; whole places give the very pixels."""
+    import cv2
+
+    x, y = cv2.split(np.ascontiguousarray(places))
+    return np.asarray(
+        cv2.remap(picture, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8
+    )
+
+
+def _inverse(matrix: F32) -> F32:
+    import cv2
+
+    return np.asarray(cv2.invertAffineTransform(matrix), np.float32)
+
+
+def _window(points: F32) -> F32:
+    """1 where the frame may be moved, 0 outside `FIELD`, f32[N]."""
+    left, top, right, bottom = FIELD
+    x, y = points[:, 0], points[:, 1]
+    inside = np.minimum(np.minimum(x - left, right - x), np.minimum(y - top, bottom - y))
+    return np.clip(inside / np.float32(EDGE_PX), 0, 1)
+
+
+def tint(shown: U8, below: U8, mask: F32, step: float) -> F32:
+    """By how much the unit is brighter than the frame, the slow part, f32[h, w, 3].
+
+    It is seen where the mask fades, where both show the same skin, and carried inwards by
+    normalised convolution (Knutsson and Westin, 1993) on a coarse grid.
+    """
+    import cv2
+
+    high, wide = mask.shape
+    cells = max(round(wide / step), 4), max(round(high / step), 4)
+    small, other, soft = (
+        cv2.resize(picture, cells, interpolation=cv2.INTER_AREA).astype(np.float32)
+        for picture in (shown, below, mask)
+    )
+    value = small - other
+    rim = 4 * soft * (1 - soft)
+    weight = rim / (1 + (np.abs(value).mean(2) / ODD_LEVELS) ** 2)
+    parts = cv2.merge([*cv2.split(value * weight[..., None]), weight])
+    spread = cv2.GaussianBlur(parts, (0, 0), TINT_REACH)
+    field = spread[..., :3] / (spread[..., 3:] + np.float32(1e-3))
+    return np.asarray(cv2.resize(field, (wide, high), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _box(to_crop: F32, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    left, top, right, bottom = FIELD
+    corners = np.array([(left, top), (right, top), (left, bottom), (right, bottom)], np.float32)
+    there = transform(corners, _inverse(to_crop))
+    (x0, y0), (x1, y1) = np.floor(there.min(0)).astype(int), np.ceil(there.max(0)).astype(int) + 1
+    height, width = shape[0], shape[1]
+    return (
+        int(max(x0, 0)) // 2 * 2, int(max(y0, 0)) // 2 * 2,
+        int(min(x1 + x1 % 2, width)), int(min(y1 + y1 % 2, height)),
+    )  # fmt: skip

@@ -1,0 +1,123 @@
+"""Two pictures of one face, the frame and a unit, brought to one shape.
+
+The unit shows the mouth that is wanted on a head that was held a little otherwise; the frame shows
+the head as it is, with another mouth. Both are warped to the same target landmarks: lips and chin
+as the unit has them, moved to the present pose; ears, cheeks and nose as the frame has them. Edges
+of jaw and cheek then lie on each other, so that a cross-fade between the two shows neither twice
+(feature-based morphing, Beier and Neely, 1992, with radial basis functions in place of lines).
+
+All points are pixels of the 128 px crop.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from engine.face import JAW, LIPS_OUTER, transform
+from engine.types import F32
+
+# Points of the face that speech hardly moves: bridge and wings of the nose, eye corners, upper
+# cheeks, and the jaw near the ears.
+RIGID = (
+    1, 2, 4, 5, 6, 168, 195, 197, 97, 98, 326, 327, 48, 278, 50, 280, 101, 330, 117, 346, 118, 347,
+    36, 266, 234, 454, 93, 323, 132, 361, 33, 133, 362, 263,
+)  # fmt: skip
+NOSE = (2, 94, 97, 98, 326, 327, 48, 278)
+CHEEKS = (50, 280, 36, 266, 205, 425, 147, 376)
+BESIDE_MOUTH = (207, 427, 187, 411, 206, 426)
+LIPS_INNER = (78, 88, 87, 14, 317, 318, 308, 310, 312, 13, 82, 80)
+CHIN_FRONT = (18, 83, 313, 200, 201, 421, 199, 175)
+# How far a control point is felt, pixels of the crop. Less: skin between two points is pinched;
+# more: hair and collar move with the jaw.
+REACH_PX = 28.0
+# Keeps close landmarks of the lips from fighting over a pixel; 0 folds the picture between them.
+STIFFNESS = 0.02
+# The chin is moved at most so far: beyond lies a landmark that was lost, or a yawn.
+MOST_SHIFT_PX = 10.0
+
+
+@cache
+def _controls() -> tuple[list[int], F32, F32]:
+    """The control points: indices, how far each follows the unit (0: the frame), its limit."""
+    follow: dict[int, float] = {}
+    middle = len(JAW) // 2
+    for place, index in enumerate(JAW):
+        follow[index] = float(np.clip((7 - abs(place - middle)) / 4, 0, 1))
+    follow |= dict.fromkeys(NOSE + CHEEKS, 0.0) | dict.fromkeys(BESIDE_MOUTH, 0.5)
+    follow |= dict.fromkeys((*LIPS_OUTER, *LIPS_INNER, *CHIN_FRONT), 1.0)
+    lips = {*LIPS_OUTER, *LIPS_INNER}  # between a shut and a wide mouth lies more than the limit
+    limit = [np.inf if index in lips else MOST_SHIFT_PX for index in follow]
+    return (
+        list(follow),
+        np.array(list(follow.values()), np.float32)[:, None],
+        np.array(limit, np.float32)[:, None],
+    )
+
+
+def fit_affine(source: F32, target: F32) -> F32:
+    """Least-squares affine map, f32[2, 3], of points f32[N, 2] to points f32[N, 2]."""
+    import cv2
+
+    centre, goal = source.mean(0), target.mean(0)
+    s, t = (source - centre).astype(np.float64), (target - goal).astype(np.float64)
+    # OpenCV's: numpy's wakes threads that spin.
+    solved, linear = cv2.solve(s.T @ s + 1e-3 * np.eye(2), s.T @ t, flags=cv2.DECOMP_CHOLESKY)
+    a = np.asarray(linear, np.float64).T if solved else np.eye(2)
+    return np.concatenate([a, (goal - a @ centre)[:, None]], axis=1).astype(np.float32)
+
+
+def target_of(unit: F32, frame: F32) -> F32:
+    """The face to show: the frame's head with the unit's mouth and chin.
+
+    Args:
+        unit: f32[468, 2], landmarks of the unit.
+        frame: f32[468, 2], landmarks of the frame.
+
+    Returns:
+        f32[468, 2]; only the control points differ from the frame's.
+    """
+    indices, follow, limit = _controls()
+    moved = transform(unit[indices], fit_affine(unit[list(RIGID)], frame[list(RIGID)]))
+    shift = (moved - frame[indices]) * follow
+    far = np.sqrt((shift**2).sum(1, keepdims=True))
+    target = frame.copy()
+    target[indices] += shift * np.minimum(1.0, limit / np.maximum(far, 1e-6))
+    return target
+
+
+class Morph:
+    """Where each point of the target is found in the unit and in the frame.
+
+    Args:
+        unit: f32[468, 2], landmarks of the unit.
+        frame: f32[468, 2], landmarks of the frame.
+        target: f32[468, 2], of `target_of`.
+    """
+
+    def __init__(self, unit: F32, frame: F32, target: F32) -> None:
+        import cv2
+
+        indices = _controls()[0]
+        self._nodes = target[indices]
+        self._pose = fit_affine(frame[list(RIGID)], unit[list(RIGID)])
+        rest = unit[indices] - transform(self._nodes, self._pose)
+        moves = np.concatenate([rest, frame[indices] - self._nodes], axis=1).astype(np.float64)
+        kernel = _felt(self._nodes, self._nodes).astype(np.float64)
+        kernel[np.diag_indices(len(indices))] += STIFFNESS
+        _, weights = cv2.solve(kernel, moves, flags=cv2.DECOMP_CHOLESKY)
+        self._weights = np.asarray(weights, np.float32)
+
+    def sources(self, points: F32) -> tuple[F32, F32]:
+        """For points f32[N, 2] of the target their places in the unit and in the frame."""
+        moves = _felt(points, self._nodes) @ self._weights
+        return transform(points, self._pose) + moves[:, :2], points + moves[:, 2:]
+
+
+def _felt(points: F32, nodes: F32) -> F32:
+    """Wendland's C2 function of the distance, f32[N, M]: 1 at a node, 0 from the reach on."""
+    gap = points[:, None] - nodes[None]
+    near = np.maximum(1 - np.sqrt((gap * gap).sum(2)) / np.float32(REACH_PX), 0)
+    square = near * near
+    return np.asarray(square * square * (4 * (1 - near) + 1), np.float32)
