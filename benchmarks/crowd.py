@@ -160,7 +160,7 @@ class Caller:
             name: after["passed_through"].get(name, 0) - before["passed_through"].get(name, 0)
             for name in after["passed_through"]
         }
-        painted = after["generated"] - before["generated"]
+        painted = sum(after[way] - before[way] for way in ("pasted", "generated"))
         return {
             "pictures_share": len(came) / max(sent, 1),
             "generated_share": painted / max(painted + sum(counted.values()), 1),

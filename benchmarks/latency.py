@@ -70,6 +70,8 @@ STAGES = {
     "client: hand over": ("decoded", "seen"),
 }
 """every stage of a picture's way, in order, and the points between which it lies"""
+PAINTED = ("pasted", "generated", "held")
+"""what becomes of a picture that speaks the new voice"""
 # Points of the two processes' clocks may be so much out of order: what sends notes its time after
 # the last packet, which the other may have by then. More: pictures were mistaken for each other.
 DISORDER_S = 0.05
@@ -285,7 +287,7 @@ def stage_table(found: Sequence[Way]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {"stage": name, **percentiles([way.stages_s[name] for way in whole])} for name in STAGES
     ]
-    total = percentiles([way.whole_s for way in found if way.outcome == "generated"])
+    total = percentiles([way.whole_s for way in found if way.outcome in PAINTED])
     if whole:
         rest = {name: (total[name] or 0.0) - sum(row[name] for row in rows)
                 for name in ("mean_ms", "p50_ms")}  # fmt: skip
@@ -321,7 +323,7 @@ def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
         **{f"stage {n}_ms": [way.stages_s[n] * 1e3 for way in whole] for n in STAGES},
         "voice_heard_after_due_ms": [way.after_due_s * 1e3 for way in heard_ways],
     }
-    painted = {row[0] for row in noted["server"] if row[1] == "generated"}
+    painted = {row[0] for row in noted["server"] if row[1] in PAINTED}
     times = {pts: number for number, pts, _ in noted["sent"]}
     numbers = {times[pts] for pts in painted if pts in times}
     first = min((at_s for at_s, n, _, _ in noted["back"] if n in numbers), default=None)
@@ -336,8 +338,10 @@ def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "rest_share": figure(abs(rest) / total if total and rest is not None else None, "share",
                              most=REST_SHARE),
         "pictures_per_s": figure(len(fresh) / seconds, "1/s", least=0.96 * plan.fps),
-        "generated_share": figure(outcomes.get("generated", 0) / max(len(found), 1), "share",
-                                  least=0.95),
+        "painted_share": figure(sum(outcomes.get(way, 0) for way in PAINTED) / max(len(found), 1),
+                                "share", least=0.95),
+        **{f"{way}_share": figure(outcomes.get(way, 0) / max(len(found), 1), "share")
+           for way in PAINTED},
         "server_delay_p50_ms": figure(last.get("delay_p50_ms"), "ms", most=80),
         "server_delay_p95_ms": figure(last.get("delay_p95_ms"), "ms", most=150),
         **{f"picture_gap_{name}": figure(value, "ms")

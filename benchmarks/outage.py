@@ -216,7 +216,8 @@ async def _faults(url: str, file: Path, clip: Path, seconds: float) -> dict[str,
 
         async def counts() -> Counter[str]:
             stats = (await http.get(f"{path}/stats")).json()
-            return Counter(stats["passed_through"] | {"generated": stats["generated"]})
+            spoken = {"generated": stats["generated"], "pasted": stats["pasted"]}
+            return Counter(stats["passed_through"] | spoken)
 
         async def phase(name: str, fault: str) -> None:
             await asyncio.to_thread(file.write_text, fault)

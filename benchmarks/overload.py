@@ -120,7 +120,7 @@ class Glimpse:
     @property
     def outcomes(self) -> dict[str, int]:
         """Pictures that left so far, by what became of them."""
-        painted = {name: self.figures[name] for name in ("generated", "held")}
+        painted = {name: self.figures[name] for name in ("pasted", "generated", "held")}
         return {**painted, **self.figures["passed_through"]}
 
 
@@ -215,7 +215,7 @@ def part_figures(
     return {
         "seconds": call["seconds"],
         "pictures_share": call["pictures_share"],
-        "generated_share": left["generated"] / spoken if spoken else None,
+        "generated_share": (left["pasted"] + left["generated"]) / spoken if spoken else None,
         "held_share": left["held"] / spoken if spoken else None,
         "rungs": list(dict.fromkeys(glimpse.figures["rung"] for glimpse in known)),
         "steps": list(dict.fromkeys(glimpse.figures["steps"] for glimpse in known)),

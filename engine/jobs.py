@@ -216,6 +216,8 @@ class Jobs:
 
     def _paste(self, passage: Passage, unit: Unit, now: float) -> None:
         """Put one of the person's own mouths into a frame."""
+        for point in ("generating", "generated", "compositing"):  # nothing had to be generated
+            passage.mark(point)
         self._composite(passage, partial(_pasted, unit), now, Outcome.PASTED)
         with self._lock:
             self._ladder.spared()

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -325,12 +326,13 @@ class Peer:
             "frames_in": stats.frames_in,
             "frames_out": stats.frames_out,
             "frames_skipped": self.intake.skipped,
+            "pasted": stats.pasted,
             "generated": stats.generated,
             "held": stats.held,
             "passed_through": {
                 reason.value: count
                 for reason, count in sorted(stats.outcomes.items())
-                if reason not in (Outcome.GENERATED, Outcome.HELD)
+                if reason not in (Outcome.PASTED, Outcome.GENERATED, Outcome.HELD)
             },
             "speaking": stats.speaking,
             "backlog_s": round(stats.speech_backlog_s, 2),
@@ -343,6 +345,7 @@ class Peer:
             **self.session.sound,
             "silence": self.session.silence,
             "face": face_figures(stats.face),
+            "bank": asdict(stats.bank) | {"mib": round(stats.bank.mib, 1)},
             "viewers": sum(purpose is Purpose.WATCH for purpose, _ in self.links.values()),
             "av_offset_ms": round(self.relay.av_offset_s * 1000, 1),
             "renditions": self.relay.renditions["video"].figures(),

@@ -9,11 +9,13 @@ const ui = {
   start: $("start"), stop: $("stop"), status: $("status"), model: $("model"),
   bar: $("bar"), legend: $("legend"),
   face: $("face"), facePolicy: $("face-policy"), nextFace: $("next-face"), faceBox: $("face-box"),
+  bank: $("bank"),
   quality: $("quality"),
   record: $("record"), recordOffer: $("record-offer"), recorded: $("recorded"), subtitle: $("subtitle"),
 };
 
 const OUTCOMES = {
+  pasted: ["The person's own mouth", "#57c98a"],
   generated: ["Generated", "#ff6b57"],
   held: ["Mouth of the frame before", "#ffb09f"],
   silent: ["Voice silent", "#5b7fa6"],
@@ -361,16 +363,34 @@ function figure(name, value) {
   document.querySelector(`[data-figure="${name}"]`).textContent = value;
 }
 
+// How well the person's own mouths are known: a column for every 2 px of opening, shut to wide.
+function showBank(bank) {
+  figure("bank", bank.units);
+  ui.bank.dataset.ready = bank.ready;
+  ui.bank.title = bank.ready
+    ? `mouths are chosen among ${bank.units} of the person's own (${bank.mib} MiB)`
+    : "too few of the person's own mouths have been seen; they are generated";
+  const most = Math.max(...bank.openings, 1);
+  ui.bank.replaceChildren(...bank.openings.map((count) => {
+    const column = document.createElement("i");
+    column.style.height = `${count ? 15 + (85 * count) / most : 4}%`;
+    return column;
+  }));
+}
+
 function show(stats) {
   figure("fps", stats.fps.toFixed(1));
   figure("delay_p50_ms", Math.round(stats.delay_p50_ms));
   figure("delay_p95_ms", Math.round(stats.delay_p95_ms));
   figure("backlog_s", stats.backlog_s.toFixed(1));
   showFace(stats.face);
-  const counts = { generated: stats.generated, held: stats.held, ...stats.passed_through };
+  showBank(stats.bank);
+  const counts = {
+    pasted: stats.pasted, generated: stats.generated, held: stats.held, ...stats.passed_through,
+  };
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const spoken = total - (counts.silent || 0); // while the voice is silent there is nothing to paint
-  figure("share", spoken > 0 ? ((100 * (stats.generated + stats.held)) / spoken).toFixed(1) : "–");
+  figure("share", spoken > 0 ? ((100 * (stats.pasted + stats.generated + stats.held)) / spoken).toFixed(1) : "–");
   if (!stats.backlog_s && ui.status.textContent.endsWith("on its way.")) say("Live.", "good");
   ui.screen.classList.toggle("speaking", stats.speaking);
   ui.speaking.textContent = stats.speaking ? "speaking the new voice" : "what goes out";

@@ -491,3 +491,24 @@ def test_a_picture_that_stands_hears_a_moment_of_that_time_as_far_as_it_is_known
     late.push(voice[round((0.5 + LOOKAHEAD_S + 0.014) * 16_000) :], 16_000, 0.2)
     first, stop = round((start_s + 0.1) * 48_000), round((start_s + 1.5) * 48_000)
     assert np.array_equal(late.read(first, stop), known.read(first, stop))
+
+
+def test_windows_ahead_are_those_that_pictures_will_be_given_then() -> None:
+    line = SpeechTimeline(CONFIG, LOOKAHEAD_S)
+    start_s = line.push(voiced(1.0), 16_000, 0.0)
+    ahead = line.mel_ahead(start_s, 16, 4, 0.04)
+    assert len(ahead) == 4
+    for k, coming in enumerate(ahead, 1):
+        assert (coming == line.mel_window(start_s + k * 0.04, 16)).all()
+
+
+def test_windows_ahead_end_where_the_voice_is_not_known_and_change_nothing() -> None:
+    line, other = SpeechTimeline(CONFIG, LOOKAHEAD_S), SpeechTimeline(CONFIG, LOOKAHEAD_S)
+    for one in (line, other):
+        one.push(voiced(0.5), 16_000, 0.0)
+    assert line.mel_ahead(9.0, 16, 4, 0.04) == ()
+    near_s = 0.5
+    assert 0 < len(line.mel_ahead(near_s, 16, 40, 0.04)) < 40
+    for one in (line, other):
+        one.push(voiced(0.5), 16_000, 0.1)
+    assert (line.mel_window(0.9, 16) == other.mel_window(0.9, 16)).all()
