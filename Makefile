@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check format clean
+.PHONY: run test check format snapshots clean
 
 run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
 	$(BIN)/lipwire serve
@@ -23,6 +23,9 @@ check: $(VENV)/test.stamp  ## format, lint, types
 format: $(VENV)/test.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+snapshots: $(VENV)/test.stamp  ## what users hold, after a change on purpose
+	LIPWIRE_SNAPSHOTS=write $(BIN)/python -m pytest -q tests/test_public_api.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
