@@ -61,8 +61,6 @@ BENCHES = (
           "benchmarks.paper:run", TORCH, {"frames": 5}, {"frames": 1, "steps": 2}),
     Bench("simulate", "Sessions against devices in virtual time: missed deadlines, and the least.",
           "benchmarks.simulate:command", short={"seconds": 2, "sessions": "1,2,4"}),
-    Bench("roofline", "Frames a second that GPUs should reach: predicted, not measured.",
-          "benchmarks.roofline:command", TORCH),
     Bench("loss", "R5: a call over a path that loses packets: freezes, holes in the sound.",
           "benchmarks.transport:loss", short={"seconds": 6}),
     Bench("delay", "R11: what a call adds to a picture, passed through and painted.",
