@@ -75,8 +75,6 @@ BENCHES = (
           "benchmarks.quality:run", short={"seconds": 1.0}),
     Bench("sync", "R10: lips against sound at the receiver.",
           "benchmarks.sync:run", short={"minutes": 0.25}),
-    Bench("fuzz", "R7: broken bytes for everything that parses a stranger's.",
-          "benchmarks.fuzz:run", short={"minutes": 0.01}),
     Bench("hostile", "R7, R13: bombs, floods, noise; the server, its memory, a bystander's call.",
           "benchmarks.hostile:run", short={"seconds": 1}),
     Bench("overload-admission", "R6: twice as many calls as a server takes: refused, admitted.",
