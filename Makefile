@@ -42,7 +42,7 @@ $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -c "import torch" 2>/dev/null \
 	|| $(BIN)/pip install -q --retries 0 --timeout 20 --index-url $(TORCH_INDEX) $(TORCH) 2>/dev/null \
 	|| $(BIN)/pip install -q $(TORCH)
-	$(BIN)/pip install -q -e '.[train,bench,dev]'
+	$(BIN)/pip install -q -e '.[train,dev]'
 	$(MAKE) -s headless-opencv
 	touch $@ $(VENV)/run.stamp
 

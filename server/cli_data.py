@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,20 @@ from typing import Annotated, Any, Literal
 import typer
 
 from engine.errors import ConfigError
+
+
+def need(*modules: str) -> None:
+    """Raise unless these modules of the `train` extra are installed.
+
+    Raises:
+        ConfigError: names what is missing and how to get it.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"this needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed: pip install 'lipwire[train]'"
+        )
 
 
 @contextmanager

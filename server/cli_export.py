@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from engine.errors import ConfigError
+from server.cli_data import need
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
@@ -34,20 +33,6 @@ CalibrateFlag = Annotated[
     Path | None,
     typer.Option(help="What int8 is calibrated on: shards of `prepare`, or an .npz as in `run`."),
 ]
-
-
-def need(*modules: str) -> None:
-    """Raise unless these modules of the `train` extra are installed.
-
-    Raises:
-        ConfigError: names what is missing and how to get it.
-    """
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"this needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            "installed: pip install 'lipwire[train]'"
-        )
 
 
 def _options(
