@@ -26,7 +26,7 @@ WEIGHTS = "weights.safetensors"
 KINDS = ("lite", "diff2lip", "wav2lip")
 PREDICTIONS = ("epsilon", "v", "x0", "image")
 FRAMINGS = ("stabilised", "box")
-PRECISIONS = ("float32", "float16", "int8")
+PRECISIONS = ("float32", "float16")
 DEVICES = ("any", "cpu", "cuda")
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "lite"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,12 +25,8 @@ NameFlag = Annotated[str | None, typer.Option(help="Name of the model.")]
 VersionFlag = Annotated[str, typer.Option(help="Version of the model.")]
 LicenceFlag = Annotated[str | None, typer.Option(help="Licence of the weights.")]
 PrecisionFlag = Annotated[
-    Literal["float32", "float16", "int8"],
-    typer.Option(help="Arithmetic of the graphs: float16 for GPUs, int8 for CPUs."),
-]
-CalibrateFlag = Annotated[
-    Path | None,
-    typer.Option(help="What int8 is calibrated on: shards of `prepare`, or an .npz as in `run`."),
+    Literal["float32", "float16"],
+    typer.Option(help="Arithmetic of the graphs: float16 for GPUs."),
 ]
 
 
@@ -39,14 +34,13 @@ def _options(
     name: str | None,
     version: str,
     licence: str | None,
-    precision: Literal["float32", "float16", "int8"],
-    calibrate: Path | None,
+    precision: Literal["float32", "float16"],
 ) -> Any:
     """What the flags wish, as export.write.Options."""
     need("torch", "onnx", "onnxscript", "safetensors")
     from export.write import Options
 
-    return Options(name, version, licence, precision, calibrate)
+    return Options(name, version, licence, precision)
 
 
 @app.command()
@@ -57,7 +51,6 @@ def lite(
     version: VersionFlag = "0",
     licence: LicenceFlag = None,
     precision: PrecisionFlag = "float32",
-    calibrate: CalibrateFlag = None,
     voice: Annotated[
         Path | None,
         typer.Option(help="Checkpoint of `train voice` that speaks instead of the run's own."),
@@ -65,7 +58,7 @@ def lite(
     data: Annotated[str, typer.Option(help="What it was trained on, for the manifest.")] = "",
 ) -> None:
     """Export a run of `lipwire train`; refused where ONNX Runtime and torch differ."""
-    options = _options(name, version, licence, precision, calibrate)
+    options = _options(name, version, licence, precision)
     from export.lite import export_lite
 
     training = {"data": data} if data else None
@@ -80,7 +73,6 @@ def diff2lip(
     version: VersionFlag = "0",
     licence: LicenceFlag = None,
     precision: PrecisionFlag = "float32",
-    calibrate: CalibrateFlag = None,
     image_size: Annotated[
         int | None,
         typer.Option(min=8, help="Side of the crop; without it, the published network's."),
@@ -92,7 +84,7 @@ def diff2lip(
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Default denoising steps.")] = 25,
 ) -> None:
     """Export a checkpoint in the paper's published format; its architecture is inferred."""
-    options = _options(name, version, licence, precision, calibrate)
+    options = _options(name, version, licence, precision)
     from export.diff2lip import export_diff2lip
 
     _report(
@@ -111,10 +103,9 @@ def wav2lip(
     version: VersionFlag = "0",
     licence: LicenceFlag = None,
     precision: PrecisionFlag = "float32",
-    calibrate: CalibrateFlag = None,
 ) -> None:
     """Export a checkpoint of Wav2Lip's generator, which paints in one pass."""
-    options = _options(name, version, licence, precision, calibrate)
+    options = _options(name, version, licence, precision)
     from export.wav2lip import export_wav2lip
 
     _report(export_wav2lip(checkpoint, out, options))
@@ -139,8 +130,3 @@ def _report(bundle: Bundle) -> None:
     print(f"cost     {manifest.gflop_per_frame} GFLOP a frame at {manifest.default_steps} steps")
     for what, error in manifest.parity.items():
         print(f"parity   {what}: relative error {error:.1e} against torch")
-    if "int8 step" in manifest.built_with:
-        share = manifest.built_with["int8 step"]
-        print(f"int8     a step takes {share}")
-        if float(share.split()[0]) >= 1:
-            print("note     int8 is no faster here than float32; ship float32", file=sys.stderr)
