@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.archive import SUFFIX, pack
 from engine.backends.feeds import feed_shapes
 from engine.backends.ort import OrtBackend
 from engine.bundle import MANIFEST, WEIGHTS, Bundle, Manifest, open_bundle, seal
@@ -68,16 +67,15 @@ def write_bundle(net: nn.Module, recipe: Recipe, out: Path, options: Options) ->
     Args:
         net: in float32 with its weights.
         recipe: what to say of it.
-        out: folder of the bundle, an older bundle there is replaced; or a file NAME.lipwire.
+        out: folder of the bundle; an older bundle there is replaced.
         options: the exporter's wishes.
 
     Raises:
         BundleError: a graph or a sampled picture differs from torch by more than `TOLERANCE`, or
             `out` holds something that is not a bundle.
     """
-    packed = out.suffix == SUFFIX
     foreign = out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists()
-    if foreign or (out.is_dir() and packed) or (out.is_file() and not packed):
+    if foreign or out.is_file():
         raise BundleError(f"{out}: is there and not a bundle; choose another name")
     precision = options.precision
     net = net.float().eval()
@@ -102,12 +100,9 @@ def write_bundle(net: nn.Module, recipe: Recipe, out: Path, options: Options) ->
         _check(parity, precision)
         rounded = {what: float(f"{error:.2e}") for what, error in parity.items()}
         bundle = seal(folder, replace(manifest, parity=rounded), bundle.manifest.files)
-        if packed:
-            pack(folder, [MANIFEST, *bundle.manifest.files], out)
-        else:
-            if out.exists():
-                shutil.rmtree(out)
-            shutil.move(str(folder), str(out))
+        if out.exists():
+            shutil.rmtree(out)
+        shutil.move(str(folder), str(out))
     return open_bundle(out)
 
 

@@ -86,8 +86,6 @@ def bundle_on_shards(
     opened = open_bundle(bundle)
     for count in steps or ():
         check_steps(opened.manifest, count)
-    if write and opened.packed is not None:
-        raise ConfigError(f"{bundle}: is packed; unpack it, or leave --write out")
     if json_file is not None and not json_file.parent.is_dir():
         raise ConfigError(f"{json_file.parent}: no such folder")
     from training.evaluate import evaluate as run

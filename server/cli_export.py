@@ -17,10 +17,7 @@ app = typer.Typer(help="Make a model bundle from a checkpoint.", no_args_is_help
 CheckpointArgument = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="A .pt, .pth or .safetensors file.")
 ]
-OutFlag = Annotated[
-    Path,
-    typer.Option("--out", "-o", help="Folder of the bundle; NAME.lipwire packs it into one file."),
-]
+OutFlag = Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")]
 NameFlag = Annotated[str | None, typer.Option(help="Name of the model.")]
 VersionFlag = Annotated[str, typer.Option(help="Version of the model.")]
 LicenceFlag = Annotated[str | None, typer.Option(help="Licence of the weights.")]
@@ -113,7 +110,7 @@ def wav2lip(
 
 @app.command()
 def weights(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder or .lipwire file.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
 ) -> None:
     """Write a bundle's weights as safetensors, from which it can be exported again."""
@@ -126,7 +123,7 @@ def weights(
 def _report(bundle: Bundle) -> None:
     manifest = bundle.manifest
     size_mb = sum((bundle.path / name).stat().st_size for name in manifest.files) / 1e6
-    print(f"{bundle.packed or bundle.path}: {manifest.name} {manifest.version}, {size_mb:.1f} MB")
+    print(f"{bundle.path}: {manifest.name} {manifest.version}, {size_mb:.1f} MB")
     print(f"cost     {manifest.gflop_per_frame} GFLOP a frame at {manifest.default_steps} steps")
     for what, error in manifest.parity.items():
         print(f"parity   {what}: relative error {error:.1e} against torch")
