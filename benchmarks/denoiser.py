@@ -141,13 +141,13 @@ def worker_ms(backend: Backend, count: int = 300) -> dict[str, float]:
     model = Model([Timed()])
     fleet = Fleet(model, time.monotonic, back, back)
     job = blank_job(backend.manifest)
-    fleet.measure(model, job)
+    fleet.measure(job)
     for number in range(count):
         done.clear()
         now = time.monotonic()
         begun_s = time.perf_counter()
         # Another source each time: a batch is not held open for the next frame of the same.
-        fleet.put(Ticket(str(number), job.steps, now + 60, now + 60, model, job))
+        fleet.put(Ticket(str(number), job.steps, now + 60, now + 60, job))
         done.wait(60)
         added.append(time.perf_counter() - begun_s - inside[-1])
     fleet.close()

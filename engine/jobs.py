@@ -17,7 +17,7 @@ from engine.overload import Ladder
 from engine.painter import Painter
 from engine.prompter import Prompter
 from engine.rungs import Turn
-from engine.types import U8, JobSpec, LipJob, Outcome
+from engine.types import U8, LipJob, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +70,6 @@ class Jobs:
         """DDIM steps of the next job: those asked for, or fewer where there is no time for them."""
         return self._ladder.rung.steps
 
-    def adopt(self, spec: JobSpec) -> None:
-        """Those that are begun from now on are for another model; `working` is held."""
-        self._begun = -1  # its mouth fits no frame of the new one
-        self._onlooker.adopt(spec)
-
     def begin(self, now: float) -> LipJob | None:
         """Begin the waiting frame: listen, track, align. None if it passes, or none waits."""
         with self._lock:
@@ -83,7 +78,7 @@ class Jobs:
             time_s = now - self._epoch
         passage.mark("begun")
         try:
-            with self.working:  # all of a job is for one model
+            with self.working:
                 if self._flight.ended:
                     return None
                 with self._lock:

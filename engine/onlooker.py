@@ -67,12 +67,6 @@ class Onlooker:
         self.sighting = self._painter.tracking.sighting
         return found
 
-    def adopt(self, spec: JobSpec) -> None:
-        """Look for what another model asks for."""
-        self._spec = spec
-        if self._painter is not None:
-            self._painter.adopt(spec)
-
     def close(self) -> None:
         """Free the tracker."""
         painter, self._painter = self._painter, None

@@ -226,14 +226,6 @@ class Painter:
         self._boxes.clear()
         self._returned = True
 
-    def adopt(self, spec: JobSpec) -> None:
-        """From now on cut out what another model asks for."""
-        if spec != self._spec:
-            self._spec = spec
-            self._gallery = Gallery(spec.references)
-            self._reach = Reach(spec.reach_px) if spec.reach_px else None
-            self._forget()  # poses and colours are measured in crops
-
     @staticmethod
     def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
         """What the generated mouth, uint8[S, S, 3], changes in its frame."""
