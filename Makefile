@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check format clean
+.PHONY: run test check format snapshots clean
 
 run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
 	$(BIN)/lipwire serve
@@ -24,6 +24,9 @@ format: $(VENV)/test.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+snapshots: $(VENV)/test.stamp  ## what users hold, after a change on purpose
+	LIPWIRE_SNAPSHOTS=write $(BIN)/python -m pytest -q tests/test_public_api.py
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
@@ -39,7 +42,7 @@ $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -c "import torch" 2>/dev/null \
 	|| $(BIN)/pip install -q --retries 0 --timeout 20 --index-url $(TORCH_INDEX) $(TORCH) 2>/dev/null \
 	|| $(BIN)/pip install -q $(TORCH)
-	$(BIN)/pip install -q -e '.[train,bench,dev]'
+	$(BIN)/pip install -q -e '.[train,dev]'
 	$(MAKE) -s headless-opencv
 	touch $@ $(VENV)/run.stamp
 

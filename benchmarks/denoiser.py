@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from benchmarks import subjects
 from benchmarks.machine import process_memory_mib
-from benchmarks.roofline import cost_of
 from benchmarks.timing import batch_times, sgemm, sgemm_gflops, take_turns
 from engine.backends import Backend, blank_job, load_backend
 from engine.batching import Ticket
@@ -36,6 +35,7 @@ from engine.fleet import Fleet
 from engine.nets.diff2lip import Diff2LipUNet, network_input, replace_lower_half
 from engine.nets.graphs import example_inputs
 from engine.types import F32, U8, LipJob
+from export.write import count_gflop
 
 TARGETS = {
     "trajectory_error": 1e-4,
@@ -141,13 +141,13 @@ def worker_ms(backend: Backend, count: int = 300) -> dict[str, float]:
     model = Model([Timed()])
     fleet = Fleet(model, time.monotonic, back, back)
     job = blank_job(backend.manifest)
-    fleet.measure(model, job)
+    fleet.measure(job)
     for number in range(count):
         done.clear()
         now = time.monotonic()
         begun_s = time.perf_counter()
         # Another source each time: a batch is not held open for the next frame of the same.
-        fleet.put(Ticket(str(number), job.steps, now + 60, now + 60, model, job))
+        fleet.put(Ticket(str(number), job.steps, now + 60, now + 60, job))
         done.wait(60)
         added.append(time.perf_counter() - begun_s - inside[-1])
     fleet.close()
@@ -217,11 +217,11 @@ def run(
             }
         )
 
-    lite_cost = cost_of(subjects.network("lite"))
+    lite_net = subjects.network("lite")
     for steps in manifest.steps_offered:
         progress(f"lite, {steps} steps")
         for batch, took_s in batch_times(backend, steps, backend.batch_sizes, rounds).items():
-            row("lite", steps, batch, took_s, lite_cost.gflop(steps), backend.description)
+            row("lite", steps, batch, took_s, count_gflop(lite_net, steps), backend.description)
     most = manifest.steps_offered[-1]
     single = blank_job(manifest)
     progress("lite, batches and steps against single frames")
@@ -281,7 +281,7 @@ def _wav2lip(scratch: Path, rounds: int, threads: int | None, row: Callable[...,
     net = subjects.network("wav2lip")
     backend = load_backend(subjects.wav2lip_bundle(net, scratch / "wav2lip"), "ort",
                            threads=threads)  # fmt: skip
-    gflop = cost_of(net).gflop(1)
+    gflop = count_gflop(net, 1)
     for batch, took_s in batch_times(backend, 1, backend.batch_sizes, rounds).items():
         row("wav2lip", 1, batch, took_s, gflop, backend.description)
     backend.close()
@@ -298,7 +298,7 @@ def _paper(
     """The figures of the paper's network; a pass takes seconds on a CPU, so there are few."""
     progress("opening it in ONNX Runtime")
     backend = load_backend(bundle, "ort", threads=threads)
-    cost = cost_of(net)
+    gflop = {steps: count_gflop(net, steps) for steps in (1, FEW_STEPS, MANY_STEPS)}
     inputs = example_inputs(net, 1)
     one = blank_job(bundle.manifest, 1)
 
@@ -322,13 +322,13 @@ def _paper(
     ours, plain = (statistics.median(long[name]) for name in ("ours", "plain"))
     for steps, batch, took_s in ((1, 1, once), (FEW_STEPS, 1, few), (1, BATCH, eight),
                                  (MANY_STEPS, 1, ours)):  # fmt: skip
-        row("paper", steps, batch, took_s, cost.gflop(steps), backend.description)
-    plain_gflop = MANY_STEPS * cost.gflop(1)
+        row("paper", steps, batch, took_s, gflop[steps], backend.description)
+    plain_gflop = MANY_STEPS * gflop[1]
     row("paper", MANY_STEPS, 1, plain, plain_gflop, f"plain torch {torch.__version__} loop")
     backend.close()
     return {
         "encode_once_ratio": ours / plain,
         "paper_steps_ratio": (few / ours) / (FEW_STEPS / MANY_STEPS),
         "paper_batch_ratio": eight / (BATCH * once),
-        "paper_sgemm_share": cost.gflop(1) / once / sgemm_gflops([product]),
+        "paper_sgemm_share": gflop[1] / once / sgemm_gflops([product]),
     }

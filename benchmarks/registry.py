@@ -2,15 +2,15 @@
 
 A benchmark is a function `run(...) -> dict` (`benchmarks/record.py` says what is in it). Its
 parameters become options of `lipwire bench NAME`, with the texts of its docstring; one named
-`progress` is told what is going on instead. `short` is what `lipwire bench all --short` gives it.
+`progress` is told what is going on instead.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import ConfigError
@@ -28,10 +28,6 @@ class Bench:
     """module:function"""
     needs: tuple[str, ...] = ()
     """packages that a plain installation lacks"""
-    whole: Mapping[str, Any] | None = field(default_factory=dict)
-    """its options in `bench all`; None leaves it out"""
-    short: Mapping[str, Any] = field(default_factory=dict)
-    """what `--short` changes of them"""
 
     def load(self) -> Callable[..., dict[str, Any]]:
         """The function.
@@ -52,56 +48,40 @@ class Bench:
 
 BENCHES = (
     Bench("latency", "One call, glass to glass, and every stage's share of it.",
-          "benchmarks.latency:run", short={"seconds": 6}),
+          "benchmarks.latency:run"),
     Bench("capacity", "Sessions are added until it judders: how many this machine carries.",
-          "benchmarks.capacity:run", short={"seconds": 4, "most": 2, "short": True}),
+          "benchmarks.capacity:run"),
     Bench("denoiser", "Time and GFLOP/s of the networks beside this machine's own matrix product.",
-          "benchmarks.denoiser:run", TORCH, short={"frames": 200, "rounds": 2, "paper": False}),
+          "benchmarks.denoiser:run", TORCH),
     Bench("paper", "The paper's headline: 25 steps, 200 frames of 128x128.",
-          "benchmarks.paper:run", TORCH, {"frames": 5}, {"frames": 1, "steps": 2}),
+          "benchmarks.paper:run", TORCH),
     Bench("simulate", "Sessions against devices in virtual time: missed deadlines, and the least.",
-          "benchmarks.simulate:command", short={"seconds": 2, "sessions": "1,2,4"}),
-    Bench("roofline", "Frames a second that GPUs should reach: predicted, not measured.",
-          "benchmarks.roofline:command", TORCH),
+          "benchmarks.simulate:command"),
     Bench("loss", "R5: a call over a path that loses packets: freezes, holes in the sound.",
-          "benchmarks.transport:loss", short={"seconds": 6}),
+          "benchmarks.transport:loss"),
     Bench("delay", "R11: what a call adds to a picture, passed through and painted.",
-          "benchmarks.transport:delay", short={"seconds": 6}),
+          "benchmarks.transport:delay"),
     Bench("soak", "R1: calls that last: pictures, sound, the server's memory.",
-          "benchmarks.transport:soak", short={"minutes": 0.5}),
+          "benchmarks.transport:soak"),
     Bench("overload", "A device that is slowed in the middle of a call: pictures, sound, way back.",
-          "benchmarks.overload:run", short={"seconds": 15}),
+          "benchmarks.overload:run"),
     Bench("churn", "R2: calls that come and go, a third of them killed: what is left.",
-          "benchmarks.churn:churn", short={"sessions": 12}),
+          "benchmarks.churn:churn"),
     Bench("quality", "What viewers see: blending, jitter, silence, interruption, tracking.",
-          "benchmarks.quality:run", short={"seconds": 1.0}),
+          "benchmarks.quality:run"),
     Bench("sync", "R10: lips against sound at the receiver.",
-          "benchmarks.sync:run", short={"minutes": 0.25}),
-    Bench("fuzz", "R7: broken bytes for everything that parses a stranger's.",
-          "benchmarks.fuzz:run", short={"minutes": 0.01}),
+          "benchmarks.sync:run"),
     Bench("hostile", "R7, R13: bombs, floods, noise; the server, its memory, a bystander's call.",
-          "benchmarks.hostile:run", short={"seconds": 1}),
+          "benchmarks.hostile:run"),
     Bench("overload-admission", "R6: twice as many calls as a server takes: refused, admitted.",
-          "benchmarks.outage:overload_admission", short={"seconds": 6}),
+          "benchmarks.outage:overload_admission"),
     Bench("vanish", "R3, R4: who never connects, and who is killed: how long each is kept.",
           "benchmarks.outage:vanish"),
     Bench("fault", "R8: a model that raises, hangs and runs out of memory during a call.",
-          "benchmarks.outage:fault", short={"seconds": 3}),
+          "benchmarks.outage:fault"),
     Bench("drain", "R9: SIGTERM while calls run.", "benchmarks.outage:drain"),
     Bench("codecs", "What the video codecs cost on this machine, and how they look.",
-          "benchmarks.codecs:run", short={"pictures": 40}),
+          "benchmarks.codecs:run"),
     Bench("viewers", "What 1, 2, 4 and 8 viewers of a session cost, sharing an encode and alone.",
-          "benchmarks.viewers:run", short={"seconds": 1.5}),
+          "benchmarks.viewers:run"),
 )  # fmt: skip
-
-
-def bench(name: str) -> Bench:
-    """A benchmark by name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    found = next((one for one in BENCHES if one.name == name), None)
-    if found is None:
-        raise ConfigError(f"no benchmark {name!r}: {', '.join(one.name for one in BENCHES)}")
-    return found

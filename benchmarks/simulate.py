@@ -198,22 +198,6 @@ def measured(bundle: Path | None, steps: int | None, threads: int | None = None)
     return StepTimes(times, steps, f"measured: {name}, {describe_machine()['processor']}")
 
 
-def predicted(gpu: str, steps: int | None, network: str) -> StepTimes:
-    """Batch times of a GPU by `benchmarks/roofline.py`.
-
-    Raises:
-        ConfigError: no such GPU or network.
-    """
-    from benchmarks import roofline, subjects
-
-    found = next((g for g in roofline.GPUS if g.name.lower() == gpu.lower()), None)
-    if found is None:
-        raise ConfigError(f"no GPU {gpu!r}: {', '.join(g.name for g in roofline.GPUS)}")
-    cost, steps = roofline.cost_of(subjects.network(network)), steps or 2
-    times = {size: cost.seconds(found, steps, size) for size in roofline.BATCHES}
-    return StepTimes(times, steps, f"predicted: {network} network, {steps} steps, {found.name}")
-
-
 def stored(path: Path, steps: int | None, network: str) -> StepTimes:
     """Batch times of a network out of a file of `lipwire bench denoiser --json`.
 
@@ -292,7 +276,6 @@ def command(
     *,
     times: Path | None = None,
     bundle: Path | None = None,
-    gpu: str | None = None,
     network: str = "lite",
     steps: Annotated[int | None, Ge(1)] = None,
     sessions: str = ",".join(map(str, SESSIONS)),
@@ -306,8 +289,7 @@ def command(
     Args:
         times: output of `bench denoiser --json`; without it, measured now.
         bundle: model to measure.
-        gpu: predicted times of a GPU instead: A6000, L4, 4090, H100.
-        network: for --times and --gpu: lite or paper.
+        network: for --times: lite or paper.
         steps: DDIM steps.
         sessions: how many, each.
         devices: how many, each.
@@ -315,10 +297,7 @@ def command(
         seconds: of virtual time at each point.
         progress: told each point.
     """
-    if times is not None:
-        one = stored(times, steps, network)
-    else:
-        one = predicted(gpu, steps, network) if gpu else measured(bundle, steps)
+    one = measured(bundle, steps) if times is None else stored(times, steps, network)
     result = run(one, sessions=numbers(sessions, int), devices=numbers(devices, int),
                  speeds=numbers(speeds, float), scene=Scene(seconds=seconds),
                  progress=lambda load: progress(

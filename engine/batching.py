@@ -16,7 +16,7 @@ before, so waiting until then costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import ceil, inf
 from operator import add
@@ -41,12 +41,11 @@ class Ticket:
     source: str
     """whose job it is: jobs of one source come at a steady pace"""
     steps: int
+    """jobs for different step counts do not mix"""
     deadline_s: float
     """when the finished picture is wanted"""
     expires_s: float
     """when it is of no more use"""
-    model: Hashable = None
-    """jobs for different models or step counts do not mix"""
     job: Any = None
     """what a backend is given"""
     owner: Any = None
@@ -59,11 +58,6 @@ class Ticket:
     """what its batch took; set when that is painted"""
     mates: int = 1
     """jobs in that batch"""
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for all jobs of a batch."""
-        return self.model, self.steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +73,7 @@ class Pull:
 class _Source:
     """When a session's jobs come."""
 
-    key: Hashable
+    steps: int
     last_s: float
     period_s: float = 0.0
 
@@ -114,11 +108,11 @@ class Batcher:
             return  # it comes a second time; that says nothing about its source's pace
         source = self._sources.get(ticket.source)
         if source is None:
-            self._sources[ticket.source] = _Source(ticket.key, now)
+            self._sources[ticket.source] = _Source(ticket.steps, now)
             return
         if (gap := now - source.last_s) < PAUSE_S:
             source.period_s += (EWMA if source.period_s else 1.0) * (gap - source.period_s)
-        source.key, source.last_s = ticket.key, now
+        source.steps, source.last_s = ticket.steps, now
 
     def pull(self, lane: Lane, now: float) -> Pull:
         """What an idle device should do now."""
@@ -232,14 +226,14 @@ class Batcher:
         took_s = lane.expect(first.steps, count + 1, now)
         one_step_s = took_s / (first.steps + 1)
         latest_s = first.deadline_s - self.tail_s - took_s - one_step_s
-        return min(latest_s, self._awaited_s(latest_s, first.key, now))
+        return min(latest_s, self._awaited_s(latest_s, first.steps, now))
 
-    def _awaited_s(self, until_s: float, key: Hashable, now: float) -> float:
+    def _awaited_s(self, until_s: float, steps: int, now: float) -> float:
         """How long it is worth waiting for another job like these, due by `until_s`."""
         self._sources = {name: source for name, source in self._sources.items()
                          if now - source.last_s < 2 * PAUSE_S}  # fmt: skip
         due = [source for source in self._sources.values()
-               if source.key == key and source.last_s + source.period_s <= until_s]  # fmt: skip
+               if source.steps == steps and source.last_s + source.period_s <= until_s]  # fmt: skip
         # What is a whole period late has paused.
         return max((source.last_s + 2 * source.period_s for source in due), default=now)
 
@@ -272,4 +266,4 @@ def _mates(first: Ticket, offered: list[Ticket]) -> list[Ticket]:
     """Who of those offered could travel with `first`, itself at the head."""
     if first.failed_on:
         return [first]  # one bad job must not take its neighbours with it again
-    return [t for t in offered if t.key == first.key and not t.failed_on]
+    return [t for t in offered if t.steps == first.steps and not t.failed_on]

@@ -1,20 +1,15 @@
-"""A model on disk: a folder with manifest.json and the files it names, each with its checksum.
-
-It may travel as one file, NAME.lipwire (engine/archive.py), which opens like the folder.
-"""
+"""A model on disk: a folder with manifest.json and the files it names, each with its checksum."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from engine.archive import is_plain, unpacked
 from engine.articulation import CODES
 from engine.card import MODEL_CARD, model_card
 from engine.errors import BundleError
@@ -27,7 +22,7 @@ WEIGHTS = "weights.safetensors"
 KINDS = ("lite", "diff2lip", "wav2lip")
 PREDICTIONS = ("epsilon", "v", "x0", "image")
 FRAMINGS = ("stabilised", "box")
-PRECISIONS = ("float32", "float16", "int8")
+PRECISIONS = ("float32", "float16")
 DEVICES = ("any", "cpu", "cuda")
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "lite"
 
@@ -103,8 +98,6 @@ class Bundle:
     path: Path
     """of the folder"""
     manifest: Manifest
-    packed: Path | None = None
-    """the file that it came in, if it was packed; `path` is then a copy"""
 
     def file(self, name: str) -> Path:
         """The path of one of the bundle's files.
@@ -115,6 +108,11 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"{self.path}: holds no {name} (only {sorted(self.manifest.files)})")
         return self.path / name
+
+
+def is_plain(name: str) -> bool:
+    """Whether a file's name stays in its folder, on any system."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\:\0")
 
 
 def sha256(path: Path) -> str:
@@ -208,15 +206,12 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
     """Read a bundle and check every file before anything is loaded from it.
 
     Args:
-        path: its folder, or the file that it was packed into; None opens the model that ships with
-            lipwire.
+        path: its folder; None opens the model that ships with lipwire.
 
     Raises:
         BundleError: a missing or altered file, or a format we do not know; one line says which.
     """
     folder = Path(path) if path is not None else DEFAULT_BUNDLE
-    if folder.is_file():
-        return _open_packed(folder)
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such model bundle")
     manifest = _parse(folder)
@@ -235,22 +230,6 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
     return Bundle(folder, manifest)
 
 
-def _open_packed(file: Path) -> Bundle:
-    try:
-        folder = unpacked(file, sha256(file))
-    except OSError as error:
-        raise BundleError(f"{file}: cannot be read ({error.strerror})") from error
-    try:
-        bundle = open_bundle(folder)
-    except BundleError as error:  # the copy was altered, or the file never was whole
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            bundle = open_bundle(unpacked(file, sha256(file)))
-        except BundleError:
-            raise BundleError(f"{file}: {error}") from error
-    return replace(bundle, packed=file)
-
-
 def seal(folder: Path, manifest: Manifest, names: Iterable[str]) -> Bundle:
     """Write the model card and the manifest of a folder's files, with their checksums.
 
@@ -267,13 +246,7 @@ def seal(folder: Path, manifest: Manifest, names: Iterable[str]) -> Bundle:
 
 
 def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
-    """Rewrite fields of a bundle's manifest that do not describe its files, e.g. quality.
-
-    Raises:
-        BundleError: the bundle is packed into one file.
-    """
-    if bundle.packed is not None:
-        raise BundleError(f"{bundle.packed}: is packed; unpack it to change it")
+    """Rewrite fields of a bundle's manifest that do not describe its files, e.g. quality."""
     return seal(bundle.path, replace(bundle.manifest, **changes), bundle.manifest.files)
 
 

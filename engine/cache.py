@@ -1,4 +1,4 @@
-"""A folder for what can be made again: optimised graphs, unpacked bundles.
+"""A folder for what can be made again: optimised graphs.
 
 Nothing in it is trusted for being there: every entry carries the checksum of its bytes and is made
 again when they differ, and a folder that others may write to is not used at all.

@@ -4,7 +4,7 @@ At some forty places around the mouth the colour and the contrast of this very p
 lips are learned, as logarithms, colours against those of the upper face, so that another light is
 the same face. A hand may have the right skin, but no lips, no line between them and no shade under
 the chin; a microphone under the lip hides little, but is like no skin. How well this works is in
-docs/adr/020-references-look-into-the-camera.md.
+docs/research.md.
 """
 
 from __future__ import annotations

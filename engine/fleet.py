@@ -1,7 +1,6 @@
 """The devices: a thread for each, pulling from one queue; what fails or hangs is taken out.
 
     fleet.put(ticket)          -> painted(ticket, picture) or dropped(ticket, why), from any thread
-    fleet.swap(model)          later tickets go to another model; earlier ones finish on theirs
 Operations are short and under one lock; backends run without it.
 """
 
@@ -9,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from engine.batching import Batcher, Ticket
 from engine.device import OUT_FIRST_S, Device, DeviceStatus, Model, Run
@@ -34,7 +32,7 @@ class Fleet:
     """All devices and the queue in front of them.
 
     Args:
-        model: what they run at first.
+        model: what they run.
         clock: seconds that only move forward.
         painted: is given each picture, in a device's thread.
         dropped: is given each job that nobody could or will paint.
@@ -64,8 +62,6 @@ class Fleet:
         self._batcher = Batcher(device.lane for device in self.devices)
         lock = threading.Lock()  # one for both: who waits on which only says who is woken
         self._wake, self._watching = threading.Condition(lock), threading.Condition(lock)
-        self._retired: list[Model] = []  # replaced, but not closed yet
-        self._borrowed: list[Model] = []
         self._faults = Faults(log, "the model failed on %d batches so far")
         self._closing = False
         self._watch: threading.Thread | None = None
@@ -104,7 +100,7 @@ class Fleet:
         with self._wake:
             self._batcher.composited(took_s)
 
-    def paint_now(self, model: Model, jobs: Sequence[LipJob]) -> list[U8]:
+    def paint_now(self, jobs: Sequence[LipJob]) -> list[U8]:
         """Run a batch in the calling thread, on the first device that works.
 
         Raises:
@@ -116,26 +112,13 @@ class Fleet:
             raise BackendError("no device is left that works")
         with device.hands:
             begun_s = self._clock()
-            painted = device.paint(model.backends[device.index], jobs)
+            painted = device.paint(self.model.backends[device.index], jobs)
             self._generated(self._clock() - begun_s)
         return painted
 
-    # --- models ---
+    # --- the model ---
 
-    @contextmanager
-    def borrow(self) -> Iterator[Model]:
-        """The model of the day; it stays open meanwhile, whatever replaces it."""
-        with self._wake:
-            model = self.model
-            self._borrowed.append(model)
-        try:
-            yield model
-        finally:
-            with self._wake:
-                self._borrowed.remove(model)
-            self._close_unused()
-
-    def measure(self, model: Model, job: LipJob) -> None:
+    def measure(self, job: LipJob) -> None:
         """What batches of copies of a job cost on every device; nothing is loaded late either.
 
         Alone in any case, larger ones as long as that takes next to no time.
@@ -143,7 +126,9 @@ class Fleet:
         Raises:
             BackendError: a device does not run it; the message says which.
         """
-        for device, backend, times in zip(self.devices, model.backends, model.times, strict=True):
+        for device, backend, times in zip(
+            self.devices, self.model.backends, self.model.times, strict=True
+        ):
             first_s = self._clock()
             for size in backend.batch_sizes:
                 try:
@@ -159,34 +144,6 @@ class Fleet:
                     times.record(job.steps, size, ended_s - begun_s, ended_s)
                 if ended_s - first_s > MEASURE_S:
                     break
-
-    def swap(self, model: Model) -> None:
-        """From now on jobs are for `model`; the old one is closed when its last job is done."""
-        assert len(model.backends) == len(self.devices), "a model is opened on every device"
-        with self._wake:
-            self._retired.append(self.model)
-            self.model = model
-            for device, backend, times in zip(
-                self.devices, model.backends, model.times, strict=True
-            ):
-                lane = device.lane
-                lane.sizes, lane.limit, lane.times = (
-                    backend.batch_sizes, backend.batch_sizes[-1], times,
-                )  # fmt: skip
-        self._close_unused()
-
-    def _close_unused(self) -> None:
-        if not self._retired:
-            return
-        with self._wake:
-            tickets = [*self._batcher.waiting, *(t for d in self.devices if d.run
-                                                 for t in d.run.batch)]  # fmt: skip
-            used = {id(model) for model in self._borrowed} | {id(t.model) for t in tickets}
-            gone = [model for model in self._retired if id(model) not in used]
-            self._retired = [model for model in self._retired if id(model) in used]
-        for model in gone:
-            for backend in model.backends:
-                backend.close()
 
     # --- a device's thread ---
 
@@ -212,7 +169,6 @@ class Fleet:
             self._dropped(ticket, Outcome.OVERLOADED)
         if run is None:
             return bool(expired)
-        model: Model = run.batch[0].model  # type: ignore[assignment]
         painted: list[U8] = []
         error: Exception | None = None
         with device.hands:
@@ -221,7 +177,7 @@ class Fleet:
                 ticket.started_s = run.started_s
             try:
                 jobs = [ticket.job for ticket in run.batch]
-                painted = device.paint(model.backends[device.index], jobs)
+                painted = device.paint(self.model.backends[device.index], jobs)
             except Exception as caught:
                 error = caught
             self._generated(self._clock() - run.started_s)
@@ -278,8 +234,6 @@ class Fleet:
                 self._painted(ticket, picture)
         for ticket in lost:
             self._dropped(ticket, Outcome.FAULT)
-        if self._retired:
-            self._close_unused()
 
     def _failed(self, device: Device, batch: tuple[Ticket, ...], now: float) -> list[Ticket]:
         """Mark the fault; what can be tried again is queued, the rest is returned. Lock held."""
@@ -378,14 +332,12 @@ class Fleet:
             self._watch.join(timeout=10)
         with self._wake:
             waiting = self._batcher.waiting
-            models, self._retired = [self.model, *self._retired], []
         for ticket in waiting:
             self._dropped(ticket, Outcome.LATE)
         for device in self.devices:
             # A thread that is still inside would crash if what it uses were freed.
             if device.thread is None or not device.thread.is_alive():
-                for model in models:
-                    model.backends[device.index].close()
+                self.model.backends[device.index].close()
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from engine.overload import Ladder
 from engine.painter import Aligned, Painter
 from engine.prompter import Cue, Listen, Prompter
 from engine.rungs import Turn
-from engine.types import U8, JobSpec, LipJob, Outcome, Patch
+from engine.types import U8, LipJob, Outcome, Patch
 from engine.units.selection import AHEAD
 from engine.units.unit import Unit
 
@@ -79,11 +79,6 @@ class Jobs:
         """DDIM steps of the next job: those asked for, or fewer where there is no time for them."""
         return self._ladder.rung.steps
 
-    def adopt(self, spec: JobSpec) -> None:
-        """Those that are begun from now on are for another model; `working` is held."""
-        self._begun = -1  # its mouth fits no frame of the new one
-        self._onlooker.adopt(spec)
-
     def begin(self, now: float) -> LipJob | None:
         """Begin the waiting frame: listen, track, align. None if it passes, or none waits."""
         with self._lock:
@@ -93,7 +88,7 @@ class Jobs:
         passage.mark("begun")
         period_s = self._period_s(passage.frame.time_s)
         try:
-            with self.working:  # all of a job is for one model
+            with self.working:
                 if self._flight.ended:
                     return None
                 with self._lock:

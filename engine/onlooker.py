@@ -91,12 +91,6 @@ class Onlooker:
         """The person's own mouth for a frame; None if none is in a pose like this."""
         return None if self._painter is None else self._painter.choose(aligned, codes)
 
-    def adopt(self, spec: JobSpec) -> None:
-        """Look for what another model asks for."""
-        self._spec = spec
-        if self._painter is not None:
-            self._painter.adopt(spec)
-
     def close(self) -> None:
         """Free the tracker."""
         painter, self._painter = self._painter, None

@@ -35,27 +35,17 @@ def open_engine(
         BackendError: the runtime or a device is missing, refuses the model or lacks memory for it.
     """
 
-    places: Sequence[str | None] = devices or [None]
-
-    def opener(path: str | Path | None) -> list[Backend]:
-        opened = open_bundle(path)
-        backends: list[Backend] = []
-        try:
-            for device in places:
-                options = {"device": device, "threads": threads, "batch_sizes": batch_sizes}
-                backends.append(load_backend(opened, backend, **options))
-        except BaseException:
-            for made in backends:
-                made.close()
-            raise
-        return backends
-
-    engine = Engine(
-        opener(bundle),
-        devices=devices or [backend],
-        opener=opener,
-        articulation=open_articulation(open_bundle(bundle)),
-    )
+    opened = open_bundle(bundle)
+    backends: list[Backend] = []
+    try:
+        for device in devices or (None,):
+            options = {"device": device, "threads": threads, "batch_sizes": batch_sizes}
+            backends.append(load_backend(opened, backend, **options))
+    except BaseException:
+        for made in backends:
+            made.close()
+        raise
+    engine = Engine(backends, devices=devices or [backend], articulation=open_articulation(opened))
     try:
         engine.warm_up()
     except BaseException:

@@ -326,16 +326,6 @@ class Painter:
         self._boxes.clear()
         self._returned = True
 
-    def adopt(self, spec: JobSpec) -> None:
-        """From now on cut out what another model asks for."""
-        if spec != self._spec:
-            self._spec = spec
-            self._gallery = Gallery(spec.references)
-            self._reach = Reach(spec.reach_px) if spec.reach_px else None
-            self._units = Selector(spec.codes, spec.reach_px or 1.0) if spec.codes else None
-            self._chapters, self._learning = [], False
-            self._forget(0.0)  # poses and colours are measured in crops
-
     @staticmethod
     def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
         """What the generated mouth, uint8[S, S, 3], changes in its frame."""

@@ -19,7 +19,6 @@ from typing import Literal
 
 import numpy as np
 
-from engine.bundle import Manifest
 from engine.choice import Choice
 from engine.clock import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
 from engine.config import EngineConfig
@@ -280,19 +279,6 @@ class Session:
         """The overload ladder's changes after that of this number, as far as they are kept."""
         with self._lock:
             return self._ladder.since(since)
-
-    def adopt(self, manifest: Manifest) -> None:
-        """Go on with another model; jobs that were given out before are still for the old one.
-
-        Steps that it does not offer become its default.
-        """
-        with self.jobs.working:  # waits for a frame that is being tracked
-            self._steps_offered = manifest.steps_offered
-            if self.steps not in manifest.steps_offered:
-                self.steps = manifest.default_steps
-            with self._lock:
-                self._ladder.set_top(self.steps, self._steps_offered)
-            self.jobs.adopt(manifest.job_spec)
 
     # --- out ---
 

@@ -7,7 +7,6 @@ their vowels near; a whisper is not seen, and music is a voice to it.
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import Any
 
@@ -76,9 +75,7 @@ class VoiceActivity:
     """
 
     def __init__(self, aggressiveness: int = 2, seconds: float = 120.0) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it still asks pkg_resources for its version
-            import webrtcvad
+        import webrtcvad
 
         self._vad: Any = webrtcvad.Vad(aggressiveness)
         # Of each frame: whether it is speech and not steady; whether it has a pitch besides.

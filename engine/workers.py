@@ -16,9 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 from types import TracebackType
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -61,7 +59,6 @@ class Engine:
         clock: seconds that only move forward; every `now` given to its sessions is on this clock.
         devices: names of the devices, for people.
         cpu_threads: that track and composite; None decides by the machine.
-        opener: opens a bundle on the same devices, for `reload`.
         articulation: tells the codes that a voice asks for, by which a person's own mouths are
             chosen; None: every mouth is generated.
 
@@ -76,7 +73,6 @@ class Engine:
         *,
         devices: Sequence[str] | None = None,
         cpu_threads: int | None = None,
-        opener: Callable[[str | Path | None], list[Backend]] | None = None,
         articulation: Listen | None = None,
     ) -> None:
         backends = backend if isinstance(backend, Sequence) else [backend]
@@ -87,19 +83,16 @@ class Engine:
         self._load = Load(len(backends))
         self.observe: Observe = unobserved
         """told how long preparing, generating and compositing took, by the thread that did it"""
-        self._opener = opener
         self._articulation = articulation
         self._pool = TrackerPool()
         self._make_tracker = make_tracker or self._pool
         self._sessions: dict[str, Session] = {}
-        self._models: WeakKeyDictionary[Session, Model] = WeakKeyDictionary()
         self._wake = threading.Condition()  # guards what follows
         self._preparing: set[Session] = set()  # a session's frames are begun one after the other
         self._to_composite: list[tuple[float, int, Ticket, U8, float]] = []  # heap by deadline
         self._closing = self._fleet_closed = False
         self._cpu_threads = cpu_threads or CPU_THREADS
         self._threads: list[threading.Thread] = []
-        self._reloading = threading.Lock()
         self._faults = Faults(log, "the model failed on %d batches so far")
         self._names, self._order = itertools.count(1), itertools.count()
 
@@ -128,31 +121,29 @@ class Engine:
             SessionClosed: the engine has ended.
         """
         config = config or EngineConfig()
-        with self._fleet.borrow() as model:
-            manifest = model.manifest
-            steps = check_steps(manifest, config.steps or manifest.default_steps)
-            session = Session(
-                name or f"session-{next(self._names)}",
-                self._make_tracker,
-                config,
-                steps=steps,
-                steps_offered=manifest.steps_offered,
-                spec=manifest.job_spec,
-                now=0.0 if config.offline else self.clock(),
-                wake=None if config.offline else self.notify,
-                load=self._load,
-                articulation=self._articulation,
-            )
-            with self._wake:
-                if self._closing:
-                    raise SessionClosed("the engine has ended; open another")
-                self._models[session] = model
-                if not config.offline:
-                    self._forget_closed()
-                    if session.name in self._sessions:
-                        raise ConfigError(f"a session named {session.name!r} is running already")
-                    self._sessions[session.name] = session
-                    self._ensure_threads()
+        manifest = self._fleet.model.manifest
+        steps = check_steps(manifest, config.steps or manifest.default_steps)
+        session = Session(
+            name or f"session-{next(self._names)}",
+            self._make_tracker,
+            config,
+            steps=steps,
+            steps_offered=manifest.steps_offered,
+            spec=manifest.job_spec,
+            now=0.0 if config.offline else self.clock(),
+            wake=None if config.offline else self.notify,
+            load=self._load,
+            articulation=self._articulation,
+        )
+        with self._wake:
+            if self._closing:
+                raise SessionClosed("the engine has ended; open another")
+            if not config.offline:
+                self._forget_closed()
+                if session.name in self._sessions:
+                    raise ConfigError(f"a session named {session.name!r} is running already")
+                self._sessions[session.name] = session
+                self._ensure_threads()
         return session
 
     def _forget_closed(self) -> None:
@@ -177,13 +168,7 @@ class Engine:
                 del self._sessions[session.name]
         session.close()
 
-    def _adopt(self, session: Session, model: Model) -> None:
-        """Make the session's next job one for `model`."""
-        if self._models.get(session) is not model:
-            session.adopt(model.manifest)
-            self._models[session] = model
-
-    # --- models ---
+    # --- the model ---
 
     def warm_up(self) -> None:
         """Load what is loaded on first use, and measure every device; no call should wait for it.
@@ -191,52 +176,12 @@ class Engine:
         Raises:
             BackendError: a device does not run the model.
         """
-        with self._fleet.borrow() as model:
-            self._fleet.measure(model, blank_job(model.manifest))
+        self._fleet.measure(blank_job(self._fleet.model.manifest))
         session = self.session(EngineConfig(offline=True, silence="generate"))
         session.push_speech(np.zeros(PLAYOUT_RATE_HZ // 2, np.int16), PLAYOUT_RATE_HZ, 0.0)
         session.push_video(VideoFrame(np.zeros((64, 64, 3), np.uint8), 0, Fraction(1, 25)), 0.0)
         self.work([session], 0.0)
         self.end(session)
-
-    def reload(self, bundle: str | Path | None = None) -> None:
-        """Go on with another bundle; no session is dropped, no frame lost.
-
-        It is opened and warmed beside the one that runs, in the calling thread, so the devices must
-        hold both for a moment. Frames already begun are finished by the old one. A session whose
-        steps the new one does not offer takes its default.
-
-        Raises:
-            ConfigError: the engine was not opened from a bundle.
-            BundleError: the bundle is incomplete, altered or unknown; the old one goes on.
-            BackendError: a device refuses it or lacks memory for both; the old one goes on.
-        """
-        if self._opener is None:
-            raise ConfigError("this engine was given its backends; use `swap` to give it others")
-        self.swap(self._opener(bundle))
-
-    def swap(self, backends: Sequence[Backend]) -> None:
-        """As `reload`, with backends that are open already, one for each device.
-
-        Raises:
-            ConfigError: another number of them than the engine has devices.
-            BackendError: one of them fails on a blank job; all are closed, the old ones go on.
-        """
-        if len(backends) != len(self._fleet.devices):
-            raise ConfigError(f"{len(backends)} backends for {len(self._fleet.devices)} devices")
-        model = Model(backends)
-        with self._reloading:
-            try:
-                self._fleet.measure(model, blank_job(model.manifest))
-            except BaseException:
-                for backend in backends:
-                    backend.close()
-                raise
-            self._fleet.swap(model)
-            with self._wake:  # the others follow when the frame that they are tracking is done
-                for session in self._sessions.values():
-                    if session not in self._preparing:
-                        self._adopt(session, model)
 
     # --- offline work, in the calling thread ---
 
@@ -247,15 +192,14 @@ class Engine:
         """
         waiting = [(s.jobs.earliest_deadline_s, s) for s in sessions]
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
-        with self._fleet.borrow() as model:
-            begun = [(session, self.begin(session, now))
-                     for _, session in due[: model.backends[0].batch_sizes[-1]]]  # fmt: skip
-            jobs = [(session, job) for session, job in begun if job is not None]
-            for steps in {job.steps for _, job in jobs}:
-                batch = [(session, job) for session, job in jobs if job.steps == steps]
-                painted = self.paint([job for _, job in batch])
-                for (session, job), image in zip(batch, painted, strict=True):
-                    self.finish(session, job, image, now)
+        begun = [(session, self.begin(session, now))
+                 for _, session in due[: self.backend.batch_sizes[-1]]]  # fmt: skip
+        jobs = [(session, job) for session, job in begun if job is not None]
+        for steps in {job.steps for _, job in jobs}:
+            batch = [(session, job) for session, job in jobs if job.steps == steps]
+            painted = self.paint([job for _, job in batch])
+            for (session, job), image in zip(batch, painted, strict=True):
+                self.finish(session, job, image, now)
         return len(due)
 
     # The three parts of it, for whoever gives each a thread of its own. A session's frames go
@@ -263,19 +207,13 @@ class Engine:
 
     def begin(self, session: Session, now: float) -> LipJob | None:
         """Begin a session's waiting frame; None if it passes through, or none waits."""
-        with self._fleet.borrow() as model:
-            return self._begin(model, session, now)
-
-    def _begin(self, model: Model, session: Session, now: float) -> LipJob | None:
-        self._adopt(session, model)
         with self._timed("prepare"):
             return session.jobs.begin(now)
 
     def paint(self, jobs: Sequence[LipJob]) -> Sequence[U8 | None]:
         """The mouths of jobs that take the same steps, uint8[S, S, 3] each; None: it failed."""
         try:
-            with self._fleet.borrow() as model:
-                return self._fleet.paint_now(model, jobs)
+            return self._fleet.paint_now(jobs)
         except Exception as error:
             self._faults.note(error, "the model failed on a batch of %d", len(jobs))
             return [None] * len(jobs)
@@ -335,20 +273,18 @@ class Engine:
 
     def _prepare(self, session: Session) -> None:
         try:
-            with self._fleet.borrow() as model:
-                job = self._begin(model, session, self.clock())
-                if job is not None:
-                    self._fleet.put(
-                        Ticket(
-                            source=session.name,
-                            steps=job.steps,
-                            deadline_s=job.deadline_s,
-                            expires_s=job.deadline_s + session.config.patience_s,
-                            model=model,
-                            job=job,
-                            owner=session,
-                        )
+            job = self.begin(session, self.clock())
+            if job is not None:
+                self._fleet.put(
+                    Ticket(
+                        source=session.name,
+                        steps=job.steps,
+                        deadline_s=job.deadline_s,
+                        expires_s=job.deadline_s + session.config.patience_s,
+                        job=job,
+                        owner=session,
                     )
+                )
         finally:
             with self._wake:
                 self._preparing.discard(session)

@@ -114,7 +114,7 @@ def write_safetensors(bundle: Path, out: Path) -> Path:
     The metadata say what it is, so that `read_checkpoint` and the exporters take it again.
 
     Args:
-        bundle: folder or packed file.
+        bundle: its folder.
         out: the file; it appears when it is whole.
 
     Raises:

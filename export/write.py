@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.archive import SUFFIX, pack
 from engine.backends.feeds import feed_shapes
 from engine.backends.ort import OrtBackend
 from engine.bundle import MANIFEST, WEIGHTS, Bundle, Manifest, open_bundle, seal
@@ -24,14 +23,13 @@ from engine.nets.graphs import STEP, example_inputs, graphs, voice_graph
 from engine.nets.reference import sample
 from engine.onnx_file import read_tensors
 from engine.types import SPEECH_RATE_HZ
-from export.calibration import read_calibration
 from export.graph import OPSET, graph_parity, relative_error, write_graph
-from export.precision import to_float16, to_int8
+from export.precision import to_float16
 
-Precision = Literal["float32", "float16", "int8"]
-# Relative error, |a - b| / |b|, that an exported graph and a whole sampled picture may show. The
-# coarse ones are 40 dB or so: below what 8 bits a channel show on skin.
-TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "int8": 5e-2}
+Precision = Literal["float32", "float16"]
+# Relative error, |a - b| / |b|, that an exported graph and a whole sampled picture may show. What
+# float16 may is 34 dB below the picture: less than 8 bits a channel show on skin.
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +58,6 @@ class Options:
     """of the weights; None takes that of the published ones"""
     precision: Precision = "float32"
     """of the graphs' arithmetic"""
-    calibrate: Path | None = None
-    """shards or an .npz, which int8 needs"""
     quality: Mapping[str, Any] = field(default_factory=dict)
     """measured figures for the manifest"""
 
@@ -72,22 +68,17 @@ def write_bundle(net: nn.Module, recipe: Recipe, out: Path, options: Options) ->
     Args:
         net: in float32 with its weights.
         recipe: what to say of it.
-        out: folder of the bundle, an older bundle there is replaced; or a file NAME.lipwire.
+        out: folder of the bundle; an older bundle there is replaced.
         options: the exporter's wishes.
 
     Raises:
         BundleError: a graph or a sampled picture differs from torch by more than `TOLERANCE`, or
             `out` holds something that is not a bundle.
     """
-    packed = out.suffix == SUFFIX
     foreign = out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists()
-    if foreign or (out.is_dir() and packed) or (out.is_file() and not packed):
+    if foreign or out.is_file():
         raise BundleError(f"{out}: is there and not a bundle; choose another name")
-    precision, calibration = options.precision, None
-    if options.calibrate is not None:
-        calibration = read_calibration(options.calibrate, net)
-    elif precision == "int8":
-        raise BundleError("int8 needs real crops and sounds to calibrate on: --calibrate")
+    precision = options.precision
     net = net.float().eval()
     manifest = _describe(net, recipe, options)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -102,29 +93,20 @@ def write_bundle(net: nn.Module, recipe: Recipe, out: Path, options: Options) ->
         if precision == "float16":
             for file in sorted(folder.iterdir()):
                 to_float16(file)
-        elif precision == "int8" and calibration is not None:
-            inputs = calibration.held_out()
-            share = to_int8(folder / f"{STEP}.onnx", net, manifest, calibration)
-            speed = {"int8 step": f"{share:.2f} of the float32 step's time"}
-            manifest = replace(manifest, built_with={**manifest.built_with, **speed})
         _write_weights(net, folder)
         parity = {}
-        if precision != "int8":  # random inputs leave the ranges that it was calibrated on
-            checked = graphs(net, batch=3, seed=1)
-            for graph in checked + (voice_graph(net, 3, 1) if recipe.codes else ()):
-                parity[f"{graph.name}.onnx"] = graph_parity(graph, folder / f"{graph.name}.onnx")
-            _check(parity, precision)
+        checked = graphs(net, batch=3, seed=1)
+        for graph in checked + (voice_graph(net, 3, 1) if recipe.codes else ()):
+            parity[f"{graph.name}.onnx"] = graph_parity(graph, folder / f"{graph.name}.onnx")
+        _check(parity, precision)
         bundle = seal(folder, manifest, [file.name for file in folder.iterdir()])
         parity |= sample_parity(net, bundle, inputs)
         _check(parity, precision)
         rounded = {what: float(f"{error:.2e}") for what, error in parity.items()}
         bundle = seal(folder, replace(manifest, parity=rounded), bundle.manifest.files)
-        if packed:
-            pack(folder, [MANIFEST, *bundle.manifest.files], out)
-        else:
-            if out.exists():
-                shutil.rmtree(out)
-            shutil.move(str(folder), str(out))
+        if out.exists():
+            shutil.rmtree(out)
+        shutil.move(str(folder), str(out))
     return open_bundle(out)
 
 
@@ -165,8 +147,6 @@ def _describe(net: nn.Module, recipe: Recipe, options: Options) -> Manifest:
         mel={"rate_hz": SPEECH_RATE_HZ, "n_fft": N_FFT, "hop": HOP, "bands": N_MELS,
              "columns": mel[2]},
         precision=options.precision,
-        # Int8 is measured on a CPU, and no GPU runtime gains by it.
-        device="cpu" if options.precision == "int8" else "any",
         opset=OPSET,
         parameters=sum(p.numel() for p in net.parameters()),
         gflop_per_frame=round(count_gflop(net, recipe.default_steps), 4),

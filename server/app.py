@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import cv2
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -33,10 +34,11 @@ from server import __version__, allocator, faces, ice, logs, mediaplane, operati
 from server.access import bearer_subprotocol, needs
 from server.auth import Forbidden, Gate, Grant, Right, Unauthorised
 from server.config import ServerConfig
-from server.description import describe
 from server.edge import Edge
 from server.listener import SOCKETS, Server, listen, page_url
 from server.messages import (
+    READS,
+    WRITES,
     AnswerBody,
     ChangeBody,
     OfferBody,
@@ -45,13 +47,13 @@ from server.messages import (
     Shown,
     Spoken,
     SubtitleBody,
+    refusals,
 )
 from server.metrics import Metrics
 from server.offers import Purpose, read_offer
 from server.pcm_socket import PcmSocket, read_rate, refuse
 from server.peer import TooManySources
 from server.problems import add_problems
-from server.reference import render_reference
 from server.signaling import ConsentMissing, NoSuchSession, Sessions
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,27 @@ STATIC = Path(__file__).parent / "static"
 HELPERS = 6
 CONTROL = [Depends(needs(Right.CONTROL))]
 SPEAK = [Depends(needs(Right.SPEAK))]
+# The body of an upload, which is read as it comes.
+ANY_FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+class _Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The description without FastAPI's own 422: what does not fit is a 400 (`problems`)."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    if "HTTPValidationError" in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
+        return self.openapi_schema or {}
 
 
 def create_app(settings: ServerConfig | None = None, engine: Engine | None = None) -> FastAPI:
@@ -96,7 +119,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             if engine is None:
                 await asyncio.to_thread(app.state.engine.close)
 
-    app = FastAPI(
+    app = _Api(
         title="lipwire", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.gate, app.state.metrics = Gate(settings), metrics
@@ -113,15 +136,25 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
     @app.get("/docs", include_in_schema=False)
-    async def reference() -> HTMLResponse:
-        return HTMLResponse(render_reference(app.openapi()))
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=f"lipwire {__version__}",
+            swagger_js_url="/static/swagger/swagger-ui-bundle.js",
+            swagger_css_url="/static/swagger/swagger-ui.css",
+            swagger_favicon_url="/static/icon.svg",
+        )
 
-    @app.get("/api/ice-servers", dependencies=[Depends(needs(Right.PUBLISH))])
+    @app.get(
+        "/api/ice-servers",
+        dependencies=[Depends(needs(Right.PUBLISH))],
+        responses=refusals(401, 403),
+    )
     async def ice_servers() -> list[dict[str, Any]]:
         """STUN and TURN servers for a browser's `RTCPeerConnection`; credentials expire."""
         return ice.ice_servers(settings, "page")
 
-    @app.get("/api/info")
+    @app.get("/api/info", responses=refusals(403))
     async def info() -> dict[str, Any]:
         """What this server runs and takes."""
         backend, manifest = app.state.engine.backend, app.state.engine.backend.manifest
@@ -149,7 +182,9 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             "mark": settings.mark_text if settings.mark else None,
         }
 
-    describe(app)
+    # Files of a package: nothing is loaded from another host.
+    swagger = StaticFiles(packages=[("fastapi_offline", "static")])
+    app.mount("/static/swagger", swagger, name="swagger")
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 
@@ -159,7 +194,9 @@ def _add_session_routes(app: FastAPI) -> None:
         found: Sessions = app.state.sessions
         return found
 
-    @app.post("/api/sessions", status_code=201)
+    @app.post(
+        "/api/sessions", status_code=201, responses=refusals(400, 401, 403, 413, 422, 429, 503)
+    )
     async def open_session(
         body: OfferBody, grant: Annotated[Grant, Depends(needs(Right.PUBLISH))]
     ) -> AnswerBody:
@@ -182,13 +219,18 @@ def _add_session_routes(app: FastAPI) -> None:
         name, sdp = await sessions().open(offer, body.record)
         return AnswerBody(id=name, sdp=sdp)
 
-    @app.delete("/api/sessions/{name}", status_code=204, dependencies=CONTROL)
+    @app.delete(
+        "/api/sessions/{name}",
+        status_code=204,
+        dependencies=CONTROL,
+        responses=refusals(*WRITES),
+    )
     async def close_session(name: str) -> Response:
         """End a call."""
         await sessions().close(name)
         return Response(status_code=204)
 
-    @app.patch("/api/sessions/{name}", dependencies=CONTROL)
+    @app.patch("/api/sessions/{name}", dependencies=CONTROL, responses=refusals(*WRITES, 413, 422))
     async def change_session(name: str, body: ChangeBody) -> dict[str, Any]:
         """Change steps, sound, what is shown in silence, or recording; gives the figures."""
         peer = sessions().get(name)
@@ -205,12 +247,12 @@ def _add_session_routes(app: FastAPI) -> None:
             peer.audience.record(body.record)
         return peer.figures()
 
-    @app.get("/api/sessions/{name}/stats", dependencies=CONTROL)
+    @app.get("/api/sessions/{name}/stats", dependencies=CONTROL, responses=refusals(*READS))
     async def stats(name: str) -> dict[str, Any]:
         """The figures that the data channel also carries."""
         return sessions().get(name).figures()
 
-    @app.get("/api/sessions/{name}/trace", dependencies=CONTROL)
+    @app.get("/api/sessions/{name}/trace", dependencies=CONTROL, responses=refusals(400, *READS))
     async def trace(name: str, since_s: float = 0.0) -> dict[str, Any]:
         """Where the delay of each of the last pictures came from; those that left after `since_s`.
 
@@ -224,7 +266,12 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
         found: Sessions = app.state.sessions
         return found
 
-    @app.post("/api/sessions/{name}/speech", dependencies=SPEAK)
+    @app.post(
+        "/api/sessions/{name}/speech",
+        dependencies=SPEAK,
+        responses=refusals(*WRITES, 413, 415, 422),
+        openapi_extra=ANY_FILE,
+    )
     async def upload(name: str, request: Request) -> Spoken:
         """Speak a sound file, sent as the body; answers when all of it is scheduled."""
         peer = sessions().get(name)
@@ -241,7 +288,11 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
                     raise MediaError("the body is empty; send the file's bytes")
                 return Spoken(seconds=await speech.speak_file(peer.voice, Path(file.name)))
 
-    @app.post("/api/sessions/{name}/sample", dependencies=SPEAK)
+    @app.post(
+        "/api/sessions/{name}/sample",
+        dependencies=SPEAK,
+        responses=refusals(*WRITES, 413, 422),
+    )
     async def sample(name: str, body: SampleBody) -> Spoken:
         """Speak one of the voices that ship with lipwire."""
         peer = sessions().get(name)
@@ -251,7 +302,11 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
         with peer.source():
             return Spoken(seconds=await speech.speak_file(peer.voice, voices[body.name]))
 
-    @app.post("/api/sessions/{name}/say", dependencies=SPEAK)
+    @app.post(
+        "/api/sessions/{name}/say",
+        dependencies=SPEAK,
+        responses=refusals(*WRITES, 413, 422, 501),
+    )
     async def say(name: str, body: SayBody) -> Spoken:
         """Speak text through espeak-ng, where the server has it."""
         peer = sessions().get(name)
@@ -262,13 +317,22 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
         with peer.source():
             return Spoken(seconds=await speech.speak_text(peer.voice, body.text, body.language))
 
-    @app.post("/api/sessions/{name}/subtitles", dependencies=SPEAK)
+    @app.post(
+        "/api/sessions/{name}/subtitles",
+        dependencies=SPEAK,
+        responses=refusals(*WRITES, 413, 422),
+    )
     async def subtitle(name: str, body: SubtitleBody) -> Shown:
         """Show text while the voice that was scheduled since the last subtitle is heard."""
         audience = sessions().get(name).audience
         return Shown(in_s=audience.subtitle(body.text, body.language, body.duration_s))
 
-    @app.post("/api/sessions/{name}/interrupt", status_code=204, dependencies=SPEAK)
+    @app.post(
+        "/api/sessions/{name}/interrupt",
+        status_code=204,
+        dependencies=SPEAK,
+        responses=refusals(*WRITES),
+    )
     async def interrupt(name: str) -> Response:
         """Drop the voice that has not been heard."""
         sessions().get(name).interrupt()

@@ -1,8 +1,8 @@
 """`lipwire bench …`: a command for each benchmark, made of the signature of what it runs.
 
-All have `--json FILE|-` (one record), `--plot FILE` (.png, .svg or .html), a table on the screen
-and progress on stderr. Exit code 1: something is not what it should be; 130: Ctrl-C or SIGTERM,
-after which some keep what they had measured, as a record that says `incomplete`.
+All have `--json FILE|-` (one record), a table on the screen and progress on stderr. Exit code 1:
+something is not what it should be; 130: Ctrl-C or SIGTERM, after which some keep what they had
+measured, as a record that says `incomplete`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from engine.errors import ConfigError
-
 Record = dict[str, Any]  # benchmarks.record's: nothing of it is loaded before a command runs
 JsonFlag = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE|-", help="Write the record; - is stdout, no table then."),
-]
-PlotFlag = Annotated[
-    Path | None, typer.Option("--plot", help="Write a picture or a page: .png, .svg, .html.")
 ]
 
 LINE_EVERY_S = 30.0  # on a stderr that is no terminal: more fills logs, less looks like a hang
@@ -78,21 +73,18 @@ def command_of(bench: Any) -> Any:
     """
     run = bench.load()
 
-    def command(as_json: str | None, plot: Path | None, **options: Any) -> None:
+    def command(as_json: str | None, **options: Any) -> None:
         from benchmarks.record import make_record
 
-        check_plot(plot)
         with status(bench.name) as show, interrupting():
             if "progress" in inspect.signature(run).parameters:
                 options["progress"] = lambda what: show(str(what))
             record = make_record(bench.name, bench.help, run(**options))
-        give(record, as_json, plot)
+        give(record, as_json)
 
     parameters = [
         inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=None,
                           annotation=JsonFlag),
-        inspect.Parameter("plot", inspect.Parameter.KEYWORD_ONLY, default=None,
-                          annotation=PlotFlag),
         *options_of(run),
     ]  # fmt: skip
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -177,20 +169,10 @@ def status(what: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: shown.update(f"{what}: {text}")
 
 
-def check_plot(path: Path | None) -> None:
-    """Complain about a name that cannot be plotted to before minutes are spent."""
-    if path is not None and path.suffix not in (".png", ".svg", ".html"):
-        raise ConfigError(f"--plot {path.name!r} must end in .png, .svg or .html")
-
-
-def give(record: Record, as_json: str | None, plot: Path | None) -> None:
+def give(record: Record, as_json: str | None) -> None:
     """Print a record, write what was asked for; exit code 1 if something was missed, 130 if cut."""
     from benchmarks.record import missed, write_record
 
-    if plot is not None:
-        from benchmarks.report import draw
-
-        draw(record, plot)
     if as_json is not None:
         write_record(record, as_json)
     if as_json != "-":
@@ -237,26 +219,6 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console = Console()
     # A file or a pipe has no width: nothing need be cut.
     (console if console.is_terminal else Console(width=200)).print(table)
-
-
-@app.command("all")
-def whole(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for records and the report.")],
-    short: Annotated[bool, typer.Option(help="Minutes instead of hours.")] = False,
-    only: Annotated[
-        list[str] | None, typer.Option(help="One benchmark; may repeat. Without it, all.")
-    ] = None,
-) -> None:
-    """Every benchmark, and one page with all of it; what fails is named, the rest goes on."""
-    from benchmarks.whole import run
-
-    with status("all") as show:
-        failed = run(out, short=short, only=only, progress=show)
-    print(f"{out / 'report.html'}")
-    for name, why in failed.items():
-        print(f"lipwire: {name} failed: {why}", file=sys.stderr)
-    if failed:
-        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`lipwire bundle`: look into a model bundle, check it, carry it, hold it against a reference."""
+"""`lipwire bundle`: look into a model bundle, check it, hold it against a reference."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from typing import Annotated
 
 import typer
 
-from engine.archive import SUFFIX
-from engine.archive import pack as pack_files
-from engine.bundle import MANIFEST, Bundle, open_bundle
+from engine.bundle import open_bundle
 from engine.errors import BundleError
 
-app = typer.Typer(help="Look into, check, carry and run model bundles.", no_args_is_help=True)
+app = typer.Typer(help="Look into, check and run model bundles.", no_args_is_help=True)
 
 BundleArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="BUNDLE", help="Folder or .lipwire file; without it, the shipped one."),
+    typer.Argument(metavar="BUNDLE", help="Folder; without it, the shipped one."),
 ]
 DeviceFlag = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 …; without it, what is there.")
@@ -37,7 +35,7 @@ def inspect(
     if as_json:
         print(json.dumps(asdict(manifest), ensure_ascii=False))
         return
-    print(f"{_place(opened)}: {manifest.name} {manifest.version} ({manifest.kind})")
+    print(f"{opened.path}: {manifest.name} {manifest.version} ({manifest.kind})")
     print(f"licence  {manifest.licence}")
     spec = manifest.job_spec
     print(f"takes    {spec.crop_size} px {spec.framing}, {spec.references} "
@@ -90,34 +88,8 @@ def verify(bundle: BundleArgument = None, device: DeviceFlag = None) -> None:
 
 
 @app.command()
-def pack(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help=f"The file, NAME{SUFFIX}.")],
-) -> None:
-    """Put a bundle into one file."""
-    opened = open_bundle(bundle)
-    if out.suffix != SUFFIX:
-        raise BundleError(f"{out}: a packed bundle is called NAME{SUFFIX}")
-    print(pack_files(opened.path, [MANIFEST, *opened.manifest.files], out))
-
-
-@app.command()
-def unpack(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The packed file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")],
-) -> None:
-    """Put a packed bundle into a folder."""
-    from engine.archive import unpack as unpack_files
-
-    if out.exists():
-        raise BundleError(f"{out}: is there already")
-    unpack_files(bundle, out)
-    print(_place(open_bundle(out)))
-
-
-@app.command()
 def run(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder or .lipwire file.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     arrays: Annotated[
         Path,
         typer.Argument(metavar="IN.npz", help="face, ref in ±1; noise; mel in ±4; float32."),
@@ -145,7 +117,3 @@ def run(
     write_arrays(out, found)
     for name, values in found.items():
         print(f"{name:16}{list(values.shape)}  {values.min():.4f} .. {values.max():.4f}")
-
-
-def _place(bundle: Bundle) -> Path:
-    return bundle.packed or bundle.path

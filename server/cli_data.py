@@ -1,7 +1,8 @@
-"""`lipwire prepare` and `lipwire voices`: what there is to train on."""
+"""`lipwire prepare`: what there is to train on."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,20 @@ from typing import Annotated, Any, Literal
 import typer
 
 from engine.errors import ConfigError
+
+
+def need(*modules: str) -> None:
+    """Raise unless these modules of the `train` extra are installed.
+
+    Raises:
+        ConfigError: names what is missing and how to get it.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"this needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed: pip install 'lipwire[train]'"
+        )
 
 
 @contextmanager
@@ -92,27 +107,6 @@ def _print_rejected(report: dict[str, Any]) -> None:
         rich.print(table)
 
 
-def voices(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
-    hours: Annotated[float, typer.Option(help="Hours to train on; a tenth more for val.")] = 10.0,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    degraded: Annotated[
-        float, typer.Option(min=0, max=1, help="Share that passes rooms, noise and codecs.")
-    ] = 0.5,
-) -> None:
-    """Let installed synthesisers speak, with the time of every phoneme; killed, it goes on."""
-    import rich
-
-    from training.voices import write_voices
-
-    rich.reconfigure(stderr=True)
-    with resumable():
-        report = write_voices(out, hours, seed=seed, workers=workers, degraded=degraded)
-    print(json.dumps(report))
-
-
 def register(app: typer.Typer) -> None:
-    """Add these commands to the main one."""
+    """Add this command to the main one."""
     app.command()(prepare)
-    app.command()(voices)

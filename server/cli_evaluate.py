@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from engine.errors import ConfigError
-from server.cli_data import resumable
-from server.cli_train import need, ready
+from server.cli_data import need, resumable
+from server.cli_train import ready
 
 BUNDLE = "bundle"
 
@@ -86,8 +86,6 @@ def bundle_on_shards(
     opened = open_bundle(bundle)
     for count in steps or ():
         check_steps(opened.manifest, count)
-    if write and opened.packed is not None:
-        raise ConfigError(f"{bundle}: is packed; unpack it, or leave --write out")
     if json_file is not None and not json_file.parent.is_dir():
         raise ConfigError(f"{json_file.parent}: no such folder")
     from training.evaluate import evaluate as run
@@ -113,7 +111,7 @@ def _plan(
     face: Path | None,
 ) -> Any:
     """What decides the figures, as training.evaluation.run.Plan."""
-    need("torch skimage", "train")
+    need("torch", "skimage")
     import rich
 
     from training.evaluation.judge import Weights
@@ -229,7 +227,7 @@ def table(
     ] = None,
 ) -> None:
     """Lay results out as the paper's table 2, with intervals and what was left out."""
-    need("torch", "train")
+    need("torch")
     from training.evaluation.table import summarise, tables, to_markdown, write_tables
 
     results = summarise(folders)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from engine.errors import ConfigError
+from server.cli_data import need
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
@@ -19,49 +17,27 @@ app = typer.Typer(help="Make a model bundle from a checkpoint.", no_args_is_help
 CheckpointArgument = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="A .pt, .pth or .safetensors file.")
 ]
-OutFlag = Annotated[
-    Path,
-    typer.Option("--out", "-o", help="Folder of the bundle; NAME.lipwire packs it into one file."),
-]
+OutFlag = Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")]
 NameFlag = Annotated[str | None, typer.Option(help="Name of the model.")]
 VersionFlag = Annotated[str, typer.Option(help="Version of the model.")]
 LicenceFlag = Annotated[str | None, typer.Option(help="Licence of the weights.")]
 PrecisionFlag = Annotated[
-    Literal["float32", "float16", "int8"],
-    typer.Option(help="Arithmetic of the graphs: float16 for GPUs, int8 for CPUs."),
+    Literal["float32", "float16"],
+    typer.Option(help="Arithmetic of the graphs: float16 for GPUs."),
 ]
-CalibrateFlag = Annotated[
-    Path | None,
-    typer.Option(help="What int8 is calibrated on: shards of `prepare`, or an .npz as in `run`."),
-]
-
-
-def need(*modules: str) -> None:
-    """Raise unless these modules of the `train` extra are installed.
-
-    Raises:
-        ConfigError: names what is missing and how to get it.
-    """
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"this needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            "installed: pip install 'lipwire[train]'"
-        )
 
 
 def _options(
     name: str | None,
     version: str,
     licence: str | None,
-    precision: Literal["float32", "float16", "int8"],
-    calibrate: Path | None,
+    precision: Literal["float32", "float16"],
 ) -> Any:
     """What the flags wish, as export.write.Options."""
     need("torch", "onnx", "onnxscript", "safetensors")
     from export.write import Options
 
-    return Options(name, version, licence, precision, calibrate)
+    return Options(name, version, licence, precision)
 
 
 @app.command()
@@ -72,7 +48,6 @@ def lite(
     version: VersionFlag = "0",
     licence: LicenceFlag = None,
     precision: PrecisionFlag = "float32",
-    calibrate: CalibrateFlag = None,
     voice: Annotated[
         Path | None,
         typer.Option(help="Checkpoint of `train voice` that speaks instead of the run's own."),
@@ -80,7 +55,7 @@ def lite(
     data: Annotated[str, typer.Option(help="What it was trained on, for the manifest.")] = "",
 ) -> None:
     """Export a run of `lipwire train`; refused where ONNX Runtime and torch differ."""
-    options = _options(name, version, licence, precision, calibrate)
+    options = _options(name, version, licence, precision)
     from export.lite import export_lite
 
     training = {"data": data} if data else None
@@ -95,7 +70,6 @@ def diff2lip(
     version: VersionFlag = "0",
     licence: LicenceFlag = None,
     precision: PrecisionFlag = "float32",
-    calibrate: CalibrateFlag = None,
     image_size: Annotated[
         int | None,
         typer.Option(min=8, help="Side of the crop; without it, the published network's."),
@@ -107,7 +81,7 @@ def diff2lip(
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Default denoising steps.")] = 25,
 ) -> None:
     """Export a checkpoint in the paper's published format; its architecture is inferred."""
-    options = _options(name, version, licence, precision, calibrate)
+    options = _options(name, version, licence, precision)
     from export.diff2lip import export_diff2lip
 
     _report(
@@ -126,10 +100,9 @@ def wav2lip(
     version: VersionFlag = "0",
     licence: LicenceFlag = None,
     precision: PrecisionFlag = "float32",
-    calibrate: CalibrateFlag = None,
 ) -> None:
     """Export a checkpoint of Wav2Lip's generator, which paints in one pass."""
-    options = _options(name, version, licence, precision, calibrate)
+    options = _options(name, version, licence, precision)
     from export.wav2lip import export_wav2lip
 
     _report(export_wav2lip(checkpoint, out, options))
@@ -137,7 +110,7 @@ def wav2lip(
 
 @app.command()
 def weights(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder or .lipwire file.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
 ) -> None:
     """Write a bundle's weights as safetensors, from which it can be exported again."""
@@ -150,12 +123,7 @@ def weights(
 def _report(bundle: Bundle) -> None:
     manifest = bundle.manifest
     size_mb = sum((bundle.path / name).stat().st_size for name in manifest.files) / 1e6
-    print(f"{bundle.packed or bundle.path}: {manifest.name} {manifest.version}, {size_mb:.1f} MB")
+    print(f"{bundle.path}: {manifest.name} {manifest.version}, {size_mb:.1f} MB")
     print(f"cost     {manifest.gflop_per_frame} GFLOP a frame at {manifest.default_steps} steps")
     for what, error in manifest.parity.items():
         print(f"parity   {what}: relative error {error:.1e} against torch")
-    if "int8 step" in manifest.built_with:
-        share = manifest.built_with["int8 step"]
-        print(f"int8     a step takes {share}")
-        if float(share.split()[0]) >= 1:
-            print("note     int8 is no faster here than float32; ship float32", file=sys.stderr)

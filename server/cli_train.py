@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.errors import ConfigError
+from server.cli_data import need
 
 MODEL = "model"
 
@@ -56,18 +56,9 @@ PerceptualFiles = Annotated[
 ]
 
 
-def need(names: str, extra: str) -> None:
-    """Raise unless the modules in `names` are installed."""
-    if missing := [name for name in names.split() if importlib.util.find_spec(name) is None]:
-        raise ConfigError(
-            f"this needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            f"installed: pip install 'lipwire[{extra}]'"
-        )
-
-
 def ready(shards: Path) -> None:
     """Raise unless the `train` extra is installed and the shards are there."""
-    need("torch tensorboard accelerate torchmetrics", "train")
+    need("torch", "tensorboard", "accelerate", "torchmetrics")
     if not shards.is_dir():
         raise ConfigError(f"{shards}: no such folder")
     import rich
@@ -252,7 +243,7 @@ def curves(
     smooth: Annotated[int, typer.Option(min=1, help="Steps that a point is the mean of.")] = 50,
 ) -> None:
     """Draw a run's losses and figures as they went."""
-    need("matplotlib", "bench")
+    need("matplotlib")
     from training.runlog import draw_curves
 
     draw_curves(folder, out, smooth)

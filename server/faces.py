@@ -16,7 +16,7 @@ from engine.choice import Choice, Policy
 from engine.types import Sighting
 from server.access import needs
 from server.auth import Right
-from server.messages import Body
+from server.messages import WRITES, Body, refusals
 
 router = APIRouter()
 
@@ -46,7 +46,11 @@ class FaceBody(Body):
         return Choice(policy, self.next, self.index, self.position)
 
 
-@router.post("/api/sessions/{name}/face", dependencies=[Depends(needs(Right.CONTROL))])
+@router.post(
+    "/api/sessions/{name}/face",
+    dependencies=[Depends(needs(Right.CONTROL))],
+    responses=refusals(*WRITES),
+)
 async def choose_face(name: str, body: FaceBody, request: Request) -> dict[str, Any]:
     """Dub another face, or choose otherwise; gives what was known before the next picture."""
     peer = request.app.state.sessions.get(name)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 # What calls sound like: louder than broadcasts (-23, EBU R 128), with room for a loud syllable.
 DEFAULT_LUFS = -18.0
+# What routes refuse with, whatever they do: a bad token, a page of another origin, an unknown
+# session; and what changes something: also a bad body and too many requests.
+READS = (401, 403, 404)
+WRITES = (400, *READS, 429)
 
 
 class Body(BaseModel):
@@ -90,3 +94,14 @@ class Spoken(Body):
     """How much voice was scheduled."""
 
     seconds: float
+
+
+class Problem(BaseModel):
+    """Every error has this shape."""
+
+    error: str = Field(description="one line that names the cause")
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that refuses with these statuses."""
+    return {status: {"model": Problem} for status in statuses}

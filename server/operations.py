@@ -8,17 +8,24 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.access import needs
 from server.auth import Right
+from server.messages import refusals
 
 router = APIRouter()
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses=refusals(403))
 async def healthz() -> dict[str, str]:
     """Answers while the event loop runs; one that does not answer should be restarted."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get(
+    "/readyz",
+    responses={
+        **refusals(403),
+        503: {"content": {"application/json": {"schema": {"type": "object"}}}},
+    },
+)
 async def readyz(request: Request) -> JSONResponse:
     """503 when the server is about to stop. A full one is ready: its viewers must reach it."""
     sessions = request.app.state.sessions
@@ -28,7 +35,15 @@ async def readyz(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ready", "room": room})
 
 
-@router.get("/metrics", dependencies=[Depends(needs(Right.METRICS))])
+@router.get(
+    "/metrics",
+    dependencies=[Depends(needs(Right.METRICS))],
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **refusals(401, 403),
+    },
+)
 async def metrics(request: Request) -> Response:
     """Prometheus text."""
     return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -43,7 +43,7 @@ HTTP_CAUSES = {404: "unknown", 405: "method", 413: "size", 415: "type"}
 
 
 def add_problems(app: FastAPI, refused: Callable[[str], None]) -> None:
-    """Every error is `{"error": "one line that names the cause"}` with a fitting status.
+    """Answer every error with a `Problem` and a fitting status.
 
     Args:
         app: the application.

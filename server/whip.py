@@ -10,7 +10,7 @@ All of them answer GET, HEAD and OPTIONS, as the texts ask.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
@@ -18,12 +18,49 @@ from engine import EngineConfig
 from server import ice
 from server.access import needs
 from server.auth import Grant, Right
-from server.messages import DEFAULT_LUFS
+from server.messages import DEFAULT_LUFS, WRITES, refusals
 from server.offers import Offer, OfferRefused, Purpose, read_fragment, read_offer
 from server.signaling import ConsentMissing, ServerFull, Sessions, check_match
 
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
 HOPS = "hops"  # in the address of a redirection: how many servers were full already
+
+TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
+# How a route that takes an offer is described, and what it answers with.
+TAKES_OFFER = {"requestBody": {"required": True, "content": {SDP: {"schema": TEXT}}}}
+CREATED: dict[int | str, dict[str, Any]] = {
+    201: {
+        "content": {SDP: {"schema": TEXT}},
+        "headers": {
+            name: {"description": about, "schema": {"type": "string"}}
+            for name, about in (
+                ("Location", "the new resource, for PATCH and DELETE"),
+                ("ETag", "for If-Match"),
+                ("Link", 'STUN and TURN servers, `rel="ice-server"`'),
+            )
+        },
+    }
+}
+MOVED: dict[int | str, dict[str, Any]] = {
+    307: {
+        "description": "Temporary Redirect: full; another server may have room",
+        "headers": {"Location": {"schema": {"type": "string"}}},
+    }
+}
+# The same for late candidates.
+TAKES_FRAGMENT = {
+    "requestBody": {"required": True, "content": {FRAGMENT: {"schema": TEXT}}},
+    "parameters": [
+        {
+            "name": "If-Match",
+            "in": "header",
+            "required": True,
+            "description": "the ETag that POST gave",
+            "schema": {"type": "string"},
+        }
+    ],
+}
+TRICKLED = refusals(*WRITES, 412, 413, 415, 422, 428)
 
 router = APIRouter()
 
@@ -58,7 +95,13 @@ def _created(request: Request, location: str, etag: str, answer: str) -> Respons
 # --- beginning ---
 
 
-@router.post("/whip", status_code=201, response_class=Response)
+@router.post(
+    "/whip",
+    status_code=201,
+    response_class=Response,
+    responses={**CREATED, **MOVED, **refusals(400, 401, 403, 413, 415, 422, 429, 503)},
+    openapi_extra=TAKES_OFFER,
+)
 async def publish(
     request: Request,
     grant: Annotated[Grant, Depends(needs(Right.PUBLISH))],
@@ -106,6 +149,8 @@ async def publish(
     status_code=201,
     response_class=Response,
     dependencies=[Depends(needs(Right.SPEAK))],
+    responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422)},
+    openapi_extra=TAKES_OFFER,
 )
 async def voice(request: Request, name: str) -> Response:
     """Be the session's new voice: an offer with one audio section."""
@@ -117,6 +162,8 @@ async def voice(request: Request, name: str) -> Response:
     status_code=201,
     response_class=Response,
     dependencies=[Depends(needs(Right.WATCH))],
+    responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422, 503)},
+    openapi_extra=TAKES_OFFER,
 )
 async def watch(request: Request, name: str) -> Response:
     """Watch the session: an offer that receives."""
@@ -146,27 +193,49 @@ async def _trickle(
     return Response(status_code=204)
 
 
-@router.patch("/whip/{name}", status_code=204, dependencies=[Depends(needs(Right.PUBLISH))])
+@router.patch(
+    "/whip/{name}",
+    status_code=204,
+    dependencies=[Depends(needs(Right.PUBLISH))],
+    responses=TRICKLED,
+    openapi_extra=TAKES_FRAGMENT,
+)
 async def trickle_publisher(request: Request, name: str) -> Response:
     """Late candidates of the publisher."""
     return await _trickle(request, Purpose.INGEST, name)
 
 
 @router.patch(
-    "/whip/{name}/voice/{link}", status_code=204, dependencies=[Depends(needs(Right.SPEAK))]
+    "/whip/{name}/voice/{link}",
+    status_code=204,
+    dependencies=[Depends(needs(Right.SPEAK))],
+    responses=TRICKLED,
+    openapi_extra=TAKES_FRAGMENT,
 )
 async def trickle_voice(request: Request, name: str, link: str) -> Response:
     """Late candidates of the voice."""
     return await _trickle(request, Purpose.VOICE, name, link)
 
 
-@router.patch("/whep/{name}/{link}", status_code=204, dependencies=[Depends(needs(Right.WATCH))])
+@router.patch(
+    "/whep/{name}/{link}",
+    status_code=204,
+    dependencies=[Depends(needs(Right.WATCH))],
+    responses=TRICKLED,
+    openapi_extra=TAKES_FRAGMENT,
+)
 async def trickle_viewer(request: Request, name: str, link: str) -> Response:
     """Late candidates of a viewer."""
     return await _trickle(request, Purpose.WATCH, name, link)
 
 
-@router.delete("/whip/{name}", status_code=200, dependencies=[Depends(needs(Right.PUBLISH))])
+@router.delete(
+    "/whip/{name}",
+    status_code=200,
+    response_class=Response,
+    dependencies=[Depends(needs(Right.PUBLISH))],
+    responses=refusals(*WRITES),
+)
 async def unpublish(request: Request, name: str) -> Response:
     """End the session, for its viewers too."""
     await _sessions(request).close(name)
@@ -181,14 +250,24 @@ async def _leave(request: Request, purpose: Purpose, name: str, link_name: str) 
 
 
 @router.delete(
-    "/whip/{name}/voice/{link}", status_code=200, dependencies=[Depends(needs(Right.SPEAK))]
+    "/whip/{name}/voice/{link}",
+    status_code=200,
+    response_class=Response,
+    dependencies=[Depends(needs(Right.SPEAK))],
+    responses=refusals(*WRITES),
 )
 async def hush(request: Request, name: str, link: str) -> Response:
     """End the voice link; the session goes on."""
     return await _leave(request, Purpose.VOICE, name, link)
 
 
-@router.delete("/whep/{name}/{link}", status_code=200, dependencies=[Depends(needs(Right.WATCH))])
+@router.delete(
+    "/whep/{name}/{link}",
+    status_code=200,
+    response_class=Response,
+    dependencies=[Depends(needs(Right.WATCH))],
+    responses=refusals(*WRITES),
+)
 async def unwatch(request: Request, name: str, link: str) -> Response:
     """Stop watching; the session goes on."""
     return await _leave(request, Purpose.WATCH, name, link)

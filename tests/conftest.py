@@ -26,7 +26,7 @@ NO_SKIPS = bool(os.environ.get("LIPWIRE_NO_SKIPS"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep optimised graphs and unpacked bundles of the tests apart from the user's."""
+    """Keep optimised graphs of the tests apart from the user's."""
     if "LIPWIRE_CACHE" not in os.environ:
         folder = os.environ["LIPWIRE_CACHE"] = tempfile.mkdtemp(prefix="lipwire-tests-")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))

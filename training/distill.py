@@ -1,6 +1,6 @@
 """Progressive distillation (Salimans & Ho, 2022): two of a teacher's steps, learnt as one.
 
-Each stage halves the steps; its student is the next stage's teacher. See docs/adr/008.
+Each stage halves the steps; its student is the next stage's teacher. See docs/research.md.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def in_processes(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, *, fresh: bool = False
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
 ) -> Iterator[Result]:
     """`function` of every task, in the order in which they are done.
 
@@ -28,7 +28,6 @@ def in_processes(
         function: of a module, so that it can be sent.
         tasks: its arguments.
         workers: processes.
-        fresh: give every task a process of its own.
 
     Raises:
         LipwireError: a worker was killed, most often for want of memory.
@@ -39,7 +38,6 @@ def in_processes(
         min(workers, len(tasks)),
         multiprocessing.get_context("spawn"),
         initializer=_begin_worker,
-        max_tasks_per_child=1 if fresh else None,
     )
     before = set(multiprocessing.active_children())
     try:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from benchmarks import denoiser, roofline, subjects  # noqa: E402
+from benchmarks import denoiser, subjects  # noqa: E402
 from benchmarks.denoiser import growth_mib, plain_loop, trajectory_error, worker_ms  # noqa: E402
 from benchmarks.timing import batch_times, sgemm, sgemm_gflops, take_turns  # noqa: E402
 from engine.backends import ort  # noqa: E402
@@ -151,44 +151,3 @@ def test_growth_is_seen() -> None:
             return super().generate(jobs)
 
     assert growth_mib(Leaky(), 100, lambda: None) > 30
-
-
-# --- the roofline ---
-
-
-def test_operations_are_those_of_the_flop_counter(small: Any) -> None:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from engine.nets.graphs import graphs
-
-    cost = roofline.cost_of(small)
-    for graph, part in zip(graphs(small, 1), (cost.encode, cost.step), strict=True):
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            graph.module(*graph.inputs.values())
-        assert sum(op.flop for op in part) == counter.get_total_flops()
-    held = sum(op.weights for op in (*cost.encode, *cost.step))
-    total = sum(p.numel() for p in small.parameters() if p.ndim > 1)
-    assert total <= held <= 1.05 * sum(p.numel() for p in small.parameters())
-
-
-def test_the_roof_is_arithmetic_memory_or_the_kernel() -> None:
-    gpu = roofline.Gpu("made up", tflops=1.0, gb_s=1.0, source="")
-
-    def seconds(flop: int, weights: int) -> float:
-        cost = roofline.Cost((), (roofline.Operation(flop, weights, 0),))
-        return cost.seconds(gpu, 1, 1)
-
-    assert seconds(10**12, 0) == pytest.approx(1 / roofline.COMPUTE_SHARE)
-    assert seconds(0, 10**9) == pytest.approx(roofline.BYTES / roofline.MEMORY_SHARE)
-    assert seconds(1, 1) == roofline.KERNEL_S
-
-
-def test_the_table_has_every_gpu_and_says_that_it_is_predicted(small: Any) -> None:
-    result = roofline.run({"small": small}, steps=(1, 2))
-    assert result["predicted"] is True
-    assert len(result["rows"]) == len(roofline.GPUS) * 2 * len(roofline.BATCHES)
-    speeds = {(r["gpu"], r["batch"]): r["frames_per_s"] for r in result["rows"] if r["steps"] == 1}
-    assert speeds["H100", 8] > speeds["L4", 8] >= speeds["L4", 1]
-    table = roofline.markdown(result).splitlines()
-    assert len(table) == 2 + 2 * 2
-    assert all(line.count("|") == table[0].count("|") for line in table)

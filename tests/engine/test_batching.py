@@ -167,17 +167,17 @@ def test_compositing_is_reckoned_with() -> None:
 # --- what mixes ---
 
 
-def test_steps_and_models_do_not_mix() -> None:
+def test_steps_do_not_mix() -> None:
     device = lane()
     batcher = Batcher([device])
-    for steps, model in ((2, "old"), (2, "new"), (1, "new"), (2, "old")):
-        batcher.put(ticket("s", 0.1, steps, model=model), 0.0)
+    for steps in (2, 4, 1, 2):
+        batcher.put(ticket("s", 0.1, steps), 0.0)
     taken = []
     while batch := batcher.pull(device, 0.0).batch:
-        taken.append([t.key for t in batch])
+        taken.append([t.steps for t in batch])
         batcher.done(device, batch, 0.001, 0.0)
     assert sorted(map(len, taken)) == [1, 1, 2]
-    assert all(len(set(keys)) == 1 for keys in taken)
+    assert all(len(set(steps)) == 1 for steps in taken)
 
 
 def test_what_failed_travels_alone_and_elsewhere() -> None:
@@ -324,7 +324,7 @@ def test_every_job_is_painted_once_or_given_back(
             if answer.batch:
                 assert each.name not in running
                 assert len(answer.batch) <= SIZES[-1]
-                assert len({t.key for t in answer.batch}) == 1
+                assert len({t.steps for t in answer.batch}) == 1
                 assert each.free_s is not None
                 running[each.name] = max(each.free_s, now + 1e-4), answer.batch
             elif answer.again_s is not None:

@@ -13,11 +13,21 @@ from typing import Any
 import pytest
 from fakes import make_manifest
 
-from engine.bundle import DEFAULT_BUNDLE, MANIFEST, Manifest, check_steps, open_bundle, sha256
+from engine.bundle import (
+    DEFAULT_BUNDLE,
+    MANIFEST,
+    Manifest,
+    check_steps,
+    open_bundle,
+    seal,
+    sha256,
+    update_manifest,
+)
+from engine.card import MODEL_CARD
 from engine.errors import BundleError
 from engine.opening import open_engine
 
-FILES = {"encode.onnx": b"not really a graph", "denoise.onnx": b"\x00\x01\x02" * 100}
+FILES = {"encode.onnx": b"not really a graph", "step.onnx": b"\x00\x01\x02" * 100}
 
 
 @pytest.fixture
@@ -73,8 +83,8 @@ def test_no_such_folder(tmp_path: Path) -> None:
     assert "no such model bundle" in refused(tmp_path / "bundle")
 
 
-def test_a_file_that_is_no_packed_bundle(folder: Path) -> None:
-    assert "not a packed bundle" in refused(folder / "encode.onnx")
+def test_a_file_is_no_bundle(folder: Path) -> None:
+    assert "no such model bundle" in refused(folder / "encode.onnx")
 
 
 def test_no_manifest(folder: Path) -> None:
@@ -209,3 +219,11 @@ def test_a_bundle_from_before_the_reach_opens_and_takes_none(folder: Path) -> No
     change(folder, reach_px=None)
     assert "reach_px" not in json.loads((folder / MANIFEST).read_text())
     assert open_bundle(folder).manifest.job_spec.reach_px == 0
+
+
+def test_the_card_follows_the_manifest(folder: Path) -> None:
+    bundle = seal(folder, make_manifest(quality={"sync": 0.4}), FILES)
+    assert "- sync: 0.4" in (folder / MODEL_CARD).read_text()
+    changed = update_manifest(bundle, quality={"sync": 0.7})
+    assert "- sync: 0.7" in (folder / MODEL_CARD).read_text()
+    assert changed.manifest.files["step.onnx"] == bundle.manifest.files["step.onnx"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 
 import numpy as np
 import pytest
-from fakes import FakeTracker, ScriptedTracker, make_manifest, picture, voiced
+from fakes import FakeTracker, ScriptedTracker, picture, voiced
 from sessions import DELAY_S, frame, make, paint, pop_all, run, work
 
 from engine.config import EngineConfig
@@ -38,39 +37,6 @@ def test_a_job_has_the_shapes_that_the_model_asks_for() -> None:
     assert job is not None
     assert job.crop.shape == (64, 64, 3) and job.references.shape == (3, 64, 64, 3)
     assert job.mel.shape == (80, 20)
-    session.adopt(make_manifest(crop_size=96, references=2, mel={"columns": 24}, default_steps=8,
-                                steps_offered=(8,)))  # fmt: skip
-    session.push_video(frame(1), 0.04)
-    job = session.jobs.begin(0.04)
-    assert job is not None
-    assert job.crop.shape == (96, 96, 3) and job.references.shape == (2, 96, 96, 3)
-    assert (job.mel.shape, job.steps) == ((80, 24), 8)
-
-
-def test_all_of_a_job_is_for_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another one may be adopted at any time, from another thread."""
-    session = make()
-    adopting = threading.Thread(
-        target=session.adopt, args=(make_manifest(crop_size=64, mel={"columns": 24}),)
-    )
-    listen = session._speech.mel_window
-
-    def interrupted(*arguments: float) -> object:
-        adopting.start()
-        adopting.join(0.1)
-        return listen(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(session._speech, "mel_window", interrupted)
-    session.push_video(frame(0), 0.0)
-    job = session.jobs.begin(0.0)
-    adopting.join(20)
-    monkeypatch.undo()
-    assert job is not None
-    assert (job.crop.shape[0], job.mel.shape[1]) == (128, 16)
-    session.push_video(frame(1), 0.04)
-    job = session.jobs.begin(0.04)
-    assert job is not None
-    assert (job.crop.shape[0], job.mel.shape[1]) == (64, 24)
 
 
 def test_no_face() -> None:

@@ -234,32 +234,6 @@ def test_a_mouth_seen_at_a_glance_is_a_reference_when_the_voice_begins() -> None
     assert np.array_equal(found.references, np.stack([shut, found.crop]))
 
 
-# --- another model under a running session ---
-
-
-def test_the_same_demands_change_nothing() -> None:
-    tracker = TalkingTracker()
-    paint = painter(tracker, spec=TWO)
-    first = find(paint, picture(seed=0))
-    paint.adopt(JobSpec(references=2))
-    tracker.opening = 0.1
-    found = find(paint, picture(seed=1), 1 / 25)
-    assert np.array_equal(found.references[0], first.crop)
-
-
-def test_another_framing_begins_afresh() -> None:
-    paint = painter()
-    for index in range(3):
-        find(paint, picture(), index / 25)
-    spec = JobSpec(64, "box", references=3)
-    paint.adopt(spec)
-    found = find(paint, picture(seed=3), 3 / 25)
-    fresh = find(painter(spec=spec), picture(seed=3), 3 / 25)
-    assert found.crop.shape == (64, 64, 3)
-    assert np.array_equal(found.references, np.stack([found.crop] * 3))  # none of the old size
-    assert np.array_equal(found.alignment.matrix, fresh.alignment.matrix)
-
-
 # --- reach ---
 
 
@@ -279,9 +253,4 @@ def test_the_reach_is_learned_while_looking_and_forgotten_with_the_face() -> Non
 
 
 def test_a_model_that_takes_no_reach_is_told_none() -> None:
-    paint = painter(spec=TWO)
-    assert find(paint, picture()).reach is None
-    paint.adopt(JobSpec(references=2, reach_px=5.0))
-    assert find(paint, picture(), 0.04).reach is not None
-    paint.adopt(TWO)
-    assert find(paint, picture(), 0.08).reach is None
+    assert find(painter(spec=TWO), picture()).reach is None

@@ -100,9 +100,8 @@ def test_safetensors_out_and_in_again(
     assert all(torch.equal(values, state[name]) for name, values in net.state_dict().items())
     assert about.about["step"] == 7
     copies(exported, monkeypatch)
-    packed = lite.export_lite(out, tmp_path / "again.lipwire")  # straight into one file
-    assert packed.packed == tmp_path / "again.lipwire"
-    assert packed.manifest.network == open_bundle(exported / "b").manifest.network
+    again = lite.export_lite(out, tmp_path / "again")
+    assert again.manifest.network == open_bundle(exported / "b").manifest.network
     with pytest.raises(BundleError, match="cannot be written"):
         write_safetensors(exported / "b", tmp_path / "no" / "w.safetensors")
 
@@ -218,51 +217,6 @@ def test_float16_graphs_take_and_give_float32_and_are_close(exported: Path, tmp_
         taken = {k: v for k, v in graph.inputs.items() if k != "t" or graph.name == "step"}
         error = graph_parity(Graph(graph.name, graph.module, taken, graph.outputs), path)
         assert 1e-6 < error < 1e-2
-
-
-def arrays(folder: Path, count: int = 6, size: int = 64) -> Path:
-    """Faces and voices as `bundle run` takes them."""
-    rng = np.random.default_rng(0)
-    images = np.stack([picture(size, size, i).transpose(2, 0, 1) for i in range(count)])
-    faces = images.astype(np.float32) / 127.5 - 1
-    mel = rng.uniform(-4, 4, (count, 80, SMALL.mel_columns)).astype(np.float32)
-    np.savez(folder / "faces.npz", face=faces, ref=faces[::-1], mel=mel)
-    return folder / "faces.npz"
-
-
-def test_int8_is_calibrated_on_pictures_and_judged_by_others(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copies(exported, monkeypatch)
-    wish = Options(precision="int8", calibrate=arrays(tmp_path))
-    bundle = lite.export_lite(exported / "c.pt", tmp_path / "b", wish)
-    manifest = bundle.manifest
-    assert (manifest.precision, manifest.device) == ("int8", "cpu")
-    assert 1e-4 < max(manifest.parity.values()) <= 5e-2
-    assert manifest.built_with["int8 step"].endswith("of the float32 step's time")
-    plain, small = (exported / "b" / "step.onnx").stat().st_size, bundle.file("step.onnx")
-    assert small.stat().st_size != plain
-    state = torch.load(exported / "c.pt", weights_only=True)["ema"]
-    rebuilt = build_network(bundle).state_dict()  # in float32, whatever the graphs hold
-    assert all(torch.equal(values, state[name]) for name, values in rebuilt.items())
-
-
-def test_int8_that_is_too_coarse_is_refused(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copies(exported, monkeypatch)
-    monkeypatch.setitem(write.TOLERANCE, "int8", 1e-6)
-    with pytest.raises(BundleError, match="differs from torch by .* nothing was written"):
-        lite.export_lite(
-            exported / "c.pt", tmp_path / "b",
-            Options(precision="int8", calibrate=arrays(tmp_path)),
-        )  # fmt: skip
-    with pytest.raises(BundleError, match="--calibrate"):
-        lite.export_lite(exported / "c.pt", tmp_path / "b", Options(precision="int8"))
-    np.savez(tmp_path / "other.npz", face=np.zeros((4, 3, 64, 64)))
-    with pytest.raises(BundleError, match="needs the arrays face, ref and mel"):
-        wish = Options(precision="int8", calibrate=tmp_path / "other.npz")
-        lite.export_lite(exported / "c.pt", tmp_path / "b", wish)
 
 
 # --- the bundle in the engine ---

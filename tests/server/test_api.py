@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import html
 import json
 import re
 from collections.abc import AsyncIterator
@@ -27,10 +26,8 @@ from fakes import SceneTracker
 
 from engine import Engine
 from server import speech
-from server.description import REFUSALS
 from server.listener import MAX_MESSAGE
 from server.peer import MAX_SOURCES
-from server.reference import render_reference
 
 UNKNOWN = "/api/sessions/never-was"
 
@@ -88,35 +85,18 @@ async def test_the_page_and_its_parts(client: httpx.AsyncClient) -> None:
         assert (await client.get(f"/static/{part}")).status_code == 200
 
 
-async def test_no_page_refers_to_another_host(client: httpx.AsyncClient) -> None:
-    for place in ("/", "/docs"):
-        page = await client.get(place)
-        assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
-        parts = re.findall(r"""(?:src|href)=["']([^"']*)""", page.text)
-        assert parts
-        for part in parts:
-            assert re.match(r"[/#](?!/)", part), part
-            if part.startswith("/static/"):
-                text = (await client.get(part)).text
-                hosts = set(re.findall(r"(?:https?|wss?)://([\w.]+)", text))
-                assert hosts <= {"127.0.0.1", "www.w3.org"}, part  # advice; the name of SVG
-        assert "://" not in page.text
-
-
-async def test_the_reference_names_every_route(client: httpx.AsyncClient) -> None:
-    page = html.unescape((await client.get("/docs")).text)
-    described = (await client.get("/openapi.json")).json()
-    for path, methods in described["paths"].items():
-        for method in methods:
-            assert f"<code>{method.upper()} {path}</code>" in page
-    for name in described["components"]["schemas"]:
-        assert f'id="{name}"' in page and "<script" not in page
-
-
-def test_what_a_description_says_is_no_html() -> None:
-    routes = {"/<b>": {"get": {"description": "a<script>", "responses": {}}}}
-    page = render_reference({"info": {"title": "&", "version": "1"}, "paths": routes})
-    assert "<script>" not in page and "<b>" not in page and "&amp; 1" in page
+@pytest.mark.parametrize("place", ["/", "/docs"])
+async def test_no_page_loads_anything_from_another_host(
+    client: httpx.AsyncClient, place: str
+) -> None:
+    page = await client.get(place)
+    assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+    parts = re.findall(r"""(?:src|href)=["']([^"']*)""", page.text)
+    assert parts and "://" not in page.text
+    for part in parts:
+        assert re.match(r"[/#](?!/)", part), part
+        if part.startswith("/static/"):
+            assert (await client.get(part)).status_code == 200, part
 
 
 async def test_info(client: httpx.AsyncClient) -> None:
@@ -144,13 +124,6 @@ async def test_the_interface_describes_itself(client: httpx.AsyncClient) -> None
     trickle = paths["/whip/{name}"]["patch"]
     assert list(trickle["requestBody"]["content"]) == ["application/trickle-ice-sdpfrag"]
     assert {"412", "428"} <= set(trickle["responses"])
-
-
-async def test_every_refusal_that_a_route_is_known_for_is_of_a_route(
-    client: httpx.AsyncClient,
-) -> None:
-    paths = (await client.get("/openapi.json")).json()["paths"]
-    assert {(m, p) for p, ms in paths.items() for m in ms} >= set(REFUSALS)
 
 
 # --- sessions ---

@@ -131,21 +131,15 @@ def test_files_that_are_no_arrays_and_steps_that_are_not_offered(
     assert result.exit_code == 2 and "offers [1, 2, 25] steps, not 3" in result.output
 
 
-def test_inspect_verify_pack_and_unpack(made: Path, tmp_path: Path) -> None:
+def test_inspect_and_verify(made: Path) -> None:
     shown = call("bundle", "inspect", made / "b").stdout
     assert "diff2lip 3 (diff2lip)" in shown and "64 px box" in shown and "step.onnx" in shown
     listed = json.loads(call("bundle", "inspect", made / "b", "--json").stdout)
     assert listed["network"]["num_head_channels"] == 32 and listed["framing"] == "box"
-    packed = tmp_path / "m.lipwire"
-    assert call("bundle", "pack", made / "b", "-o", packed).exit_code == 0
-    result = call("bundle", "verify", packed)
+    result = call("bundle", "verify", made / "b")
     assert result.exit_code == 0, result.output
     assert "checksums right" in result.stdout and "runs     ONNX Runtime" in result.stdout
     assert "network can be rebuilt" in result.stdout
-    assert call("bundle", "unpack", packed, "-o", tmp_path / "m").exit_code == 0
-    assert open_bundle(tmp_path / "m").manifest == open_bundle(made / "b").manifest
-    assert call("bundle", "unpack", packed, "-o", tmp_path / "m").exit_code == 2
-    assert call("bundle", "pack", made / "b", "-o", tmp_path / "m.zip").exit_code == 2
     assert "lite" in call("bundle", "inspect").stdout
 
 

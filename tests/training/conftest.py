@@ -8,18 +8,6 @@ from pathlib import Path
 import pytest
 from clips import write_clip
 
-from engine.errors import ConfigError
-from training.synthesis import Espeak
-
-
-@pytest.fixture(scope="module")
-def espeak() -> Espeak:
-    """The library, where it is installed."""
-    try:
-        return Espeak()
-    except ConfigError as error:
-        pytest.skip(str(error))
-
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:

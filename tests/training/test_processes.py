@@ -19,11 +19,6 @@ def test_results_of_every_task() -> None:
     assert list(in_processes(abs, [], 2)) == []
 
 
-def test_a_fresh_process_for_every_task() -> None:
-    pids = list(in_processes(os.getpgid, [0, 0, 0], 1, fresh=True))
-    assert len(pids) == 3
-
-
 def test_a_killed_worker_is_an_error() -> None:
     with pytest.raises(LipwireError, match="a worker was killed"):
         list(in_processes(os._exit, [1], 1))

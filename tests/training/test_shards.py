@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +44,22 @@ def test_another_file_is_no_shard(tmp_path: Path) -> None:
     path.write_bytes(b"not a tar" * 100)
     with pytest.raises(ConfigError, match="is not a shard"):
         next(read_index(path))
+
+
+def test_shards_are_plain_tars_of_arrays_in_webdatasets_layout(shards: Path) -> None:
+    """What any reader of WebDataset does: group members in a row by the name before the dot."""
+    samples: list[tuple[str, dict[str, bytes]]] = []
+    with tarfile.open(next(shards.glob("train-*.tar"))) as tar:
+        for member in tar:
+            key, _, name = member.name.partition(".")
+            assert "/" not in key
+            if not samples or samples[-1][0] != key:
+                samples.append((key, {}))
+            file = tar.extractfile(member)
+            assert file is not None
+            samples[-1][1][name] = file.read()
+    assert len({key for key, _ in samples}) == len(samples), "a clip's members lie together"
+    for _, members in samples:
+        assert set(members) == {"crops.npy", "landmarks.npy", "speech.npy", "mel.npy", "json"}
+        crops = np.load(BytesIO(members["crops.npy"]))
+        assert crops.shape == (json.loads(members["json"])["frames"], 128, 128, 3)

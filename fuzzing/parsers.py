@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -59,6 +61,24 @@ class Target:
     refuses: tuple[type[BaseException], ...]
     """what it may raise; anything else is a fault"""
     stall_s: float = STALL_S
+
+
+class Stalled(Exception):
+    """An input took longer than the event loop may stand still."""
+
+
+def attempt(target: Target, data: bytes) -> None:
+    """Parse once; refusing is fine.
+
+    Raises:
+        Stalled: it took more of the processor's time than it may.
+        Exception: whatever else the parser may not raise.
+    """
+    begun = time.thread_time()  # of the processor: others may be using it
+    with contextlib.suppress(*target.refuses):
+        target.run(data)
+    if (took_s := time.thread_time() - begun) > target.stall_s:
+        raise Stalled(f"took {took_s:.3f} s")
 
 
 # --- valid inputs ---
