@@ -16,21 +16,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.nets.lite import LiteConfig, LiteNet, retold
-from training.batch import Slot
 from training.checkpoint import fit_weights, load_checkpoint, weights_of
 from training.config import LiteRecipe, TrainConfig
 from training.data import Clips
 from training.families import SCHEDULE, LiteFamily, alpha_bars, estimates, visited_timesteps
+from training.growth import grown_painter
 from training.hearing import held_out_of
 from training.loop import Trainer, train
 from training.losses import code_loss, l2_loss, simple_loss
-from training.mouths import MouthBatch, draw
+from training.mouth_source import MouthDraw, MouthSource
+from training.mouths import MouthBatch, Start
+from training.nets.imagenet import MouthFeatures
 from training.nets.mouth import MouthCritic, ShapeCritic
 from training.objective import Objective, Priced
 from training.samples import sample_sheet
+from training.units import unit_slot
 
 FAMILY = LiteFamily()
 FIRST, SECOND = len(SCHEDULE) - 1, (len(SCHEDULE) - 1) // 2  # levels that two steps visit
+UNIT_LEVELS = (249, 499)  # where what begins at a unit enters: the last of four steps, or of two
 
 
 class Painted(NamedTuple):
@@ -54,40 +58,42 @@ def _estimate(
 
 
 def paint(net: LiteNet, batch: MouthBatch, recipe: LiteRecipe, random: torch.Generator) -> Painted:
-    """Estimates and pixel losses of one batch, a third each of three kinds of x_t.
+    """Estimates and pixel losses of one batch, from what `batch.starts` says that x_t is made of.
 
-    Pure noise, where every sampling starts; the network's own first estimate with noise put back,
-    which is what the second of two steps is given; and the true picture with noise, as the paper
-    trains. Without the second kind the network learns to trust the mouth that shines through x_t
-    more than the code, and further steps only damp the movement.
+    Pure noise, where every sampling without a unit starts; the network's own first estimate with
+    noise put back, which is what the second of two steps is given; a unit with noise; and the true
+    picture with noise, as the paper trains. Without the second kind the network learns to trust the
+    mouth that shines through x_t more than the code, and further steps only damp the movement.
 
-    Of the first two kinds, which hold nothing of the true mouth, `recipe.strays` of the batch are
-    asked for the mouth of another frame. They have no target and no pixel loss.
+    Those astray are asked for the mouth of another frame. They have no target and no pixel loss.
     """
     crops, references = torch.from_numpy(batch.crops), torch.from_numpy(batch.references)
     size, half = len(crops), crops.shape[2] // 2
     hidden, visible = crops[:, :, half:], crops[:, :, :half]
-    third = size // 3
-    astray = min(third, round(recipe.strays * size / 2))
-    true = torch.ones(size, dtype=torch.bool)
-    true[:astray] = true[third : third + astray] = False
+    starts, true = torch.from_numpy(batch.starts), ~torch.from_numpy(batch.astray)
     codes = torch.where(
         true[:, None], torch.from_numpy(batch.codes), torch.from_numpy(batch.strays)
     )
     codes = codes + recipe.code_noise * torch.randn(codes.shape, generator=random)
-    context = net.encoder(visible, references, codes)
+    context = net.encoder(visible, references, codes, torch.from_numpy(batch.shown))
     noise = torch.randn(hidden.shape, generator=random)
 
     levels = torch.from_numpy(visited_timesteps(recipe.timestep_grid))
     t = levels[torch.randint(len(levels), (size,), generator=random)]
-    own = slice(third, 2 * third)
-    t[:third], t[own] = FIRST, SECOND
-    start = hidden
-    if third:
+    own, unit = starts == Start.OWN, starts == Start.UNIT
+    t[starts == Start.NOISE], t[own] = FIRST, SECOND
+    start = hidden.clone()
+    if bool(own.any()):
         with torch.no_grad():
-            guess = _estimate(net, noise[own], torch.full((third,), FIRST), references[own],
+            first = torch.full((int(own.sum()),), FIRST)
+            guess = _estimate(net, noise[own], first, references[own],
                               tuple(c[own] for c in context))  # fmt: skip
-        start = torch.cat([hidden[:third], guess.clamp(-1, 1), hidden[2 * third :]])
+        start[own] = guess.clamp(-1, 1)
+    if bool(unit.any()):
+        slot = 3 * unit_slot(net.config.references)
+        start[unit] = references[unit, slot : slot + 3, half:]
+        entered = torch.tensor(UNIT_LEVELS)
+        t[unit] = entered[torch.randint(len(entered), (int(unit.sum()),), generator=random)]
     ab = alpha_bars(t)
     x_t = ab.sqrt() * start + (1 - ab).sqrt() * noise
     x0 = _estimate(net, x_t, t, references, context)
@@ -165,28 +171,6 @@ def with_code(hidden: Tensor, codes: Tensor) -> Tensor:
     return torch.cat([hidden, planes], dim=1)
 
 
-class MouthDraw(NamedTuple):
-    """A batch, the step that it is for and the seed of all else that is random about it."""
-
-    batch: MouthBatch
-    step: int
-    seed: int
-
-
-class MouthSource:
-    """Augmented frames with references; one process draws a step whole."""
-
-    def __init__(self, clips: Clips, batch: int, references: int, seed: int) -> None:
-        self.clips, self.batch, self.references, self.seed = clips, batch, references, seed
-
-    def draw(self, step: int, slot: Slot) -> MouthDraw:
-        """See `training.batch.Source`."""
-        part = () if slot.count == 1 else (slot.index,)
-        rng = np.random.default_rng((self.seed, step, *part))
-        batch = draw(self.clips, self.batch // slot.count, self.references, rng)
-        return MouthDraw(batch, step, int(rng.integers(2**62)))
-
-
 class PainterObjective(Objective):
     """Encoder and denoiser of a lite network; its voice stays as it is.
 
@@ -210,10 +194,11 @@ class PainterObjective(Objective):
         held_out: Clips | None = None,
     ) -> None:
         sizes = net.config
-        source = MouthSource(clips, config.batch, sizes.references, config.seed)
+        source = MouthSource(clips, config.batch, sizes.references, config.seed, recipe)
         critics = MouthCritics(sizes.codes, sizes.size, recipe.r1)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(net, source, critics)
+        self.measure = MouthFeatures.pretrained() if recipe.perceptual else None
         self.net.voice.requires_grad_(False)
         self.recipe, self.clips, self.held_out = recipe, clips, held_out or clips
 
@@ -228,6 +213,9 @@ class PainterObjective(Objective):
         parts = painted.losses | shape_losses(critics.shape.eval(), painted, hidden)
         parts["gan"] = -critics.patches(painted.x0, painted.codes).mean()
         critics.requires_grad_(True).train()
+        if self.measure is not None:
+            found, wanted = painted.x0[painted.true], hidden[painted.true]
+            parts["perceptual"] = self.measure(found, wanted).mean()
         # Critics that know nothing yet have nothing to say.
         heard = min(1.0, drawn.step / w.shape_warmup)
         judged = min(1.0, max(0.0, (drawn.step - w.gan_start) / w.shape_warmup))
@@ -236,6 +224,8 @@ class PainterObjective(Objective):
             + heard * (w.shape * parts["shape"] + w.features * parts["features"])
             + judged * w.gan * parts["gan"]
         )  # fmt: skip
+        if self.measure is not None:
+            total = total + w.perceptual * parts["perceptual"]
         codes = torch.from_numpy(drawn.batch.codes)
         fake = with_code(painted.x0.detach(), painted.codes)
         return Priced(total, {"total": total, **parts}, fake, with_code(hidden, codes))
@@ -259,6 +249,11 @@ class PainterObjective(Objective):
         return {}
 
 
+def net_for(recipe: LiteRecipe) -> LiteConfig:
+    """Units are three references, and the network is told what they show."""
+    return LiteConfig(references=3, told=True) if recipe.unit_starts else LiteConfig()
+
+
 def train_lite(
     shards: Path,
     folder: Path,
@@ -276,9 +271,10 @@ def train_lite(
         folder: of the run.
         config: of the run.
         recipe: of the losses.
-        net_config: sizes of the network.
+        net_config: sizes of the network; None: as the recipe wants them.
         voice: checkpoint of `lipwire train voice`.
-        init: checkpoint of an earlier painter, which a new run begins with.
+        init: checkpoint of an earlier painter, which a new run begins with: what it does not have
+            is added without effect. Its critics come along where it holds them.
 
     Raises:
         CheckpointError: the voice or the earlier painter cannot be read or is of other sizes.
@@ -290,15 +286,20 @@ def train_lite(
     torch.manual_seed(config.seed)
     heard = load_checkpoint(voice)
     reach_px = float(heard.get("net_config", {}).get("reach_px", 0.0))
-    net = LiteNet(replace(net_config or LiteConfig(), reach_px=reach_px))
+    recipe = recipe or LiteRecipe()
+    net = LiteNet(replace(net_config or net_for(recipe), reach_px=reach_px))
     said = weights_of(heard)
     if "code_stats" in heard:
         said = retold(said, heard["code_stats"], torch.from_numpy(clips.code_stats))
     fit_weights(net.voice, said, voice)
     if earlier:
+        weights = grown_painter(weights_of(earlier), earlier.get("net_config"), net)
         for name in ("encoder", "denoiser"):
-            own = {key.removeprefix(f"{name}."): value for key, value in weights_of(earlier).items()
+            own = {key.removeprefix(f"{name}."): value for key, value in weights.items()
                    if key.startswith(f"{name}.")}  # fmt: skip
             fit_weights(getattr(net, name), own, init)
-    objective = PainterObjective(clips, config, recipe or LiteRecipe(), net, held_out)
+    objective = PainterObjective(clips, config, recipe, net, held_out)
+    if earlier and "critic" in earlier and objective.critic is not None:
+        critics = {name: value.float() for name, value in earlier["critic"].items()}
+        fit_weights(objective.critic, critics, init)
     return train(Trainer(folder, config, objective))
