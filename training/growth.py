@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.nets.lite import LiteConfig, LiteNet
+from training.checkpoint import fit_weights, weights_of
 
 # What a new reference has of the last one's part at first. Smaller: its gradients are small as well
 # and it is slow to be used; larger: where the two differ, a grown network shows a mixture of them.
@@ -54,3 +55,16 @@ def grown_painter(
         [bias[:-4], bias[-4:] + log(rest), *[bias[-4:] + log(NEW_SHARE)] * more]
     )
     return grown
+
+
+def take_painter(net: LiteNet, earlier: Mapping[str, Any], origin: object) -> None:
+    """Load an earlier checkpoint's encoder and denoiser, see `grown_painter`.
+
+    Raises:
+        CheckpointError: a tensor is missing or does not fit; names the first.
+    """
+    weights = grown_painter(weights_of(earlier), earlier.get("net_config"), net)
+    for name in ("encoder", "denoiser"):
+        own = {key.removeprefix(f"{name}."): value for key, value in weights.items()
+               if key.startswith(f"{name}.")}  # fmt: skip
+        fit_weights(getattr(net, name), own, origin)

@@ -20,14 +20,16 @@ from training.checkpoint import fit_weights, load_checkpoint, weights_of
 from training.config import LiteRecipe, TrainConfig
 from training.data import Clips
 from training.families import SCHEDULE, LiteFamily, alpha_bars, estimates, visited_timesteps
-from training.growth import grown_painter
+from training.growth import take_painter
 from training.hearing import held_out_of
+from training.lean import samples_seen
 from training.loop import Trainer, train
 from training.losses import code_loss, l2_loss, simple_loss
+from training.mouth_critics import MouthCritics, with_code
 from training.mouth_source import MouthDraw, MouthSource
 from training.mouths import MouthBatch, Start
 from training.nets.imagenet import MouthFeatures
-from training.nets.mouth import MouthCritic, ShapeCritic
+from training.nets.mouth import ShapeCritic
 from training.objective import Objective, Priced
 from training.samples import sample_sheet
 from training.units import unit_slot
@@ -124,53 +126,6 @@ def shape_losses(critic: ShapeCritic, painted: Painted, hidden: Tensor) -> dict[
     return {"shape": code_loss(found, painted.codes), "features": features.mean()}
 
 
-def mouth_gan_loss(critic: MouthCritic, fake: Tensor, real: Tensor, codes: Tensor) -> Tensor:
-    """The patch critic's hinge (Lim & Ye, 2017): real above 1, painted below -1.
-
-    A quarter of what counts as painted are real mouths beside the code of another.
-    """
-    wrong = codes.roll(1, dims=0)
-    loss: Tensor = (
-        F.relu(1 - critic(real, codes)).mean()
-        + 0.75 * F.relu(1 + critic(fake, codes)).mean()
-        + 0.25 * F.relu(1 + critic(real, wrong)).mean()
-    )
-    return loss
-
-
-def gradient_penalty(critic: MouthCritic, real: Tensor, codes: Tensor) -> Tensor:
-    """R1 (Mescheder et al., 2018): the squared gradient, at real pictures, of the mean verdict."""
-    real = real.detach().requires_grad_(True)
-    verdicts = critic(real, codes).mean(dim=(1, 2, 3))  # a sum would weigh 500 patches 250,000-fold
-    (gradient,) = torch.autograd.grad(verdicts.sum(), real, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3)).mean()
-
-
-class MouthCritics(nn.Module):
-    """Both critics and their own loss; pictures come with their codes as constant planes."""
-
-    def __init__(self, codes: int, size: int, r1: float) -> None:
-        super().__init__()
-        self.shape, self.patches = ShapeCritic(codes, size), MouthCritic(codes)
-        self.r1 = r1
-
-    def forward(self, fake: Tensor, real: Tensor) -> Priced:
-        """Price estimates and real mouths, f32[B, 3 + codes, S/2, S], see `with_code`."""
-        hidden, codes = real[:, :3], real[:, 3:, 0, 0]
-        # A little noise: it must not learn what only this camera's pixels say.
-        found, _ = self.shape(hidden + 0.03 * torch.randn_like(hidden))
-        shape = code_loss(found, codes)
-        gan = mouth_gan_loss(self.patches, fake[:, :3].clamp(-1, 1), hidden, codes)
-        penalty = gradient_penalty(self.patches, hidden, codes) if self.r1 else gan.new_zeros(())
-        return Priced(shape + gan + self.r1 * penalty, {"read": shape, "critic": gan})
-
-
-def with_code(hidden: Tensor, codes: Tensor) -> Tensor:
-    """f32[B, 3, h, w] and f32[B, codes] -> f32[B, 3 + codes, h, w]."""
-    planes = codes[:, :, None, None].expand(-1, -1, *hidden.shape[2:])
-    return torch.cat([hidden, planes], dim=1)
-
-
 class PainterObjective(Objective):
     """Encoder and denoiser of a lite network; its voice stays as it is.
 
@@ -195,17 +150,22 @@ class PainterObjective(Objective):
     ) -> None:
         sizes = net.config
         source = MouthSource(clips, config.batch, sizes.references, config.seed, recipe)
-        critics = MouthCritics(sizes.codes, sizes.size, recipe.r1)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        super().__init__(net, source, critics)
+        super().__init__(net, source, MouthCritics(sizes.codes, sizes.size, recipe.r1))
+        self.before = 0  # samples that the net saw in runs that this one goes on from
         self.measure = MouthFeatures.pretrained() if recipe.perceptual else None
         self.net.voice.requires_grad_(False)
         self.recipe, self.clips, self.held_out = recipe, clips, held_out or clips
 
+    @property
+    def critics(self) -> MouthCritics:
+        """The opponents."""
+        assert isinstance(self.critic, MouthCritics)
+        return self.critic
+
     def forward(self, drawn: MouthDraw) -> Priced:
         """See `Objective`."""
-        critics, w = self.critic, self.recipe
-        assert isinstance(critics, MouthCritics)
+        critics, w = self.critics, self.recipe
         hidden = torch.from_numpy(drawn.batch.crops)[:, :, self.net.config.size // 2 :]
         random = torch.Generator().manual_seed(drawn.seed)
         painted = paint(self.net, drawn.batch, w, random)
@@ -240,6 +200,7 @@ class PainterObjective(Objective):
             "family": "lite",
             "net_config": self.net.config.to_dict(),
             "code_stats": torch.from_numpy(self.clips.code_stats),
+            "before": self.before,
         }
 
     def report(self, ema: nn.Module, folder: Path, step: int) -> dict[str, float]:
@@ -293,13 +254,10 @@ def train_lite(
         said = retold(said, heard["code_stats"], torch.from_numpy(clips.code_stats))
     fit_weights(net.voice, said, voice)
     if earlier:
-        weights = grown_painter(weights_of(earlier), earlier.get("net_config"), net)
-        for name in ("encoder", "denoiser"):
-            own = {key.removeprefix(f"{name}."): value for key, value in weights.items()
-                   if key.startswith(f"{name}.")}  # fmt: skip
-            fit_weights(getattr(net, name), own, init)
+        take_painter(net, earlier, init)
     objective = PainterObjective(clips, config, recipe, net, held_out)
-    if earlier and "critic" in earlier and objective.critic is not None:
-        critics = {name: value.float() for name, value in earlier["critic"].items()}
-        fit_weights(objective.critic, critics, init)
+    if earlier:
+        objective.before = samples_seen(earlier)
+        if "critic" in earlier:
+            fit_weights(objective.critics, earlier["critic"], init)
     return train(Trainer(folder, config, objective))

@@ -65,7 +65,7 @@ def sample_sheet(net: LiteNet, clips: Clips, path: Path, columns: int = 10, step
     rows = [crops, *references.chunk(net.config.references, dim=1)]
     for wanted in (codes, closed, wide):
         rows.append(whole(crops, moments(net, crops, references, wanted, steps, shown)[-1].x0))
-    _write(path, rows)
+    write_rows(path, rows)
 
 
 def speaker_sheet(
@@ -121,7 +121,7 @@ def speaker_sheet(
     for moment in moments(net, inputs, references, codes, SHOWN, shown):
         rows[f"x_t  t={moment.t}"] = whole(inputs, moment.x_t)
         rows[f"x0   t={moment.t}"] = whole(inputs, moment.x0)
-    _write(path, list(rows.values()), list(rows))
+    write_rows(path, list(rows.values()), list(rows))
 
 
 def _shares(total: int, parts: int) -> list[int]:
@@ -129,7 +129,7 @@ def _shares(total: int, parts: int) -> list[int]:
     return [total // parts + (i < total % parts) for i in range(parts)]
 
 
-def _write(path: Path, rows: Sequence[Tensor], captions: Sequence[str] = ()) -> None:
+def write_rows(path: Path, rows: Sequence[Tensor], captions: Sequence[str] = ()) -> None:
     """Rows f32[B, 3, S, S] in ±1 as one PNG, captions to their left."""
     import cv2
 

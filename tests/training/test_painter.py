@@ -20,19 +20,10 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import PRESETS, LiteRecipe
 from training.data import Clips
 from training.loop import Trainer
+from training.mouth_critics import MouthCritics, gradient_penalty, mouth_gan_loss, with_code
 from training.mouths import draw, pick_references
 from training.nets.mouth import MouthCritic, ShapeCritic
-from training.painter import (
-    MouthCritics,
-    Painted,
-    PainterObjective,
-    gradient_penalty,
-    mouth_gan_loss,
-    paint,
-    shape_losses,
-    train_lite,
-    with_code,
-)
+from training.painter import Painted, PainterObjective, paint, shape_losses, train_lite
 
 SMALL = LiteConfig(widths=(8, 16, 24, 32), embed=32, voice_width=32)
 CONFIG = replace(PRESETS["smoke"].train, steps=6, checkpoint_every=3, sample_every=6)
