@@ -153,7 +153,7 @@ LITE = TrainConfig(steps=7_300, batch=18, learning_rate=1e-3, warmup=200)
 VOICE = TrainConfig(
     steps=1_070, batch=256, learning_rate=1e-3, weight_decay=1e-2, ema=0.99, sample_every=250
 )
-# On from an earlier painter's weights (--init): its critics begin anew and learn faster than it.
+# On from an earlier painter's weights (--init): critics that begin anew learn faster than it.
 REFINE = replace(LITE, steps=4_000, learning_rate=4e-4)
 # Longer than any machine is lent: constant, so that it may end, and be gone on from, anywhere.
 UNITS = replace(
