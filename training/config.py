@@ -76,6 +76,23 @@ class LiteRecipe:
     known: what the visible half tells of the mouth's shape must not be believed"""
     timestep_grid: int = 8
     """noise levels trained: those that 1, 2, 4 .. this many sampling steps visit; 0 = all 1000"""
+    perceptual: float = 0.0
+    """distance of the painted mouth from the true one in features that ImageNet taught"""
+    noise_starts: float = 1 / 3
+    """share of samples whose x_t is pure noise"""
+    own_starts: float = 1 / 3
+    """share whose x_t is the network's own first estimate with noise put back"""
+    unit_starts: float = 0.0
+    """share whose x_t is a mouth that the person made at another moment, with noise; of the rest
+    it is the true picture with noise. Above 0, they and the rest have units as references"""
+
+    def __post_init__(self) -> None:
+        """Check what would only show after hours."""
+        shares = self.noise_starts, self.own_starts, self.unit_starts
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ConfigError(f"starts are {shares}, must be shares whose sum is at most 1")
+        if self.perceptual < 0:
+            raise ConfigError(f"weight perceptual is {self.perceptual}, must not be negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +153,13 @@ LITE = TrainConfig(steps=7_300, batch=18, learning_rate=1e-3, warmup=200)
 VOICE = TrainConfig(
     steps=1_070, batch=256, learning_rate=1e-3, weight_decay=1e-2, ema=0.99, sample_every=250
 )
-# On from an earlier painter's weights (--init): its critics begin anew and learn faster than it.
+# On from an earlier painter's weights (--init): critics that begin anew learn faster than it.
 REFINE = replace(LITE, steps=4_000, learning_rate=4e-4)
+# Longer than any machine is lent: constant, so that it may end, and be gone on from, anywhere.
+UNITS = replace(
+    LITE, steps=1_000_000, batch=16, learning_rate=4e-4, schedule="constant", checkpoint_every=100,
+    sample_every=2_000,
+)  # fmt: skip
 SMOKE = replace(LITE, steps=20, batch=4, warmup=2, checkpoint_every=10, sample_every=10)
 # From the paper: 5 frames, one t, all 1000 levels, 8 GPUs for 4 days, the losses and their weights.
 # It does not give batch, learning rate, decay and steps: rate and decay are those of the code that
@@ -172,6 +194,19 @@ ABLATION = {
 PRESETS: dict[str, Preset] = {
     "lite": Preset("lite", LITE, LiteRecipe()),
     "lite-refine": Preset("lite", REFINE, LiteRecipe(shape=0.2, gan_start=600, strays=0.25)),
+    "lite-units": Preset(
+        "lite",
+        UNITS,
+        LiteRecipe(
+            shape=0.2,
+            gan_start=600,
+            strays=0.2,
+            perceptual=0.05,
+            noise_starts=1 / 8,
+            own_starts=1 / 8,
+            unit_starts=5 / 8,
+        ),
+    ),
     "smoke": Preset("lite", SMOKE, LiteRecipe(gan_start=5, shape_warmup=5)),
     "paper": Preset("paper", PAPER, LossWeights()),
     **{f"paper-ablation-{k}": Preset("paper", PAPER, w) for k, w in ABLATION.items()},

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.diffusion import NoiseSchedule, Prediction, Spacing, predict_x0
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, ConfigError
 from engine.mel import WINDOW_COLUMNS
 from engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet, network_input
 from engine.nets.lite import LiteConfig, LiteNet
@@ -181,7 +181,13 @@ class LiteFamily:
         return net.config.mel_columns
 
     def condition(self, net: LiteNet, given: Given) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The reference and the encoder's maps."""
+        """The reference and the encoder's maps.
+
+        Raises:
+            ConfigError: the network wants to be told what the reference shows, which `given` lacks.
+        """
+        if net.config.told:
+            raise ConfigError("this lite network is told what its references show; not known here")
         references = given.references.repeat(1, net.config.references, 1, 1)
         return references, net.encoder(given.visible, references, net.voice(given.mels))
 

@@ -16,21 +16,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.nets.lite import LiteConfig, LiteNet, retold
-from training.batch import Slot
 from training.checkpoint import fit_weights, load_checkpoint, weights_of
 from training.config import LiteRecipe, TrainConfig
 from training.data import Clips
 from training.families import SCHEDULE, LiteFamily, alpha_bars, estimates, visited_timesteps
+from training.growth import take_painter
 from training.hearing import held_out_of
+from training.lean import samples_seen
 from training.loop import Trainer, train
 from training.losses import code_loss, l2_loss, simple_loss
-from training.mouths import MouthBatch, draw
-from training.nets.mouth import MouthCritic, ShapeCritic
+from training.mouth_critics import MouthCritics, with_code
+from training.mouth_source import MouthDraw, MouthSource
+from training.mouths import MouthBatch, Start
+from training.nets.imagenet import MouthFeatures
+from training.nets.mouth import ShapeCritic
 from training.objective import Objective, Priced
 from training.samples import sample_sheet
+from training.units import unit_slot
 
 FAMILY = LiteFamily()
 FIRST, SECOND = len(SCHEDULE) - 1, (len(SCHEDULE) - 1) // 2  # levels that two steps visit
+UNIT_LEVELS = (249, 499)  # where what begins at a unit enters: the last of four steps, or of two
 
 
 class Painted(NamedTuple):
@@ -54,40 +60,42 @@ def _estimate(
 
 
 def paint(net: LiteNet, batch: MouthBatch, recipe: LiteRecipe, random: torch.Generator) -> Painted:
-    """Estimates and pixel losses of one batch, a third each of three kinds of x_t.
+    """Estimates and pixel losses of one batch, from what `batch.starts` says that x_t is made of.
 
-    Pure noise, where every sampling starts; the network's own first estimate with noise put back,
-    which is what the second of two steps is given; and the true picture with noise, as the paper
-    trains. Without the second kind the network learns to trust the mouth that shines through x_t
-    more than the code, and further steps only damp the movement.
+    Pure noise, where every sampling without a unit starts; the network's own first estimate with
+    noise put back, which is what the second of two steps is given; a unit with noise; and the true
+    picture with noise, as the paper trains. Without the second kind the network learns to trust the
+    mouth that shines through x_t more than the code, and further steps only damp the movement.
 
-    Of the first two kinds, which hold nothing of the true mouth, `recipe.strays` of the batch are
-    asked for the mouth of another frame. They have no target and no pixel loss.
+    Those astray are asked for the mouth of another frame. They have no target and no pixel loss.
     """
     crops, references = torch.from_numpy(batch.crops), torch.from_numpy(batch.references)
     size, half = len(crops), crops.shape[2] // 2
     hidden, visible = crops[:, :, half:], crops[:, :, :half]
-    third = size // 3
-    astray = min(third, round(recipe.strays * size / 2))
-    true = torch.ones(size, dtype=torch.bool)
-    true[:astray] = true[third : third + astray] = False
+    starts, true = torch.from_numpy(batch.starts), ~torch.from_numpy(batch.astray)
     codes = torch.where(
         true[:, None], torch.from_numpy(batch.codes), torch.from_numpy(batch.strays)
     )
     codes = codes + recipe.code_noise * torch.randn(codes.shape, generator=random)
-    context = net.encoder(visible, references, codes)
+    context = net.encoder(visible, references, codes, torch.from_numpy(batch.shown))
     noise = torch.randn(hidden.shape, generator=random)
 
     levels = torch.from_numpy(visited_timesteps(recipe.timestep_grid))
     t = levels[torch.randint(len(levels), (size,), generator=random)]
-    own = slice(third, 2 * third)
-    t[:third], t[own] = FIRST, SECOND
-    start = hidden
-    if third:
+    own, unit = starts == Start.OWN, starts == Start.UNIT
+    t[starts == Start.NOISE], t[own] = FIRST, SECOND
+    start = hidden.clone()
+    if bool(own.any()):
         with torch.no_grad():
-            guess = _estimate(net, noise[own], torch.full((third,), FIRST), references[own],
+            first = torch.full((int(own.sum()),), FIRST)
+            guess = _estimate(net, noise[own], first, references[own],
                               tuple(c[own] for c in context))  # fmt: skip
-        start = torch.cat([hidden[:third], guess.clamp(-1, 1), hidden[2 * third :]])
+        start[own] = guess.clamp(-1, 1)
+    if bool(unit.any()):
+        slot = 3 * unit_slot(net.config.references)
+        start[unit] = references[unit, slot : slot + 3, half:]
+        entered = torch.tensor(UNIT_LEVELS)
+        t[unit] = entered[torch.randint(len(entered), (int(unit.sum()),), generator=random)]
     ab = alpha_bars(t)
     x_t = ab.sqrt() * start + (1 - ab).sqrt() * noise
     x0 = _estimate(net, x_t, t, references, context)
@@ -118,75 +126,6 @@ def shape_losses(critic: ShapeCritic, painted: Painted, hidden: Tensor) -> dict[
     return {"shape": code_loss(found, painted.codes), "features": features.mean()}
 
 
-def mouth_gan_loss(critic: MouthCritic, fake: Tensor, real: Tensor, codes: Tensor) -> Tensor:
-    """The patch critic's hinge (Lim & Ye, 2017): real above 1, painted below -1.
-
-    A quarter of what counts as painted are real mouths beside the code of another.
-    """
-    wrong = codes.roll(1, dims=0)
-    loss: Tensor = (
-        F.relu(1 - critic(real, codes)).mean()
-        + 0.75 * F.relu(1 + critic(fake, codes)).mean()
-        + 0.25 * F.relu(1 + critic(real, wrong)).mean()
-    )
-    return loss
-
-
-def gradient_penalty(critic: MouthCritic, real: Tensor, codes: Tensor) -> Tensor:
-    """R1 (Mescheder et al., 2018): the squared gradient, at real pictures, of the mean verdict."""
-    real = real.detach().requires_grad_(True)
-    verdicts = critic(real, codes).mean(dim=(1, 2, 3))  # a sum would weigh 500 patches 250,000-fold
-    (gradient,) = torch.autograd.grad(verdicts.sum(), real, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3)).mean()
-
-
-class MouthCritics(nn.Module):
-    """Both critics and their own loss; pictures come with their codes as constant planes."""
-
-    def __init__(self, codes: int, size: int, r1: float) -> None:
-        super().__init__()
-        self.shape, self.patches = ShapeCritic(codes, size), MouthCritic(codes)
-        self.r1 = r1
-
-    def forward(self, fake: Tensor, real: Tensor) -> Priced:
-        """Price estimates and real mouths, f32[B, 3 + codes, S/2, S], see `with_code`."""
-        hidden, codes = real[:, :3], real[:, 3:, 0, 0]
-        # A little noise: it must not learn what only this camera's pixels say.
-        found, _ = self.shape(hidden + 0.03 * torch.randn_like(hidden))
-        shape = code_loss(found, codes)
-        gan = mouth_gan_loss(self.patches, fake[:, :3].clamp(-1, 1), hidden, codes)
-        penalty = gradient_penalty(self.patches, hidden, codes) if self.r1 else gan.new_zeros(())
-        return Priced(shape + gan + self.r1 * penalty, {"read": shape, "critic": gan})
-
-
-def with_code(hidden: Tensor, codes: Tensor) -> Tensor:
-    """f32[B, 3, h, w] and f32[B, codes] -> f32[B, 3 + codes, h, w]."""
-    planes = codes[:, :, None, None].expand(-1, -1, *hidden.shape[2:])
-    return torch.cat([hidden, planes], dim=1)
-
-
-class MouthDraw(NamedTuple):
-    """A batch, the step that it is for and the seed of all else that is random about it."""
-
-    batch: MouthBatch
-    step: int
-    seed: int
-
-
-class MouthSource:
-    """Augmented frames with references; one process draws a step whole."""
-
-    def __init__(self, clips: Clips, batch: int, references: int, seed: int) -> None:
-        self.clips, self.batch, self.references, self.seed = clips, batch, references, seed
-
-    def draw(self, step: int, slot: Slot) -> MouthDraw:
-        """See `training.batch.Source`."""
-        part = () if slot.count == 1 else (slot.index,)
-        rng = np.random.default_rng((self.seed, step, *part))
-        batch = draw(self.clips, self.batch // slot.count, self.references, rng)
-        return MouthDraw(batch, step, int(rng.integers(2**62)))
-
-
 class PainterObjective(Objective):
     """Encoder and denoiser of a lite network; its voice stays as it is.
 
@@ -210,17 +149,23 @@ class PainterObjective(Objective):
         held_out: Clips | None = None,
     ) -> None:
         sizes = net.config
-        source = MouthSource(clips, config.batch, sizes.references, config.seed)
-        critics = MouthCritics(sizes.codes, sizes.size, recipe.r1)
+        source = MouthSource(clips, config.batch, sizes.references, config.seed, recipe)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        super().__init__(net, source, critics)
+        super().__init__(net, source, MouthCritics(sizes.codes, sizes.size, recipe.r1))
+        self.before = 0  # samples that the net saw in runs that this one goes on from
+        self.measure = MouthFeatures.pretrained() if recipe.perceptual else None
         self.net.voice.requires_grad_(False)
         self.recipe, self.clips, self.held_out = recipe, clips, held_out or clips
 
+    @property
+    def critics(self) -> MouthCritics:
+        """The opponents."""
+        assert isinstance(self.critic, MouthCritics)
+        return self.critic
+
     def forward(self, drawn: MouthDraw) -> Priced:
         """See `Objective`."""
-        critics, w = self.critic, self.recipe
-        assert isinstance(critics, MouthCritics)
+        critics, w = self.critics, self.recipe
         hidden = torch.from_numpy(drawn.batch.crops)[:, :, self.net.config.size // 2 :]
         random = torch.Generator().manual_seed(drawn.seed)
         painted = paint(self.net, drawn.batch, w, random)
@@ -228,6 +173,9 @@ class PainterObjective(Objective):
         parts = painted.losses | shape_losses(critics.shape.eval(), painted, hidden)
         parts["gan"] = -critics.patches(painted.x0, painted.codes).mean()
         critics.requires_grad_(True).train()
+        if self.measure is not None:
+            found, wanted = painted.x0[painted.true], hidden[painted.true]
+            parts["perceptual"] = self.measure(found, wanted).mean()
         # Critics that know nothing yet have nothing to say.
         heard = min(1.0, drawn.step / w.shape_warmup)
         judged = min(1.0, max(0.0, (drawn.step - w.gan_start) / w.shape_warmup))
@@ -236,6 +184,8 @@ class PainterObjective(Objective):
             + heard * (w.shape * parts["shape"] + w.features * parts["features"])
             + judged * w.gan * parts["gan"]
         )  # fmt: skip
+        if self.measure is not None:
+            total = total + w.perceptual * parts["perceptual"]
         codes = torch.from_numpy(drawn.batch.codes)
         fake = with_code(painted.x0.detach(), painted.codes)
         return Priced(total, {"total": total, **parts}, fake, with_code(hidden, codes))
@@ -250,6 +200,7 @@ class PainterObjective(Objective):
             "family": "lite",
             "net_config": self.net.config.to_dict(),
             "code_stats": torch.from_numpy(self.clips.code_stats),
+            "before": self.before,
         }
 
     def report(self, ema: nn.Module, folder: Path, step: int) -> dict[str, float]:
@@ -257,6 +208,11 @@ class PainterObjective(Objective):
         assert isinstance(ema, LiteNet)
         sample_sheet(ema, self.held_out, folder / f"samples-{step:06d}.png")
         return {}
+
+
+def net_for(recipe: LiteRecipe) -> LiteConfig:
+    """Units are three references, and the network is told what they show."""
+    return LiteConfig(references=3, told=True) if recipe.unit_starts else LiteConfig()
 
 
 def train_lite(
@@ -276,9 +232,10 @@ def train_lite(
         folder: of the run.
         config: of the run.
         recipe: of the losses.
-        net_config: sizes of the network.
+        net_config: sizes of the network; None: as the recipe wants them.
         voice: checkpoint of `lipwire train voice`.
-        init: checkpoint of an earlier painter, which a new run begins with.
+        init: checkpoint of an earlier painter, which a new run begins with: what it does not have
+            is added without effect. Its critics come along where it holds them.
 
     Raises:
         CheckpointError: the voice or the earlier painter cannot be read or is of other sizes.
@@ -290,15 +247,17 @@ def train_lite(
     torch.manual_seed(config.seed)
     heard = load_checkpoint(voice)
     reach_px = float(heard.get("net_config", {}).get("reach_px", 0.0))
-    net = LiteNet(replace(net_config or LiteConfig(), reach_px=reach_px))
+    recipe = recipe or LiteRecipe()
+    net = LiteNet(replace(net_config or net_for(recipe), reach_px=reach_px))
     said = weights_of(heard)
     if "code_stats" in heard:
         said = retold(said, heard["code_stats"], torch.from_numpy(clips.code_stats))
     fit_weights(net.voice, said, voice)
     if earlier:
-        for name in ("encoder", "denoiser"):
-            own = {key.removeprefix(f"{name}."): value for key, value in weights_of(earlier).items()
-                   if key.startswith(f"{name}.")}  # fmt: skip
-            fit_weights(getattr(net, name), own, init)
-    objective = PainterObjective(clips, config, recipe or LiteRecipe(), net, held_out)
+        take_painter(net, earlier, init)
+    objective = PainterObjective(clips, config, recipe, net, held_out)
+    if earlier:
+        objective.before = samples_seen(earlier)
+        if "critic" in earlier:
+            fit_weights(objective.critics, earlier["critic"], init)
     return train(Trainer(folder, config, objective))

@@ -42,6 +42,8 @@ class LiteConfig:
     codes: int = len(CODE_NAMES)
     reach_px: float = 0.0
     """a typical speaker's range of opening, see `engine.reach`; 0: the network takes no reach"""
+    told: bool = False
+    """whether the encoder is told the code that each reference shows"""
 
     def to_dict(self) -> dict[str, Any]:
         """As stored in checkpoints."""
@@ -128,6 +130,32 @@ def retold(voice: Mapping[str, Tensor], told: Tensor, stats: Tensor) -> dict[str
     return {**voice, "gain": gain.float(), "offset": offset.float()}
 
 
+class Comparison(nn.Module):
+    """What each reference shows and how that differs from what is asked.
+
+    Its results are added to what the code alone says, and are 0 until they are trained: a network
+    that never knew what its references show goes on as it was.
+    """
+
+    def __init__(self, config: LiteConfig, places: int) -> None:
+        super().__init__()
+        inputs = 2 * config.references * config.codes
+        self.embed = nn.Sequential(
+            nn.Linear(inputs, config.embed), nn.SiLU(), nn.Linear(config.embed, config.embed)
+        )
+        self.place = nn.Sequential(nn.Linear(inputs, 32), nn.SiLU(), nn.Linear(32, places))
+        for layers in (self.embed, self.place):
+            last = layers[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, code: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """f32[B, codes], f32[B, R, codes] -> f32[B, embed], f32[B, places]."""
+        told = torch.cat([shown.flatten(1), (code[:, None] - shown).flatten(1)], dim=1)
+        return self.embed(told), self.place(told)
+
+
 class ConditionEncoder(nn.Module):
     """All that does not depend on t: feature maps of the hidden half at four scales."""
 
@@ -145,22 +173,30 @@ class ConditionEncoder(nn.Module):
             nn.Linear(config.codes, 32), nn.SiLU(), nn.Linear(32, prod(self.place_shape))
         )
         self.placed = nn.Conv2d(PLACE_CHANNELS, w[1], 1)
+        self.comparison = Comparison(config, prod(self.place_shape)) if config.told else None
         self.stem = conv(4 * (3 + 6 * config.references), w[0])
         self.blocks = nn.ModuleList(FilmBlock(width, config.embed) for width in w)
         self.downs = nn.ModuleList(conv(a, b, stride=2) for a, b in zip(w, w[1:], strict=False))
 
-    def forward(self, visible: Tensor, references: Tensor, code: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, visible: Tensor, references: Tensor, code: Tensor, shown: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Feature maps for the denoiser.
 
         Args:
             visible: f32[B, 3, S/2, S] in ±1, the half that the model may see.
             references: f32[B, 3 R, S, S] in ±1.
             code: f32[B, codes].
+            shown: f32[B, R, codes], what each reference shows; for a network that is told.
 
         Returns:
             f32[B, embed], then one map a scale, finest first.
         """
-        embed = self.code(code)
+        embed, place = self.code(code), self.place(code)
+        if self.comparison is not None:
+            assert shown is not None
+            embed_more, place_more = self.comparison(code, shown)
+            embed, place = embed + embed_more, place + place_more
         halves = [
             h for r in references.chunk(references.shape[1] // 3, dim=1) for h in r.chunk(2, dim=2)
         ]
@@ -169,7 +205,7 @@ class ConditionEncoder(nn.Module):
         maps = []
         for index, block in enumerate(self.blocks):
             if index == 1:
-                h = h + self.placed(self.place(code).view(-1, *self.place_shape))
+                h = h + self.placed(place.view(-1, *self.place_shape))
             h = block(h, F.silu(embed))
             maps.append(h)
             if index < len(self.downs):
@@ -292,8 +328,13 @@ class LiteNet(nn.Module):
         self.denoiser = Denoiser(self.config)
 
     def encode(
-        self, crop: Tensor, references: Tensor, mel: Tensor, reach: Tensor | None = None
+        self,
+        crop: Tensor,
+        references: Tensor,
+        mel: Tensor,
+        reach: Tensor | None = None,
+        shown: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Everything computed once a frame; `crop`'s lower half is not looked at."""
         visible = crop[:, :, : crop.shape[2] // 2]
-        return self.encoder(visible, references, self.voice(mel, reach))
+        return self.encoder(visible, references, self.voice(mel, reach), shown)

@@ -20,19 +20,10 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import PRESETS, LiteRecipe
 from training.data import Clips
 from training.loop import Trainer
+from training.mouth_critics import MouthCritics, gradient_penalty, mouth_gan_loss, with_code
 from training.mouths import draw, pick_references
 from training.nets.mouth import MouthCritic, ShapeCritic
-from training.painter import (
-    MouthCritics,
-    Painted,
-    PainterObjective,
-    gradient_penalty,
-    mouth_gan_loss,
-    paint,
-    shape_losses,
-    train_lite,
-    with_code,
-)
+from training.painter import Painted, PainterObjective, paint, shape_losses, train_lite
 
 SMALL = LiteConfig(widths=(8, 16, 24, 32), embed=32, voice_width=32)
 CONFIG = replace(PRESETS["smoke"].train, steps=6, checkpoint_every=3, sample_every=6)
@@ -199,8 +190,8 @@ def test_shape_losses_by_hand() -> None:
 
 
 def test_strays_obey_another_code_and_pay_for_no_pixel(shards: Path) -> None:
-    batch = draw(Clips(shards, "train"), 6, 2, np.random.default_rng(0), augmented=False)
-    recipe = replace(RECIPE, code_noise=0.0, strays=1 / 3)
+    batch = draw(Clips(shards, "train"), 6, 2, np.random.default_rng(0), False, strays=1 / 3)
+    recipe = replace(RECIPE, code_noise=0.0)
     painted = paint(LiteNet(SMALL), batch, recipe, torch.Generator().manual_seed(0))
     astray = ~painted.true
     assert astray.tolist() == [True, False, True, False, False, False]

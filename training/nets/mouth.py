@@ -42,7 +42,7 @@ class ShapeCritic(nn.Module):
         for layer in self.features:
             h = layer(h)
             maps.append(h)
-        code: Tensor = self.head(h)
+        code: Tensor = self.head(h).float()
         return code, maps
 
 
@@ -70,5 +70,5 @@ class MouthCritic(nn.Module):
         height, width = hidden.shape[2:]
         h = self.layers(hidden[:, :, : height * 5 // 8, width // 4 : -(width // 4)])
         wanted = torch.einsum("bchw,bc->bhw", h, self.code(code)) / h.shape[1]
-        verdict: Tensor = self.verdict(h) + wanted[:, None]
+        verdict: Tensor = self.verdict(h).float() + wanted[:, None]
         return verdict
