@@ -12,6 +12,8 @@ from engine.articulation import OPENING
 from engine.likeness import likeness_of
 from engine.mel import PAPER_FPS
 from engine.types import F32, U8
+from engine.units.bank import CODE_WEIGHTS, LOOK_COST
+from engine.units.unit import look_of
 from training.data import I64, ClipData, Clips
 from training.mouths import (
     MouthBatch,
@@ -23,11 +25,6 @@ from training.mouths import (
     stacked,
 )
 
-# Opening and its side are what people see first, then the lower lip.
-CODE_WEIGHTS = np.array([2, 2, 1, 1, 1, 1.5, 1], np.float32)
-# Of a lost likeness of 1. Higher: a mouth of another shape in the same pose wins; lower: a head
-# that is turned otherwise does.
-POSE_WEIGHT = 30.0
 APART_FRAMES = round(0.4 * PAPER_FPS)  # nearer ones nearly are the target: in a call there are none
 BANK_SIZES = (20, 200)  # from a second of a call to a full bank
 # Of the code that chooses, in spreads: what is heard is no more exact, so units are not either.
@@ -49,13 +46,12 @@ def unit_costs(asked: F32, look: F32, codes: F32, looks: F32) -> F32:
         looks: f32[N, C], as `look`.
     """
     shape = ((codes - asked) ** 2 * CODE_WEIGHTS).sum(1)
-    return np.asarray(shape + POSE_WEIGHT * (1 - looks @ look), np.float32)
+    return np.asarray(shape + LOOK_COST * (1 - looks @ look), np.float32)
 
 
 def unit_look(crop: U8) -> F32:
     """A crop's likeness as one vector of unit length; uint8[S, S, 3] -> f32[C]."""
-    look = likeness_of(np.ascontiguousarray(crop)).ravel()
-    return np.asarray(look / max(float(np.linalg.norm(look)), 1e-3), np.float32)
+    return look_of(likeness_of(np.ascontiguousarray(crop)))
 
 
 def choose(asked: F32, look: F32, codes: F32, looks: F32, frames: I64, count: int) -> list[int]:
