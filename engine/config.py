@@ -43,6 +43,9 @@ class EngineConfig:
     # Whether a device that is too slow is given less to do (engine/overload.py). Otherwise every
     # frame takes its steps, and those that are not ready in time pass through.
     ladder: bool = True
+    # Whether mouths are chosen among the person's own (engine/units); otherwise all are generated,
+    # as they are until enough has been seen.
+    own_mouths: bool = True
     # What to show while the new voice is silent: the person's own mouth, or a generated one that
     # is shut, whatever noise there is in the voice's pauses.
     silence: Literal["original", "generate"] = "original"

@@ -98,6 +98,42 @@ def bundle_on_shards(
         update_manifest(opened, quality=quality)
 
 
+@app.command("call")
+def as_in_a_call(
+    films: Annotated[
+        list[Path], typer.Argument(metavar="FILM...", help="Films of one face each, with sound.")
+    ],
+    voice: Annotated[Path, typer.Option(help="A sound file: what the faces are made to say.")],
+    bundle: Annotated[
+        Path | None, typer.Option(help="The model; without it, the one that ships.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--films", help="Write all ways side by side here.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
+) -> None:
+    """Measure what a call shows: mouths generated, chosen from the past, from the whole film.
+
+    Figures are ratios to the film's own; `realism` 1 is a mouth that cannot be told from the
+    person's own of another moment.
+    """
+    need("torch", "efficientnet_lite_pytorch")
+    if json_file is not None and not json_file.parent.is_dir():
+        raise ConfigError(f"{json_file.parent}: no such folder")
+    from engine import open_engine
+    from engine.media import read_speech
+    from engine.types import PLAYOUT_RATE_HZ
+    from training.evaluation.call import measure_films
+
+    sound = read_speech(voice, PLAYOUT_RATE_HZ)
+    with open_engine(bundle) as engine:
+        found = measure_films(engine, films, sound, folder=folder, told=print)
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
 # --- the paper's section 4 ---
 
 
