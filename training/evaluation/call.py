@@ -37,7 +37,7 @@ from engine.face import align, alignment_from, fit_similarity, transform
 from engine.media import at_rate, read_frames, read_speech
 from engine.mel import PAPER_FPS
 from engine.tracker import MediaPipeTracker
-from engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Outcome, VideoFrame
+from engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Alignment, Outcome, VideoFrame
 from engine.workers import Engine
 from training.data import to_planes
 from training.evaluation.measures import best_lag, correlation
@@ -142,6 +142,7 @@ class CallMeasure:
     def __init__(self) -> None:
         self._features = MouthFeatures.pretrained()
         self._tracker = MediaPipeTracker(still=False)
+        self._known: tuple[Film, list[Alignment], F32] | None = None
 
     def measure(self, film: Film, own: Spoken, other: Spoken) -> Figures:
         """Figures of one way.
@@ -152,9 +153,12 @@ class CallMeasure:
             other: the same with another voice.
         """
         half = len(film.images) // 2
-        real_points, real_crops = self._seen(film.images, film.images)
-        points, crops = self._seen(other.images, film.images[half:], real_points[half:])
-        own_points, _ = self._seen(own.images, film.images[half:], real_points[half:], cut=False)
+        places, real_points = self._places(film)
+        real_crops = [align(i, place) for i, place in zip(film.images, places, strict=True)]
+        crops = [align(i, place) for i, place in zip(other.images, places[half:], strict=True)]
+        points, own_points = (
+            self._landmarks(shown.images, places[half:]) for shown in (other, own)
+        )
         spoken = np.array([outcome in SPOKEN for outcome in other.outcomes])
         said = np.array([outcome in SPOKEN for outcome in own.outcomes])
         real_opening, opening = opening_px(real_points), opening_px(points)
@@ -179,26 +183,29 @@ class CallMeasure:
             ),
         )
 
-    def _seen(
-        self, images: Sequence[U8], originals: Sequence[U8], places: F32 | None = None,
-        cut: bool = True,
-    ) -> tuple[F32, list[U8]]:  # fmt: skip
-        """Landmarks in pixels of the 128 px crop, f32[T, 468, 2], and the crops."""
+    def _places(self, film: Film) -> tuple[list[Alignment], F32]:
+        """Where the crops of a film lie, and its landmarks in them; measured once a film."""
+        if self._known is None or self._known[0] is not film:
+            self._tracker.forget()
+            marks: list[F32] = []
+            for image in film.images:
+                face = self._tracker.track(image)
+                if face is None and not marks:
+                    raise MediaError("no face is seen in the film's first picture")
+                marks.append(marks[-1] if face is None else face.landmarks)
+            places = [alignment_from(fit_similarity(m, CROP), CROP) for m in marks]
+            points = [transform(m, p.matrix) / 2 for m, p in zip(marks, places, strict=True)]
+            self._known = film, places, np.stack(points).astype(np.float32)
+        return self._known[1], self._known[2]
+
+    def _landmarks(self, images: Sequence[U8], places: Sequence[Alignment]) -> F32:
+        """f32[T, 468, 2], pixels of the 128 px crop; NaN where no face is found."""
         points = np.full((len(images), 468, 2), np.nan, np.float32)
-        crops: list[U8] = []
         self._tracker.forget()
-        last = None
-        for index, image in enumerate(images):
-            face = self._tracker.track(image)
-            last = face.landmarks if face is not None else last
-            if last is None:
-                raise MediaError("no face is seen in the film's first picture")
-            similarity = fit_similarity(last, CROP)
-            place = alignment_from(similarity, CROP)
-            points[index] = transform(last, place.matrix) / 2
-            if cut:
-                crops.append(align(image, place))
-        return points, crops
+        for index, (image, place) in enumerate(zip(images, places, strict=True)):
+            if (face := self._tracker.track(image)) is not None:
+                points[index] = transform(face.landmarks, place.matrix) / 2
+        return points
 
     def _realism(self, found: Sequence[U8], times: np.ndarray, real: Sequence[U8]) -> float:  # type: ignore[type-arg]
         known = self._vectors(real)
@@ -249,7 +256,7 @@ def _gradient(crops: Sequence[U8]) -> float:
 
 
 def _jerk(opening: F32) -> float:
-    return float(np.abs(np.diff(opening, n=3)).mean()) if len(opening) > 4 else float("nan")
+    return float(np.nanmean(np.abs(np.diff(opening, n=3)))) if len(opening) > 4 else float("nan")
 
 
 def measure_films(
