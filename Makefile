@@ -1,13 +1,17 @@
-# `make run` and `make test` set up all they need in .venv: Python 3.11 is enough.
-PYTHON ?= python3.11
+# `make run` and `make test` set up all they need in .venv: Python 3.11 or 3.12 is enough.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3 python; do $$python -c \
+  'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
+  && { echo $$python; break; }; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 # The tested CPU build. Plain `pip install torch` on Linux brings gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# The same set today and in a month; pyproject.toml has the ranges.
+LOCK   := requirements/lock.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check format snapshots clean
+.PHONY: run test check format snapshots lock clean
 
 run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
 	$(BIN)/lipwire serve
@@ -27,22 +31,33 @@ format: $(VENV)/test.stamp
 snapshots: $(VENV)/test.stamp  ## what users hold, after a change on purpose
 	LIPWIRE_SNAPSHOTS=write $(BIN)/python -m pytest -q tests/test_public_api.py
 
+lock: $(VENV)/test.stamp  ## newer packages, within the ranges of pyproject.toml
+	$(BIN)/pip install -q uv
+	rm -f uv.lock
+	$(BIN)/uv lock -q
+	{ sed '/^[^#]/,$$d' $(LOCK); $(BIN)/uv export -q --frozen --no-emit-project --no-hashes \
+	  --no-annotate --no-header --extra train --extra dev | grep -vE '^(nvidia|cuda)-|^triton=='; \
+	} > $(LOCK).new
+	mv $(LOCK).new $(LOCK)
+	rm -f uv.lock
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
 $(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "lipwire needs Python 3.11 or 3.12 with venv: install python3.12 and python3.12-venv, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install -q -e .
+$(VENV)/run.stamp: pyproject.toml $(LOCK) | $(BIN)/python
+	$(BIN)/pip install -q -c $(LOCK) -e .
 	$(MAKE) -s headless-opencv
 	touch $@
 
-$(VENV)/test.stamp: pyproject.toml | $(BIN)/python
+$(VENV)/test.stamp: pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/python -c "import torch" 2>/dev/null \
 	|| $(BIN)/pip install -q --retries 0 --timeout 20 --index-url $(TORCH_INDEX) $(TORCH) 2>/dev/null \
 	|| $(BIN)/pip install -q $(TORCH)
-	$(BIN)/pip install -q -e '.[train,dev]'
+	$(BIN)/pip install -q -c $(LOCK) -e '.[train,dev]'
 	$(MAKE) -s headless-opencv
 	touch $@ $(VENV)/run.stamp
 

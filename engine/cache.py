@@ -10,19 +10,20 @@ import os
 import stat
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 
 def cache_folder(*parts: str) -> Path | None:
     """A private folder below lipwire's cache, made if missing; None where there can be none.
 
-    `LIPWIRE_CACHE` names the cache; empty switches it off. Without it `XDG_CACHE_HOME/lipwire` or
-    `~/.cache/lipwire` is used.
+    `LIPWIRE_CACHE` names the cache; empty switches it off. Without it the system's place for such
+    things is used, `~/.cache/lipwire` on Linux.
     """
     wanted = os.environ.get("LIPWIRE_CACHE")
     if wanted == "":
         return None
     try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(wanted) if wanted else Path(home) / "lipwire"
+        folder = Path(wanted) if wanted else user_cache_path("lipwire", appauthor=False)
         for name in ("", *parts):
             folder = folder / name
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
