@@ -97,7 +97,9 @@ def test_pictures_that_no_stages_explain_are_the_rest() -> None:
 def test_figures_of_a_call() -> None:
     figures = digest(notes(), Plan("", "", ""))["figures"]
     assert figures["generated_share"]["value"] == pytest.approx(0.9, abs=0.02)
-    assert figures["generated_share"]["ok"] is False
+    assert figures["pasted_share"]["value"] == 0
+    assert figures["painted_share"]["value"] == pytest.approx(0.9, abs=0.02)
+    assert figures["painted_share"]["ok"] is False
     assert figures["rest_share"]["ok"] and figures["pictures_per_s"]["value"] == pytest.approx(25)
     assert figures["pacing_error_p99_ms"]["value"] == pytest.approx(0, abs=1e-6)
     assert figures["av_offset_ms"]["value"] == pytest.approx(20)

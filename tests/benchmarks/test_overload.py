@@ -27,7 +27,7 @@ BORDERS = (0.0, 10.0, 20.0, 30.0)
 
 def stats(at_s: float, rung: str, painted: int, passed: int, changes: int) -> Glimpse:
     figures = {
-        "generated": painted, "held": 0, "passed_through": {"overloaded": passed, "silent": 25},
+        "pasted": 0, "generated": painted, "held": 0, "passed_through": {"overloaded": passed, "silent": 25},
         "rung": rung, "steps": 2 if rung == "full" else 1, "rung_changes": changes,
     }  # fmt: skip
     return Glimpse(at_s, figures)

@@ -32,7 +32,8 @@ from server.dub import DubSummary
 
 REPO = Path(__file__).resolve().parents[2]
 SUMMARY = DubSummary(
-    output="o.mp4", model="lite 1", steps=2, width=64, height=48, fps=25.0, frames=10, generated=7,
+    output="o.mp4", model="lite 1", steps=2, width=64, height=48, fps=25.0, frames=10, pasted=5,
+    generated=2,
     passed_through={"no_face": 3}, video_s=0.4, speech_s=0.4, elapsed_s=0.2, real_time_factor=0.5,
     warnings=["speech: is silent"],
 )  # fmt: skip
@@ -108,7 +109,7 @@ def test_json_is_one_object_on_stdout_and_nothing_else(tmp_path: Path) -> None:
     summary = json.loads(result.stdout)
     assert result.stdout.count("\n") == 1
     assert (summary["frames"], summary["steps"]) == (10, 1)
-    assert summary["generated"] + sum(summary["passed_through"].values()) == 10
+    assert summary["pasted"] + summary["generated"] + sum(summary["passed_through"].values()) == 10
     assert (tmp_path / "out.mp4").exists()
     assert "Traceback" not in result.stderr
 
@@ -152,7 +153,10 @@ def test_every_flag_of_dub_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
         "silence": "generate", "original_level": 0.25, "ducking": True,
         "loudness_lufs": -20.0, "threads": 3, "credentials": True,
     }  # fmt: skip
-    assert "10: 7 generated, passed through: 3 no_face" in result.stdout
+    assert (
+        "10: 5 from the person's own mouths, 2 generated, passed through: 3 no_face"
+        in result.stdout
+    )
     assert "note     speech: is silent" in result.stdout
     assert signal.getsignal(signal.SIGTERM) is handler
     assert call("dub", "v", "s", "-o", "o.mp4", "--no-mark", "--no-credentials").exit_code == 0
