@@ -1,13 +1,13 @@
 """lipwire's real-time core: a live face and a new voice in, the same face speaking it out.
 
-    import engine
+    import lipwire
 
-    with engine.open_engine() as lipwire:
-        session = lipwire.session()
+    with lipwire.open_engine() as engine:
+        session = engine.session()
         session.push_speech(samples, 16_000, now)    # int16[N], as fast as it comes
-        session.push_video(frame, now)               # engine.VideoFrame
-        out = session.pop_video(now)                 # engine.OutputFrame | None
-        sound = session.pop_audio(now)               # engine.AudioChunk | None
+        session.push_video(frame, now)               # lipwire.VideoFrame
+        out = session.pop_video(now)                 # lipwire.OutputFrame | None
+        sound = session.pop_audio(now)               # lipwire.AudioChunk | None
 
 Importing it loads neither torch nor mediapipe nor a runtime; opening an engine does.
 """
@@ -18,9 +18,8 @@ import os
 # not to before: nothing leaves this machine that its owner has not asked for.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from engine.bundle import Bundle, Manifest, open_bundle
-from engine.config import EngineConfig
-from engine.errors import (
+from lipwire.engine.config import EngineConfig
+from lipwire.engine.errors import (
     BackendError,
     BacklogFull,
     BundleError,
@@ -29,9 +28,11 @@ from engine.errors import (
     MediaError,
     SessionClosed,
 )
-from engine.opening import open_engine
-from engine.session import Session
-from engine.types import (
+from lipwire.engine.model.bundle import Bundle, Manifest, open_bundle
+from lipwire.engine.runtime.engine import Engine
+from lipwire.engine.runtime.open import open_engine
+from lipwire.engine.session.session import Session
+from lipwire.engine.types import (
     PLAYOUT_RATE_HZ,
     SPEECH_RATE_HZ,
     AudioChunk,
@@ -42,7 +43,6 @@ from engine.types import (
     SessionStats,
     VideoFrame,
 )
-from engine.workers import Engine
 
 __all__ = [
     "PLAYOUT_RATE_HZ",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.errors import ConfigError
+from lipwire.engine.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class EngineConfig:
     loudness_lufs: float | None = None
     # DDIM steps; None takes the bundle's default.
     steps: int | None = None
-    # Whether a device that is too slow is given less to do (engine/overload.py). Otherwise every
-    # frame takes its steps, and those that are not ready in time pass through.
+    # Whether a device that is too slow is given less to do (engine/overload/controller.py).
+    # Otherwise every frame takes its steps, and those that are not ready in time pass through.
     ladder: bool = True
     # Whether mouths are chosen among the person's own (engine/units); otherwise all are generated,
     # as they are until enough has been seen.

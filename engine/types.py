@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from engine.trace import Trace
+from lipwire.engine.trace import Trace
 
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
@@ -42,7 +42,7 @@ class Planes:
     v: U8
     """uint8[ceil(H / 2), ceil(W / 2)]"""
     matrix: int
-    """how RGB became these, a code point of ITU-T H.273 (`engine.colour`)"""
+    """how RGB became these, a code point of ITU-T H.273 (`lipwire.engine.media.colour`)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ class Outcome(StrEnum):
     """What became of an input frame. All but the first three show the original picture."""
 
     GENERATED = "generated"
-    PASTED = "pasted"  # the person's own mouth from another moment was put in (`engine.units`)
+    PASTED = (
+        "pasted"  # the person's own mouth from another moment was put in (`lipwire.engine.units`)
+    )
     HELD = "held"  # under overload: repainted with the mouth that was generated for the one before
     NO_FACE = "no_face"
     FACE_UNUSABLE = "face_unusable"  # too small, or turned too far away
@@ -131,7 +133,7 @@ class CodeStats:
     """Mean and spread of the articulation codes over people, by which a model tells them."""
 
     mean: tuple[float, ...]
-    """pixels of a 128 px crop, see `engine.articulation`"""
+    """pixels of a 128 px crop, see `lipwire.engine.face.articulation`"""
     spread: tuple[float, ...]
 
 
@@ -149,7 +151,7 @@ class JobSpec:
     """columns of log-mel; what they have beyond the paper's 16 is more past"""
     reach_px: float = 0.0
     """how far a typical speaker's mouth opening ranges, pixels of a 128 px crop: the model wants to
-    be told the person's own reach (`engine.reach`); 0: it takes none"""
+    be told the person's own reach (`lipwire.engine.face.articulation_scale`); 0: it takes none"""
     codes: CodeStats | None = None
     """what its codes mean; None: nothing is known, and no units can be chosen by them"""
 
@@ -226,7 +228,7 @@ class OutputFrame:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What is kept of the person's own mouths (`engine.units`), for people."""
+    """What is kept of the person's own mouths (`lipwire.engine.units`), for people."""
 
     units: int = 0
     capacity: int = 0
@@ -259,7 +261,7 @@ class SessionStats:
     steps: int = 0
     """of the frames that are painted now"""
     rung: str = "full"
-    """of the overload ladder (`engine.rungs.RUNGS`)"""
+    """of the overload ladder (`lipwire.engine.overload.levels.RUNGS`)"""
     rung_reason: str = ""
     """why it is there; empty if it never was elsewhere"""
     rung_changes: dict[tuple[str, str], int] = field(default_factory=dict)

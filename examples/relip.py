@@ -13,13 +13,13 @@ import av
 import cv2
 import numpy as np
 
-import engine
-from engine.media import read_frames, read_speech
+import lipwire
+from lipwire.engine.media.files import read_frames, read_speech
 
 BASE = Fraction(1, 90_000)
 
 
-def pictures(source: str) -> Iterator[engine.types.U8]:
+def pictures(source: str) -> Iterator[lipwire.engine.types.U8]:
     """RGB pictures as they come from a camera, or from a file at its own pace."""
     if source.isdigit():
         camera = cv2.VideoCapture(int(source))
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("speech", help="a file with the new voice")
     parser.add_argument("-o", "--out", help="an MP4 to write; without it, a window")
     args = parser.parse_args()
-    voice = read_speech(args.speech, engine.SPEECH_RATE_HZ)
+    voice = read_speech(args.speech, lipwire.SPEECH_RATE_HZ)
     source = pictures(args.source)
     height, width, _ = next(source).shape
     file = av.open(args.out, "w") if args.out else None
@@ -48,15 +48,15 @@ def main() -> None:
         video = file.add_stream("libx264", rate=25, options={"preset": "veryfast"})
         video.width, video.height = width // 2 * 2, height // 2 * 2
         video.codec_context.time_base = BASE  # pictures come when they come, not 25 a second
-        audio = file.add_stream("aac", rate=engine.PLAYOUT_RATE_HZ, layout="mono")
-    with engine.open_engine() as lipwire:
-        session = lipwire.session()
+        audio = file.add_stream("aac", rate=lipwire.PLAYOUT_RATE_HZ, layout="mono")
+    with lipwire.open_engine() as opened:
+        session = opened.session()
         for image in source:
             now = time.monotonic()
             if len(voice) and session.stats(now).speech_backlog_s < 2:  # a TTS may push at once
-                second, voice = np.split(voice, [engine.SPEECH_RATE_HZ])
-                session.push_speech(second, engine.SPEECH_RATE_HZ, now)
-            session.push_video(engine.VideoFrame(image, round(now / BASE), BASE), now)
+                second, voice = np.split(voice, [lipwire.SPEECH_RATE_HZ])
+                session.push_speech(second, lipwire.SPEECH_RATE_HZ, now)
+            session.push_video(lipwire.VideoFrame(image, round(now / BASE), BASE), now)
             while (shown := session.pop_video(now)) is not None:
                 if file:
                     picture = av.VideoFrame.from_ndarray(shown.image, format="rgb24")

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.bundle import open_bundle
-from engine.errors import BundleError
-from engine.nets import build_network, load_weights
+from lipwire.engine.errors import BundleError
+from lipwire.engine.model.bundle import open_bundle
+from lipwire.engine.nets import build_network, load_weights
 
 # Where trainers put the weights, the averaged ones first.
 _WRAPPERS = ("ema", "state_dict", "model", "model_state_dict")

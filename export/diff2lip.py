@@ -12,11 +12,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from engine.bundle import Bundle
-from engine.errors import BundleError, ConfigError
-from engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet
-from export.checkpoint import read_checkpoint
-from export.write import Options, Recipe, write_bundle
+from lipwire.engine.errors import BundleError, ConfigError
+from lipwire.engine.model.bundle import Bundle
+from lipwire.engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet
+from lipwire.export.checkpoint import read_checkpoint
+from lipwire.export.write import Options, Recipe, write_bundle
 
 STEPS_OFFERED = (1, 2, 4, 8, 25)
 DEFAULT_STEPS = 25
@@ -127,14 +127,14 @@ def export_diff2lip(
 
     Args:
         checkpoint: .pt or .safetensors, the published state dict.
-        out: folder or file, see `export.write.write_bundle`.
+        out: folder or file, see `lipwire.export.write.write_bundle`.
         options: the exporter's wishes.
         image_size: side of the crop; None takes the published one.
         head_channels: of one attention head; None takes the published one.
         steps: default DDIM steps.
 
     Raises:
-        BundleError: see `load_diff2lip` and `export.write.write_bundle`.
+        BundleError: see `load_diff2lip` and `lipwire.export.write.write_bundle`.
     """
     net = load_diff2lip(checkpoint, image_size=image_size, head_channels=head_channels)
     recipe = Recipe(

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.errors import BundleError
-from engine.nets.graphs import Graph
-from engine.types import F32
+from lipwire.engine.errors import BundleError
+from lipwire.engine.nets.graphs import Graph
+from lipwire.engine.types import F32
 
 OPSET = 18
 MAX_BATCH = 64

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.bundle import Bundle
-from engine.errors import BundleError, ConfigError
-from engine.nets import make_network
-from engine.nets.lite import LiteNet, retold
-from export.checkpoint import Checkpoint, read_checkpoint
-from export.write import Options, Recipe, write_bundle
+from lipwire.engine.errors import BundleError, ConfigError
+from lipwire.engine.model.bundle import Bundle
+from lipwire.engine.nets import make_network
+from lipwire.engine.nets.lite import LiteNet, retold
+from lipwire.export.checkpoint import Checkpoint, read_checkpoint
+from lipwire.export.write import Options, Recipe, write_bundle
 
 STEPS_OFFERED = (1, 2, 4, 8, 25)
 DEFAULT_STEPS = 2
@@ -107,13 +107,13 @@ def export_lite(
 
     Args:
         checkpoint: of `lipwire train`.
-        out: folder or file, see `export.write.write_bundle`.
+        out: folder or file, see `lipwire.export.write.write_bundle`.
         options: the exporter's wishes.
         voice: of `lipwire train voice`: speaks instead of the checkpoint's own.
         training: what the manifest says of the data, beside the run's own settings.
 
     Raises:
-        BundleError: see `load_lite` and `export.write.write_bundle`.
+        BundleError: see `load_lite` and `lipwire.export.write.write_bundle`.
     """
     net, loaded = load_lite(checkpoint, voice)
     about: dict[str, Any] = {k: loaded.about[k] for k in ("step", "config") if k in loaded.about}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from export.graph import save_graph
+from lipwire.export.graph import save_graph
 
 # Kept in float32: sums over whole groups overflow half precision, and softmax loses its tail.
 _FULL_PRECISION_OPS = ("InstanceNormalization", "Softmax", "Resize", "GridSample")

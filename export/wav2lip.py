@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.bundle import Bundle
-from engine.nets.wav2lip import Wav2Lip
-from export.checkpoint import read_checkpoint
-from export.write import Options, Recipe, write_bundle
+from lipwire.engine.model.bundle import Bundle
+from lipwire.engine.nets.wav2lip import Wav2Lip
+from lipwire.export.checkpoint import read_checkpoint
+from lipwire.export.write import Options, Recipe, write_bundle
 
 WEIGHTS_LICENCE = "research only; the published weights were trained on LRS2"
 
@@ -28,11 +28,11 @@ def export_wav2lip(checkpoint: Path, out: Path, options: Options | None = None) 
 
     Args:
         checkpoint: .pth or .safetensors with the generator's weights.
-        out: folder or file, see `export.write.write_bundle`.
+        out: folder or file, see `lipwire.export.write.write_bundle`.
         options: the exporter's wishes.
 
     Raises:
-        BundleError: see `load_wav2lip` and `export.write.write_bundle`.
+        BundleError: see `load_wav2lip` and `lipwire.export.write.write_bundle`.
     """
     recipe = Recipe(
         kind="wav2lip",

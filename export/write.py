@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.backends.feeds import feed_shapes
-from engine.backends.ort import OrtBackend
-from engine.bundle import MANIFEST, WEIGHTS, Bundle, Manifest, open_bundle, seal
-from engine.errors import BundleError
-from engine.mel import HOP, LOOKAHEAD_S, N_FFT, N_MELS
-from engine.nets.graphs import STEP, example_inputs, graphs, voice_graph
-from engine.nets.reference import sample
-from engine.onnx_file import read_tensors
-from engine.types import SPEECH_RATE_HZ
-from export.graph import OPSET, graph_parity, relative_error, write_graph
-from export.precision import to_float16
+from lipwire.engine.audio.mel import HOP, LOOKAHEAD_S, N_FFT, N_MELS
+from lipwire.engine.backends.feeds import feed_shapes
+from lipwire.engine.backends.ort import OrtBackend
+from lipwire.engine.errors import BundleError
+from lipwire.engine.model.bundle import MANIFEST, WEIGHTS, Bundle, Manifest, open_bundle, seal
+from lipwire.engine.model.onnx_file import read_tensors
+from lipwire.engine.nets.graphs import STEP, example_inputs, graphs, voice_graph
+from lipwire.engine.nets.reference import sample
+from lipwire.engine.types import SPEECH_RATE_HZ
+from lipwire.export.graph import OPSET, graph_parity, relative_error, write_graph
+from lipwire.export.precision import to_float16
 
 Precision = Literal["float32", "float16"]
 # Relative error, |a - b| / |b|, that an exported graph and a whole sampled picture may show. What

@@ -37,7 +37,7 @@ def fuzz(atheris: Any, name: str, rest: Sequence[str], seeds: Path) -> None:
     """
     with atheris.instrument_imports(include=INSTRUMENTED):
         from fuzzing.parsers import attempt, targets
-        from server.allocator import set_aside
+        from lipwire.server.ops.memory import set_aside
 
         known = targets()
         if name not in known:

@@ -40,13 +40,13 @@ from aiortc.rtp import (
     pack_remb_fci,
 )
 
-from engine.errors import LipwireError
-from server.codecs import make_decoder
-from server.commands import obey
-from server.jitter import AudioBuffer, VideoBuffer
-from server.mediaplane import StrictRtcp, StrictRtp
-from server.offers import OfferError, read_offer
-from server.speech import PcmFramer, _pieces, check_upload
+from lipwire.engine.errors import LipwireError
+from lipwire.server.call.commands import obey
+from lipwire.server.call.speech_queue import PcmFramer, _pieces, check_upload
+from lipwire.server.rtc.codecs import make_decoder
+from lipwire.server.rtc.jitter import AudioBuffer, VideoBuffer
+from lipwire.server.rtc.patch import StrictRtcp, StrictRtp
+from lipwire.server.rtc.sdp import OfferError, read_offer
 
 # Processor time of one input. More: other calls' pictures wait for a stranger's bytes.
 STALL_S = 0.050

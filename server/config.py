@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from engine.errors import ConfigError
+from lipwire.engine.errors import ConfigError
 
 PREFIX = "LIPWIRE_"
 JWT_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as its hash
@@ -100,7 +100,7 @@ class ServerConfig(BaseSettings):
     # A peer that has not connected by then is dropped: browsers give up or connect in 1 to 3 s.
     connect_timeout_s: float = Field(default=10, gt=0, le=120)
     # A peer that answers nothing for so long is gone. Shorter: a tunnel or a lift ends the call;
-    # longer: its place stays taken. See `server.ice` for what is added to it.
+    # longer: its place stays taken. See `lipwire.server.rtc.ice` for what is added to it.
     dead_after_s: float = Field(default=7, ge=2, le=120)
     stun_urls: Names = Field(default=(), description="e.g. stun:stun.example.org:3478")
     turn_urls: Names = Field(

@@ -28,12 +28,12 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError
 from fakes import FakeBackend, picture
 
-from engine import Engine
-from engine.types import I16, U8, LipJob
-from server.app import create_app
-from server.config import ServerConfig
-from server.listener import SOCKETS
-from server.mediaplane import REPLACED
+from lipwire.engine import Engine
+from lipwire.engine.types import I16, U8, LipJob
+from lipwire.server.api.app import create_app
+from lipwire.server.api.listener import SOCKETS
+from lipwire.server.config import ServerConfig
+from lipwire.server.rtc.patch import REPLACED
 
 RATE_HZ = 48_000
 

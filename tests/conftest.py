@@ -13,8 +13,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from engine.bundle import Bundle
-    from engine.tracker import MediaPipeTracker
+    from lipwire.engine.face.tracker import MediaPipeTracker
+    from lipwire.engine.model.bundle import Bundle
 
 # How long an example takes is the machine's affair, and that of whatever else runs on it.
 settings.register_profile("lipwire", deadline=None)
@@ -67,7 +67,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def built_tracker() -> Iterator[MediaPipeTracker]:
     """MediaPipe, which takes a second to open."""
-    from engine.tracker import MediaPipeTracker
+    from lipwire.engine.face.tracker import MediaPipeTracker
 
     made = MediaPipeTracker()
     yield made
@@ -87,8 +87,8 @@ def wav2lip_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     torch = pytest.importorskip("torch")
     from goldens import fill_golden
 
-    from engine.nets.wav2lip import Wav2Lip
-    from export.wav2lip import export_wav2lip
+    from lipwire.engine.nets.wav2lip import Wav2Lip
+    from lipwire.export.wav2lip import export_wav2lip
 
     net = Wav2Lip()
     fill_golden(net)

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.bundle import Manifest, check_steps
-from engine.errors import BackendError
-from engine.face import CROP_SIZE, alignment_from, fit_similarity
-from engine.lips import LOWER_LIP, UPPER_LIP
-from engine.types import F32, F64, I16, U8, Alignment, Face, LipJob, VideoFrame
+from lipwire.engine.errors import BackendError
+from lipwire.engine.face.active_speaker import LOWER_LIP, UPPER_LIP
+from lipwire.engine.face.alignment import CROP_SIZE, alignment_from, fit_similarity
+from lipwire.engine.model.bundle import Manifest, check_steps
+from lipwire.engine.types import F32, F64, I16, U8, Alignment, Face, LipJob, VideoFrame
 
 MESH = Path(__file__).parent / "data" / "face_mesh.npy"
 FLAT_COLOUR = (200, 30, 30)
@@ -126,7 +126,7 @@ def voiced(seconds: float, rate_hz: int = 16_000, seed: int = 0) -> I16:
 
 
 class FakeTracker:
-    """Implements `engine.tracker.FaceTracker`: the same upright face in every picture.
+    """Implements `lipwire.engine.face.tracker.FaceTracker`: the same upright face in every picture.
 
     Args:
         centre: of the face as a share of the picture's width and height.
@@ -282,7 +282,8 @@ class SceneTracker(FakeTracker):
 
 
 class FakeBackend:
-    """Implements `engine.backends.Backend`: paints the lower half of each crop in one colour.
+    """Implements `lipwire.engine.backends.Backend`: paints the lower half of each crop in one
+    colour.
 
     Args:
         colour: RGB of the painted half; a function of the job where it must differ, e.g.

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import skimage
 
-from engine.colour import exact_downwards
-from engine.types import I16, U8
+from lipwire.engine.media.colour import exact_downwards
+from lipwire.engine.types import I16, U8
 
 # Display matrices of ISO/IEC 14496-12 section 8.3.2 (tkhd), for a picture shown turned clockwise.
 _TURNED = {

@@ -11,11 +11,19 @@ from functools import cache
 import numpy as np
 from fakes import FakeTracker, face_mesh, picture
 
-from engine.articulation import CORNERS
-from engine.face import CROP_SIZE, JAW, LIPS_OUTER, align, alignment_from, fit_similarity, transform
-from engine.likeness import likeness_of
-from engine.types import F32, U8, CodeStats, Face
-from engine.units.unit import Unit, look_of, unit_of
+from lipwire.engine.face.alignment import (
+    CROP_SIZE,
+    JAW,
+    LIPS_OUTER,
+    align,
+    alignment_from,
+    fit_similarity,
+    transform,
+)
+from lipwire.engine.face.articulation import CORNERS
+from lipwire.engine.face.identity import likeness_of
+from lipwire.engine.types import F32, U8, CodeStats, Face
+from lipwire.engine.units.unit import Unit, look_of, unit_of
 
 STATS = CodeStats((4.0, 4.0, 0, 0, 0, 0, 0), (3.0, 3.0, 2.0, 2.0, 1.0, 2.5, 1.5))
 WIDTH_PX = 110.0
@@ -79,7 +87,7 @@ def in_crop(points: F32) -> F32:
 
 
 class MouthTracker(FakeTracker):
-    """Implements `engine.tracker.FaceTracker` for pictures of `speaking`."""
+    """Implements `lipwire.engine.face.tracker.FaceTracker` for pictures of `speaking`."""
 
     def track(self, image: U8) -> Face | None:
         """The face, its mouth as open as the first pixel says."""

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from toys import TINY_PAPER, five_frames
 
-from training.config import LossWeights, TrainConfig
-from training.diff2lip import ClipObjective
-from training.families import PaperFamily
-from training.loop import Trainer
+from lipwire.training.config import LossWeights, TrainConfig
+from lipwire.training.families import PaperFamily
+from lipwire.training.loop import Trainer
+from lipwire.training.paper.diff2lip import ClipObjective
 
 CONFIG = TrainConfig(steps=2, batch=4, accumulate=1, learning_rate=1e-3, warmup=1)
 

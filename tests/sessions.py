@@ -7,9 +7,9 @@ from fractions import Fraction
 
 from fakes import FakeBackend, FakeTracker, picture
 
-from engine.config import EngineConfig
-from engine.session import Session
-from engine.types import U8, JobSpec, LipJob, OutputFrame, VideoFrame
+from lipwire.engine.config import EngineConfig
+from lipwire.engine.session.session import Session
+from lipwire.engine.types import U8, JobSpec, LipJob, OutputFrame, VideoFrame
 
 # Generating all the time takes the voice out of tests that are not about it.
 ALWAYS = EngineConfig(silence="generate", fade_s=0.0)

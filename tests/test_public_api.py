@@ -27,11 +27,11 @@ from fakes import FakeTracker
 from prometheus_client import generate_latest
 from typer.testing import CliRunner
 
-import engine as public
-from engine import Engine, Manifest
-from server.app import create_app
-from server.config import ServerConfig
-from server.metrics import Metrics
+import lipwire.engine as public
+from lipwire.engine import Engine, Manifest
+from lipwire.server.api.app import create_app
+from lipwire.server.api.metrics import Metrics
+from lipwire.server.config import ServerConfig
 
 REPO = Path(__file__).resolve().parent.parent
 SNAPSHOTS = REPO / "tests" / "data" / "snapshots"

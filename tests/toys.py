@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.types import F32, U8
-from training.batch import FiveFrames, Slot
-from training.data import ClipData
-from training.objective import Objective, Priced
+from lipwire.engine.types import F32, U8
+from lipwire.training.data.batch import FiveFrames, Slot
+from lipwire.training.data.dataset import ClipData
+from lipwire.training.objective import Objective, Priced
 
 TINY_PAPER = {
     "image_size": 32, "model_channels": 32, "num_res_blocks": 1, "attention_resolutions": (),

@@ -12,7 +12,7 @@ from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSess
 from aiortc.mediastreams import MediaStreamError
 from calls import Camera, Microphone, tone
 
-from engine.types import I16, U8
+from lipwire.engine.types import I16, U8
 
 IS_SDP = {"Content-Type": "application/sdp"}
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from engine.errors import CheckpointError
+from lipwire.engine.errors import CheckpointError
 
 
 class _Remembering:

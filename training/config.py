@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from engine.errors import ConfigError
-from training.losses import GanForm
+from lipwire.engine.errors import ConfigError
+from lipwire.training.losses import GanForm
 
 Precision = Literal["no", "bf16", "fp16"]
 FamilyName = Literal["paper", "lite"]

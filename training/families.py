@@ -14,14 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from engine.diffusion import NoiseSchedule, Prediction, Spacing, predict_x0
-from engine.errors import CheckpointError, ConfigError
-from engine.mel import WINDOW_COLUMNS
-from engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet, network_input
-from engine.nets.lite import LiteConfig, LiteNet
-from training.checkpoint import fit_weights, load_checkpoint, weights_of
-from training.config import FamilyName
-from training.losses import split_v
+from lipwire.engine.audio.mel import WINDOW_COLUMNS
+from lipwire.engine.errors import CheckpointError, ConfigError
+from lipwire.engine.model.ddim import NoiseSchedule, Prediction, Spacing, predict_x0
+from lipwire.engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet, network_input
+from lipwire.engine.nets.lite import LiteConfig, LiteNet
+from lipwire.training.checkpoint import fit_weights, load_checkpoint, weights_of
+from lipwire.training.config import FamilyName
+from lipwire.training.losses import split_v
 
 SCHEDULE = NoiseSchedule.linear()
 

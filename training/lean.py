@@ -1,6 +1,6 @@
 """A run's average without its optimisers: small enough to be kept, and gone on from, elsewhere.
 
-    python -m training.lean RUN/checkpoint.pt OUT.pt
+    python -m lipwire.training.lean RUN/checkpoint.pt OUT.pt
     lipwire train SHARDS OTHER_RUN --preset lite-units --init OUT.pt --voice VOICE.pt
 
 Halves of floats: network and critics, what the codes mean, how many samples were seen in all.
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.errors import CheckpointError
-from training.checkpoint import load_checkpoint, save_checkpoint
+from lipwire.engine.errors import CheckpointError
+from lipwire.training.checkpoint import load_checkpoint, save_checkpoint
 
 KEPT = ("family", "step", "net_config", "code_stats", "config")
 

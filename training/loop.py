@@ -22,12 +22,12 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from engine.errors import CheckpointError, ConfigError
-from training.batch import Slot, Source
-from training.checkpoint import fit_weights, load_checkpoint, save_checkpoint
-from training.config import FREE, TrainConfig
-from training.objective import Objective
-from training.runlog import RunLog, stopping
+from lipwire.engine.errors import CheckpointError, ConfigError
+from lipwire.training.checkpoint import fit_weights, load_checkpoint, save_checkpoint
+from lipwire.training.config import FREE, TrainConfig
+from lipwire.training.data.batch import Slot, Source
+from lipwire.training.objective import Objective
+from lipwire.training.runlog import RunLog, stopping
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

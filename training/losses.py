@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from training.nets.perceptual import Perceptual
-from training.nets.syncnet import SyncExpert
+from lipwire.training.nets.perceptual import Perceptual
+from lipwire.training.nets.syncnet import SyncExpert
 
 GanForm = Literal["log", "hinge"]
 # A probability that rounds to 0 must make neither the loss nor its gradient infinite.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from training.batch import Source
+from lipwire.training.data.batch import Source
 
 
 class Priced(NamedTuple):

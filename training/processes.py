@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from engine.errors import LipwireError
+from lipwire.engine.errors import LipwireError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -12,7 +12,7 @@ from typing import TextIO
 
 import numpy as np
 
-from engine.errors import CheckpointError, ConfigError
+from lipwire.engine.errors import CheckpointError, ConfigError
 
 
 class RunLog:

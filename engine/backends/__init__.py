@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from engine.backends.cuda import gpu_count
-from engine.bundle import Bundle, Manifest
-from engine.errors import BackendError, BundleError
-from engine.mel import N_MELS, WINDOW_COLUMNS
-from engine.types import U8, LipJob
+from lipwire.engine.audio.mel import N_MELS, WINDOW_COLUMNS
+from lipwire.engine.backends.cuda import gpu_count
+from lipwire.engine.errors import BackendError, BundleError
+from lipwire.engine.model.bundle import Bundle, Manifest
+from lipwire.engine.types import U8, LipJob
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +44,9 @@ class Backend(Protocol):
 
 # name -> module:attribute of a factory (Bundle, **options) -> Backend
 _FACTORIES = {
-    "ort": "engine.backends.ort:OrtBackend",
-    "eager": "engine.backends.eager:EagerBackend",
-    "trt": "engine.backends.trt:TrtBackend",
+    "ort": "lipwire.engine.backends.ort:OrtBackend",
+    "eager": "lipwire.engine.backends.eager:EagerBackend",
+    "trt": "lipwire.engine.backends.trt:TrtBackend",
 }
 AUTO = "auto"
 

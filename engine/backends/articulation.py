@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.backends.ort_session import choose_device, one_line, open_session
-from engine.bundle import Bundle
-from engine.errors import BackendError
-from engine.types import F32
+from lipwire.engine.backends.ort_session import choose_device, one_line, open_session
+from lipwire.engine.errors import BackendError
+from lipwire.engine.model.bundle import Bundle
+from lipwire.engine.types import F32
 
 VOICE = "voice.onnx"
 

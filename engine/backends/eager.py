@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from engine.backends.feeds import Arrays, Feeds, check_arrays, check_jobs
-from engine.bundle import Bundle, check_steps
-from engine.errors import BackendError
-from engine.nets import build_network
-from engine.nets.graphs import example_inputs
-from engine.nets.reference import sample
-from engine.types import F32, U8, LipJob
+from lipwire.engine.backends.feeds import Arrays, Feeds, check_arrays, check_jobs
+from lipwire.engine.errors import BackendError
+from lipwire.engine.model.bundle import Bundle, check_steps
+from lipwire.engine.nets import build_network
+from lipwire.engine.nets.graphs import example_inputs
+from lipwire.engine.nets.reference import sample
+from lipwire.engine.types import F32, U8, LipJob
 
 
 class EagerBackend:

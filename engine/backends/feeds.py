@@ -1,6 +1,6 @@
 """Jobs -> the named arrays that graphs take, and painted halves -> pictures; nothing is allocated.
 
-The names and shapes are those of engine.nets.graphs; this module needs no torch.
+The names and shapes are those of lipwire.engine.nets.graphs; this module needs no torch.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from engine.articulation import CODES
-from engine.bundle import Manifest, check_steps
-from engine.errors import BackendError
-from engine.mel import N_MELS, WINDOW_COLUMNS
-from engine.reach import TYPICAL
-from engine.types import F32, U8, LipJob
+from lipwire.engine.audio.mel import N_MELS, WINDOW_COLUMNS
+from lipwire.engine.errors import BackendError
+from lipwire.engine.face.articulation import CODES
+from lipwire.engine.face.articulation_scale import TYPICAL
+from lipwire.engine.model.bundle import Manifest, check_steps
+from lipwire.engine.types import F32, U8, LipJob
 
 Arrays = dict[str, F32]
 

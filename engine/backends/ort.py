@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from engine.backends.feeds import Arrays, Feeds, check_arrays, check_jobs, feed_shapes
-from engine.backends.ort_session import (
+from lipwire.engine.backends.cpu import usable_cores
+from lipwire.engine.backends.feeds import Arrays, Feeds, check_arrays, check_jobs, feed_shapes
+from lipwire.engine.backends.ort_session import (
     Device,
     choose_device,
     fewest_threads,
@@ -24,11 +25,10 @@ from engine.backends.ort_session import (
     open_session,
     shortest_run_s,
 )
-from engine.bundle import Bundle, Manifest, check_steps
-from engine.cores import usable_cores
-from engine.diffusion import COEFFICIENTS, NoiseSchedule, step_coefficients, trajectory
-from engine.errors import BackendError
-from engine.types import F32, U8, LipJob
+from lipwire.engine.errors import BackendError
+from lipwire.engine.model.bundle import Bundle, Manifest, check_steps
+from lipwire.engine.model.ddim import COEFFICIENTS, NoiseSchedule, step_coefficients, trajectory
+from lipwire.engine.types import F32, U8, LipJob
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
 ENCODE, STEP = "encode.onnx", "step.onnx"
@@ -133,7 +133,7 @@ class OrtBackend:
         """Sample on raw arrays, to hold a bundle against a reference.
 
         Args:
-            arrays: visible, references, mel and noise as in `engine.nets.graphs`.
+            arrays: visible, references, mel and noise as in `lipwire.engine.nets.graphs`.
             steps: of those offered.
             clip: keep the clean-image estimate in ±1 at every step.
 

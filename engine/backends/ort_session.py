@@ -13,10 +13,10 @@ from typing import Any
 
 import onnxruntime as ort
 
-from engine.bundle import Bundle, Manifest, sha256
-from engine.cache import cache_folder
-from engine.errors import BackendError, BundleError
-from engine.onnx_file import external_data
+from lipwire.engine.errors import BackendError, BundleError
+from lipwire.engine.model.bundle import Bundle, Manifest, sha256
+from lipwire.engine.model.cache import cache_folder
+from lipwire.engine.model.onnx_file import external_data
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from engine.bundle import Manifest
-from engine.cache import cache_folder
-from engine.errors import BackendError
+from lipwire.engine.errors import BackendError
+from lipwire.engine.model.bundle import Manifest
+from lipwire.engine.model.cache import cache_folder
 
 log = logging.getLogger(__name__)
 

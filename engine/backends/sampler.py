@@ -1,6 +1,6 @@
 """A whole frame as one torch function: bytes in, audio path, all DDIM steps, mask, bytes out.
 
-Kinds of models are not told apart: `engine.nets.graphs` cuts each into `encode` and `step`.
+Kinds of models are not told apart: `lipwire.engine.nets.graphs` cuts each into `encode` and `step`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.bundle import Manifest, check_steps
-from engine.diffusion import COEFFICIENTS, NoiseSchedule, trajectory
-from engine.nets.graphs import Graph
+from lipwire.engine.model.bundle import Manifest, check_steps
+from lipwire.engine.model.ddim import COEFFICIENTS, NoiseSchedule, trajectory
+from lipwire.engine.nets.graphs import Graph
 
 
 @dataclass(frozen=True, slots=True)

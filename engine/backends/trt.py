@@ -16,18 +16,18 @@ from tensorrt import Logger, Runtime  # a folder of stubs alone has neither
 from torch import Tensor
 from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine
 
-from engine.backends import blank_job
-from engine.backends.cuda import driver_version
-from engine.backends.feeds import check_jobs, noise_image, reach_of
-from engine.backends.graphs import CudaRecorder, GraphedBatches
-from engine.backends.plans import PlanCache, Platform
-from engine.backends.sampler import Part, Sampler
-from engine.bundle import Bundle
-from engine.errors import BackendError, ConfigError
-from engine.nets import build_network
-from engine.nets.graphs import ENCODE, STEP, Graph, example_inputs, graphs
-from engine.nets.precision import mixed_precision
-from engine.types import U8, LipJob
+from lipwire.engine.backends import blank_job
+from lipwire.engine.backends.cuda import driver_version
+from lipwire.engine.backends.cuda_graphs import CudaRecorder, GraphedBatches
+from lipwire.engine.backends.feeds import check_jobs, noise_image, reach_of
+from lipwire.engine.backends.plans import PlanCache, Platform
+from lipwire.engine.backends.sampler import Part, Sampler
+from lipwire.engine.errors import BackendError, ConfigError
+from lipwire.engine.model.bundle import Bundle
+from lipwire.engine.nets import build_network
+from lipwire.engine.nets.graphs import ENCODE, STEP, Graph, example_inputs, graphs
+from lipwire.engine.nets.precision import mixed_precision
+from lipwire.engine.types import U8, LipJob
 
 # Mean difference from the network in float32, in levels of 255. More: the plans paint something
 # else and are not used; less: half precision alone would fail.
@@ -38,7 +38,7 @@ class TrtBackend:
     """A bundle's network, compiled for one GPU; slow to open the first time.
 
     Args:
-        bundle: the model; it must hold its network (see `engine.nets.build_network`).
+        bundle: the model; it must hold its network (see `lipwire.engine.nets.build_network`).
         device: as torch names it.
         graphs: replay CUDA graphs; without them any batch runs, several times slower at few steps.
         half: compute in float16 where that does no harm.

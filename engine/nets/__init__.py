@@ -1,7 +1,7 @@
 """Network architectures; importing this loads torch.
 
 net = build_network(open_bundle(path))      # as it was exported, float32, eval
-for graph in graphs(net, batch=1): ...      # engine.nets.graphs: what a runtime compiles
+for graph in graphs(net, batch=1): ...      # lipwire.engine.nets.graphs: what a runtime compiles
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.bundle import WEIGHTS, Bundle
-from engine.errors import BundleError, ConfigError
-from engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet
-from engine.nets.lite import LiteConfig, LiteNet
-from engine.nets.wav2lip import Wav2Lip, Wav2LipConfig
-from engine.onnx_file import read_tensors
+from lipwire.engine.errors import BundleError, ConfigError
+from lipwire.engine.model.bundle import WEIGHTS, Bundle
+from lipwire.engine.model.onnx_file import read_tensors
+from lipwire.engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet
+from lipwire.engine.nets.lite import LiteConfig, LiteNet
+from lipwire.engine.nets.wav2lip import Wav2Lip, Wav2LipConfig
 
 
 def make_network(kind: str, settings: dict[str, Any]) -> nn.Module:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.errors import ConfigError
-from engine.nets.blocks import (
+from lipwire.engine.errors import ConfigError
+from lipwire.engine.nets.blocks import (
     NORM_GROUPS,
     GroupNorm,
     ResBlock,

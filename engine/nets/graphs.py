@@ -10,7 +10,7 @@ that paints in a single pass has no `encode`. What flows in is named the same ev
     noise         [B, 3, H, S]     the session's one noise image; H is S, or S/2: hidden rows
     x_t           [B, 3, H, S]     the sample at step t; the noise at first
     t             [B]              0..999
-    coefficients  [B, 5]           of the step, see engine.diffusion.step_coefficients
+    coefficients  [B, 5]           of the step, see lipwire.engine.model.ddim.step_coefficients
     context_i     whatever `encode` returned
     x_prev        [B, 3, H, S]     out of `step`: the sample at the next step, at last the picture
     raw           [B, ...]         out of `step`: what the network itself returned
@@ -26,12 +26,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.articulation import CODES
-from engine.errors import ConfigError
-from engine.mel import MAX_ABS, N_MELS, WINDOW_COLUMNS
-from engine.nets.diff2lip import Diff2LipUNet, network_input
-from engine.nets.lite import LiteNet
-from engine.nets.wav2lip import Wav2Lip
+from lipwire.engine.audio.mel import MAX_ABS, N_MELS, WINDOW_COLUMNS
+from lipwire.engine.errors import ConfigError
+from lipwire.engine.face.articulation import CODES
+from lipwire.engine.nets.diff2lip import Diff2LipUNet, network_input
+from lipwire.engine.nets.lite import LiteNet
+from lipwire.engine.nets.wav2lip import Wav2Lip
 
 ENCODE, STEP, VOICE = "encode", "step", "voice"
 
@@ -52,7 +52,8 @@ class Graph:
 
 
 def take_step(x_t: Tensor, out: Tensor, coefficients: Tensor) -> Tensor:
-    """The DDIM step of `engine.diffusion.step_coefficients`: f32[B, 3, H, S] -> the same."""
+    """The DDIM step of `lipwire.engine.model.ddim.step_coefficients`: f32[B, 3, H, S] -> the
+    same."""
     from_x, from_out, prev_x, prev_x0, limit = coefficients[..., None, None, None].unbind(1)
     # Coefficients reach 160 at high noise levels: in half precision they would drown the picture.
     x_t, out = x_t.float(), out.float()

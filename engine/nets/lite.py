@@ -41,7 +41,8 @@ class LiteConfig:
     voice_width: int = 160
     codes: int = len(CODE_NAMES)
     reach_px: float = 0.0
-    """a typical speaker's range of opening, see `engine.reach`; 0: the network takes no reach"""
+    """a typical speaker's range of opening, see `lipwire.engine.face.articulation_scale`; 0: the
+    network takes no reach"""
     told: bool = False
     """whether the encoder is told the code that each reference shows"""
 

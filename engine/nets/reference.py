@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from engine.bundle import Manifest
-from engine.diffusion import NoiseSchedule, ddim_sample
-from engine.errors import ConfigError
-from engine.nets.diff2lip import Diff2LipUNet, network_input, replace_lower_half
-from engine.nets.graphs import Wav2LipStep
-from engine.nets.lite import LiteNet
-from engine.nets.wav2lip import Wav2Lip
+from lipwire.engine.errors import ConfigError
+from lipwire.engine.model.bundle import Manifest
+from lipwire.engine.model.ddim import NoiseSchedule, ddim_sample
+from lipwire.engine.nets.diff2lip import Diff2LipUNet, network_input, replace_lower_half
+from lipwire.engine.nets.graphs import Wav2LipStep
+from lipwire.engine.nets.lite import LiteNet
+from lipwire.engine.nets.wav2lip import Wav2Lip
 
 SCHEDULE = NoiseSchedule.linear()
 
@@ -30,9 +30,9 @@ def sample(
     """Sample a batch.
 
     Args:
-        net: as `engine.nets.build_network` makes it.
+        net: as `lipwire.engine.nets.build_network` makes it.
         inputs: visible, references, mel, noise and, of a net that takes it, reach as in
-            `engine.nets.graphs`, on the net's device.
+            `lipwire.engine.nets.graphs`, on the net's device.
         manifest: says which steps are visited and what the network predicts.
         steps: DDIM steps.
         clip: keep the clean-image estimate in ±1 at every step.

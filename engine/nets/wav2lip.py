@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.mel import WINDOW_COLUMNS
+from lipwire.engine.audio.mel import WINDOW_COLUMNS
 
 SIZE = 96  # the strides bring 96 px down to 1; no other side fits the published weights
 

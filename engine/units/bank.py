@@ -10,9 +10,9 @@ from collections import deque
 
 import numpy as np
 
-from engine.gallery import YAWN_PX
-from engine.types import F32, F64, CodeStats, Coverage
-from engine.units.unit import Unit
+from lipwire.engine.face.references import YAWN_PX
+from lipwire.engine.types import F32, F64, CodeStats, Coverage
+from lipwire.engine.units.unit import Unit
 
 # Units of a call: eight seconds, at most 25 MiB. More: selection takes longer, N squared; fewer:
 # mouths are missing, and neighbours seldom follow each other as they did in life.

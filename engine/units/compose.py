@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.face import CROP_SIZE, JAW, LIPS_OUTER, transform
-from engine.matching import weighted
-from engine.types import F32, U8, Alignment, Patch
-from engine.units.morph import Morph, target_of
-from engine.units.unit import Unit, to_small_crop
+from lipwire.engine.compositing.harmonize import weighted
+from lipwire.engine.face.alignment import CROP_SIZE, JAW, LIPS_OUTER, transform
+from lipwire.engine.types import F32, U8, Alignment, Patch
+from lipwire.engine.units.morph import Morph, target_of
+from lipwire.engine.units.unit import Unit, to_small_crop
 
 # Pixels of the 128 px crop between two nodes of the warp; between them it is linear.
 NODE_PX = 4.0

@@ -15,8 +15,8 @@ from functools import cache
 
 import numpy as np
 
-from engine.face import JAW, LIPS_OUTER, transform
-from engine.types import F32
+from lipwire.engine.face.alignment import JAW, LIPS_OUTER, transform
+from lipwire.engine.types import F32
 
 # Points of the face that speech hardly moves: bridge and wings of the nose, eye corners, upper
 # cheeks, and the jaw near the ears.

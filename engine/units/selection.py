@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from engine.types import F32, CodeStats, Coverage
-from engine.units.bank import CAPACITY, MouthBank
-from engine.units.unit import Unit
+from lipwire.engine.types import F32, CodeStats, Coverage
+from lipwire.engine.units.bank import CAPACITY, MouthBank
+from lipwire.engine.units.unit import Unit
 
 # So many of the next pictures are looked at. More changed nothing, as sound is seldom known so far.
 AHEAD = 4

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.articulation import raw_codes
-from engine.face import CROP_SIZE, transform
-from engine.types import F32, U8, Alignment
+from lipwire.engine.face.alignment import CROP_SIZE, transform
+from lipwire.engine.face.articulation import raw_codes
+from lipwire.engine.types import F32, U8, Alignment
 
 # What is kept of a frame, pixels of a 128 px crop: from the nose's tip to below the chin, from
 # cheek to cheek. Tighter: a mouth moved to another pose runs out of picture; wider: memory.
@@ -28,9 +28,9 @@ class Unit:
     landmarks: F32
     """f32[468, 2], pixels of the 128 px crop"""
     codes: F32
-    """f32[codes], see `engine.articulation.raw_codes`"""
+    """f32[codes], see `lipwire.engine.face.articulation.raw_codes`"""
     look: F32
-    """f32[D], unit length: eyes and nose, see `engine.likeness`"""
+    """f32[D], unit length: eyes and nose, see `lipwire.engine.face.identity`"""
     detail: float
     """fine detail of its picture, of the contrast: falls when a head moves or focus is lost"""
     time_s: float

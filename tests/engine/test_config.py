@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.config import EngineConfig
-from engine.errors import (
+from lipwire.engine.config import EngineConfig
+from lipwire.engine.errors import (
     BackendError,
     BacklogFull,
     BundleError,

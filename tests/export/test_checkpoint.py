@@ -14,12 +14,12 @@ from goldens import fill_golden
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.errors import BundleError, ConfigError
-from engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet
-from engine.nets.wav2lip import Wav2Lip
-from export.checkpoint import read_checkpoint
-from export.diff2lip import infer_config, load_diff2lip
-from export.wav2lip import load_wav2lip
+from lipwire.engine.errors import BundleError, ConfigError
+from lipwire.engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet
+from lipwire.engine.nets.wav2lip import Wav2Lip
+from lipwire.export.checkpoint import read_checkpoint
+from lipwire.export.diff2lip import infer_config, load_diff2lip
+from lipwire.export.wav2lip import load_wav2lip
 
 TINY = Diff2LipConfig(32, 32, 1, (2,), (1, 2), 32)
 

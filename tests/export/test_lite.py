@@ -10,20 +10,20 @@ import pytest
 import torch
 from fakes import FakeTracker, picture
 
-import export.lite as lite
-import export.write as write
-from engine.backends.eager import EagerBackend
-from engine.backends.ort import OrtBackend
-from engine.bundle import DEFAULT_BUNDLE, open_bundle, update_manifest
-from engine.errors import BackendError, BundleError
-from engine.nets import build_network
-from engine.nets.graphs import Graph, graphs
-from engine.nets.lite import LiteConfig, LiteNet, Voice
-from engine.types import JobSpec, LipJob
-from export.checkpoint import write_safetensors
-from export.graph import graph_parity, relative_error
-from export.precision import to_float16
-from export.write import Options
+import lipwire.export.lite as lite
+import lipwire.export.write as write
+from lipwire.engine.backends.eager import EagerBackend
+from lipwire.engine.backends.ort import OrtBackend
+from lipwire.engine.errors import BackendError, BundleError
+from lipwire.engine.model.bundle import DEFAULT_BUNDLE, open_bundle, update_manifest
+from lipwire.engine.nets import build_network
+from lipwire.engine.nets.graphs import Graph, graphs
+from lipwire.engine.nets.lite import LiteConfig, LiteNet, Voice
+from lipwire.engine.types import JobSpec, LipJob
+from lipwire.export.checkpoint import write_safetensors
+from lipwire.export.graph import graph_parity, relative_error
+from lipwire.export.precision import to_float16
+from lipwire.export.write import Options
 
 SMALL = LiteConfig(size=64, widths=(8, 16, 24, 32), embed=32, voice_width=32, reach_px=5.5)
 
@@ -225,9 +225,9 @@ def test_float16_graphs_take_and_give_float32_and_are_close(exported: Path, tmp_
 def test_a_bundle_of_another_size_paints_in_the_engine_as_torch_does(exported: Path) -> None:
     from fakes import video_frame, voiced
 
-    from engine.config import EngineConfig
-    from engine.types import Outcome
-    from engine.workers import Engine
+    from lipwire.engine.config import EngineConfig
+    from lipwire.engine.runtime.engine import Engine
+    from lipwire.engine.types import Outcome
 
     bundle = open_bundle(exported / "b")
     pictures = []

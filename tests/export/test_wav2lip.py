@@ -8,16 +8,16 @@ import torch
 from fakes import FakeTracker, video_frame, voiced
 from goldens import fill_golden
 
-from engine.backends.ort import OrtBackend
-from engine.bundle import Bundle
-from engine.config import EngineConfig
-from engine.nets import build_network
-from engine.nets.graphs import example_inputs
-from engine.nets.reference import sample
-from engine.nets.wav2lip import Wav2Lip
-from engine.types import JobSpec, Outcome
-from engine.workers import Engine
-from export.graph import relative_error
+from lipwire.engine.backends.ort import OrtBackend
+from lipwire.engine.config import EngineConfig
+from lipwire.engine.model.bundle import Bundle
+from lipwire.engine.nets import build_network
+from lipwire.engine.nets.graphs import example_inputs
+from lipwire.engine.nets.reference import sample
+from lipwire.engine.nets.wav2lip import Wav2Lip
+from lipwire.engine.runtime.engine import Engine
+from lipwire.engine.types import JobSpec, Outcome
+from lipwire.export.graph import relative_error
 
 
 @pytest.fixture(scope="module")

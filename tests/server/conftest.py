@@ -9,7 +9,7 @@ import pytest
 from calls import Running, StripedBackend, keep_aiortc
 from fakes import FakeBackend, FakeTracker, SceneTracker
 
-from engine import Engine
+from lipwire.engine import Engine
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ import skimage
 from calls import Running, tone
 from fakes import FakeBackend
 
-from engine import Engine
+from lipwire.engine import Engine
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -136,7 +136,8 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server as people start it, on a port of its own."""
     code = (
-        "from server.app import serve; from server.config import load_config; serve(load_config())"
+        "from lipwire.server.api.app import serve; from lipwire.server.config import "
+        "load_config; serve(load_config())"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code],

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import ConfigError
-from server.config import load_config
+from lipwire.engine import ConfigError
+from lipwire.server.config import load_config
 
 
 def test_defaults_need_no_configuration() -> None:
@@ -63,7 +63,7 @@ def test_a_file_stands_behind_the_environment(
 @pytest.mark.parametrize(
     ("flags", "named"),
     [({"token": "short"}, "lipwire token new"), ({"jwt_secret": "s" * 31}, "32 bytes"),
-     ({"tls_cert": "server/app.py"}, "belong together"),
+     ({"tls_cert": "server/api/app.py"}, "belong together"),
      ({"tls_cert": "no-such", "tls_key": "no-such"}, "no such file"),
      ({"turn_urls": "turn:t.example"}, "need credentials"),
      ({"ice_ports": "5"}, None), ({"ice_ports": "9-5"}, "like 50000-50100"),

@@ -17,11 +17,11 @@ from fakes import FakeTracker
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from engine import Engine, LipwireError
-from server.auth import Gate, Right, Unauthorised
-from server.config import ServerConfig
-from server.ice import MAX_CANDIDATES, filter_candidates, usable
-from server.offers import Purpose, finish_answer, read_fragment, read_offer
+from lipwire.engine import Engine, LipwireError
+from lipwire.server.api.auth import Gate, Right, Unauthorised
+from lipwire.server.config import ServerConfig
+from lipwire.server.rtc.ice import MAX_CANDIDATES, filter_candidates, usable
+from lipwire.server.rtc.sdp import Purpose, finish_answer, read_fragment, read_offer
 
 quick = settings(
     max_examples=60, deadline=None, derandomize=True,

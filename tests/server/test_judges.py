@@ -20,7 +20,7 @@ from calls import Running
 from fakes import voiced
 from files import write_sound
 
-from engine import Engine
+from lipwire.engine import Engine
 
 pytestmark = pytest.mark.slow
 

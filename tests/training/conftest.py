@@ -12,7 +12,7 @@ from clips import write_clip
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four speakers' clips, prepared, beside three that cannot be; speaker09 is held out."""
-    from training.prepare import prepare
+    from lipwire.training.data.prepare import prepare
 
     source = tmp_path_factory.mktemp("clips")
     for number in (0, 1, 2, 9):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.errors import CheckpointError
-from training.checkpoint import fit_weights, load_checkpoint, save_checkpoint, weights_of
+from lipwire.engine.errors import CheckpointError
+from lipwire.training.checkpoint import fit_weights, load_checkpoint, save_checkpoint, weights_of
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:

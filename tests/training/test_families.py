@@ -9,9 +9,9 @@ import torch
 from goldens import fill_golden, load_golden, relative_error
 from toys import TINY_LITE, TINY_PAPER
 
-from engine.errors import CheckpointError
-from training.checkpoint import save_checkpoint
-from training.families import (
+from lipwire.engine.errors import CheckpointError
+from lipwire.training.checkpoint import save_checkpoint
+from lipwire.training.families import (
     Family,
     Given,
     LiteFamily,
@@ -22,7 +22,7 @@ from training.families import (
     open_network,
     visited_timesteps,
 )
-from training.trajectory import repaint, trajectory
+from lipwire.training.paper.trajectory import repaint, trajectory
 
 FAMILIES: list[tuple[Family, dict[str, Any]]] = [
     (PaperFamily(), TINY_PAPER), (LiteFamily(), TINY_LITE)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.errors import CheckpointError
-from engine.nets.lite import LiteConfig, LiteNet
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.config import PRESETS, LiteRecipe
-from training.families import open_network
-from training.lean import lean, samples_seen
-from training.painter import train_lite
+from lipwire.engine.errors import CheckpointError
+from lipwire.engine.nets.lite import LiteConfig, LiteNet
+from lipwire.training.checkpoint import load_checkpoint, save_checkpoint
+from lipwire.training.config import PRESETS, LiteRecipe
+from lipwire.training.families import open_network
+from lipwire.training.lean import lean, samples_seen
+from lipwire.training.lite.denoiser import train_lite
 
 SMALL = LiteConfig(widths=(8, 16, 24, 32), embed=32, voice_width=32, references=3, told=True)
 RECIPE = LiteRecipe(gan_start=0, shape_warmup=1, unit_starts=1 / 3)

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from toys import TINY_PAPER, Line, five_frames
 
-import training.checkpoint
-from engine.errors import CheckpointError, ConfigError
-from training.config import LossWeights, TrainConfig, preset_named, scaled_down
-from training.diff2lip import ClipObjective
-from training.families import PaperFamily
-from training.loop import Trainer, learning_rate, train
+import lipwire.training.checkpoint
+from lipwire.engine.errors import CheckpointError, ConfigError
+from lipwire.training.config import LossWeights, TrainConfig, preset_named, scaled_down
+from lipwire.training.families import PaperFamily
+from lipwire.training.loop import Trainer, learning_rate, train
+from lipwire.training.paper.diff2lip import ClipObjective
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIG = TrainConfig(steps=8, batch=8, learning_rate=0.05, warmup=2, checkpoint_every=4,
@@ -186,7 +186,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     trainer.run_step()
     trainer.save()
     good = trainer.checkpoint_path.read_bytes()
-    plain_write = training.checkpoint._Remembering.write
+    plain_write = lipwire.training.checkpoint._Remembering.write
 
     def full_after_some_bytes(self: Any, data: bytes) -> int:
         if self.file.tell() > 500:
@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
 
     trainer.run_step()
     with monkeypatch.context() as patched:
-        patched.setattr(training.checkpoint._Remembering, "write", full_after_some_bytes)
+        patched.setattr(lipwire.training.checkpoint._Remembering, "write", full_after_some_bytes)
         with pytest.raises(CheckpointError, match="No space left on device.*untouched"):
             trainer.save()
     assert trainer.checkpoint_path.read_bytes() == good
@@ -208,8 +208,8 @@ STOPPED = """
 import os, signal, sys
 from pathlib import Path
 from toys import Line
-from training.config import TrainConfig
-from training.loop import Trainer, train
+from lipwire.training.config import TrainConfig
+from lipwire.training.loop import Trainer, train
 
 class Interrupted(Line):
     def forward(self, batch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.losses import (
+from lipwire.training.losses import (
     agreement_loss,
     code_loss,
     cosine_of_codes,
@@ -20,9 +20,9 @@ from training.losses import (
     split_v,
     sync_loss,
 )
-from training.nets.patchgan import SequencePatchGan
-from training.nets.perceptual import GaborFeatures, Perceptual
-from training.nets.syncnet import ColourSyncNet, SmallSyncNet
+from lipwire.training.nets.patchgan import SequencePatchGan
+from lipwire.training.nets.perceptual import GaborFeatures, Perceptual
+from lipwire.training.nets.syncnet import ColourSyncNet, SmallSyncNet
 
 
 def untouched(module: nn.Module) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import LipwireError
-from training.processes import in_processes
+from lipwire.engine.errors import LipwireError
+from lipwire.training.processes import in_processes
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,7 @@ def test_workers_end_with_their_parent(wish: signal.Signals) -> None:
     code = (
         # A shell that runs the tests in the background has Ctrl-C ignored for all below it.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from training.processes import in_processes\n"
+        "from lipwire.training.processes import in_processes\n"
         f"if __name__ == '__main__': list(in_processes(exec, 2 * [{task!r}], 2))\n"
     )
     with subprocess.Popen(

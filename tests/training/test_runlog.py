@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from engine.errors import ConfigError
-from training.runlog import draw_curves
+from lipwire.engine.errors import ConfigError
+from lipwire.training.runlog import draw_curves
 
 pytest.importorskip("matplotlib")
 

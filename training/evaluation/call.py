@@ -30,18 +30,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from engine.articulation import opening_px
-from engine.config import EngineConfig
-from engine.errors import MediaError
-from engine.face import align, alignment_from, fit_similarity, transform
-from engine.media import at_rate, read_frames, read_speech
-from engine.mel import PAPER_FPS
-from engine.tracker import MediaPipeTracker
-from engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Alignment, Outcome, VideoFrame
-from engine.workers import Engine
-from training.data import to_planes
-from training.evaluation.measures import best_lag, correlation
-from training.nets.imagenet import MouthFeatures
+from lipwire.engine.audio.mel import PAPER_FPS
+from lipwire.engine.config import EngineConfig
+from lipwire.engine.errors import MediaError
+from lipwire.engine.face.alignment import align, alignment_from, fit_similarity, transform
+from lipwire.engine.face.articulation import opening_px
+from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.media.files import at_rate, read_frames, read_speech
+from lipwire.engine.runtime.engine import Engine
+from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Alignment, Outcome, VideoFrame
+from lipwire.training.data.dataset import to_planes
+from lipwire.training.evaluation.measures import best_lag, correlation
+from lipwire.training.nets.imagenet import MouthFeatures
 
 Way = Literal["generated", "live", "film"]
 WAYS: tuple[Way, ...] = ("generated", "live", "film")

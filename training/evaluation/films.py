@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import MediaError
-from engine.face import alignment_from, fit_similarity, transform
-from engine.media import at_rate, read_frames
-from engine.mel import PAPER_FPS
-from engine.tracker import MediaPipeTracker
-from engine.types import F32, I16, SPEECH_RATE_HZ, U8
-from training.clip import Rejected, film_speech
-from training.layouts import VIDEO_SUFFIXES
+from lipwire.engine.audio.mel import PAPER_FPS
+from lipwire.engine.errors import MediaError
+from lipwire.engine.face.alignment import alignment_from, fit_similarity, transform
+from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.media.files import at_rate, read_frames
+from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ, U8
+from lipwire.training.data.clip import Rejected, film_speech
+from lipwire.training.data.layouts import VIDEO_SUFFIXES
 
 CRF = 12  # higher: what is measured again from the file is not what was painted
 NO_SOUND: I16 = np.zeros(0, np.int16)

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from engine.errors import CheckpointError
-from engine.types import F32, F64, U8
-from training.data import to_planes
-from training.evaluation.measures import Interval
-from training.nets.perceptual import GaborFeatures
+from lipwire.engine.errors import CheckpointError
+from lipwire.engine.types import F32, F64, U8
+from lipwire.training.data.dataset import to_planes
+from lipwire.training.evaluation.measures import Interval
+from lipwire.training.nets.perceptual import GaborFeatures
 
 DRAWS = 200
 # A draw takes a root of a matrix of this side; larger ones would take longer than the clips did.

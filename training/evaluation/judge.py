@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.articulation import OPENING, raw_codes
-from engine.errors import CheckpointError
-from engine.face import align, box_alignment, face_box
-from engine.mel import PAPER_FPS
-from engine.types import F32, SPEECH_RATE_HZ, U8
-from training.clip import Rejected
-from training.data import to_planes
-from training.evaluation.films import Film, known_faces
-from training.evaluation.frechet import Features, GaborStatistics, Inception
-from training.evaluation.lists import Setting
-from training.evaluation.measures import (
+from lipwire.engine.audio.mel import PAPER_FPS
+from lipwire.engine.errors import CheckpointError
+from lipwire.engine.face.alignment import align, box_alignment, face_box
+from lipwire.engine.face.articulation import OPENING, raw_codes
+from lipwire.engine.types import F32, SPEECH_RATE_HZ, U8
+from lipwire.training.data.clip import Rejected
+from lipwire.training.data.dataset import to_planes
+from lipwire.training.data.framing import alignments
+from lipwire.training.evaluation.films import Film, known_faces
+from lipwire.training.evaluation.frechet import Features, GaborStatistics, Inception
+from lipwire.training.evaluation.lists import Setting
+from lipwire.training.evaluation.measures import (
     MIN_KNOWN,
     best_lag,
     correlation,
@@ -30,9 +31,8 @@ from training.evaluation.measures import (
     shape_px,
     ssim,
 )
-from training.evaluation.sync import face_crops, load_syncnet, score_film
-from training.framing import alignments
-from training.nets.perceptual import load_perceptual
+from lipwire.training.evaluation.sync import face_crops, load_syncnet, score_film
+from lipwire.training.nets.perceptual import load_perceptual
 
 REAL = "real"
 # Where ArcFace's networks want eyes, nose and mouth corners in 112 px (their published alignment),

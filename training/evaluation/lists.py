@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import ConfigError
-from training.layouts import VIDEO_SUFFIXES
+from lipwire.engine.errors import ConfigError
+from lipwire.training.data.layouts import VIDEO_SUFFIXES
 
 Setting = Literal["reconstruction", "cross"]
 # Where the data sets keep what their lists name, below the folder people unpack them into.

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.blend import composite
-from engine.face import CROP_SIZE, LIPS_OUTER, STABLE_INDICES
-from engine.types import F32, F64, U8, Alignment
+from lipwire.engine.compositing.blend import composite
+from lipwire.engine.face.alignment import CROP_SIZE, LIPS_OUTER, STABLE_INDICES
+from lipwire.engine.types import F32, F64, U8, Alignment
 
 IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
 HALF = CROP_SIZE // 2

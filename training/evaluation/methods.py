@@ -9,15 +9,15 @@ from typing import Literal
 
 import numpy as np
 
-from engine.backends import Backend, load_backend
-from engine.bundle import check_steps, open_bundle
-from engine.config import EngineConfig
-from engine.errors import ConfigError
-from engine.mel import PAPER_FPS, SILENCE, WINDOW_COLUMNS, window, window_start
-from engine.mesh import box_of
-from engine.painter import Aligned, Painter
-from engine.planes import paint_image
-from engine.types import F32, U8, Face, LipJob
+from lipwire.engine.audio.mel import PAPER_FPS, SILENCE, WINDOW_COLUMNS, window, window_start
+from lipwire.engine.backends import Backend, load_backend
+from lipwire.engine.config import EngineConfig
+from lipwire.engine.errors import ConfigError
+from lipwire.engine.face.mesh import box_of
+from lipwire.engine.media.planes import paint_image
+from lipwire.engine.model.bundle import check_steps, open_bundle
+from lipwire.engine.session.face_pipeline import Aligned, Painter
+from lipwire.engine.types import F32, U8, Face, LipJob
 
 COPY = "copy"
 BATCH = 8

@@ -11,19 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.bundle import open_bundle
-from engine.errors import ConfigError, MediaError
-from engine.media import as_float
-from engine.mel import PAPER_FPS, log_mel
-from engine.tracker import MediaPipeTracker
-from engine.types import SPEECH_RATE_HZ
-from training.clip import Rejected
-from training.evaluation.films import Film, read_film, read_voice, track, write_film
-from training.evaluation.judge import Judge, Verdict, Weights
-from training.evaluation.lists import Pair, Setting, Share, folder_pairs, read_list
-from training.evaluation.methods import Method, MethodSpec
-from training.evaluation.store import Record, Store
-from training.processes import in_processes
+from lipwire.engine.audio.mel import PAPER_FPS, log_mel
+from lipwire.engine.errors import ConfigError, MediaError
+from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.media.files import as_float
+from lipwire.engine.model.bundle import open_bundle
+from lipwire.engine.types import SPEECH_RATE_HZ
+from lipwire.training.data.clip import Rejected
+from lipwire.training.evaluation.films import Film, read_film, read_voice, track, write_film
+from lipwire.training.evaluation.judge import Judge, Verdict, Weights
+from lipwire.training.evaluation.lists import Pair, Setting, Share, folder_pairs, read_list
+from lipwire.training.evaluation.methods import Method, MethodSpec
+from lipwire.training.evaluation.store import Record, Store
+from lipwire.training.processes import in_processes
 
 MAX_FRAMES = 250  # ten seconds: what fits memory at any size, and the paper's clips are 8 s long
 
@@ -82,9 +82,9 @@ def evaluate_list(
     """Generate and measure every pair of a list that `out` does not hold yet.
 
     Args:
-        listed: see `training.evaluation.lists`.
+        listed: see `lipwire.training.evaluation.lists`.
         root: where its names are.
-        out: see `training.evaluation.store`.
+        out: see `lipwire.training.evaluation.store`.
         methods: to compare.
         plan: what decides the figures.
         share: which part of the list.
@@ -207,7 +207,7 @@ def evaluate_videos(
     Args:
         real: folder of real films; a fake's real film has its name.
         fakes: a folder each; its name is the method's.
-        out: see `training.evaluation.store`.
+        out: see `lipwire.training.evaluation.store`.
         plan: what decides the figures.
         setting: cross has no true pictures.
         voices: folder of the films whose voices drive a cross generation, by the same names; only

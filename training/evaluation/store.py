@@ -21,10 +21,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from engine.errors import ConfigError
-from engine.types import F32
-from training.evaluation.lists import Share
-from training.shards import write_json
+from lipwire.engine.errors import ConfigError
+from lipwire.engine.types import F32
+from lipwire.training.data.shards import write_json
+from lipwire.training.evaluation.lists import Share
 
 FORMAT = 1
 Record = dict[str, Any]

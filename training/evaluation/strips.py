@@ -8,13 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import ConfigError, MediaError
-from engine.face import align, alignment_from, box_alignment, face_box, fit_similarity
-from engine.media import at_rate, read_frames
-from engine.mel import PAPER_FPS
-from engine.tracker import MediaPipeTracker
-from engine.types import F32, U8
-from training.evaluation.films import known_faces, track
+from lipwire.engine.audio.mel import PAPER_FPS
+from lipwire.engine.errors import ConfigError, MediaError
+from lipwire.engine.face.alignment import (
+    align,
+    alignment_from,
+    box_alignment,
+    face_box,
+    fit_similarity,
+)
+from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.media.files import at_rate, read_frames
+from lipwire.engine.types import F32, U8
+from lipwire.training.evaluation.films import known_faces, track
 
 TILE_PX = 128
 HEAD = 1.5  # sides of a face's box that a head with its hair and chin takes

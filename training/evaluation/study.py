@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import ConfigError
-from engine.types import F64
-from training.evaluation.lists import folder_pairs
-from training.evaluation.measures import DRAWS, Interval
-from training.evaluation.published import PAPER, TABLE_4
-from training.evaluation.table import Table
-from training.shards import write_json
+from lipwire.engine.errors import ConfigError
+from lipwire.engine.types import F64
+from lipwire.training.data.shards import write_json
+from lipwire.training.evaluation.lists import folder_pairs
+from lipwire.training.evaluation.measures import DRAWS, Interval
+from lipwire.training.evaluation.published import PAPER, TABLE_4
+from lipwire.training.evaluation.table import Table
 
 QUESTIONS = ("visual", "sync", "overall")
 ASKED = {"visual": "Visual quality", "sync": "Lip-sync quality", "overall": "Overall quality"}
@@ -86,7 +86,9 @@ def make_study(
         items.append({"id": _digest(f"{study}/{name}"), "media": sorted(media)})
     about = {"study": study, "title": title, "seed": seed, "items": items,
              "questions": [[q, ASKED[q]] for q in QUESTIONS]}  # fmt: skip
-    template = files("training.evaluation").joinpath("study.html").read_text(encoding="utf-8")
+    template = (
+        files("lipwire.training.evaluation").joinpath("study.html").read_text(encoding="utf-8")
+    )
     assert template.count(_PLACE) == 1
     # `</` inside a script would end it.
     page = template.replace(_PLACE, json.dumps(about).replace("</", "<\\/"))

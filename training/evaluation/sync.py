@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.face import face_box
-from engine.mel import PAPER_FPS
-from engine.types import F32, F64, I16, SPEECH_RATE_HZ, U8
-from training.checkpoint import fit_weights, load_checkpoint, weights_of
+from lipwire.engine.audio.mel import PAPER_FPS
+from lipwire.engine.face.alignment import face_box
+from lipwire.engine.types import F32, F64, I16, SPEECH_RATE_HZ, U8
+from lipwire.training.checkpoint import fit_weights, load_checkpoint, weights_of
 
 FACE_PX = 224
 FRAMES = 5

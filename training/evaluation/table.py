@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.errors import ConfigError
-from training.evaluation.frechet import Blocks, frechet_of_clips
-from training.evaluation.judge import REAL
-from training.evaluation.measures import Interval, bootstrap
-from training.evaluation.published import CROSS, PAPER, RECONSTRUCTION, TABLE_2
-from training.evaluation.store import Record, read_features, read_records, read_settings
+from lipwire.engine.errors import ConfigError
+from lipwire.training.evaluation.frechet import Blocks, frechet_of_clips
+from lipwire.training.evaluation.judge import REAL
+from lipwire.training.evaluation.measures import Interval, bootstrap
+from lipwire.training.evaluation.published import CROSS, PAPER, RECONSTRUCTION, TABLE_2
+from lipwire.training.evaluation.store import Record, read_features, read_records, read_settings
 
 # name -> how it is printed, and to how many digits
 HEADINGS = {

@@ -1,6 +1,6 @@
 """The painter alone, as in a call: the bank is a clip's first half, its second half is painted.
 
-    python -m training.evaluation.units SHARDS CHECKPOINT [CHECKPOINT ..] [--strips FOLDER]
+    python -m lipwire.training.evaluation.units SHARDS CHECKPOINT [CHECKPOINT ..] [--strips FOLDER]
 
 The codes are the measured ones. For every way of painting: squared error in the mouth (crop in
 ±1), the horizontal gradient there as a share of the real one's (1 = as sharp), and the distance in
@@ -23,15 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.articulation import OPENING
-from engine.errors import ConfigError
-from engine.nets.lite import LiteNet
-from engine.types import F32
-from training.data import I64, ClipData, load_clips, to_planes
-from training.families import LiteFamily, alpha_bars, estimates, open_network
-from training.nets.imagenet import MouthFeatures
-from training.samples import write_rows
-from training.units import APART_FRAMES, Looks, choose, unit_slot
+from lipwire.engine.errors import ConfigError
+from lipwire.engine.face.articulation import OPENING
+from lipwire.engine.nets.lite import LiteNet
+from lipwire.engine.types import F32
+from lipwire.training.data.dataset import I64, ClipData, load_clips, to_planes
+from lipwire.training.families import LiteFamily, alpha_bars, estimates, open_network
+from lipwire.training.lite.samples import write_rows
+from lipwire.training.lite.units import APART_FRAMES, Looks, choose, unit_slot
+from lipwire.training.nets.imagenet import MouthFeatures
 
 FAMILY = LiteFamily()
 MIN_FRAMES = 40  # of a clip: a second of bank, and something to paint

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from engine.errors import ConfigError
+from lipwire.engine.errors import ConfigError
 
 # Blocks after which features are compared, at strides 4, 8 and 16; what follows is not computed.
 TAKEN = (2, 4, 10)

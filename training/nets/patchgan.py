@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.nets.syncnet import FRAMES
+from lipwire.training.nets.syncnet import FRAMES
 
 SLOPE = 0.2
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.errors import CheckpointError
-from training.checkpoint import fit_weights, load_checkpoint, weights_of
+from lipwire.engine.errors import CheckpointError
+from lipwire.training.checkpoint import fit_weights, load_checkpoint, weights_of
 
 # VGG-16 (Simonyan & Zisserman, 2015, table 1, D) under torchvision's names: `features.N`.
 VGG_WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

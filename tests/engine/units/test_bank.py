@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mouths import STATS, unit
 
-from engine.units.bank import LEAST_UNITS, MouthBank
+from lipwire.engine.units.bank import LEAST_UNITS, MouthBank
 
 
 def filled(openings: list[float], capacity: int = 200, period_s: float = 0.04) -> MouthBank:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from mouths import mouth, speaking, unit
 
-from engine.face import alignment_from, fit_similarity, transform
-from engine.planes import paint_image
-from engine.types import F32, U8, Alignment
-from engine.units.compose import mouth_mask, put
-from engine.units.morph import target_of
-from engine.units.unit import WIDEST_PX, cut
+from lipwire.engine.face.alignment import alignment_from, fit_similarity, transform
+from lipwire.engine.media.planes import paint_image
+from lipwire.engine.types import F32, U8, Alignment
+from lipwire.engine.units.compose import mouth_mask, put
+from lipwire.engine.units.morph import target_of
+from lipwire.engine.units.unit import WIDEST_PX, cut
 
 
 def place(points: F32, size: int = 128) -> Alignment:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mouths import in_crop, mouth
 
-from engine.face import CHIN
-from engine.units.morph import MOST_SHIFT_PX, RIGID, Morph, fit_affine, target_of
+from lipwire.engine.face.alignment import CHIN
+from lipwire.engine.units.morph import MOST_SHIFT_PX, RIGID, Morph, fit_affine, target_of
 
 UPPER, LOWER = 13, 14
 

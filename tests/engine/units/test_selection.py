@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mouths import STATS, unit
 
-from engine.types import F32
-from engine.units.selection import EXPRESSION, Selector, best_path
+from lipwire.engine.types import F32
+from lipwire.engine.units.selection import EXPRESSION, Selector, best_path
 
 
 @given(

@@ -11,10 +11,10 @@ from clips import portrait
 from fakes import FakeBackend, FakeTracker, voiced
 from files import write_sound, write_video
 
-from engine import Engine, MediaError
-from engine.media import probe_video
-from engine.types import U8, Outcome
-from training.evaluation.call import (
+from lipwire.engine import Engine, MediaError
+from lipwire.engine.media.files import probe_video
+from lipwire.engine.types import U8, Outcome
+from lipwire.training.evaluation.call import (
     CallMeasure,
     Film,
     Spoken,

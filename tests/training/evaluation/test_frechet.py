@@ -10,9 +10,9 @@ import pytest
 import torch
 from fakes import picture
 
-from engine.errors import CheckpointError
-from engine.types import F32
-from training.evaluation.frechet import (
+from lipwire.engine.errors import CheckpointError
+from lipwire.engine.types import F32
+from lipwire.training.evaluation.frechet import (
     MAX_BLOCKS,
     Blocks,
     GaborStatistics,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ConfigError
-from training.evaluation.lists import Share, folder_pairs, read_list
+from lipwire.engine.errors import ConfigError
+from lipwire.training.evaluation.lists import Share, folder_pairs, read_list
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from fakes import face_mesh, picture
 
-from engine.types import F32
-from training.evaluation.measures import (
+from lipwire.engine.types import F32
+from lipwire.training.evaluation.measures import (
     LIPS,
     UPPER_FACE,
     best_lag,

@@ -20,15 +20,15 @@ from clips import portrait, write_clip
 from fakes import voiced
 from goldens import fill_golden
 
-from engine.bundle import DEFAULT_BUNDLE, Bundle
-from engine.errors import CheckpointError, ConfigError, LipwireError
-from training.evaluation.judge import Weights
-from training.evaluation.lists import Share
-from training.evaluation.methods import MethodSpec
-from training.evaluation.run import Plan, evaluate_list, evaluate_videos
-from training.evaluation.store import read_records
-from training.evaluation.sync import EvaluationSyncNet
-from training.evaluation.table import summarise, tables, to_markdown
+from lipwire.engine.errors import CheckpointError, ConfigError, LipwireError
+from lipwire.engine.model.bundle import DEFAULT_BUNDLE, Bundle
+from lipwire.training.evaluation.judge import Weights
+from lipwire.training.evaluation.lists import Share
+from lipwire.training.evaluation.methods import MethodSpec
+from lipwire.training.evaluation.run import Plan, evaluate_list, evaluate_videos
+from lipwire.training.evaluation.store import read_records
+from lipwire.training.evaluation.sync import EvaluationSyncNet
+from lipwire.training.evaluation.table import summarise, tables, to_markdown
 
 REPO = Path(__file__).resolve().parents[3]
 COPY = MethodSpec.parse("copy")
@@ -151,7 +151,7 @@ def test_a_killed_run_goes_on_and_computes_nothing_twice(
     reconstruction: Path, root: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "server.cli", "evaluate", "list", reconstruction, root,
+    command = [sys.executable, "-m", "lipwire", "evaluate", "list", reconstruction, root,
                "-o", out, "-m", f"lite={DEFAULT_BUNDLE}", "--steps", "1",
                "--dataset", "made"]  # fmt: skip
     first = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -278,7 +278,7 @@ def test_method_names(tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_write_one_shard(reconstruction: Path, root: Path, tmp_path: Path) -> None:
-    from training.evaluation.store import Store
+    from lipwire.training.evaluation.store import Store
 
     settings: dict[str, Any] = {"dataset": "x"}
     with (

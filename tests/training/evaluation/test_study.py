@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from clips import write_clip
 
-from engine.errors import ConfigError
-from training.evaluation.study import QUESTIONS, make_study, opinion_table, read_opinions
+from lipwire.engine.errors import ConfigError
+from lipwire.training.evaluation.study import QUESTIONS, make_study, opinion_table, read_opinions
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SOURCES = "videos => videos.map(video => video.getAttribute('src'))"
@@ -58,7 +58,7 @@ def test_the_page_tells_nobody_whose_film_it_is(study: Path, folders: list[Path]
 
 def rating(key: dict[str, Any], item: str, ours: int, theirs: int, prefer: str) -> dict[str, Any]:
     made = json.loads(json.dumps({"item": item, "scores": {}}))
-    from training.evaluation.study import _digest
+    from lipwire.training.evaluation.study import _digest
 
     for method, score in (("ours", ours), ("theirs", theirs)):
         medium = _digest(f"{key['study']}/{key['items'][item]}/{method}") + ".mp4"

@@ -10,8 +10,8 @@ import torch
 from fakes import face_mesh
 from goldens import fill_golden, load_golden, relative_error
 
-from engine.errors import CheckpointError
-from training.evaluation.sync import (
+from lipwire.engine.errors import CheckpointError
+from lipwire.training.evaluation.sync import (
     EvaluationSyncNet,
     face_crops,
     load_syncnet,

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from engine.errors import ConfigError, MediaError
-from training.evaluation.strips import LABEL_PX, TILE_PX, draw_strips
-from training.evaluation.table import (
+from lipwire.engine.errors import ConfigError, MediaError
+from lipwire.training.evaluation.strips import LABEL_PX, TILE_PX, draw_strips
+from lipwire.training.evaluation.table import (
     Figure,
     Result,
     tables,

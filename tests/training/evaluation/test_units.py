@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.errors import ConfigError
-from engine.nets.lite import LiteConfig, LiteNet
-from training.checkpoint import save_checkpoint
-from training.data import ClipData, load_clips
-from training.evaluation.units import WAYS, gradient, main, measure_units, painted, task_of
+from lipwire.engine.errors import ConfigError
+from lipwire.engine.nets.lite import LiteConfig, LiteNet
+from lipwire.training.checkpoint import save_checkpoint
+from lipwire.training.data.dataset import ClipData, load_clips
+from lipwire.training.evaluation.units import WAYS, gradient, main, measure_units, painted, task_of
 
 SMALL = LiteConfig(widths=(8, 16, 24, 32), embed=32, voice_width=32, references=3, told=True)
 STATS = np.array([[0.0] * 7, [1.0] * 7], np.float32)
@@ -70,7 +70,9 @@ def test_the_command_names_its_checkpoint(
     path = tmp_path / "run.pt"
     state = {"ema": LiteNet(SMALL).state_dict(), "net_config": SMALL.to_dict(), "step": 7}
     save_checkpoint({**state, "family": "lite", "code_stats": torch.from_numpy(STATS)}, path)
-    monkeypatch.setattr("training.evaluation.units.load_clips", lambda folder, split: [clip])
+    monkeypatch.setattr(
+        "lipwire.training.evaluation.units.load_clips", lambda folder, split: [clip]
+    )
     monkeypatch.setattr(sys, "argv", ["units", "shards", str(path)])
     main()
     assert f"{tmp_path.name}/run 7" in capsys.readouterr().out

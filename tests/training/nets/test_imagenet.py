@@ -10,8 +10,8 @@ import pytest
 import torch
 from clips import portrait
 
-from engine.errors import ConfigError
-from training.nets.imagenet import MouthFeatures
+from lipwire.engine.errors import ConfigError
+from lipwire.training.nets.imagenet import MouthFeatures
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from training.nets.patchgan import SequencePatchGan
+from lipwire.training.nets.patchgan import SequencePatchGan
 
 
 def patch_px(layers: int, size: int) -> int:

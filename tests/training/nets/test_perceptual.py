@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.errors import CheckpointError
-from training.nets.perceptual import (
+from lipwire.engine.errors import CheckpointError
+from lipwire.training.nets.perceptual import (
     MEAN,
     SPREAD,
     VGG_WIDTHS,

@@ -6,9 +6,9 @@ import pytest
 import torch
 from goldens import fill_golden, load_golden, relative_error
 
-from engine.errors import CheckpointError
-from training.expert import load_expert
-from training.nets.syncnet import ColourSyncNet, SmallSyncNet, stack_halves
+from lipwire.engine.errors import CheckpointError
+from lipwire.training.nets.syncnet import ColourSyncNet, SmallSyncNet, stack_halves
+from lipwire.training.paper.sync_expert import load_expert
 
 
 def test_the_published_experts_keys_and_shapes(shared_dir: Path) -> None:

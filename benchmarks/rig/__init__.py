@@ -1,0 +1,1 @@
+"""What benchmarks drive a server with: clients, networks, scenes, markers."""

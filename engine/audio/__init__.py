@@ -1,0 +1,1 @@
+"""Speech and source audio: sample stores, mel columns, activity, clocks, the mix."""

@@ -1,0 +1,1 @@
+"""From a generated crop back into the frame."""

@@ -1,0 +1,1 @@
+"""From a frame to a crop: detection, selection, alignment, references, occlusion."""

@@ -1,0 +1,201 @@
+"""Where faces are: the tracker protocol, MediaPipe behind it, and a pool of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from lipwire.engine.face.detectors import Detectors
+from lipwire.engine.face.mesh import TRACK_SIDE_PX, Mesh, reduced
+from lipwire.engine.types import F32, U8, Face
+
+TILES = 6
+
+
+class FaceTracker(Protocol):
+    """Finds faces in one video and follows one; keeps state, so one per session."""
+
+    def track(self, image: U8) -> Face | None:
+        """The face it follows in uint8[H, W, 3] RGB, or None."""
+        ...
+
+    def detect(self, image: U8) -> F32:
+        """Every face in uint8[H, W, 3]: f32[N, 4] (x0, y0, x1, y1), pixels, brows to chin."""
+        ...
+
+    def aim(self, box: F32) -> None:
+        """From the next picture on follow the face in f32[4], and no other."""
+        ...
+
+    def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
+        """Landmarks of other faces, in f32[N, 4], without losing the one it follows."""
+        ...
+
+    def close(self) -> None:
+        """Free what the tracker holds."""
+        ...
+
+
+class MediaPipeTracker:
+    """MediaPipe's face mesh: detects once, then follows the face it has, which keeps it chosen.
+
+    Args:
+        min_confidence: below it a detection or a tracked face is dropped. Lower: false faces in
+            curtains; higher: faces lost in poor light.
+        still: treat every picture on its own (for photographs).
+        detectors: shared with others, who close them; None makes its own.
+    """
+
+    def __init__(
+        self,
+        min_confidence: float = 0.5,
+        still: bool = False,
+        detectors: Detectors | None = None,
+    ) -> None:
+        self._min_confidence = min_confidence
+        self._mesh = Mesh(min_confidence, still)
+        self._scouts: list[Mesh] = []  # of other faces; made when somebody asks for them
+        self._detectors = detectors or Detectors(min_confidence)
+        self._own = [] if detectors else [self._detectors]
+        self._empty = 0  # searches since one found something
+
+    def track(self, image: U8) -> Face | None:
+        """The face in uint8[H, W, 3] RGB, or None; of all of it until `aim` says where."""
+        return self._mesh.track(image)
+
+    def aim(self, box: F32) -> None:
+        """From the next picture on follow the face in f32[4], and no other."""
+        self._mesh.aim(box)
+
+    def detect(self, image: U8) -> F32:
+        """Every face in uint8[H, W, 3]: f32[N, 4] (x0, y0, x1, y1), pixels, brows to chin.
+
+        Faces wider than about 7 % of the picture: near ones by one net, far ones by another. While
+        there are none, every second call looks into a part of a large picture, for smaller ones.
+        """
+        self._empty += 1
+        tile = (0, 0, image.shape[1], image.shape[0])
+        if self._empty % 2 == 0 and max(image.shape[:2]) > TRACK_SIDE_PX:
+            tile = _tiles(image.shape)[self._empty // 2 % TILES]
+        x0, y0, x1, y1 = tile
+        found = self._detectors.find(reduced(image[y0:y1, x0:x1], TRACK_SIDE_PX))
+        if not len(found):
+            return found
+        self._empty = 0
+        size, place = (x1 - x0, y1 - y0) * 2, (x0, y0) * 2
+        return np.asarray(found * size + place, np.float32)
+
+    def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
+        """Landmarks of other faces, in f32[N, 4], without losing the one it follows."""
+        while len(self._scouts) < len(boxes):
+            self._scouts.append(Mesh(self._min_confidence, False))
+        return [self._peek(i, image, box) for i, box in enumerate(boxes)]
+
+    def _peek(self, index: int, image: U8, box: F32) -> Face | None:
+        free = self._scouts[index:]
+        scout = next((s for s in free if s.holds(box)), free[0])
+        self._scouts.remove(scout)
+        self._scouts.insert(index, scout)
+        if not scout.holds(box):
+            scout.aim(box)
+        return scout.track(image)
+
+    def forget(self) -> None:
+        """Lose every face it follows, so that it can follow somebody else's."""
+        for mesh in (self._mesh, *self._scouts):
+            mesh.forget()
+
+    def close(self) -> None:
+        """Free the graphs."""
+        for mesh in (self._mesh, *self._scouts):
+            mesh.close()
+        for detectors in self._own:
+            detectors.close()
+
+
+def _tiles(shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """Parts of a picture, (x0, y0, x1, y1), that overlap by more than a small face."""
+    height, width = shape[0], shape[1]
+    return [(round(x * width), round(y * height), round((x + 0.55) * width),
+             round((y + 0.55) * height)) for y in (0, 0.45) for x in (0.225, 0, 0.45)]  # fmt: skip
+
+
+class TrackerPool:
+    """Lends trackers to sessions and takes them back, ready for the next.
+
+    Building one takes as long as ten frames, which a call that begins would lose, and the native
+    library is said to keep some memory of every one that was ever built. All of them search with
+    the same detectors.
+
+    Args:
+        make: builds a tracker that searches with the `detectors` it is given, when none is idle.
+    """
+
+    def __init__(self, make: Callable[..., MediaPipeTracker] = MediaPipeTracker) -> None:
+        self._make, self._detectors = make, Detectors()
+        self._idle: list[MediaPipeTracker] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __call__(self) -> FaceTracker:
+        """A tracker that follows nobody yet; closing it gives it back."""
+        with self._lock:
+            tracker = self._idle.pop() if self._idle else None
+        return _Lent(tracker or self._make(detectors=self._detectors), self)
+
+    def give_back(self, tracker: MediaPipeTracker) -> None:
+        """Take a tracker back, or free it if the pool has been closed."""
+        with self._lock:
+            keep = not self._closed
+            if keep:
+                tracker.forget()
+                self._idle.append(tracker)
+        if not keep:
+            tracker.close()
+
+    def close(self) -> None:
+        """Free the idle trackers; lent ones are freed as they come back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for tracker in idle:
+            tracker.close()
+        self._detectors.close()
+
+
+class _Lent:
+    """A tracker that goes back to its pool instead of being freed."""
+
+    def __init__(self, tracker: MediaPipeTracker, pool: TrackerPool) -> None:
+        self._tracker: MediaPipeTracker | None = tracker
+        self._pool = pool
+
+    @property
+    def _held(self) -> MediaPipeTracker:
+        assert self._tracker is not None, "given back already"
+        return self._tracker
+
+    def track(self, image: U8) -> Face | None:
+        """The face it follows in uint8[H, W, 3] RGB, or None."""
+        return self._held.track(image)
+
+    def detect(self, image: U8) -> F32:
+        """Every face, f32[N, 4]."""
+        return self._held.detect(image)
+
+    def aim(self, box: F32) -> None:
+        """Follow the face in f32[4]."""
+        self._held.aim(box)
+
+    def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
+        """Landmarks of other faces."""
+        return self._held.glimpse(image, boxes)
+
+    def close(self) -> None:
+        """Give it back; once."""
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            self._pool.give_back(tracker)

@@ -1,0 +1,1 @@
+"""Model bundles: what one holds, its noise schedule, where it is cached."""

@@ -1,0 +1,1 @@
+"""What a session gives up when the devices cannot keep up."""

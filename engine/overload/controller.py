@@ -1,0 +1,368 @@
+"""The overload ladder: less work for a device that is too slow, more when it has caught up.
+
+    full       the steps that were asked for
+    fewer      what the model offers below that, down to
+    one        one step
+    half       every second frame, at the fewest steps; those between keep its mouth
+    none       originals; a frame now and then is painted to measure, and not shown
+
+Pure: a session asks it for each frame and tells it what became of the frame; callers pass `now`.
+Down, missed deadlines decide, within a few frames. Up, a forecast does: what a frame costs is
+measured on every rung, and steps cost alike, so what the next rung would need is known before it is
+tried. A climb that fails all the same is not repeated soon, unless the device has become faster.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+from statistics import median
+
+from lipwire.engine.overload.levels import FULL_RUNG, Change, Reason, Rung, Turn, make_rungs
+from lipwire.engine.overload.load_tracker import Load
+
+# A frame this late, as a share of the session's patience, counts as missed; a quarter is half a
+# frame at 25 fps. Smaller: jitter that nobody sees lowers the quality; larger: the picture judders.
+GRACE = 0.25
+# Each miss counts one, each frame in time takes LEAK back; at FULL the ladder goes down. Smaller
+# FULL: a hiccup of a tenth of a second is answered; larger: the judder lasts. With this LEAK one
+# late frame in nine is borne for ever; less would never forget, more would bear a visible flicker.
+FULL, LEAK = 4.0, 0.125
+# Share of the devices' time that sessions may plan to use. More: frames of different sessions meet
+# and wait for each other; less: devices idle while quality is low.
+ROOM = 0.85
+# Going down, a rung will do that needs so much of what climbing to it may need: all of the time.
+# So much may be climbed to where it was borne before, too.
+STAY = 1 / ROOM
+HELD_S = 2.0  # it was, if for so long
+BORNE = 1.05  # the same load is never measured the same twice
+HELD_EWMA = 0.05
+# A session with no more than an equal part of the devices bears so many times as many misses, and
+# they are charged to the one with most: frames that come at a bad moment are missed by whoever has
+# least. At 1 both go down.
+MODEST = 2.0
+# At least so long on a rung before the next higher one. Shorter: too few frames were measured;
+# longer: eight steps are not back within 3 s.
+CLIMB_S = 0.3
+# So many measured frames on a rung before it is left upwards.
+SAMPLES = 3
+# A fall so soon after a climb says that the climb was a mistake.
+FAILED_S = 10.0
+# It is repeated after twice the time that was waited before, within these. Shorter: it flaps;
+# longer: quality stays low where the forecast was wrong.
+AGAIN_FIRST_S, AGAIN_LAST_S = 5.0, 60.0
+# ... or at once when the forecast has fallen below this share of what it was: the load has ended.
+# More: a busy machine's good moments are taken for that; less: the end of a double load is missed.
+EASIER = 0.5
+# The forecast may be wrong: encoding a frame is counted as one step, whatever it costs. After so
+# long without a miss a rung is tried that should need up to UNSURE times too much.
+TRY_S, UNSURE = 15.0, 2.0
+# On the lowest rung a frame is painted so often. Rarer: recovery takes longer than 3 s; more often:
+# a device that chokes is kept choking.
+PROBE_S = 0.35
+# What was measured longer ago says nothing about now; and no more than so many at once.
+RECENT_S, RECENT = 1.2, 5
+FALLS_BY = 2  # going down, only the newest ones tell
+PAUSE_S = 0.5  # a gap this long between frames says nothing about their rate
+RATE_EWMA = 0.1
+CHANGES_KEPT = 32  # for those who ask rarely
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A painted frame."""
+
+    at_s: float
+    step_s: float
+    """what a step of its batch took"""
+    share_s: float
+    """its own share of that"""
+    around_s: float
+    """what it spent elsewhere: tracked, queued"""
+
+
+class Ladder:
+    """Of one session; not locked, the session is.
+
+    Args:
+        source: the session's name, as its load is known by.
+        steps: of the highest rung.
+        offered: what the model can take; None: any.
+        delay_s: a frame should be ready so long after it came.
+        patience_s: and is of no use so long after that.
+        load: of the devices that the session shares.
+        fixed: stay on the highest rung whatever happens.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        steps: int,
+        offered: tuple[int, ...] | None = None,
+        *,
+        delay_s: float,
+        patience_s: float,
+        load: Load | None = None,
+        fixed: bool = False,
+    ) -> None:
+        self.fixed = fixed
+        self.grace_s = GRACE * patience_s
+        self.transitions: Counter[tuple[str, str]] = Counter()
+        """how often from one rung to another, by their names"""
+        self.changes: deque[Change] = deque(maxlen=CHANGES_KEPT)
+        """the last ones"""
+        self._source, self._limit_s = source, delay_s + self.grace_s
+        self._load = load or Load()
+        self._rungs, self._place = make_rungs(steps, offered), 0
+        self._missed = 0.0  # the bucket
+        self._changed_s: float | None = None  # None: never
+        self._first = 0  # frames before it were begun on another rung
+        self._begun = -2  # the last frame that was given out, or should have been
+        self._probed_s = -inf
+        self._samples: deque[_Sample] = deque(maxlen=RECENT)
+        self._measured = 0  # on this rung
+        # Rung -> when it was climbed to, how long was waited before, what it was thought to need.
+        self._climbs: dict[Rung, tuple[float, float, float]] = {}
+        # Rung -> how long it is not climbed to, until when, and what it was thought to need.
+        self._failed: dict[Rung, tuple[float, float, float]] = {}
+        self._held: dict[Rung, float] = {}  # rung -> the strain that it bore
+        self._pushed_s: float | None = None
+        self._period_s = 0.0
+
+    @property
+    def rung(self) -> Rung:
+        """Where the session is."""
+        return self._rungs[self._place]
+
+    @property
+    def stands_s(self) -> float:
+        """How long a painted mouth is seen: until the next picture, or over the one that holds it.
+
+        0 while the rate of the pictures is not known, and off-line.
+        """
+        return self._period_s * max(self.rung.every, 1)
+
+    @property
+    def reason(self) -> str:
+        """Why it is there; empty if it never was elsewhere."""
+        return str(self.changes[-1].reason) if self.changes else ""
+
+    def count(self) -> int:
+        """Changes so far."""
+        return self.transitions.total()
+
+    def since(self, number: int) -> list[Change]:
+        """The changes after that of this number, as far as they are kept."""
+        return [change for change in self.changes if change.number > number]
+
+    def set_top(self, steps: int, offered: tuple[int, ...] | None) -> None:
+        """Other steps are asked for, or another model offers others.
+
+        A session that has gone down stays on its rung, if that lies below the new top.
+        """
+        before = self.rung
+        self._rungs = make_rungs(steps, offered)
+        self._climbs.clear()
+        self._failed.clear()
+        self._held.clear()
+        if before.name == FULL_RUNG:
+            self._place = 0
+        elif before.every == 1:
+            painting = [k for k, rung in enumerate(self._rungs) if rung.every == 1]
+            lower = (k for k in painting if self._rungs[k].steps <= before.steps)
+            self._place = next(lower, painting[-1])
+        else:
+            self._place = next(k for k, r in enumerate(self._rungs) if r.name == before.name)
+        self._missed, self._measured, self._first = 0.0, 0, self._begun + 1
+        if self.rung.name != before.name:
+            self._note(before, self._pushed_s or 0.0, Reason.ASKED)
+
+    # --- a frame's life ---
+
+    def pushed(self, now: float) -> None:
+        """A frame came."""
+        if self._pushed_s is not None and 0 < (gap := now - self._pushed_s) < PAUSE_S:
+            self._period_s += (RATE_EWMA if self._period_s else 1.0) * (gap - self._period_s)
+        self._pushed_s = now
+
+    def turn(self, index: int, now: float) -> Turn:
+        """What to do for frame `index`, which could be painted."""
+        rung = self.rung
+        if self.fixed:
+            return Turn.PAINT
+        if rung.every == 0:
+            if now - self._probed_s < PROBE_S:
+                return Turn.PASS
+            self._probed_s = now
+            return Turn.PROBE
+        # One from before this rung was painted for its own picture: held, it would be late.
+        if index - self._begun < rung.every and self._begun >= self._first:
+            return Turn.HOLD
+        self._begun = index
+        return Turn.PAINT
+
+    def missed(self, index: int, now: float) -> None:
+        """Frame `index`, which could have been painted, was not in time."""
+        rung = self.rung
+        if self.fixed or rung.every == 0 or index < self._first:
+            return
+        if index > self._begun:  # nobody had begun it
+            if index - self._begun < rung.every:
+                return
+            self._begun = index
+        if modest := self._modest(now):
+            self._load.charge(self._source, now)
+        self._missed += 1
+        if self._missed >= FULL * (MODEST if modest else 1.0):
+            self._fall(now)
+
+    def spared(self) -> None:
+        """A frame was shown without any of the devices' time."""
+        if not self.fixed:
+            self._missed = max(self._missed - LEAK, 0.0)
+
+    def painted(
+        self,
+        index: int,
+        steps: int,
+        spent_s: float,
+        now: float,
+        *,
+        took_s: float | None = None,
+        mates: int = 1,
+        shown: bool = True,
+    ) -> None:
+        """Frame `index` is painted.
+
+        Args:
+            index: its number.
+            steps: spent on it.
+            spent_s: since it was pushed.
+            now: the caller's time.
+            took_s: of that, what its batch took on the device; None: unknown.
+            mates: frames in that batch.
+            shown: it was still of use; what was too late for that has been counted as missed.
+        """
+        if self.fixed:
+            return
+        if took_s is not None:
+            step_s = took_s / (steps + 1)  # encoding the condition counts as one
+            around_s = max(spent_s - took_s, 0.0)
+            self._samples.append(_Sample(now, step_s, step_s / mates, around_s))
+        charged = self._load.charged(self._source)
+        if index < self._first:
+            return
+        self._measured += 1
+        if charged and self.rung.every and not self._modest(now):
+            self._missed += charged
+            if self._missed >= FULL:
+                self._fall(now)
+                return
+        if shown and spent_s > self._limit_s:
+            self.missed(index, now)
+        elif shown:
+            self._missed = max(self._missed - LEAK, 0.0)
+        self._climb(now)
+
+    # --- inside ---
+
+    def strain(self, rung: Rung, now: float, last: int = RECENT) -> float | None:
+        """What a rung needs of what it may use, 1: all of it; None where nothing is known.
+
+        The worse of two: of the devices' time, all sessions together, and of a frame's delay.
+
+        Args:
+            rung: of this ladder.
+            now: the caller's time.
+            last: judge by so many of the newest frames.
+        """
+        samples = [sample for sample in self._samples if sample.at_s > now - RECENT_S][-last:]
+        if not samples or not self._period_s:
+            return None
+        if rung.every == 0:
+            return 0.0
+        own = self._need(rung, samples)
+        others, count = self._load.others(self._source, now)
+        # What is left, or an equal part of all: those that have more will have to go down.
+        of_time = min(others + own, own * (count + 1)) / (ROOM * max(self._load.devices, 1))
+        took_s = (rung.steps + 1) * median(sample.step_s for sample in samples)
+        around_s = median(sample.around_s for sample in samples)
+        return max(of_time, (around_s + took_s) / self._limit_s)
+
+    def _need(self, rung: Rung, samples: Iterable[_Sample]) -> float:
+        """Seconds of a device's time a second."""
+        if rung.every == 0:
+            return 0.0
+        share_s = median(sample.share_s for sample in samples)
+        return (rung.steps + 1) * share_s / (self._period_s * rung.every)
+
+    def _modest(self, now: float) -> bool:
+        """Whether others are there, and this session has no more than an equal part."""
+        samples = [sample for sample in self._samples if sample.at_s > now - RECENT_S]
+        count = self._load.others(self._source, now)[1]
+        if not samples or not self._period_s or not count:
+            return False
+        return self._need(self.rung, samples) * (count + 1) <= ROOM * max(self._load.devices, 1)
+
+    def _fall(self, now: float) -> None:
+        """To the first rung below that will do; one at least."""
+        before = self.rung
+        climbed_s, waited_s, needed = self._climbs.pop(before, (-inf, 0.0, 0.0))
+        if now - climbed_s < FAILED_S:
+            last_s, _, least = self._failed.get(before, (0.0, 0.0, inf))
+            again_s = min(max(2 * waited_s, 2 * last_s, AGAIN_FIRST_S), AGAIN_LAST_S)
+            self._held.pop(before, None)
+            self._failed[before] = again_s, now + again_s, min(needed, least)
+
+        def needs_at(place: int) -> float:
+            return self.strain(self._rungs[place], now, FALLS_BY) or 0.0
+
+        place = self._place + 1
+        # Not to the last by a forecast: one burst elsewhere on the machine would take all away.
+        while place < len(self._rungs) - 2 and needs_at(place) > STAY:
+            place += 1
+        self._move(place, now, Reason.LATE)
+
+    def _climb(self, now: float) -> None:
+        """One rung up, if it seems to fit."""
+        lasted_s = inf if self._changed_s is None else now - self._changed_s
+        if lasted_s > FAILED_S:
+            self._failed.pop(self.rung, None)
+        if lasted_s > HELD_S and self._missed < 1:
+            bears = self.strain(self.rung, now) or 0.0
+            before = self._held.get(self.rung, bears)
+            self._held[self.rung] = before + HELD_EWMA * (bears - before)
+        if self._place == 0 or lasted_s < CLIMB_S or self._measured < SAMPLES or self._missed >= 1:
+            return
+        target = self._rungs[self._place - 1]
+        needs = self.strain(target, now)
+        if needs is None:
+            needs = 1.0  # nothing is known: waiting decides
+        _, not_before_s, needed = self._failed.get(target, (0.0, -inf, inf))
+        waits = now < not_before_s and needs > EASIER * needed
+        may = min(max(BORNE * self._held.get(target, 0.0), 1.0), STAY)
+        blind = needs > may and (
+            self.rung.every == 0 or needs > UNSURE or lasted_s < TRY_S  # probes are never unsure
+        )
+        if waits or blind:
+            return
+        recent = list(self._samples)
+        if recent and self._period_s:
+            more = self._need(target, recent) - self._need(self.rung, recent)
+            self._load.promise(self._source, max(more, 0.0), now)
+        self._climbs[target] = now, lasted_s, needs
+        self._move(self._place - 1, now, Reason.ROOM if needs <= may else Reason.TRY)
+
+    def _move(self, place: int, now: float, reason: Reason) -> None:
+        before, self._place = self.rung, place
+        self._missed, self._measured = 0.0, 0
+        self._first = self._begun + 1
+        self._probed_s = now
+        self._note(before, now, reason)
+
+    def _note(self, before: Rung, now: float, reason: Reason) -> None:
+        self._changed_s = now
+        self.transitions[before.name, self.rung.name] += 1
+        self.changes.append(Change(self.count(), now, before, self.rung, reason))

@@ -1,0 +1,1 @@
+"""The engine itself: threads, devices and the batches they run."""

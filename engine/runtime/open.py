@@ -1,0 +1,54 @@
+"""A bundle, a runtime and the devices by name -> an engine that is warm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lipwire.engine.backends import Backend, load_backend
+from lipwire.engine.backends.articulation import open_articulation
+from lipwire.engine.model.bundle import open_bundle
+from lipwire.engine.runtime.engine import Engine
+
+
+def open_engine(
+    bundle: str | Path | None = None,
+    *,
+    backend: str = "ort",
+    threads: int | None = None,
+    devices: Sequence[str] | None = None,
+    batch_sizes: tuple[int, ...] | None = None,
+) -> Engine:
+    """Open a model on this machine, warm: the first frame of a session costs no more than others.
+
+    Args:
+        bundle: a bundle's folder; None takes the model that ships with lipwire.
+        backend: the runtime; `auto` takes the fastest that this machine has for each device.
+        threads: CPU threads of the runtime; None decides by the machine.
+        devices: where to run it, e.g. `["cuda:0", "cuda:1", "cpu"]`; a device named twice gets two
+            workers. None takes the runtime's own choice of one.
+        batch_sizes: frames that are painted together, ascending; fewer sizes open faster. None
+            leaves them to the runtime.
+
+    Raises:
+        BundleError: the bundle is incomplete, altered or unknown.
+        BackendError: the runtime or a device is missing, refuses the model or lacks memory for it.
+    """
+
+    opened = open_bundle(bundle)
+    backends: list[Backend] = []
+    try:
+        for device in devices or (None,):
+            options = {"device": device, "threads": threads, "batch_sizes": batch_sizes}
+            backends.append(load_backend(opened, backend, **options))
+    except BaseException:
+        for made in backends:
+            made.close()
+        raise
+    engine = Engine(backends, devices=devices or [backend], articulation=open_articulation(opened))
+    try:
+        engine.warm_up()
+    except BaseException:
+        engine.close()
+        raise
+    return engine

@@ -1,0 +1,1 @@
+"""One conversation: its frames in order, its speech, its statistics."""

@@ -1,0 +1,346 @@
+"""From a frame to a job and back: track, align, composite. One per session."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lipwire.engine.compositing.blend import blend
+from lipwire.engine.config import EngineConfig
+from lipwire.engine.face.active_speaker import Envelope
+from lipwire.engine.face.alignment import (
+    CROP_SIZE,
+    align,
+    alignment_from,
+    box_alignment,
+    face_box,
+    fit_similarity,
+    pose_to_similarity,
+    similarity_to_pose,
+    transform,
+    turned_px,
+)
+from lipwire.engine.face.articulation import OPENING
+from lipwire.engine.face.articulation_scale import Reach
+from lipwire.engine.face.exposure import gain_of, lit, times
+from lipwire.engine.face.identity import alike, likeness_of
+from lipwire.engine.face.occlusion import BARE, Cover
+from lipwire.engine.face.one_euro import OneEuro
+from lipwire.engine.face.pitch_compensation import Tilt, lengthened, lengthened_alignment, shortened
+from lipwire.engine.face.references import TURNED_PX, Gallery
+from lipwire.engine.face.selector import Tracking
+from lipwire.engine.face.tracker import FaceTracker
+from lipwire.engine.trace import Trace
+from lipwire.engine.types import F32, F64, U8, Alignment, Coverage, Face, JobSpec, Outcome, Patch
+from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
+from lipwire.engine.units.compose import put
+from lipwire.engine.units.selection import Selector
+from lipwire.engine.units.unit import Unit, look_of, unit_of
+
+# One in so many silent frames is looked at. Fewer: references are old when the voice begins, and a
+# quick head is lost in between. More: tracking a face that is not repainted takes a core's time
+# from others.
+# While the bank of the person's own mouths has room, every frame is looked at.
+GLANCE_FRAMES = 3
+# Likeness of the face in two pictures below which it is another person's: between neighbours,
+# between neighbours whose pictures differ too, and after it had been lost. Of 24 people half of all
+# pairs lay below 0.75 and 95 % below 0.87; one face's neighbours fall to 0.65 when the head is
+# thrown about.
+SAME_FACE, SAME_ELSEWHERE, SAME_AGAIN = 0.6, 0.85, 0.75
+# So long a face that is back and looks like another's passes through before it is taken for one.
+# Shorter: who comes back from profile has lost his references; longer: somebody else waits.
+DOUBT_S = 0.5
+BOX_FRAMES = 5  # that the paper averages face boxes over; live, they are the last ones
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """A face ready for the model."""
+
+    image: U8
+    """uint8[H, W, 3], the whole frame"""
+    crop: U8
+    """uint8[S, S, 3], `gain` times as bright as the frame, its lower half `length` times as high"""
+    references: U8
+    """uint8[R, S, S, 3], see `Gallery`; each as bright and as long as the model wants a face"""
+    alignment: Alignment
+    face: Face
+    reach: F32 | None = None
+    """f32[codes], see `Reach`; None for a model that takes none"""
+    gain: float = 1.0
+    """above 1 for a face in the dark"""
+    length: float = 1.0
+    """above 1 for a head that nods forward, see `Tilt`"""
+    time_s: float = 0.0
+    """when it was taken"""
+    look: F32 | None = None
+    """f32[D], see `Unit.look`; None for a model without units"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chapter:
+    """A stretch of a film with one person in it, as seen before it is dubbed."""
+
+    begin_s: float
+    bank: MouthBank
+    reach: Reach | None
+
+
+class Painter:
+    """Finds the face in each frame and puts generated mouths back.
+
+    Args:
+        tracker: follows this session's face; closed with the painter.
+        config: limits.
+        spec: what the model asks of a job.
+        envelope: loudness of the original voice, by which a speaker can be chosen.
+    """
+
+    def __init__(
+        self,
+        tracker: FaceTracker,
+        config: EngineConfig,
+        spec: JobSpec,
+        envelope: Envelope | None = None,
+    ) -> None:
+        self._tracker, self._config, self._spec = tracker, config, spec
+        self.tracking = Tracking(tracker, config, envelope)
+        self._gallery = Gallery(spec.references)
+        self._reach = Reach(spec.reach_px) if spec.reach_px else None
+        self._units = Selector(spec.codes, spec.reach_px or 1.0) if spec.codes else None
+        self._chapters: list[_Chapter] = []  # of a film that is seen before it is dubbed
+        self._learning = False
+        self._cover = Cover()
+        self._smooth, self._tilt = OneEuro(), Tilt()
+        self._boxes: deque[F64] = deque(maxlen=BOX_FRAMES)
+        self._glances = 0
+        self._person, self._stretch = self.tracking.person, self.tracking.stretch
+        self._likeness: F32 | None = None
+        self._frontal: F32 | None = None  # the last likeness that looked into the camera
+        self._returned = False
+        self._doubt_s: float | None = None  # since when it looks like somebody else
+
+    def find(self, image: U8, time_s: float, trace: Trace | None = None) -> Aligned | Outcome:
+        """Track and cut out the face, or say why the frame must pass through.
+
+        Args:
+            image: uint8[H, W, 3].
+            time_s: when it was taken.
+            trace: told when the face is found.
+        """
+        height, width = image.shape[:2]
+        if min(height, width) < self._config.min_side_px or (
+            max(height, width) > self._config.max_side_px
+        ):
+            return Outcome.UNSUITABLE
+        if self._chapters:
+            self._turn_to(time_s)
+        face = self.tracking.see(image, time_s)
+        if trace is not None:
+            trace.mark("tracked")
+        self._keep_up(time_s)
+        if isinstance(face, Outcome):
+            return face
+        alignment = self._align(face, time_s)
+        crop = align(image, alignment)
+        if not self._recognise(crop, face, time_s):
+            return self._refuse(Outcome.NO_FACE)
+        points = transform(face.landmarks, alignment.matrix)
+        if self._cover.see(crop, points, time_s):
+            return self._refuse(Outcome.OCCLUDED)
+        length = 1.0
+        if self._spec.framing != "box":  # models of boxes have seen all poses in them
+            length = self._tilt.see(face.landmarks, alignment, time_s)
+        long, placed = lengthened(crop, length), lengthened_alignment(alignment, length)
+        if self._cover.share < BARE or self._gallery.empty:  # no mouth with a hand on its way
+            self._gallery.see(long, face.landmarks, placed, time_s)
+        reach = None
+        if self._reach is not None:
+            if self._open:
+                self._reach.see(face.landmarks, placed, time_s)
+            reach = self._reach.value
+        look = None if self._likeness is None else look_of(self._likeness)
+        if self._units is not None and look is not None and self._open:
+            unit = unit_of(image, alignment, face.landmarks, look, time_s)
+            self._units.bank.see(unit.codes)
+            if self._cover.share < BARE:
+                self._units.bank.add(unit)
+        gain = gain_of(long)
+        references = np.stack([lit(shown) for shown in self._gallery.references])
+        return Aligned(
+            image, times(long, gain), references, alignment, face, reach, gain, length, time_s, look
+        )  # fmt: skip
+
+    def _refuse(self, why: Outcome) -> Outcome:
+        self.tracking.note(why)
+        return why
+
+    def _keep_up(self, time_s: float) -> None:
+        """Forget what the tracking says is over."""
+        if self.tracking.person != self._person:
+            self._forget(time_s)
+        elif self.tracking.stretch != self._stretch:
+            self._unsmooth()
+        self._person, self._stretch = self.tracking.person, self.tracking.stretch
+
+    def _recognise(self, crop: U8, face: Face, time_s: float) -> bool:
+        """Whether the face may be painted: not in the picture in which it is another's at once.
+
+        Who is back may be turned away as he was not before: he has some time to look like himself.
+        """
+        seen, last = likeness_of(crop), self._likeness
+        if last is None or last.shape != seen.shape:
+            return self._remember(seen, face)
+        known = [last] if self._frontal is None or not self._returned else [last, self._frontal]
+        elsewhere = SAME_ELSEWHERE if self.tracking.unlike else SAME_FACE
+        least = SAME_AGAIN if self._returned else elsewhere
+        if max(alike(one, seen) for one in known) >= least:
+            return self._remember(seen, face)
+        if self._returned:
+            since_s = self._doubt_s = time_s if self._doubt_s is None else self._doubt_s
+            if 0 <= time_s - since_s < DOUBT_S:
+                return False
+        returned = self._returned
+        self._forget(time_s)
+        self._remember(seen, face)
+        return returned  # who comes back as somebody else fades in anyway
+
+    def _remember(self, likeness: F32, face: Face) -> Literal[True]:
+        """It is him."""
+        self._likeness, self._returned, self._doubt_s = likeness, False, None
+        if turned_px(face.landmarks) <= TURNED_PX:
+            self._frontal = likeness
+        return True
+
+    def glance(self, image: U8, time_s: float) -> None:
+        """Keep knowing the face of a frame that is not repainted: now and then, it costs little.
+
+        Without it the first words after a pause would be painted from the first frame's mouth.
+        """
+        self._glances += 1
+        filling = self._units is not None and len(self._units.bank) < self._units.bank.capacity
+        if filling or self._glances % GLANCE_FRAMES == 1:
+            self.find(image, time_s)
+        if self._units is not None:
+            self._units.pause()
+
+    # --- a film that is seen before it is dubbed ---
+
+    def learn(self, image: U8, time_s: float) -> None:
+        """Look at a frame for the mouths in it; nothing else is done with it."""
+        if self._units is None:
+            return
+        if not self._learning:
+            self._learning = True
+            self._begin_chapter(time_s)
+        self.find(image, time_s)
+
+    def learned(self) -> None:
+        """The film has been seen and begins again: every frame is given what all of it shows."""
+        self._learning = False
+        self.lose()
+
+    def _begin_chapter(self, time_s: float) -> None:
+        assert self._units is not None and self._spec.codes is not None
+        bank = self._units.bank = MouthBank(self._spec.codes, FILM_CAPACITY)
+        self._reach = Reach(self._spec.reach_px) if self._spec.reach_px else None
+        self._chapters.append(_Chapter(time_s, bank, self._reach))
+
+    def _turn_to(self, time_s: float) -> None:
+        """Take what is known of the person who is seen at this time."""
+        if self._learning or self._units is None:
+            return
+        begun = (chapter for chapter in reversed(self._chapters) if chapter.begin_s <= time_s)
+        chapter = next(begun, self._chapters[0])
+        if chapter.bank is not self._units.bank:
+            self._units.pause()
+            self._units.bank, self._reach = chapter.bank, chapter.reach
+
+    @property
+    def _open(self) -> bool:
+        """Whether the bank is still being filled."""
+        return self._learning or not self._chapters
+
+    # --- the person's own mouths ---
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the bank of this person's own mouths can speak."""
+        scale = 1.0 if self._reach is None else float(self._reach.value[OPENING])
+        return self._units is not None and self._units.ready(scale)
+
+    @property
+    def coverage(self) -> Coverage:
+        """What the bank holds."""
+        return Coverage() if self._units is None else self._units.coverage
+
+    def choose(self, aligned: Aligned, codes: F32) -> Unit | None:
+        """The person's own mouth for a frame; None if none is in a pose like this.
+
+        Args:
+            aligned: of `find`.
+            codes: f32[K, codes], what the voice asks for now and next.
+        """
+        if self._units is None or aligned.look is None:
+            return None
+        return self._units.choose(codes, aligned.look, aligned.time_s)
+
+    def _align(self, face: Face, time_s: float) -> Alignment:
+        size = self._spec.crop_size
+        if self._spec.framing == "box":
+            self._boxes.append(face_box(face.landmarks))
+            return box_alignment(np.mean(self._boxes, axis=0), size)
+        similarity = fit_similarity(face.landmarks, size)
+        # Speeds in pixels of a 128 px crop, whatever the size of face and crop.
+        scale = float(np.hypot(*similarity[:2])) * CROP_SIZE / size
+        steady = self._smooth(
+            similarity_to_pose(similarity, size), time_s, np.array([scale, scale, 1.0, 1.0])
+        )
+        return alignment_from(pose_to_similarity(steady, size), size)
+
+    def lose(self) -> None:
+        """The person is gone: all that was learned of him goes too."""
+        self.tracking.forget()
+        self._keep_up(0.0)
+
+    def _forget(self, time_s: float) -> None:
+        self._unsmooth()
+        self._gallery.clear()
+        if self._learning:
+            self._begin_chapter(time_s)
+        elif not self._chapters:
+            if self._reach is not None:
+                self._reach.clear()
+            if self._units is not None:
+                self._units.clear()
+        self._cover.clear()
+        self._likeness, self._frontal, self._returned, self._doubt_s = None, None, False, None
+
+    def _unsmooth(self) -> None:
+        """The movement is broken."""
+        self._smooth.reset()
+        self._tilt.reset()
+        self._boxes.clear()
+        self._returned = True
+
+    @staticmethod
+    def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
+        """What the generated mouth, uint8[S, S, 3], changes in its frame."""
+        crop = aligned.crop
+        if aligned.gain != 1 or aligned.length != 1:
+            crop = align(aligned.image, aligned.alignment)
+            generated = shortened(times(generated, 1 / aligned.gain), crop, aligned.length)
+        landmarks = aligned.face.landmarks
+        return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
+
+    @staticmethod
+    def paste(aligned: Aligned, unit: Unit, strength: float) -> Patch:
+        """What one of the person's own mouths changes in a frame."""
+        return put(aligned.image, aligned.alignment, aligned.face.landmarks, unit, strength)
+
+    def close(self) -> None:
+        """Free the tracker."""
+        self._tracker.close()

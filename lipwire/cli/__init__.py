@@ -1,0 +1,1 @@
+"""The `lipwire` command, a module for each group."""

@@ -1,0 +1,112 @@
+"""`lipwire prepare`: what there is to train on."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lipwire.engine.errors import ConfigError
+
+
+def need(*modules: str) -> None:
+    """Raise unless these modules of the `train` extra are installed.
+
+    Raises:
+        ConfigError: names what is missing and how to get it.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"this needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed: pip install 'lipwire[train]'"
+        )
+
+
+@contextmanager
+def resumable(kept: str = "whole shards") -> Iterator[None]:
+    """Say on Ctrl-C what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"lipwire: {kept} are kept; the same command goes on", file=sys.stderr)
+        raise
+
+
+def prepare(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="Folder of clips: VoxCeleb2, LRW or your own."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    layout: Annotated[
+        Literal["auto", "manifest", "voxceleb2", "lrw", "folders"],
+        typer.Option(help="How SOURCE is laid out; docs/data.md shows each."),
+    ] = "auto",
+    framing: Annotated[
+        Literal["stabilised", "box", "centre"],
+        typer.Option(help="stabilised: the lite model's; box: the paper's; centre: VoxCeleb2's."),
+    ] = "stabilised",
+    first_utterances: Annotated[
+        bool, typer.Option("--first-utterances", help="Of each VoxCeleb2 video only the first.")
+    ] = False,
+    cuts: Annotated[
+        Literal["reject", "longest"], typer.Option(help="Clips with cuts: or the longest shot.")
+    ] = "reject",
+    sync: Annotated[
+        Literal["shift", "drop", "off"], typer.Option(help="Clips surely out of step.")
+    ] = "shift",
+    unsure: Annotated[
+        Literal["keep", "drop"], typer.Option(help="Clips whose step cannot be told.")
+    ] = "keep",
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Pattern of file names to leave out; may repeat.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Clips at most; 0 is all.")] = 0,
+) -> None:
+    """Cut talking clips into shards to train on; killed anywhere, the same command goes on."""
+    if not source.is_dir():
+        raise ConfigError(f"{source}: no such folder")
+    import rich
+
+    from lipwire.training.data.clip import Rules
+    from lipwire.training.data.prepare import PrepareConfig
+    from lipwire.training.data.prepare import prepare as run
+
+    config = PrepareConfig(
+        Rules(framing=framing, cuts=cuts), layout, first_utterances, tuple(exclude or ()), limit,
+        sync, unsure,
+    )  # fmt: skip
+    rich.reconfigure(stderr=True)
+    with resumable():
+        report = run(source, out, config, workers=workers)
+    _print_rejected(report)
+    counts = {reason: len(names) for reason, names in report["rejected"].items()}
+    sync_counts = {**report["sync"], "shifted": len(report["sync"].get("shifted", {}))}
+    print(json.dumps({**report, "rejected": counts, "sync": sync_counts}))
+
+
+def _print_rejected(report: dict[str, Any]) -> None:
+    """Every rejected clip by name, on stderr; long lists are cut, report.json has all."""
+    import rich
+    from rich.table import Table
+
+    table = Table("rejected", "clips", "which")
+    for reason, names in report["rejected"].items():
+        shown = [f"{key} ({detail})" if detail else key for key, detail in names.items()]
+        more = [f"and {len(shown) - 12} more: report.json"] if len(shown) > 12 else []
+        table.add_row(reason, str(len(shown)), "\n".join(shown[:12] + more))
+    if report["rejected"]:
+        rich.print(table)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the main one."""
+    app.command()(prepare)

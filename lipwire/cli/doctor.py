@@ -1,0 +1,374 @@
+"""What this machine can do, and what it lacks: every check really tries."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lipwire.engine.backends.cpu import usable_cores
+from lipwire.engine.errors import LipwireError
+from lipwire.engine.model.bundle import open_bundle
+from lipwire.server.config import ServerConfig
+
+PYTHONS = ((3, 11), (3, 13))  # from .. below: mediapipe 0.10.21 has no wheel for 3.13
+MEMORY_GIB = 2.0  # one session and its browser; with less the machine swaps and frames are late
+PAGE = Path(__file__).parents[1] / "server" / "static" / "index.html"
+
+
+class Level(StrEnum):
+    """What a finding means for `lipwire serve`."""
+
+    OK = "ok"
+    WARN = "warn"  # works, with less
+    MISSING = "missing"  # does not work
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    name: str
+    level: Level
+    detail: str
+    advice: str = ""
+    """what to do about it"""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that was found."""
+
+    findings: list[Finding]
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether `lipwire serve` would work."""
+        return all(f.level is not Level.MISSING for f in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"can_serve": self.can_serve, "findings": [asdict(f) for f in self.findings]}
+
+
+def examine(settings: ServerConfig) -> Report:
+    """Try everything that a server with these settings needs."""
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("python", _python),
+        ("machine", _machine),
+        ("onnxruntime", _onnxruntime),
+        ("optional runtimes", _optional_runtimes),
+        ("gpu", _gpu),
+        ("model", lambda: _model(settings.bundle)),
+        ("face tracker", _tracker),
+        ("system libraries", _libraries),
+        ("webrtc", _webrtc),
+        ("files", _files),
+        ("espeak-ng", _espeak),
+        ("udp", _udp),
+        ("port", lambda: _port(settings)),
+        ("token", lambda: _token(settings)),
+        ("page", _page),
+        ("camera", lambda: _camera(settings)),
+    ]
+    findings: list[Finding] = []
+    for name, check in checks:
+        try:
+            findings.extend(check())
+        except Exception as error:  # a broken machine breaks checks too; the others still help
+            line = " ".join(str(error).split())
+            findings.append(
+                Finding(name, Level.MISSING, f"{type(error).__name__}: {line}", "see the message")
+            )
+    return Report(findings)
+
+
+def print_report(report: Report) -> None:
+    """For people, on stdout."""
+    for finding in report.findings:
+        print(f"{finding.level.value:8} {finding.name:13} {finding.detail}")
+        if finding.advice:
+            print(f"{'':22} -> {finding.advice}")
+    print()
+    if report.can_serve:
+        print("`lipwire serve` will work here.")
+    else:
+        missing = ", ".join(f.name for f in report.findings if f.level is Level.MISSING)
+        print(f"`lipwire serve` will not work here; see: {missing}.")
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+# --- the machine ---
+
+
+def _python() -> Iterator[Finding]:
+    found = platform.python_version()
+    if PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
+        yield Finding("python", Level.OK, f"{found} at {sys.executable}")
+    else:
+        yield Finding("python", Level.MISSING, found, "use Python 3.11 or 3.12")
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("platform", Level.OK, platform.platform())
+    cores = usable_cores()
+    if cores >= 2:
+        yield Finding(
+            "cpu", Level.OK, f"{cores} cores; a live 640x480 session takes about one of them"
+        )
+    else:
+        yield Finding("cpu", Level.WARN, "1 core", "a live session wants two; frames will be late")
+    try:
+        pages = os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return
+    gib = pages * os.sysconf("SC_PAGE_SIZE") / 2**30
+    enough = gib >= MEMORY_GIB
+    yield Finding(
+        "memory",
+        Level.OK if enough else Level.WARN,
+        f"{gib:.1f} GiB",
+        "" if enough else f"{MEMORY_GIB:.0f} GiB are advised",
+    )
+
+
+# --- runtimes and model ---
+
+
+def _onnxruntime() -> Iterator[Finding]:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        yield Finding("onnxruntime", Level.MISSING, str(error), "pip install onnxruntime")
+        return
+    providers = ", ".join(
+        p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()
+    )
+    yield Finding("onnxruntime", Level.OK, f"{ort.__version__}, providers: {providers}")
+
+
+def _optional_runtimes() -> Iterator[Finding]:
+    torch = _installed("torch")
+    yield Finding(
+        "torch",
+        Level.OK,
+        torch or "not installed: only `train`, `export` and `evaluate` need it",
+        "" if torch else "for those: pip install 'lipwire[train]'",
+    )
+    tensorrt = _installed("tensorrt")
+    yield Finding("tensorrt", Level.OK, tensorrt or "not installed: only `--backend trt` needs it")
+
+
+def _gpu() -> Iterator[Finding]:
+    program = shutil.which("nvidia-smi")
+    listed = ""
+    if program is not None:
+        try:
+            listed = subprocess.run(
+                [program, "-L"], capture_output=True, text=True, timeout=10, check=False
+            ).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+    devices = [
+        line.split("(")[0].strip() for line in listed.splitlines() if line.startswith("GPU ")
+    ]
+    if devices:
+        yield Finding("gpu", Level.OK, f"{'; '.join(devices)} (this version works on the CPU)")
+    else:
+        yield Finding("gpu", Level.OK, "no CUDA device: the model runs on the CPU")
+
+
+def _model(bundle: Path | None) -> Iterator[Finding]:
+    try:
+        opened = open_bundle(bundle)
+    except LipwireError as error:
+        yield Finding(
+            "model",
+            Level.MISSING,
+            str(error),
+            "reinstall lipwire, or name a whole bundle by --bundle",
+        )
+        return
+    manifest = opened.manifest
+    size_mb = sum(opened.file(name).stat().st_size for name in manifest.files) / 1e6
+    yield Finding(
+        "model",
+        Level.OK,
+        f"{manifest.name} {manifest.version}, {size_mb:.1f} MB, checksums right, "
+        f"steps {list(manifest.steps_offered)}, {manifest.default_steps} by default",
+    )
+
+
+def _tracker() -> Iterator[Finding]:
+    from lipwire.engine.face.tracker import MediaPipeTracker
+
+    try:
+        tracker = MediaPipeTracker()
+        try:
+            tracker.track(np.zeros((480, 640, 3), np.uint8))
+        finally:
+            tracker.close()
+    except Exception as error:
+        line = " ".join(str(error).split())
+        advice = "pip install mediapipe==0.10.21"
+        if ".so" in line:
+            advice = "apt-get install libgl1 libglib2.0-0, or the headless OpenCV (see the README)"
+        yield Finding("face tracker", Level.MISSING, line, advice)
+        return
+    yield Finding("face tracker", Level.OK, f"MediaPipe {_installed('mediapipe')} loads and runs")
+
+
+def _libraries() -> Iterator[Finding]:
+    """The two that OpenCV's usual build wants; servers often have neither."""
+    if not sys.platform.startswith("linux"):
+        return
+    headless = _installed("opencv-contrib-python-headless") is not None
+    for name, library in (("libGL", "libGL.so.1"), ("libglib", "libgthread-2.0.so.0")):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            if headless:
+                yield Finding(name, Level.OK, f"no {library}, and the headless OpenCV needs none")
+            else:
+                # Whether it is really needed is for the tracker's line to say.
+                yield Finding(
+                    name, Level.WARN, f"no {library}", "apt-get install libgl1 libglib2.0-0"
+                )
+        else:
+            yield Finding(name, Level.OK, library)
+
+
+# --- media ---
+
+
+def _webrtc() -> Iterator[Finding]:
+    try:
+        from aiortc import RTCRtpSender
+    except ImportError as error:
+        yield Finding("webrtc", Level.MISSING, str(error), "pip install 'aiortc>=1.16,<1.17'")
+        return
+    names: dict[str, None] = {}
+    for kind in ("video", "audio"):
+        for codec in RTCRtpSender.getCapabilities(kind).codecs:
+            names[codec.mimeType.split("/")[1]] = None
+    names.pop("rtx", None)
+    yield Finding("webrtc", Level.OK, f"aiortc {_installed('aiortc')}: {', '.join(names)}")
+
+
+def _files() -> Iterator[Finding]:
+    import av
+
+    lacking = []
+    for name in ("libx264", "aac"):
+        try:
+            av.Codec(name, "w")
+        except (av.FFmpegError, ValueError):
+            lacking.append(name)
+    found = f"PyAV {av.__version__}"
+    if lacking:
+        yield Finding(
+            "files", Level.WARN, f"{found} without {', '.join(lacking)}: `dub` cannot write",
+            "pip install --force-reinstall --only-binary av av",
+        )  # fmt: skip
+    else:
+        yield Finding("files", Level.OK, f"{found}: `dub` writes H.264 and AAC")
+
+
+def _espeak() -> Iterator[Finding]:
+    program = shutil.which("espeak-ng")
+    if program:
+        yield Finding("espeak-ng", Level.OK, program)
+    else:
+        yield Finding(
+            "espeak-ng", Level.WARN, "not found: the page cannot speak typed text",
+            "apt-get install espeak-ng",
+        )  # fmt: skip
+
+
+# --- network ---
+
+
+def _udp() -> Iterator[Finding]:
+    """A datagram to ourselves: media travels in such ones."""
+    try:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        ):
+            receiver.settimeout(2)
+            receiver.bind(("127.0.0.1", 0))
+            sender.sendto(b"lipwire", receiver.getsockname())
+            arrived = receiver.recv(16) == b"lipwire"
+    except OSError as error:
+        yield Finding("udp", Level.MISSING, f"over loopback: {error}", "allow UDP to this process")
+        return
+    if arrived:
+        yield Finding("udp", Level.OK, "a datagram over loopback arrives")
+    else:
+        yield Finding(
+            "udp", Level.MISSING, "a datagram was changed on its way", "check the firewall"
+        )
+
+
+def _port(settings: ServerConfig) -> Iterator[Finding]:
+    from lipwire.server.api.listener import listen
+
+    try:
+        with listen(settings) as listener:
+            port = listener.getsockname()[1]
+    except LipwireError as error:
+        yield Finding("port", Level.MISSING, str(error), "end what listens there, or use --port")
+        return
+    yield Finding("port", Level.OK, f"{settings.host}:{port} is free")
+
+
+def _token(settings: ServerConfig) -> Iterator[Finding]:
+    if settings.guarded:
+        yield Finding("token", Level.OK, "is set: strangers are kept out")
+    elif settings.loopback:
+        yield Finding("token", Level.OK, "none, and only this machine can reach the server")
+    else:
+        yield Finding(
+            "token", Level.MISSING, f"none, and others can reach {settings.host}",
+            "`lipwire token new` makes one; give it as LIPWIRE_TOKEN",
+        )  # fmt: skip
+
+
+def _page() -> Iterator[Finding]:
+    if PAGE.is_file():
+        yield Finding("page", Level.OK, "is there")
+    else:
+        yield Finding("page", Level.MISSING, f"{PAGE}: no such file", "reinstall lipwire")
+
+
+def _camera(settings: ServerConfig) -> Iterator[Finding]:
+    if settings.tls_cert is not None:
+        yield Finding("camera", Level.OK, "browsers give it to pages over https")
+        return
+    url = f"http://localhost:{settings.port}"
+    rule = "browsers give the camera to pages of localhost and of https only, and ask once"
+    if settings.loopback:
+        yield Finding("camera", Level.OK, f"{rule}: open {url} on this machine")
+    else:
+        yield Finding(
+            "camera", Level.WARN, f"{rule}: {url} will do here, plain http elsewhere not",
+            "give --tls-cert and --tls-key, or put a proxy with a certificate in front",
+        )  # fmt: skip

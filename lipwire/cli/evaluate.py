@@ -1,0 +1,338 @@
+"""`lipwire evaluate`: a bundle on held-out speakers, the paper's section 4, a study with people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from lipwire.cli.data import need, resumable
+from lipwire.cli.train import ready
+from lipwire.engine.errors import ConfigError
+
+BUNDLE = "bundle"
+
+
+class _BundleByDefault(TyperGroup):
+    """`lipwire evaluate BUNDLE SHARDS` is `lipwire evaluate bundle BUNDLE SHARDS`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name the command where none is named."""
+        if args and args[0] not in {*self.commands, "-h", "--help"}:
+            args = [BUNDLE, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_BundleByDefault,
+    no_args_is_help=True,
+    help="Measure a bundle (`evaluate BUNDLE SHARDS`, options: `evaluate bundle -h`), or any "
+    "method as the paper's section 4 does.",
+)
+
+OutFolder = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder of results; one found here goes on.")
+]
+Dataset = Annotated[str, typer.Option(help="The data's name in the table.")]
+ShareFlag = Annotated[
+    str, typer.Option("--shard", help="The i-th of n parts, as 2/8; machines may share OUT or not.")
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+Again = Annotated[bool, typer.Option("--again", help="Try clips that were left out once more.")]
+Frames = Annotated[int, typer.Option(min=10, help="Of a clip at most, at 25 a second.")]
+Every = Annotated[int, typer.Option(min=1, help="Of so many frames one is compared as a picture.")]
+SyncNetFile = Annotated[
+    Path | None, typer.Option("--syncnet", help="syncnet_v2.model, for Sync_c and Sync_d.")
+]
+InceptionFile = Annotated[
+    Path | None,
+    typer.Option("--inception", help="inception-2015-12-05.pt, for FID; without: Fréchet–Gabor."),
+]
+PerceptualFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--perceptual-weights",
+                 help="VGG-16 and LPIPS's linear weights; may repeat. Without: Gabor distance."),
+]  # fmt: skip
+FaceFile = Annotated[
+    Path | None,
+    typer.Option("--face-net", help="An ArcFace-like ONNX network, 112 px, for identity."),
+]
+TableFile = Annotated[
+    list[Path] | None,
+    typer.Option("--out", "-o", help="A .md, .csv or .tex file; may repeat. Without: the screen."),
+]
+
+
+@app.command(BUNDLE)
+def bundle_on_shards(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
+    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder that `prepare` wrote.")],
+    clips: Annotated[int, typer.Option(min=2, help="Clips at most.")] = 40,
+    steps: Annotated[
+        list[int] | None, typer.Option(help="Denoising steps; may repeat. Without it, all.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put it into the manifest.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write it here too.")] = None,
+) -> None:
+    """Measure a bundle on speakers it has not seen; prints JSON."""
+    from lipwire.engine.model.bundle import check_steps, open_bundle, update_manifest
+
+    # Whatever is wrong is said before the minutes, not after them.
+    ready(shards)
+    opened = open_bundle(bundle)
+    for count in steps or ():
+        check_steps(opened.manifest, count)
+    if json_file is not None and not json_file.parent.is_dir():
+        raise ConfigError(f"{json_file.parent}: no such folder")
+    from lipwire.training.evaluation.bundle import evaluate as run
+
+    quality = run(opened, shards, clips=clips, steps=tuple(steps) if steps else None)
+    print(json.dumps(quality))
+    if json_file is not None:
+        json_file.write_text(json.dumps(quality, indent=1) + "\n", encoding="utf-8")
+    if write:
+        update_manifest(opened, quality=quality)
+
+
+@app.command("call")
+def as_in_a_call(
+    films: Annotated[
+        list[Path], typer.Argument(metavar="FILM...", help="Films of one face each, with sound.")
+    ],
+    voice: Annotated[Path, typer.Option(help="A sound file: what the faces are made to say.")],
+    bundle: Annotated[
+        Path | None, typer.Option(help="The model; without it, the one that ships.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--films", help="Write all ways side by side here.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
+) -> None:
+    """Measure what a call shows: mouths generated, chosen from the past, from the whole film.
+
+    Figures are ratios to the film's own; `realism` 1 is a mouth that cannot be told from the
+    person's own of another moment.
+    """
+    need("torch", "efficientnet_lite_pytorch")
+    if json_file is not None and not json_file.parent.is_dir():
+        raise ConfigError(f"{json_file.parent}: no such folder")
+    from lipwire.engine import open_engine
+    from lipwire.engine.media.files import read_speech
+    from lipwire.engine.types import PLAYOUT_RATE_HZ
+    from lipwire.training.evaluation.call import measure_films
+
+    sound = read_speech(voice, PLAYOUT_RATE_HZ)
+    with open_engine(bundle) as engine:
+        found = measure_films(engine, films, sound, folder=folder, told=print)
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+# --- the paper's section 4 ---
+
+
+def _plan(
+    dataset: str,
+    frames: int,
+    every: int,
+    syncnet: Path | None,
+    inception: Path | None,
+    perceptual: list[Path] | None,
+    face: Path | None,
+) -> Any:
+    """What decides the figures, as lipwire.training.evaluation.run.Plan."""
+    need("torch", "skimage")
+    import rich
+
+    from lipwire.training.evaluation.judge import Weights
+    from lipwire.training.evaluation.run import Plan
+
+    rich.reconfigure(stderr=True)
+    weights = Weights(syncnet, inception, tuple(perceptual or ()), face)
+    return Plan(dataset, weights, frames, every)
+
+
+def _report(summary: Any, out: Path) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.excluded.items())
+    print(f"{out}: {summary.clips} clips, {summary.found} were there already, "
+          f"{summary.measured} measured"
+          + (f", left out: {reasons}" if reasons else ""))  # fmt: skip
+
+
+@app.command("list")
+def file_list(
+    listed: Annotated[
+        Path, typer.Argument(metavar="LIST", help="A line a clip, or `sound picture` pairs.")
+    ],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder that its names are in.")],
+    out: OutFolder,
+    methods: Annotated[
+        list[str],
+        typer.Option("--method", "-m", help="BUNDLE, NAME=BUNDLE, silence=BUNDLE (fed silence) or "
+                     "copy (no method at all); may repeat."),
+    ],
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps; without it, each bundle's own choice.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the films: OUT/videos.")] = False,
+    dataset: Dataset = "-",
+    shard: ShareFlag = "1/1",
+    workers: Workers = 1,
+    again: Again = False,
+    frames: Frames = 250,
+    every: Every = 5,
+    syncnet: SyncNetFile = None,
+    inception: InceptionFile = None,
+    perceptual_weights: PerceptualFiles = None,
+    face_net: FaceFile = None,
+) -> None:  # fmt: skip
+    """Generate and measure the clips of a VoxCeleb2, LRW or Wav2Lip list; a killed run goes on.
+
+    A clip named once, or twice in one line, is reconstructed; pairs are cross generation.
+    """
+    plan = _plan(dataset, frames, every, syncnet, inception, perceptual_weights, face_net)
+    from lipwire.training.evaluation.lists import Share
+    from lipwire.training.evaluation.methods import MethodSpec
+    from lipwire.training.evaluation.run import evaluate_list
+
+    specs = [MethodSpec.parse(method, steps) for method in methods]
+    if len({spec.name for spec in specs}) < len(specs):
+        raise ConfigError("two methods have one name; name them: --method NAME=BUNDLE")
+    with resumable("clips that are measured"):
+        summary = evaluate_list(listed, root, out, specs, plan, share=Share.parse(shard),
+                                workers=workers, keep=keep, again=again)  # fmt: skip
+    _report(summary, out)
+
+
+@app.command()
+def videos(
+    real: Annotated[Path, typer.Argument(metavar="REAL", help="Folder of the real films.")],
+    fakes: Annotated[
+        list[Path],
+        typer.Argument(metavar="FAKE...", help="A folder a method, its films named as the real."),
+    ],
+    out: OutFolder,
+    setting: Annotated[
+        Literal["reconstruction", "cross"],
+        typer.Option(help="cross: REAL shows the faces, but not the true mouths."),
+    ] = "reconstruction",
+    voices: Annotated[
+        Path | None, typer.Option(help="Folder of the films whose voices drive a cross generation.")
+    ] = None,
+    dataset: Dataset = "-",
+    shard: ShareFlag = "1/1",
+    workers: Workers = 1,
+    again: Again = False,
+    frames: Frames = 250,
+    every: Every = 5,
+    syncnet: SyncNetFile = None,
+    inception: InceptionFile = None,
+    perceptual_weights: PerceptualFiles = None,
+    face_net: FaceFile = None,
+) -> None:  # fmt: skip
+    """Measure finished films of any method against the real ones."""
+    if voices is not None and setting != "cross":
+        raise ConfigError("--voices belongs to --setting cross; a reconstruction has its own voice")
+    plan = _plan(dataset, frames, every, syncnet, inception, perceptual_weights, face_net)
+    from lipwire.training.evaluation.lists import Share
+    from lipwire.training.evaluation.run import evaluate_videos
+
+    with resumable("clips that are measured"):
+        summary = evaluate_videos(
+            real, fakes, out, plan, setting=setting, voices=voices, share=Share.parse(shard),
+            workers=workers, again=again,
+        )  # fmt: skip
+    _report(summary, out)
+
+
+@app.command()
+def table(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="OUT...", help="Folders of results; shards are merged.")
+    ],
+    out: TableFile = None,
+    published: Annotated[bool, typer.Option(help="Show the paper's rows too.")] = True,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures here too.")
+    ] = None,
+) -> None:
+    """Lay results out as the paper's table 2, with intervals and what was left out."""
+    need("torch")
+    from lipwire.training.evaluation.table import summarise, tables, to_markdown, write_tables
+
+    results = summarise(folders)
+    found = tables(results, published=published)
+    for path in out or ():
+        write_tables(found, path)
+    if not out:
+        print(to_markdown(found), end="")
+    if json_file is not None:
+        text = json.dumps([result.to_dict() for result in results], indent=1, ensure_ascii=False)
+        json_file.write_text(text + "\n", encoding="utf-8")
+
+
+@app.command()
+def strips(
+    films: Annotated[
+        list[str],
+        typer.Argument(metavar="[LABEL=]VIDEO...", help="A row each, the real one first."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG.")],
+    columns: Annotated[int, typer.Option(min=2, help="Moments shown.")] = 8,
+    mouths: Annotated[bool, typer.Option("--mouths", help="Mouths alone, enlarged.")] = False,
+) -> None:  # fmt: skip
+    """Draw the same moments of several films, as the paper's figures 4 to 6."""
+    from lipwire.training.evaluation.strips import draw_strips
+
+    rows = []
+    for film in films:
+        label, equals, path = film.partition("=")
+        rows.append((label, Path(path)) if equals else (Path(film).parent.name, Path(film)))
+    draw_strips(rows, out, columns=columns, mouths=mouths)
+    print(out)
+
+
+# --- people ---
+
+
+@app.command()
+def study(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="A_DIR B_DIR...", help="Films of each method, by name.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the page.")],
+    seed: Annotated[int, typer.Option(help="Of the order, with each rater's name.")] = 0,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Lip-sync study",
+) -> None:
+    """Make a static page on which people rate films blind, side by side, by keyboard."""
+    from lipwire.training.evaluation.study import make_study
+
+    for name in make_study(folders, out, seed=seed, title=title):
+        print(f"lipwire: {name}: left out, not every folder has it", file=sys.stderr)
+    print(f"{out / 'index.html'}: open it, or put the folder on any web server")
+    print(f"{out.with_name(out.name + '.key.json')}: whose film is whose; keep it to yourself")
+
+
+@app.command("study-report")
+def study_report(
+    key: Annotated[Path, typer.Argument(metavar="KEY", help="The study's .key.json.")],
+    ratings: Annotated[
+        list[Path], typer.Argument(metavar="RATINGS...", help="What the raters saved.")
+    ],
+    out: TableFile = None,
+) -> None:
+    """Mean opinion scores and preference with 95 % intervals, as the paper's table 4."""
+    from lipwire.training.evaluation.study import opinion_table, read_opinions
+    from lipwire.training.evaluation.table import to_markdown, write_tables
+
+    found = [opinion_table(read_opinions(key, ratings))]
+    for path in out or ():
+        write_tables(found, path)
+    if not out:
+        print(to_markdown(found), end="")

@@ -1,0 +1,275 @@
+"""`lipwire train`: models, the experts that judge them, students of few steps, the ablation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from lipwire.cli.data import need
+from lipwire.engine.errors import ConfigError
+
+MODEL = "model"
+
+
+class _ModelByDefault(TyperGroup):
+    """`lipwire train SHARDS RUN` is `lipwire train model SHARDS RUN`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name the command where none is named."""
+        if args and args[0] not in {*self.commands, "-h", "--help"}:
+            args = [MODEL, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_ModelByDefault,
+    no_args_is_help=True,
+    help="Train a model (`train SHARDS RUN`, options: `train model -h`), or what that needs.",
+)
+
+Shards = Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder that `prepare` wrote.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of the run; one found here goes on.")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples a step, over all devices.")]
+Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
+PrecisionFlag = Annotated[
+    Literal["no", "bf16", "fp16"] | None, typer.Option(help="Mixed precision.")
+]
+Accumulate = Annotated[int | None, typer.Option(min=1, help="Micro-batches on each device.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that load data.")]
+ExpertFile = Annotated[
+    Path | None, typer.Option("--expert", help="Checkpoint of a sync expert, ours or published.")
+]
+PerceptualFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--perceptual-weights",
+        help="torchvision's VGG-16, and LPIPS's linear weights; may repeat. Without: Gabor bank.",
+    ),
+]
+
+
+def ready(shards: Path) -> None:
+    """Raise unless the `train` extra is installed and the shards are there."""
+    need("torch", "tensorboard", "accelerate", "torchmetrics")
+    if not shards.is_dir():
+        raise ConfigError(f"{shards}: no such folder")
+    import rich
+
+    rich.reconfigure(stderr=True)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@app.command(MODEL)
+def train_model(
+    shards: Shards,
+    folder: Folder,
+    preset: Annotated[
+        str,
+        typer.Option(help="lite, lite-refine, smoke, paper, or {lite,paper}-ablation-"
+                          "{reconstruction,syncnet,perceptual,gan}."),
+    ] = "lite",
+    steps: Steps = None,
+    batch: BatchSize = None,
+    seed: Seed = None,
+    precision: PrecisionFlag = None,
+    accumulate: Accumulate = None,
+    workers: Workers = None,
+    small: Annotated[
+        bool, typer.Option("--small", help="The preset's losses on a 64 px network.")
+    ] = False,
+    expert: ExpertFile = None,
+    perceptual_weights: PerceptualFiles = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Checkpoint that a new run begins with, ours or published.")
+    ] = None,
+    voice: Annotated[
+        Path | None, typer.Option(help="Checkpoint of `train voice`; presets lite and smoke.")
+    ] = None,
+) -> None:  # fmt: skip
+    """Train a model; killed anywhere, the same command goes on."""
+    ready(shards)
+    from lipwire.training.config import LiteRecipe, preset_named, scaled_down
+
+    chosen = preset_named(preset)
+    wanted = _given(steps=steps, batch=batch, seed=seed, precision=precision,
+                    accumulate=accumulate, workers=workers)  # fmt: skip
+    if isinstance(chosen.objective, LiteRecipe):
+        if small or expert or perceptual_weights:
+            raise ConfigError(
+                f"preset {preset} has its own losses: --small, --expert and --perceptual-weights "
+                "belong to paper and the ablation presets"
+            )
+        if voice is None:
+            raise ConfigError(
+                f"preset {preset} needs a voice: train one with `lipwire train voice`, and give "
+                "its checkpoint with --voice"
+            )
+        from lipwire.training.lite.denoiser import train_lite
+
+        trainer = train_lite(
+            shards, folder, replace(chosen.train, **wanted), chosen.objective,
+            voice=voice, init=init,
+        )  # fmt: skip
+    else:
+        if voice:
+            raise ConfigError(f"preset {preset} trains its voice itself: leave --voice out")
+        from lipwire.training.loop import train
+        from lipwire.training.paper.suite import Judges, make_trainer
+
+        chosen = scaled_down(chosen) if small else chosen
+        chosen = replace(chosen, train=replace(chosen.train, **wanted))
+        judges = Judges(expert, tuple(perceptual_weights or ()))
+        trainer = train(make_trainer(chosen, shards, folder, judges, init))
+    print(f"{trainer.checkpoint_path}: {trainer.step} steps")
+
+
+@app.command()
+def voice(
+    shards: Shards,
+    folder: Folder,
+    steps: Steps = None,
+    batch: BatchSize = None,
+    seed: Seed = None,
+    together: Annotated[
+        int, typer.Option(help="Voices of other seeds to train first and learn from; 1: none.")
+    ] = 4,
+) -> None:
+    """Train the lite model's voice branch, in minutes; prints its figures on unseen speakers."""
+    ready(shards)
+    from lipwire.training.config import VOICE, VoiceRecipe
+    from lipwire.training.lite.ensemble import train_voice
+
+    config = replace(VOICE, **_given(steps=steps, batch=batch, seed=seed))
+    trainer, figures = train_voice(shards, folder, config, VoiceRecipe(together=together))
+    print(f"{trainer.checkpoint_path}: {trainer.step} steps")
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+
+
+@app.command()
+def syncnet(
+    shards: Shards,
+    folder: Folder,
+    kind: Annotated[
+        Literal["small", "wav2lip"],
+        typer.Option(help="small learns from an hour of film, wav2lip (the paper's) from thirty."),
+    ] = "small",
+    steps: Steps = None,
+    batch: BatchSize = None,
+    seed: Seed = None,
+    precision: PrecisionFlag = None,
+    workers: Workers = None,
+) -> None:
+    """Train a sync expert; prints its loss and accuracy on unseen speakers."""
+    ready(shards)
+    from lipwire.training.paper.sync_expert import EXPERT_PRESETS, train_expert
+
+    wanted = _given(steps=steps, batch=batch, seed=seed, precision=precision, workers=workers)
+    config = replace(EXPERT_PRESETS[kind], **wanted)
+    trainer, figures = train_expert(shards, folder, kind, config)
+    print(f"{trainer.checkpoint_path}: {trainer.step} steps")
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+
+
+@app.command()
+def distill(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Of a run, or the published paper's.")
+    ],
+    shards: Shards,
+    folder: Folder,
+    stages: Annotated[
+        list[int] | None,
+        typer.Option("--stage", help="Steps of a student; repeat, falling by halves. 4, 2, 1."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps a stage.")] = None,
+    batch: BatchSize = None,
+    seed: Seed = None,
+    precision: PrecisionFlag = None,
+    workers: Workers = None,
+) -> None:
+    """Teach a student its teacher's picture in fewer steps, stage by stage."""
+    ready(shards)
+    from lipwire.training.paper.distill import DISTIL, STAGES, distil
+
+    wanted = _given(steps=steps, batch=batch, seed=seed, precision=precision, workers=workers)
+    found = distil(checkpoint, shards, folder, stages=tuple(stages or STAGES),
+                   config=replace(DISTIL, **wanted))  # fmt: skip
+    for path in found:
+        print(path)
+
+
+@app.command()
+def ablate(
+    shards: Shards,
+    folder: Folder,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each setting.")],
+    expert: Annotated[Path, typer.Option("--expert", help="Checkpoint of a sync expert.")],
+    family: Annotated[Literal["lite", "paper"], typer.Option(help="Which network.")] = "lite",
+    batch: BatchSize = None,
+    clips: Annotated[int, typer.Option(min=2, help="Held-out clips measured.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    perceptual_weights: PerceptualFiles = None,
+) -> None:
+    """Train the four settings of the paper's tables 1 and 3 at 64 px; figures side by side."""
+    ready(shards)
+    from lipwire.training.paper.suite import Judges
+    from lipwire.training.paper.suite import ablate as run
+
+    found = run(
+        shards, folder, Judges(expert, tuple(perceptual_weights or ())), family=family,
+        steps=steps, batch=batch, clips=clips, seed=seed,
+    )  # fmt: skip
+    names = list(next(iter(found.values())))
+    print(f"{'':16}" + "".join(f"{name:>13}" for name in names))
+    for setting, figures in found.items():
+        print(f"{setting:16}" + "".join(f"{figures[name]!s:>13}" for name in names))
+
+
+@app.command()
+def curves(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The PNG.")],
+    smooth: Annotated[int, typer.Option(min=1, help="Steps that a point is the mean of.")] = 50,
+) -> None:
+    """Draw a run's losses and figures as they went."""
+    need("matplotlib")
+    from lipwire.training.runlog import draw_curves
+
+    draw_curves(folder, out, smooth)
+    print(out)
+
+
+@app.command()
+def sheet(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Of a lite run.")],
+    shards: Shards,
+    who: Annotated[
+        str, typer.Option(help="Only clips whose key or speaker contains this are shown.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The PNG.")],
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Where to look.")] = "val",
+    columns: Annotated[int, typer.Option(min=1, help="Frames.")] = 10,
+) -> None:
+    """Draw what a lite model paints for some people alone, those who may be shown."""
+    ready(shards)
+    from lipwire.engine.nets.lite import LiteNet
+    from lipwire.training.data.dataset import load_clips
+    from lipwire.training.families import open_network
+    from lipwire.training.lite.samples import speaker_sheet
+
+    net = open_network(checkpoint).net
+    if not isinstance(net, LiteNet):
+        raise ConfigError(f"{checkpoint}: is not of a lite network")
+    speaker_sheet(net, load_clips(shards, split), who, out, columns)
+    print(out)

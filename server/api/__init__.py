@@ -1,0 +1,1 @@
+"""HTTP: routes, rights, errors, metrics and the listening socket."""

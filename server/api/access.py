@@ -1,0 +1,39 @@
+"""How routes ask for a right: `grant = Depends(needs(Right.WATCH))`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.requests import HTTPConnection
+
+from lipwire.server.api.auth import Gate, Grant, Right
+
+# A browser cannot set headers on a WebSocket; it may offer this subprotocol with the token behind.
+SUBPROTOCOL = "lipwire.bearer."
+
+
+def needs(right: Right) -> Callable[[HTTPConnection], Grant]:
+    """A dependency that lets a request with this right pass.
+
+    The session is the route's `{name}`, if it has one.
+    """
+
+    def check(connection: HTTPConnection) -> Grant:
+        gate: Gate = connection.app.state.gate
+        return gate.admit(_authorization(connection), right, connection.path_params.get("name"))
+
+    return check
+
+
+def bearer_subprotocol(connection: HTTPConnection) -> str | None:
+    """The subprotocol that carries a token: a server that accepts must name it."""
+    offered = connection.headers.get("sec-websocket-protocol", "").split(",")
+    return next((p.strip() for p in offered if p.strip().startswith(SUBPROTOCOL)), None)
+
+
+def _authorization(connection: HTTPConnection) -> str | None:
+    header = connection.headers.get("authorization")
+    protocol = bearer_subprotocol(connection) if connection.scope["type"] == "websocket" else None
+    if header is None and protocol is not None:
+        return "Bearer " + protocol.removeprefix(SUBPROTOCOL)
+    return header

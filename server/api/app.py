@@ -1,0 +1,431 @@
+"""The FastAPI application: thin routes over `signaling`, `speech` and `pcm_socket`; start and stop.
+
+The routes of WHIP and WHEP are in `lipwire.server.api.whip`, those for operators in
+`lipwire.server.api.operations`.
+
+create_app(settings)            an ASGI application that opens and closes its own engine
+serve(settings)                 a whole server: says when it is ready, returns when stopped
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import uvicorn
+from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+
+from lipwire.engine import (
+    Engine,
+    EngineConfig,
+    MediaError,
+    open_engine,
+)
+from lipwire.server import __version__
+from lipwire.server.api import faces, operations, whip
+from lipwire.server.api.access import bearer_subprotocol, needs
+from lipwire.server.api.auth import Forbidden, Gate, Grant, Right, Unauthorised
+from lipwire.server.api.errors import add_problems
+from lipwire.server.api.guard import Edge
+from lipwire.server.api.listener import SOCKETS, Server, listen, page_url
+from lipwire.server.api.metrics import Metrics
+from lipwire.server.api.schemas import (
+    READS,
+    WRITES,
+    AnswerBody,
+    ChangeBody,
+    OfferBody,
+    SampleBody,
+    SayBody,
+    Shown,
+    Spoken,
+    SubtitleBody,
+    refusals,
+)
+from lipwire.server.api.speech_socket import PcmSocket, read_rate, refuse
+from lipwire.server.call import speech_queue
+from lipwire.server.call.call import TooManySources
+from lipwire.server.call.sessions import ConsentMissing, NoSuchSession, Sessions
+from lipwire.server.config import ServerConfig
+from lipwire.server.ops import logs, memory
+from lipwire.server.rtc import ice, patch
+from lipwire.server.rtc.sdp import Purpose, read_offer
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parents[1] / "static"
+# Threads for what blocks beside pictures and sound: files, uploads, a codec that ends. Fewer: an
+# upload that is slow to check holds up the end of a call; more: each keeps a heap.
+HELPERS = 6
+CONTROL = [Depends(needs(Right.CONTROL))]
+SPEAK = [Depends(needs(Right.SPEAK))]
+# The body of an upload, which is read as it comes.
+ANY_FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+class _Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The description without FastAPI's own 422: what does not fit is a 400 (`problems`)."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    if "HTTPValidationError" in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
+        return self.openapi_schema or {}
+
+
+def create_app(settings: ServerConfig | None = None, engine: Engine | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: of the server.
+        engine: used and left open; None opens one from the settings and closes it at the end.
+    """
+    settings = settings or ServerConfig()
+    settings.check()
+    metrics = Metrics()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await _fill_helpers()
+        patch.install(settings, metrics.observe)
+        ice.install(settings)
+        app.state.engine = engine or await asyncio.to_thread(_open_engine, settings)
+        app.state.sessions = Sessions(app.state.engine, settings, metrics)
+        if not settings.mark:
+            log.warning("the visible mark is off by an explicit setting: say otherwise that the "
+                        "pictures are AI-generated")  # fmt: skip
+        lag = asyncio.create_task(metrics.measure_loop_lag())
+        # Beside everything else: signing what a killed process left may take a while.
+        threading.Thread(target=app.state.sessions.archive.adopt, daemon=True).start()
+        try:
+            yield
+        finally:
+            lag.cancel()
+            await app.state.sessions.shutdown()
+            if engine is None:
+                await asyncio.to_thread(app.state.engine.close)
+
+    app = _Api(
+        title="lipwire", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.gate, app.state.metrics = Gate(settings), metrics
+    app.add_middleware(Edge, settings=settings, refused=metrics.refused)
+    add_problems(app, metrics.refused)
+    app.include_router(whip.router, tags=["WHIP and WHEP"])
+    app.include_router(operations.router, tags=["operations"])
+    app.include_router(faces.router, tags=["faces"])
+    _add_session_routes(app)
+    _add_voice_routes(app, settings)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=f"lipwire {__version__}",
+            swagger_js_url="/static/swagger/swagger-ui-bundle.js",
+            swagger_css_url="/static/swagger/swagger-ui.css",
+            swagger_favicon_url="/static/icon.svg",
+        )
+
+    @app.get(
+        "/api/ice-servers",
+        dependencies=[Depends(needs(Right.PUBLISH))],
+        responses=refusals(401, 403),
+    )
+    async def ice_servers() -> list[dict[str, Any]]:
+        """STUN and TURN servers for a browser's `RTCPeerConnection`; credentials expire."""
+        return ice.ice_servers(settings, "page")
+
+    @app.get("/api/info", responses=refusals(403))
+    async def info() -> dict[str, Any]:
+        """What this server runs and takes."""
+        backend, manifest = app.state.engine.backend, app.state.engine.backend.manifest
+        return {
+            "version": __version__,
+            "model": {
+                "name": manifest.name,
+                "version": manifest.version,
+                "licence": manifest.licence,
+                "kind": manifest.kind,
+                "parameters": manifest.parameters,
+                "gflop_per_frame": manifest.gflop_per_frame,
+            },
+            "runtime": backend.description,
+            "steps_offered": list(manifest.steps_offered),
+            "default_steps": manifest.default_steps,
+            "voices": list(speech_queue.sample_voices()),
+            "text_to_speech": speech_queue.espeak() is not None,
+            "max_text_chars": settings.max_text_chars,
+            "max_upload_mb": settings.max_upload_mb,
+            "sessions": len(app.state.sessions),
+            "max_sessions": settings.max_sessions,
+            "recording_offered": settings.record is not None,
+            "token_needed": not app.state.gate.open,
+            "mark": settings.mark_text if settings.mark else None,
+        }
+
+    # Files of a package: nothing is loaded from another host.
+    swagger = StaticFiles(packages=[("fastapi_offline", "static")])
+    app.mount("/static/swagger", swagger, name="swagger")
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    return app
+
+
+def _add_session_routes(app: FastAPI) -> None:
+    def sessions() -> Sessions:
+        found: Sessions = app.state.sessions
+        return found
+
+    @app.post(
+        "/api/sessions", status_code=201, responses=refusals(400, 401, 403, 413, 422, 429, 503)
+    )
+    async def open_session(
+        body: OfferBody, grant: Annotated[Grant, Depends(needs(Right.PUBLISH))]
+    ) -> AnswerBody:
+        """Begin a call from an SDP offer; 503 with Retry-After when there is no room."""
+        sessions().check_room()
+        settings = sessions().settings
+        config = EngineConfig(
+            steps=body.steps,
+            original_level=body.original_level,
+            silence=body.silence,
+            ducking=body.ducking,
+            loudness_lufs=body.loudness_lufs,
+            speech_backlog_max_s=settings.speech_backlog_max_s,
+            ladder=settings.ladder,
+        )
+        private = settings.private_candidates
+        offer = read_offer(body.sdp, Purpose.CALL, body.type, config, private)
+        if not (body.consent or grant.consent):
+            raise ConsentMissing('the person shown must have agreed: send "consent": true')
+        name, sdp = await sessions().open(offer, body.record)
+        return AnswerBody(id=name, sdp=sdp)
+
+    @app.delete(
+        "/api/sessions/{name}",
+        status_code=204,
+        dependencies=CONTROL,
+        responses=refusals(*WRITES),
+    )
+    async def close_session(name: str) -> Response:
+        """End a call."""
+        await sessions().close(name)
+        return Response(status_code=204)
+
+    @app.patch("/api/sessions/{name}", dependencies=CONTROL, responses=refusals(*WRITES, 413, 422))
+    async def change_session(name: str, body: ChangeBody) -> dict[str, Any]:
+        """Change steps, sound, what is shown in silence, or recording; gives the figures."""
+        peer = sessions().get(name)
+        if body.steps is not None:
+            peer.set_steps(body.steps)
+        peer.session.set_sound(
+            original_level=body.original_level,
+            ducking=body.ducking,
+            loudness_lufs=body.loudness_lufs,
+        )
+        if body.silence is not None:
+            peer.session.set_silence(body.silence)
+        if body.record is not None:
+            peer.audience.record(body.record)
+        return peer.figures()
+
+    @app.get("/api/sessions/{name}/stats", dependencies=CONTROL, responses=refusals(*READS))
+    async def stats(name: str) -> dict[str, Any]:
+        """The figures that the data channel also carries."""
+        return sessions().get(name).figures()
+
+    @app.get("/api/sessions/{name}/trace", dependencies=CONTROL, responses=refusals(400, *READS))
+    async def trace(name: str, since_s: float = 0.0) -> dict[str, Any]:
+        """Where the delay of each of the last pictures came from; those that left after `since_s`.
+
+        Times are this machine's monotonic clock; null where a picture did not pass.
+        """
+        return sessions().get(name).traced(since_s)
+
+
+def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
+    def sessions() -> Sessions:
+        found: Sessions = app.state.sessions
+        return found
+
+    @app.post(
+        "/api/sessions/{name}/speech",
+        dependencies=SPEAK,
+        responses=refusals(*WRITES, 413, 415, 422),
+        openapi_extra=ANY_FILE,
+    )
+    async def upload(name: str, request: Request) -> Spoken:
+        """Speak a sound file, sent as the body; answers when all of it is scheduled."""
+        peer = sessions().get(name)
+        with peer.source():
+            async with speech_queue.scratch_file() as file:
+                size = 0
+                async for piece in request.stream():
+                    size += len(piece)
+                    if size > settings.max_upload_mb * 1_000_000:
+                        raise HTTPException(413, f"larger than {settings.max_upload_mb:g} MB")
+                    await asyncio.to_thread(file.write, piece)
+                await asyncio.to_thread(file.flush)
+                if not size:
+                    raise MediaError("the body is empty; send the file's bytes")
+                return Spoken(seconds=await speech_queue.speak_file(peer.voice, Path(file.name)))
+
+    @app.post(
+        "/api/sessions/{name}/sample",
+        dependencies=SPEAK,
+        responses=refusals(*WRITES, 413, 422),
+    )
+    async def sample(name: str, body: SampleBody) -> Spoken:
+        """Speak one of the voices that ship with lipwire."""
+        peer = sessions().get(name)
+        voices = speech_queue.sample_voices()
+        if body.name not in voices:
+            raise HTTPException(404, f"no sample {body.name!r}; there are {sorted(voices)}")
+        with peer.source():
+            return Spoken(seconds=await speech_queue.speak_file(peer.voice, voices[body.name]))
+
+    @app.post(
+        "/api/sessions/{name}/say",
+        dependencies=SPEAK,
+        responses=refusals(*WRITES, 413, 422, 501),
+    )
+    async def say(name: str, body: SayBody) -> Spoken:
+        """Speak text through espeak-ng, where the server has it."""
+        peer = sessions().get(name)
+        if len(body.text) > settings.max_text_chars:
+            raise HTTPException(
+                413, f"the text is longer than {settings.max_text_chars} characters"
+            )
+        with peer.source():
+            return Spoken(
+                seconds=await speech_queue.speak_text(peer.voice, body.text, body.language)
+            )
+
+    @app.post(
+        "/api/sessions/{name}/subtitles",
+        dependencies=SPEAK,
+        responses=refusals(*WRITES, 413, 422),
+    )
+    async def subtitle(name: str, body: SubtitleBody) -> Shown:
+        """Show text while the voice that was scheduled since the last subtitle is heard."""
+        audience = sessions().get(name).audience
+        return Shown(in_s=audience.subtitle(body.text, body.language, body.duration_s))
+
+    @app.post(
+        "/api/sessions/{name}/interrupt",
+        status_code=204,
+        dependencies=SPEAK,
+        responses=refusals(*WRITES),
+    )
+    async def interrupt(name: str) -> Response:
+        """Drop the voice that has not been heard."""
+        sessions().get(name).interrupt()
+        return Response(status_code=204)
+
+    @app.websocket("/api/sessions/{name}/speech")
+    async def speech_socket(socket: WebSocket, name: str) -> None:
+        """16-bit mono PCM in, at `?rate=`, perhaps `&live=true`; see
+        `lipwire.server.api.speech_socket`."""
+        try:
+            needs(Right.SPEAK)(socket)
+            peer = sessions().get(name)
+        except (NoSuchSession, Unauthorised, Forbidden) as error:
+            status = {NoSuchSession: 404, Unauthorised: 401}.get(type(error), 403)
+            await socket.send_denial_response(JSONResponse({"error": str(error)}, status))
+            return
+        try:
+            rate_hz = read_rate(socket.query_params.get("rate"))
+        except MediaError as error:
+            await refuse(socket, str(error))
+            return
+        live = socket.query_params.get("live") == "true"
+        try:
+            with peer.source():
+                await socket.accept(bearer_subprotocol(socket))
+                await PcmSocket(socket, peer, rate_hz, live).run()
+        except TooManySources as error:
+            await refuse(socket, str(error))
+
+
+async def _fill_helpers() -> None:
+    """Give the loop its helper threads, all at once.
+
+    A pool that fills when two things happen to need it together looks like a leak for hours.
+    """
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(HELPERS, "helper"))
+    all_there = threading.Barrier(HELPERS)
+    await asyncio.gather(*(asyncio.to_thread(all_there.wait) for _ in range(HELPERS)))
+
+
+def _open_engine(settings: ServerConfig) -> Engine:
+    return open_engine(
+        settings.bundle,
+        backend=settings.backend,
+        threads=settings.threads,
+        devices=settings.devices or None,
+    )
+
+
+def serve(settings: ServerConfig) -> None:
+    """Run a server until SIGINT or SIGTERM; the latter lets calls go on for `drain_s`.
+
+    Raises:
+        ConfigError: the port is taken, or strangers could come in without a token.
+        BundleError: the model is incomplete, altered or unknown.
+        BackendError: the runtime refuses the model.
+    """
+    settings.check_guarded()
+    logs.set_up(settings)
+    memory.bound_heaps()
+    with (
+        listen(settings) as listener,  # first: a taken port is known at once
+        _open_engine(settings) as engine,
+    ):
+        manifest = engine.backend.manifest
+        print(
+            f"model {manifest.name} {manifest.version} on {engine.backend.description}", flush=True
+        )
+        cv2.setNumThreads(1)  # its pool would spin on the core that decodes and encodes
+        app = create_app(settings, engine)
+        config = uvicorn.Config(
+            app,
+            log_config=None,  # ours is set up already
+            log_level=settings.log_level,
+            **SOCKETS,
+            timeout_graceful_shutdown=2,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=",".join(settings.trusted_proxies),
+            server_header=False,
+        )
+
+        async def end_calls(patience_s: float) -> None:
+            await app.state.sessions.drain(patience_s)
+
+        memory.set_aside()
+        url = page_url(settings, listener.getsockname()[1])
+        Server(config, url, end_calls, settings.drain_s).run(sockets=[listener])

@@ -1,0 +1,180 @@
+"""The WebSocket that takes a new voice as raw PCM, in bursts faster than real time.
+
+In: binary messages, 16-bit mono little-endian at the declared rate, cut anywhere; with `live=true`
+in the address they come as they are spoken, and what a stall held up is not heard late for ever;
+`{"type": "flush"}` ends an utterance, `{"type": "interrupt"}` drops what has not been heard.
+Out: `ready`, `flushed`, `interrupted`, `error`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from lipwire.engine import MediaError, SessionClosed
+from lipwire.engine.audio.timeline import MAX_RATE_HZ, MIN_RATE_HZ
+from lipwire.engine.trace import Trace
+from lipwire.engine.types import I16
+from lipwire.server.call.call import Peer
+from lipwire.server.call.speech_queue import PcmFramer
+
+POLICY_VIOLATION, GOING_AWAY = 1008, 1001  # RFC 6455 section 7.4.1
+# Messages read ahead of a full backlog, so that an interruption behind them is still seen. More:
+# memory; fewer: an interruption waits behind sound that it should drop.
+READ_AHEAD = 64
+# The same in sound: a second socket's worth of memory for each. At least one message is taken.
+READ_AHEAD_S = 30.0
+MAX_TEXT_CHARS = 1024  # commands have forty; JSON is read on the event loop
+LIVE_CHUNK_S = 0.5  # pushed at once; longer holds up the pictures
+
+
+def read_rate(value: str | None) -> int:
+    """The declared sample rate.
+
+    Raises:
+        MediaError: none, not a number, or one that cannot be speech.
+    """
+    if value is None or not value.isascii() or not value.isdigit() or len(value) > 7:
+        raise MediaError("declare the sample rate in the address, e.g. ?rate=24000")
+    rate_hz = int(value)
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise MediaError(f"sample rate {rate_hz} Hz is outside {MIN_RATE_HZ}..{MAX_RATE_HZ} Hz")
+    return rate_hz
+
+
+class PcmSocket:
+    """One open socket: reads ahead, pushes in order.
+
+    Args:
+        socket: accepted already.
+        peer: whose voice it feeds.
+        rate_hz: of the samples.
+        live: they come as they are spoken.
+    """
+
+    def __init__(self, socket: WebSocket, peer: Peer, rate_hz: int, live: bool = False) -> None:
+        self._socket, self._peer, self._rate_hz, self._live = socket, peer, rate_hz, live
+        self._framer = PcmFramer()
+        self._queue: asyncio.Queue[tuple[I16, Trace] | str | None] = asyncio.Queue(READ_AHEAD)
+        self._samples = 0  # since the last flush
+        self._ahead = 0  # samples in the queue
+        self._less = asyncio.Event()  # set when the queue has become shorter
+
+    async def run(self) -> None:
+        """Serve until the client leaves or the call ends."""
+        await self._send({"type": "ready", "rate": self._rate_hz})
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(self._watch())
+            tasks.create_task(self._read())
+            await self._push()
+            watch.cancel()
+
+    async def _watch(self) -> None:
+        """Close the socket when the call ends; the reader ends with it."""
+        await self._peer.wait_ended()
+        await self._send({"type": "error", "error": "the session has ended"})
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await self._socket.close(GOING_AWAY, "the session has ended")
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                message = await self._socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    break
+                if (data := message.get("bytes")) is not None:
+                    trace = Trace(time.monotonic)
+                    for point in ("received", "decoding"):
+                        trace.mark(point)
+                    if len(samples := self._framer.feed(data)):
+                        trace.mark("decoded")
+                        await self._put(samples, trace)
+                else:
+                    await self._command(message.get("text") or "")
+                # What has come already is received without waiting: a thousand small messages in
+                # one read would hold up the pictures.
+                await asyncio.sleep(0)
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # starlette's way of saying that the socket is closed
+        await self._drop_half("the socket closed")
+        await self._queue.put(None)
+
+    async def _put(self, samples: I16, trace: Trace) -> None:
+        while self._ahead and self._ahead + len(samples) > READ_AHEAD_S * self._rate_hz:
+            self._less.clear()
+            await self._less.wait()
+        self._ahead += len(samples)
+        await self._queue.put((samples, trace))
+
+    async def _command(self, text: str) -> None:
+        try:
+            command = json.loads(text[:MAX_TEXT_CHARS])
+            kind = command["type"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            kind = None
+        if kind == "flush":
+            await self._drop_half("flush")
+            await self._queue.put("flush")
+        elif kind == "interrupt":
+            self._framer.reset()
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            self._samples = self._ahead = 0
+            self._peer.interrupt()
+            await self._send({"type": "interrupted"})
+        else:
+            await self._send(
+                {"type": "error", "error": 'text must be {"type":"flush"} or {"type":"interrupt"}'}
+            )
+
+    async def _drop_half(self, when: str) -> None:
+        """Half a sample has no other half coming: say so, and keep all before it."""
+        if self._framer.dangling:
+            self._framer.reset()
+            await self._send(
+                {"type": "error", "error": f"half a sample was left when {when}; it was dropped"}
+            )
+
+    async def _push(self) -> None:
+        while (item := await self._queue.get()) is not None:
+            # What still comes when the call is over has nowhere to go.
+            with contextlib.suppress(SessionClosed):
+                if isinstance(item, str):
+                    self._peer.voice.flush()
+                    seconds = round(self._samples / self._rate_hz, 3)
+                    self._samples = 0
+                    await self._send({"type": "flushed", "seconds": seconds})
+                else:
+                    await self._push_sound(*item)
+            await asyncio.sleep(0)  # what waits in the queue is taken without waiting, too
+        self._peer.voice.flush()
+
+    async def _push_sound(self, samples: I16, trace: Trace) -> None:
+        self._ahead = max(0, self._ahead - len(samples))
+        self._less.set()
+        if self._live:
+            chunk = max(1, int(LIVE_CHUNK_S * self._rate_hz))
+            for start in range(0, len(samples), chunk):
+                piece = samples[start : start + chunk]
+                self._peer.voice.push_live(piece, self._rate_hz, None if start else trace)
+                await asyncio.sleep(0)
+            self._samples += len(samples)
+        elif await self._peer.voice.push(samples, self._rate_hz, trace):
+            self._samples += len(samples)
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it left while we spoke
+            if self._socket.application_state is WebSocketState.CONNECTED:
+                await self._socket.send_json(event)
+
+
+async def refuse(socket: WebSocket, reason: str) -> None:
+    """Accept, say why not, and close: a browser sees the reason of a close, not of a refusal."""
+    await socket.accept()
+    await socket.send_json({"type": "error", "error": reason})
+    await socket.close(POLICY_VIOLATION, reason)

@@ -1,0 +1,312 @@
+"""WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep) as thin routes over `signaling`.
+
+    POST /whip?consent=true            begin a session: picture and original voice in
+    POST /whip/{id}/voice              be its new voice
+    POST /whep/{id}                    watch it
+    PATCH, DELETE on each Location     late candidates; the end
+
+All of them answer GET, HEAD and OPTIONS, as the texts ask.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+
+from lipwire.engine import EngineConfig
+from lipwire.server.api.access import needs
+from lipwire.server.api.auth import Grant, Right
+from lipwire.server.api.schemas import DEFAULT_LUFS, WRITES, refusals
+from lipwire.server.call.sessions import ConsentMissing, ServerFull, Sessions, check_match
+from lipwire.server.rtc import ice
+from lipwire.server.rtc.sdp import Offer, OfferRefused, Purpose, read_fragment, read_offer
+
+SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
+HOPS = "hops"  # in the address of a redirection: how many servers were full already
+
+TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
+# How a route that takes an offer is described, and what it answers with.
+TAKES_OFFER = {"requestBody": {"required": True, "content": {SDP: {"schema": TEXT}}}}
+CREATED: dict[int | str, dict[str, Any]] = {
+    201: {
+        "content": {SDP: {"schema": TEXT}},
+        "headers": {
+            name: {"description": about, "schema": {"type": "string"}}
+            for name, about in (
+                ("Location", "the new resource, for PATCH and DELETE"),
+                ("ETag", "for If-Match"),
+                ("Link", 'STUN and TURN servers, `rel="ice-server"`'),
+            )
+        },
+    }
+}
+MOVED: dict[int | str, dict[str, Any]] = {
+    307: {
+        "description": "Temporary Redirect: full; another server may have room",
+        "headers": {"Location": {"schema": {"type": "string"}}},
+    }
+}
+# The same for late candidates.
+TAKES_FRAGMENT = {
+    "requestBody": {"required": True, "content": {FRAGMENT: {"schema": TEXT}}},
+    "parameters": [
+        {
+            "name": "If-Match",
+            "in": "header",
+            "required": True,
+            "description": "the ETag that POST gave",
+            "schema": {"type": "string"},
+        }
+    ],
+}
+TRICKLED = refusals(*WRITES, 412, 413, 415, 422, 428)
+
+router = APIRouter()
+
+
+def _sessions(request: Request) -> Sessions:
+    found: Sessions = request.app.state.sessions
+    return found
+
+
+async def _body(request: Request, kind: str) -> str:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != kind:
+        raise HTTPException(415, f"Content-Type is {given or 'missing'}, must be {kind}")
+    try:
+        return (await request.body()).decode()
+    except UnicodeDecodeError:
+        raise HTTPException(400, "the body is not UTF-8") from None
+
+
+async def _offer(request: Request, purpose: Purpose, config: EngineConfig | None = None) -> Offer:
+    private = _sessions(request).settings.private_candidates
+    return read_offer(await _body(request, SDP), purpose, config=config, private=private)
+
+
+def _created(request: Request, location: str, etag: str, answer: str) -> Response:
+    response = Response(answer, 201, {"Location": location, "ETag": etag}, SDP)
+    for value in ice.link_headers(_sessions(request).settings, etag.strip('"')[:6]):
+        response.headers.append("Link", value)
+    return response
+
+
+# --- beginning ---
+
+
+@router.post(
+    "/whip",
+    status_code=201,
+    response_class=Response,
+    responses={**CREATED, **MOVED, **refusals(400, 401, 403, 413, 415, 422, 429, 503)},
+    openapi_extra=TAKES_OFFER,
+)
+async def publish(
+    request: Request,
+    grant: Annotated[Grant, Depends(needs(Right.PUBLISH))],
+    consent: Annotated[bool, Query(description="the person shown has agreed")] = False,
+    steps: Annotated[int | None, Query(description="diffusion steps a picture")] = None,
+    original_level: Annotated[float, Query(ge=0, le=1)] = 0.0,
+    silence: Literal["original", "generate"] = "original",
+    ducking: bool = False,
+    loudness_lufs: Annotated[float, Query(ge=-40, le=-8)] = DEFAULT_LUFS,
+    record: Annotated[bool, Query(description="keep the result as a file")] = False,
+    hops: Annotated[int, Query(ge=0, le=1000, alias=HOPS)] = 0,
+) -> Response:
+    """Begin a session from an SDP offer; its id is the end of Location.
+
+    Clients that can set an address and a token only state the consent by `?consent=true`, or the
+    token carries it.
+    """
+    sessions = _sessions(request)
+    try:
+        sessions.check_room()
+    except ServerFull:
+        if (other := sessions.elsewhere(hops)) is None:
+            raise
+        url = request.url.include_query_params(**{HOPS: hops + 1})
+        return Response(status_code=307, headers={"Location": f"{other}{url.path}?{url.query}"})
+    config = EngineConfig(
+        steps=steps,
+        original_level=original_level,
+        silence=silence,
+        ducking=ducking,
+        loudness_lufs=loudness_lufs,
+        speech_backlog_max_s=sessions.settings.speech_backlog_max_s,
+        ladder=sessions.settings.ladder,
+    )
+    offer = await _offer(request, Purpose.INGEST, config)
+    if not (consent or grant.consent):
+        raise ConsentMissing("the person shown must have agreed: add ?consent=true to the address")
+    name, answer = await sessions.open(offer, record)
+    etag = sessions.get(name).publisher.etag
+    return _created(request, f"/whip/{name}", etag, answer)
+
+
+@router.post(
+    "/whip/{name}/voice",
+    status_code=201,
+    response_class=Response,
+    dependencies=[Depends(needs(Right.SPEAK))],
+    responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422)},
+    openapi_extra=TAKES_OFFER,
+)
+async def voice(request: Request, name: str) -> Response:
+    """Be the session's new voice: an offer with one audio section."""
+    return await _attach(request, name, Purpose.VOICE, f"/whip/{name}/voice")
+
+
+@router.post(
+    "/whep/{name}",
+    status_code=201,
+    response_class=Response,
+    dependencies=[Depends(needs(Right.WATCH))],
+    responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422, 503)},
+    openapi_extra=TAKES_OFFER,
+)
+async def watch(request: Request, name: str) -> Response:
+    """Watch the session: an offer that receives."""
+    return await _attach(request, name, Purpose.WATCH, f"/whep/{name}")
+
+
+async def _attach(request: Request, name: str, purpose: Purpose, folder: str) -> Response:
+    """A further link of a session; its Location lies below `folder`."""
+    sessions = _sessions(request)
+    sessions.get(name)  # what is not there is said before the offer is read
+    link, answer = await sessions.attach(name, await _offer(request, purpose))
+    return _created(request, f"{folder}/{link.name}", link.etag, answer)
+
+
+# --- late candidates and the end ---
+
+
+async def _trickle(
+    request: Request, purpose: Purpose, name: str, link_name: str | None = None
+) -> Response:
+    link = _sessions(request).link(name, purpose, link_name)
+    fragment = read_fragment(await _body(request, FRAGMENT))
+    check_match(request.headers.get("if-match"), link.etag)
+    if link.restarts(fragment):
+        raise OfferRefused("ICE restarts are not supported; the session goes on as it is")
+    await link.trickle(fragment)
+    return Response(status_code=204)
+
+
+@router.patch(
+    "/whip/{name}",
+    status_code=204,
+    dependencies=[Depends(needs(Right.PUBLISH))],
+    responses=TRICKLED,
+    openapi_extra=TAKES_FRAGMENT,
+)
+async def trickle_publisher(request: Request, name: str) -> Response:
+    """Late candidates of the publisher."""
+    return await _trickle(request, Purpose.INGEST, name)
+
+
+@router.patch(
+    "/whip/{name}/voice/{link}",
+    status_code=204,
+    dependencies=[Depends(needs(Right.SPEAK))],
+    responses=TRICKLED,
+    openapi_extra=TAKES_FRAGMENT,
+)
+async def trickle_voice(request: Request, name: str, link: str) -> Response:
+    """Late candidates of the voice."""
+    return await _trickle(request, Purpose.VOICE, name, link)
+
+
+@router.patch(
+    "/whep/{name}/{link}",
+    status_code=204,
+    dependencies=[Depends(needs(Right.WATCH))],
+    responses=TRICKLED,
+    openapi_extra=TAKES_FRAGMENT,
+)
+async def trickle_viewer(request: Request, name: str, link: str) -> Response:
+    """Late candidates of a viewer."""
+    return await _trickle(request, Purpose.WATCH, name, link)
+
+
+@router.delete(
+    "/whip/{name}",
+    status_code=200,
+    response_class=Response,
+    dependencies=[Depends(needs(Right.PUBLISH))],
+    responses=refusals(*WRITES),
+)
+async def unpublish(request: Request, name: str) -> Response:
+    """End the session, for its viewers too."""
+    await _sessions(request).close(name)
+    return Response(status_code=200)
+
+
+async def _leave(request: Request, purpose: Purpose, name: str, link_name: str) -> Response:
+    link = _sessions(request).link(name, purpose, link_name)
+    link.end("it was closed")
+    await link.wait_closed()
+    return Response(status_code=200)
+
+
+@router.delete(
+    "/whip/{name}/voice/{link}",
+    status_code=200,
+    response_class=Response,
+    dependencies=[Depends(needs(Right.SPEAK))],
+    responses=refusals(*WRITES),
+)
+async def hush(request: Request, name: str, link: str) -> Response:
+    """End the voice link; the session goes on."""
+    return await _leave(request, Purpose.VOICE, name, link)
+
+
+@router.delete(
+    "/whep/{name}/{link}",
+    status_code=200,
+    response_class=Response,
+    dependencies=[Depends(needs(Right.WATCH))],
+    responses=refusals(*WRITES),
+)
+async def unwatch(request: Request, name: str, link: str) -> Response:
+    """Stop watching; the session goes on."""
+    return await _leave(request, Purpose.WATCH, name, link)
+
+
+# --- GET, HEAD, OPTIONS: 2xx and empty ---
+
+READS = ["GET", "HEAD", "OPTIONS"]
+
+
+def _empty(methods: str, accepts: bool = True) -> Response:
+    headers = {"Allow": f"{methods}, GET, HEAD, OPTIONS", "Content-Type": SDP}
+    if accepts:
+        headers["Accept-Post"] = SDP
+    else:
+        headers["Accept-Patch"] = FRAGMENT
+    return Response(status_code=200, headers=headers)
+
+
+@router.api_route("/whip", methods=READS, include_in_schema=False)
+async def whip_endpoint() -> Response:
+    """What may be done here."""
+    return _empty("POST")
+
+
+def _add_reads(path: str, purpose: Purpose, right: Right, own_link: bool, endpoint: bool) -> None:
+    """GET, HEAD and OPTIONS of an address that names a session."""
+
+    async def read(request: Request, name: str, link: str | None = None) -> Response:
+        if request.method != "OPTIONS":
+            needs(right)(request)  # a preflight carries no token (RFC 9725 section 4.7)
+            _sessions(request).link(name, purpose, link if own_link else None)
+        return _empty("POST" if endpoint else "PATCH, DELETE", endpoint)
+
+    router.add_api_route(path, read, methods=READS, include_in_schema=False)
+
+
+_add_reads("/whip/{name}", Purpose.INGEST, Right.PUBLISH, False, False)
+_add_reads("/whip/{name}/voice", Purpose.VOICE, Right.SPEAK, False, True)
+_add_reads("/whip/{name}/voice/{link}", Purpose.VOICE, Right.SPEAK, True, False)
+_add_reads("/whep/{name}", Purpose.WATCH, Right.WATCH, False, True)
+_add_reads("/whep/{name}/{link}", Purpose.WATCH, Right.WATCH, True, False)

@@ -1,0 +1,1 @@
+"""One call: who publishes, who watches, what is said in it."""

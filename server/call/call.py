@@ -1,0 +1,361 @@
+"""Peer: a call. One engine session, the link that feeds it, and those that watch or voice it.
+
+tracks -> Intake -> Session -> Relay -> every viewer
+data channel "lipwire": figures out twice a second, commands in (`server/call/commands.py`)
+
+All of it runs under one TaskGroup, which ends it together. A browser's call is a publisher that
+also watches itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from aiortc import MediaStreamTrack, RTCDataChannel
+
+from lipwire.engine import Engine, LipwireError, Outcome, Session, SessionClosed
+from lipwire.engine.runtime.engine import Observe, unobserved
+from lipwire.engine.trace import POINTS, SOUND_POINTS, VOICE_POINTS, Trace
+from lipwire.engine.types import SessionStats
+from lipwire.server.api.faces import face_figures
+from lipwire.server.call.broadcast import Relay
+from lipwire.server.call.commands import obey
+from lipwire.server.call.events import CHANNEL, Audience, send_event
+from lipwire.server.call.ingest import Intake
+from lipwire.server.call.speech_queue import Voice
+from lipwire.server.config import ServerConfig
+from lipwire.server.media.recording import Archive
+from lipwire.server.media.watermark import make_mark
+from lipwire.server.ops.logs import name_session
+from lipwire.server.rtc.connection import Link, reception
+from lipwire.server.rtc.sdp import Offer, Purpose
+
+FIGURES_EVERY_S = 0.5
+# Voices of one session that are under way: they wait for each other, on disk and in memory.
+MAX_SOURCES = 8
+
+
+class NotLive(LipwireError):
+    """The session exists, but nobody publishes into it yet."""
+
+
+class VoiceTaken(LipwireError):
+    """Another link is the session's voice."""
+
+
+class TooManyViewers(LipwireError):
+    """As many watch this session as may."""
+
+
+class TooManySources(LipwireError):
+    """As many files, texts and sockets as may are this session's voice already."""
+
+
+class _Over(Exception):
+    """Raised inside the group to end it."""
+
+
+class Peer:
+    """A call: made with `run`, over when that returns.
+
+    Args:
+        name: the call's id.
+        engine: does the work.
+        session: this call's, ended with the call.
+        settings: limits.
+        pool: converts colours.
+        observe: told how long each stage of a picture took, seconds.
+        archive: keeps recordings.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        session: Session,
+        settings: ServerConfig,
+        pool: Executor,
+        observe: Observe = unobserved,
+        archive: Archive | None = None,
+    ) -> None:
+        self.name, self.session = name, session
+        self._engine, self._settings = engine, settings
+        self.voice = Voice(session, engine.clock)
+        self.intake = Intake(name, session, self.voice, engine.clock, pool, observe)
+        self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """the SDP to send back, or why there is none"""
+        self.publisher = Link(settings, name)
+        self.links: dict[str, tuple[Purpose, Link]] = {}
+        """those that watch or voice the session, by id"""
+        self.relay = Relay(session, engine.clock, pool, settings, make_mark(settings), observe)
+        self.audience = Audience(
+            session, engine.clock, self.relay, self.voice, self.disclosure(), archive
+        )
+        self._traffic = [0, 0]  # bytes in and out of links that are closed
+        self._channel: RTCDataChannel | None = None
+        self._sources = 0
+        self._tasks: asyncio.TaskGroup
+
+    # --- life ---
+
+    async def run(self, offer: Offer) -> None:
+        """Answer an offer and serve it until `end`, a failure or the peer's leaving."""
+        name_session(self.name)
+        self.publisher.pc.on("track", self._on_track)
+        self.publisher.pc.on("datachannel", self._on_channel)
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                await self._answer(offer)
+                self._tasks.create_task(self.relay.run_pictures())
+                self._tasks.create_task(self.relay.run_sound())
+                self._tasks.create_task(self.audience.run())
+                self._tasks.create_task(self._report())
+                await self.publisher.run()
+                raise _Over
+        except* _Over:
+            pass
+        except* Exception as group:
+            if self.answer.done():
+                raise
+            self._refuse(group.exceptions[0])
+        finally:
+            self.end("it is over")
+            if not self.answer.done():
+                self._refuse(SessionClosed("the call was ended before it was answered"))
+            self.relay.stop()
+            self.intake.forget()
+            self.audience.close()
+            links = [self.publisher, *(link for _, link in self.links.values())]
+            await asyncio.gather(*(link.close() for link in links))
+            await asyncio.to_thread(self._engine.end, self.session)
+
+    async def _answer(self, offer: Offer) -> None:
+        tracks = self.relay.subscribe() if offer.purpose is Purpose.CALL else ()
+        self.answer.set_result(await self.publisher.answer(offer, tracks))
+
+    def _refuse(self, cause: Exception) -> None:
+        self.answer.set_exception(cause)
+        self.answer.exception()  # whoever asked may be gone: asyncio need not complain
+
+    def end(self, reason: str) -> None:
+        """End the call; `run` returns soon after."""
+        self.publisher.end(reason)
+
+    async def wait_ended(self) -> None:
+        """Return when the call is over or about to be."""
+        await self.publisher.wait_over()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the call is over or about to be."""
+        return self.publisher.over
+
+    # --- further links ---
+
+    async def attach(self, offer: Offer) -> tuple[Link, str]:
+        """Let someone watch the session or be its voice; returns the link and its answer.
+
+        Raises:
+            NotLive: nobody publishes yet.
+            TooManyViewers: no more may watch.
+            VoiceTaken: another link is the voice.
+            Exception: aiortc's; the offer cannot be answered.
+        """
+        if not self.publisher.connected:
+            raise NotLive("nobody publishes into this session yet; try again soon")
+        taken = [link for purpose, link in self.links.values() if purpose is offer.purpose]
+        if offer.purpose is Purpose.VOICE and taken:
+            raise VoiceTaken("this session has a voice link already; DELETE that one first")
+        if offer.purpose is Purpose.WATCH and len(taken) >= self._settings.max_viewers:
+            raise TooManyViewers(
+                f"all {self._settings.max_viewers} viewers that a session takes are watching"
+            )
+        link = Link(self._settings)
+        self.links[link.name] = offer.purpose, link  # before anything is awaited: it counts
+        takers: list[asyncio.Task[None]] = []
+        try:
+            if offer.purpose is Purpose.WATCH:
+                link.pc.on("datachannel", self.audience.admit)
+                answer = await link.answer(offer, self.relay.subscribe(), "sendonly")
+            else:
+                link.pc.on(
+                    "track",
+                    lambda track: takers.append(
+                        self._start(self.intake.drain_audio(track, original=False))
+                    ),
+                )
+                answer = await link.answer(offer)
+            if self.ended:
+                raise SessionClosed("the session ended meanwhile")
+        except BaseException:
+            del self.links[link.name]
+            await link.close()
+            raise
+        self._start(self._keep(link, takers))
+        return link, answer
+
+    async def _keep(self, link: Link, takers: list[asyncio.Task[None]]) -> None:
+        """Serve a further link; its end is not the call's, but that of what takes its media."""
+        try:
+            await link.run()
+        finally:
+            for taker in takers:  # a track whose connection never came has no end of its own
+                taker.cancel()
+            await link.close()
+            self._add_traffic(link)
+            self.links.pop(link.name, None)
+
+    def _add_traffic(self, link: Link) -> None:
+        for place, count in enumerate(link.traffic()):
+            self._traffic[place] += count
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes that the call's links have received and sent so far."""
+        running = [
+            link.traffic() for link in (self.publisher, *(k for _, k in self.links.values()))
+        ]
+        received, sent = (total + sum(column) for total, column in zip(
+            self._traffic, zip(*running, strict=True), strict=True))  # fmt: skip
+        return received, sent
+
+    # --- media in ---
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        if track.kind == "video":
+            self._start(self.intake.drain_video(track))
+            self._start(self.intake.push_video())
+            return
+        sections = [t for t in self.publisher.pc.getTransceivers() if t.kind == "audio"]
+        first = not sections or sections[0].receiver.track is track
+        self._start(self.intake.drain_audio(track, original=first))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._tasks.create_task(work)
+
+    # --- control ---
+
+    @contextlib.contextmanager
+    def source(self) -> Iterator[None]:
+        """Hold one of the session's places for a voice that is under way.
+
+        Raises:
+            TooManySources: all are taken.
+        """
+        if self._sources >= MAX_SOURCES:
+            raise TooManySources(f"{MAX_SOURCES} voices are under way already; wait for them")
+        self._sources += 1
+        try:
+            yield
+        finally:
+            self._sources -= 1
+
+    def set_steps(self, steps: int) -> None:
+        """Spend this many steps a picture from now on.
+
+        Raises:
+            ConfigError: the model does not offer them.
+        """
+        self.session.set_steps(steps)
+
+    def interrupt(self) -> None:
+        """Drop the voice that has not been heard."""
+        self.voice.interrupt()
+        self.audience.subtitles.interrupt()
+        self.send({"type": "interrupted"})
+
+    # --- figures ---
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        if channel.label == CHANNEL:
+            self._channel = channel
+            channel.on("message", partial(obey, self))
+            self.audience.admit(channel)
+
+    def send(self, event: dict[str, Any]) -> None:
+        """Tell the publisher, if he opened the channel and reads it."""
+        send_event(self._channel, event)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(FIGURES_EVERY_S)
+            self.send({"type": "stats", **self.figures()})
+
+    def stats(self) -> SessionStats:
+        """The engine's own figures."""
+        return self.session.stats(self._engine.clock())
+
+    def traced(self, since_s: float) -> dict[str, Any]:
+        """When each picture and block of sound that left after `since_s` passed each point.
+
+        With the pieces of the new voice that came last; `since_s` is on the engine's clock.
+        """
+        pictures = [
+            [t.pts, t.outcome, *(t.at_s.get(point) for point in POINTS)]
+            for t in self.relay.traces
+            if t.at_s["popped"] > since_s
+        ]
+        blocks = [t for t in self.relay.sounds if t.at_s["popped"] > since_s]
+        return {
+            "columns": ["pts", "outcome", *POINTS],
+            "pictures": pictures,
+            "voice": _table(VOICE_POINTS, self.voice.traces),
+            "sound": _table(SOUND_POINTS, blocks),
+        }
+
+    def disclosure(self) -> dict[str, Any]:
+        """What everybody who is shown the result should be told (EU AI Act, article 50)."""
+        return {
+            "ai_generated": True,
+            "mark": self._settings.mark_text if self._settings.mark else None,
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """What the call is doing, for people and dashboards; milliseconds, seconds, counts."""
+        stats = self.stats()
+        return {
+            "seconds": round(self.session.time_s(self._engine.clock()), 2),
+            "fps": round(stats.fps, 1),
+            "delay_p50_ms": round(stats.delay_p50_s * 1000, 1),
+            "delay_p95_ms": round(stats.delay_p95_s * 1000, 1),
+            "frames_in": stats.frames_in,
+            "frames_out": stats.frames_out,
+            "frames_skipped": self.intake.skipped,
+            "pasted": stats.pasted,
+            "generated": stats.generated,
+            "held": stats.held,
+            "passed_through": {
+                reason.value: count
+                for reason, count in sorted(stats.outcomes.items())
+                if reason not in (Outcome.PASTED, Outcome.GENERATED, Outcome.HELD)
+            },
+            "speaking": stats.speaking,
+            "backlog_s": round(stats.speech_backlog_s, 2),
+            "voice_drift_ppm": round(stats.speech_drift_ppm),
+            "original_drift_ppm": round(stats.original_drift_ppm),
+            "steps": stats.steps,
+            "rung": stats.rung,
+            "rung_reason": stats.rung_reason,
+            "rung_changes": sum(stats.rung_changes.values()),
+            **self.session.sound,
+            "silence": self.session.silence,
+            "face": face_figures(stats.face),
+            "bank": asdict(stats.bank) | {"mib": round(stats.bank.mib, 1)},
+            "viewers": sum(purpose is Purpose.WATCH for purpose, _ in self.links.values()),
+            "av_offset_ms": round(self.relay.av_offset_s * 1000, 1),
+            "renditions": self.relay.renditions["video"].figures(),
+            "recording": self.audience.figures(),
+            "reception": reception(self.publisher.pc),
+            **self.disclosure(),
+        }
+
+
+def _table(points: Sequence[str], traces: Iterable[Trace]) -> dict[str, Any]:
+    """Of sound: its place at 48 kHz on the session's clock, and when it passed each point."""
+    rows = [[t.pts, *(t.at_s.get(point) for point in points)] for t in traces]
+    return {"columns": ["place", *points], "rows": rows}

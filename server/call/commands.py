@@ -1,0 +1,50 @@
+"""What a call's publisher can ask for over its data channel, one JSON object a message."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from lipwire.server.api.faces import FaceBody
+
+if TYPE_CHECKING:
+    from lipwire.server.call.call import Peer
+
+MAX_COMMAND_CHARS = 16_384  # JSON is read on the event loop
+
+
+def obey(peer: Peer, message: str | bytes) -> None:
+    """Carry out a command; one that cannot be is answered with an error.
+
+    Args:
+        peer: the call that is asked.
+        message: as it came.
+    """
+    try:
+        if len(message) > MAX_COMMAND_CHARS:
+            raise ValueError(f"the command is longer than {MAX_COMMAND_CHARS} characters")
+        command = json.loads(message)
+        match command:
+            case {"type": "interrupt"}:
+                peer.interrupt()
+            case {"type": "flush"}:
+                peer.voice.flush()
+                peer.send({"type": "flushed"})
+            case {"type": "steps", "steps": int(steps)}:
+                peer.set_steps(steps)
+            case {"type": "original_level", "level": int(level) | float(level)}:
+                peer.session.set_sound(original_level=level)
+            case {"type": "ducking", "on": bool(on)}:
+                peer.session.set_sound(ducking=on)
+            case {"type": "loudness", "lufs": ("off" | int(_) | float(_)) as lufs}:
+                peer.session.set_sound(loudness_lufs=lufs)
+            case {"type": "silence", "show": str(show)}:
+                peer.session.set_silence(show)  # type: ignore[arg-type]  # checked there
+            case {"type": "face", **wanted}:
+                peer.session.choose_face(FaceBody.model_validate(wanted).choice())
+            case {"type": "subtitle" | "record"}:
+                peer.audience.obey(command)
+            case _:
+                raise ValueError(f"unknown command {str(command)[:80]}")
+    except Exception as error:  # whatever a stranger sends must not end the call
+        peer.send({"type": "error", "error": str(error)})

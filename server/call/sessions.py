@@ -1,0 +1,256 @@
+"""Sessions: who is in a call, as plain objects without a web framework."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+
+from lipwire.engine import Engine, LipwireError, SessionClosed
+from lipwire.server.api.metrics import Metrics
+from lipwire.server.call.call import Peer
+from lipwire.server.config import ServerConfig
+from lipwire.server.media.recording import Archive, RecordingRefused
+from lipwire.server.ops import memory
+from lipwire.server.rtc.connection import Link
+from lipwire.server.rtc.sdp import Offer, OfferRefused, Purpose
+
+log = logging.getLogger(__name__)
+
+# After a call's end: what answers its DELETE still holds it. Longer: idle servers stay large.
+REST_S = 1.0
+ANSWER_S = 10.0  # an answer takes milliseconds; longer means that something hangs
+
+
+class ConsentMissing(LipwireError):
+    """The caller does not say that the person shown has agreed."""
+
+
+class ServerFull(LipwireError):
+    """As many calls as this server takes are running, or it is about to stop."""
+
+
+class NoSuchSession(LipwireError, KeyError):
+    """No call of this id, or no more."""
+
+    def __str__(self) -> str:
+        """The message itself; a KeyError would show it in quotes."""
+        return str(self.args[0])
+
+
+class PreconditionMissing(LipwireError):
+    """A change without If-Match."""
+
+
+class PreconditionFailed(LipwireError):
+    """If-Match names another ICE session."""
+
+
+class Sessions:
+    """Every call of this server, by id.
+
+    Args:
+        engine: does the work.
+        settings: limits.
+        metrics: counts what happens in them.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: ServerConfig, metrics: Metrics | None = None
+    ) -> None:
+        self._engine, self.settings = engine, settings
+        manifest = engine.backend.manifest
+        self.archive = Archive(settings, f"{manifest.name} {manifest.version}")
+        self._metrics = metrics or Metrics()
+        self._metrics.watch(self)
+        engine.observe = self._metrics.observe
+        self._peers: dict[str, Peer] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.draining = False
+        """whether the server is about to stop and takes no more calls"""
+        # Colour conversion, in and out; more threads than that only wait for each other.
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="lipwire-colour")
+
+    def __len__(self) -> int:
+        """Calls that are running or being set up."""
+        return len(self._peers)
+
+    @property
+    def peers(self) -> list[Peer]:
+        """All of them."""
+        return list(self._peers.values())
+
+    def check_room(self) -> None:
+        """Raise unless another call may begin; cheap, so that refusing costs nothing.
+
+        Raises:
+            ServerFull: no room.
+        """
+        if self.draining:
+            raise ServerFull("the server is about to stop and takes no more calls")
+        if len(self._peers) >= self.settings.max_sessions:
+            raise ServerFull(
+                f"all {self.settings.max_sessions} calls that this server takes are running"
+            )
+
+    def elsewhere(self, hops: int) -> str | None:
+        """Another server for a publisher when this one is full; None once all have been asked."""
+        if hops >= len(self.settings.peers):
+            return None
+        return random.choice(self.settings.peers)
+
+    async def open(self, offer: Offer, record: bool = False) -> tuple[str, str]:
+        """Begin a call; returns its id (192 random bits) and the answer's SDP.
+
+        Args:
+            offer: the publisher's, who has consent.
+            record: keep what leaves as a file, from the first picture on.
+
+        Raises:
+            ServerFull: no room.
+            RecordingRefused: this server does not record, or cannot now.
+            BundleError: the model does not offer the steps asked for.
+            OfferRefused: the connection cannot be made from this offer.
+            SessionClosed: it was ended before it was answered.
+        """
+        self.check_room()
+        if record:
+            self.archive.check()
+        name = secrets.token_urlsafe(24)
+        session = self._engine.session(offer.config, name)
+        observe = self._metrics.observe
+        peer = Peer(name, self._engine, session, self.settings, self._pool, observe, self.archive)
+        self._peers[name] = peer
+        task = self._tasks[name] = asyncio.create_task(peer.run(offer), name=f"peer {name[:6]}")
+        task.add_done_callback(lambda done: self._forget(peer, done))
+        try:
+            answer = await asyncio.wait_for(asyncio.shield(peer.answer), ANSWER_S)
+            if record:
+                peer.audience.record(True)
+            return name, answer
+        except asyncio.CancelledError:
+            peer.end("the caller went away")
+            raise
+        except SessionClosed:
+            raise
+        except RecordingRefused:
+            peer.end("it cannot be recorded")
+            raise
+        except Exception as error:
+            peer.end("it could not be answered")
+            await asyncio.wait({task})
+            raise _unanswered(error) from error
+
+    async def attach(self, name: str, offer: Offer) -> tuple[Link, str]:
+        """Let someone watch a call or voice it; returns the link and the answer's SDP.
+
+        Raises:
+            NoSuchSession: there is none of this id.
+            NotLive: nobody publishes yet.
+            TooManyViewers: no more may watch.
+            VoiceTaken: another link is the voice.
+            ServerFull: the server is about to stop, or has no UDP port left.
+            OfferRefused: the connection cannot be made from this offer.
+        """
+        peer = self.get(name)
+        if self.draining:
+            self.check_room()
+        try:
+            return await asyncio.wait_for(peer.attach(offer), ANSWER_S)
+        except LipwireError:
+            raise
+        except Exception as error:
+            raise _unanswered(error) from error
+
+    def _forget(self, peer: Peer, task: asyncio.Task[None]) -> None:
+        self._peers.pop(peer.name, None)
+        self._tasks.pop(peer.name, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("call %s ended by a fault", peer.name[:6], exc_info=error)
+        self._metrics.keep(peer)
+        asyncio.get_running_loop().call_later(REST_S, self._rest)
+
+    def _rest(self) -> None:
+        if not self._peers:  # nobody is there to wait for it
+            asyncio.get_running_loop().run_in_executor(None, memory.give_back)
+
+    def get(self, name: str) -> Peer:
+        """The call of this id.
+
+        Raises:
+            NoSuchSession: there is none.
+        """
+        peer = self._peers.get(name)
+        if peer is None or peer.ended:
+            raise NoSuchSession("no session of this id; it may have ended")
+        return peer
+
+    def link(self, name: str, purpose: Purpose, link_name: str | None = None) -> Link:
+        """A link of a call: its publisher's, or one that watches or voices it.
+
+        Raises:
+            NoSuchSession: there is none.
+        """
+        peer = self.get(name)
+        if link_name is None:
+            return peer.publisher
+        found_purpose, link = peer.links.get(link_name, (None, None))
+        if link is None or link.over or found_purpose is not purpose:
+            raise NoSuchSession("no link of this id; it may have ended")
+        return link
+
+    async def close(self, name: str) -> None:
+        """End a call and wait until everything of it is gone.
+
+        Raises:
+            NoSuchSession: there is none.
+        """
+        self.get(name).end("it was closed")
+        if (task := self._tasks.get(name)) is not None:
+            await asyncio.wait({task})
+
+    async def drain(self, patience_s: float) -> None:
+        """Take no more calls, and let those that run go on for a while; then end them."""
+        self.draining = True
+        for peer in self.peers:
+            peer.send({"type": "ending", "seconds": patience_s})
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()), timeout=patience_s)
+        await self.close_all()
+
+    async def close_all(self) -> None:
+        """End every call; new ones are still taken."""
+        for peer in self._peers.values():
+            peer.end("the server stops")
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()))
+
+    async def shutdown(self) -> None:
+        """End every call and the threads that served them."""
+        await self.close_all()
+        await asyncio.to_thread(self.archive.close)
+        self._pool.shutdown()
+
+
+def check_match(if_match: str | None, etag: str) -> None:
+    """The precondition of a PATCH (RFC 9725 section 4.3.2).
+
+    Raises:
+        PreconditionMissing: none was given.
+        PreconditionFailed: it names another ICE session.
+    """
+    if if_match is None:
+        raise PreconditionMissing("a PATCH needs If-Match with the ETag of the 201")
+    given = {value.strip() for value in if_match.split(",")}
+    if "*" not in given and etag not in given:
+        raise PreconditionFailed("If-Match does not name the current ICE session")
+
+
+def _unanswered(error: Exception) -> LipwireError:
+    """Why an offer has no answer, in one line."""
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, ConnectionError):
+        return ServerFull(cause)
+    return OfferRefused(f"the offer cannot be answered: {cause}")

@@ -1,0 +1,1 @@
+"""What is written into media: watermark, provenance, subtitles, recordings."""

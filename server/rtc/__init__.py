@@ -1,0 +1,1 @@
+"""WebRTC: what is added to aiortc, from packets to frames and back."""

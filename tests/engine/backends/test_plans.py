@@ -1,0 +1,253 @@
+"""TensorRT's plans on disk, and what is known of GPUs: all that needs neither."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeBackend, make_manifest
+
+from lipwire.engine import backends
+from lipwire.engine.backends import cuda, load_backend
+from lipwire.engine.backends.plans import PlanCache, Platform, fingerprint
+from lipwire.engine.errors import BackendError, BundleError
+from lipwire.engine.model.bundle import Bundle
+
+HERE = Platform("sm_89", "550.54.14", "10.13.0")
+MODEL = make_manifest(name="lite", version="0.1", files={"step.onnx": "ab", "encode.onnx": "cd"})
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("LIPWIRE_CACHE", str(tmp_path))
+    return tmp_path
+
+
+class Builder:
+    """Builds plans, and loads those that it knows."""
+
+    def __init__(self) -> None:
+        self.built = 0
+
+    def build(self) -> bytes:
+        self.built += 1
+        return b"plan"
+
+    @staticmethod
+    def load(data: bytes) -> str:
+        if data != b"plan":
+            raise BackendError("built for another GPU")
+        return "loaded"
+
+
+def test_a_plan_is_built_once(caplog: pytest.LogCaptureFixture) -> None:
+    builder = Builder()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            cache = PlanCache(HERE, MODEL, "float16")
+            assert cache.get("step", 8, builder.build, builder.load) == "loaded"
+    assert builder.built == 1
+    assert caplog.text.count("this takes minutes, once") == 1
+    assert [path.name for path in cache.folder.iterdir()] == ["step-b8.plan"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "manifest", "precision", "graph", "batch"),
+    [
+        (replace(HERE, architecture="sm_86"), MODEL, "float16", "step", 8),
+        (replace(HERE, driver="560.1"), MODEL, "float16", "step", 8),
+        (replace(HERE, tensorrt="10.14"), MODEL, "float16", "step", 8),
+        (HERE, replace(MODEL, files={**MODEL.files, "step.onnx": "ef"}), "float16", "step", 8),
+        (HERE, MODEL, "float32", "step", 8),
+        (HERE, MODEL, "float16", "encode", 8),
+        (HERE, MODEL, "float16", "step", 4),
+    ],
+)
+def test_whatever_differs_is_another_plan(
+    platform: Platform, manifest: Any, precision: str, graph: str, batch: int
+) -> None:
+    builder = Builder()
+    PlanCache(HERE, MODEL, "float16").get("step", 8, builder.build, builder.load)
+    PlanCache(platform, manifest, precision).get(graph, batch, builder.build, builder.load)
+    assert builder.built == 2
+
+
+def test_the_timing_cache_is_shared_by_models_but_not_by_platforms() -> None:
+    one = PlanCache(HERE, MODEL, "float16").timing_cache
+    assert one == PlanCache(HERE, replace(MODEL, name="other"), "float32").timing_cache
+    assert one != PlanCache(replace(HERE, driver="1"), MODEL, "float16").timing_cache
+
+
+@pytest.mark.parametrize("garbage", [b"", b"pla"])
+def test_a_plan_that_does_not_load_is_built_again(
+    garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    builder, cache = Builder(), PlanCache(HERE, MODEL, "float16")
+    cache.path("step", 1).write_bytes(garbage)
+    with caplog.at_level(logging.WARNING):
+        assert cache.get("step", 1, builder.build, builder.load) == "loaded"
+    assert "does not load and is built again" in caplog.text
+    assert cache.path("step", 1).read_bytes() == b"plan"
+
+
+def test_a_build_that_fails_leaves_nothing() -> None:
+    def fail() -> bytes:
+        raise BackendError("no converter")
+
+    cache = PlanCache(HERE, MODEL, "float16")
+    with pytest.raises(BackendError, match="no converter"):
+        cache.get("step", 1, fail, Builder.load)
+    assert not list(cache.folder.iterdir())
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(root: Path) -> None:
+    root.chmod(0o777)
+    with pytest.raises(BackendError, match="private cache folder"):
+        PlanCache(HERE, MODEL, "float16")
+
+
+def test_the_fingerprint_knows_every_file_and_no_order() -> None:
+    turned = replace(MODEL, files=dict(reversed(list(MODEL.files.items()))))
+    assert fingerprint(turned) == fingerprint(MODEL)
+    assert fingerprint(replace(MODEL, files={"step.onnx": "ab"})) != fingerprint(MODEL)
+
+
+# --- GPUs ---
+
+
+def test_the_drivers_version_is_read_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "version"
+    file.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 2024\n")
+    monkeypatch.setattr(cuda, "DRIVER_FILE", file)
+    assert cuda.driver_version() == "550.54.14"
+    file.write_text("something else\n")
+    monkeypatch.setattr(cuda, "LIBRARY", "libnosuch.so.1")
+    assert cuda.driver_version() == "unknown"
+
+
+def test_no_driver_means_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "LIBRARY", "libnosuch.so.1")
+    assert cuda.gpu_count() == 0
+
+
+class Driver:
+    """libcuda with so many GPUs."""
+
+    def __init__(self, count: int, initialised: int = 0) -> None:
+        self._count, self._initialised = count, initialised
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802
+        return self._initialised
+
+    def cuDeviceGetCount(self, out: Any) -> int:  # noqa: N802
+        ctypes.cast(out, ctypes.POINTER(ctypes.c_int))[0] = self._count
+        return 0
+
+    def cuDriverGetVersion(self, out: Any) -> int:  # noqa: N802
+        ctypes.cast(out, ctypes.POINTER(ctypes.c_int))[0] = 12040
+        return 0
+
+
+def test_gpus_are_counted_by_the_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cuda, "DRIVER_FILE", tmp_path / "none")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(2))
+    assert cuda.gpu_count() == 2
+    assert cuda.driver_version() == "cuda12040"
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(2, initialised=999))
+    assert cuda.gpu_count() == 0
+
+
+# --- the fastest that is here ---
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """What was asked of which runtime, on a machine with a GPU."""
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def factory(name: str) -> Any:
+        def make(bundle: Bundle, **options: Any) -> FakeBackend:
+            asked.append((name, options))
+            return FakeBackend()
+
+        return make
+
+    import types
+
+    module = types.SimpleNamespace(ort=factory("ort"), trt=factory("trt"))
+    monkeypatch.setattr(backends, "import_module", lambda name: module)
+    monkeypatch.setitem(backends._FACTORIES, "ort", "x:ort")
+    monkeypatch.setitem(backends._FACTORIES, "trt", "x:trt")
+    monkeypatch.setattr(backends, "gpu_count", lambda: 1)
+    monkeypatch.setattr(backends, "_said", set())
+    yield asked
+
+
+BUNDLE = Bundle(Path("nowhere"), MODEL)
+
+
+def test_a_gpu_gets_tensorrt_and_a_cpu_does_not(
+    opened: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_backend(BUNDLE, "auto", device="cuda:1", threads=2)
+    load_backend(BUNDLE, "auto", device="cpu", threads=2)
+    monkeypatch.setattr(backends, "gpu_count", lambda: 0)
+    load_backend(BUNDLE, "auto", threads=None)
+    assert opened == [
+        ("trt", {"device": "cuda:1"}),
+        ("ort", {"device": "cpu", "threads": 2}),
+        ("ort", {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("No module named 'tensorrt'"), BackendError("refused"),
+              BundleError("does not hold its network")]
+)  # fmt: skip
+def test_where_tensorrt_is_missing_onnx_runtime_takes_its_place_and_says_so_once(
+    opened: list[tuple[str, dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    import_module: Any = backends.import_module  # type: ignore[attr-defined]
+
+    def without(name: str) -> Any:
+        raise error
+
+    def some(name: str) -> Any:
+        return without(name) if name == "gone" else import_module(name)
+
+    monkeypatch.setattr(backends, "import_module", some)
+    monkeypatch.setitem(backends._FACTORIES, "trt", "gone:trt")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            load_backend(BUNDLE, "auto", device="cuda:0")
+    assert opened == [("ort", {"device": "cuda:0"})] * 3
+    assert len(caplog.records) == 1
+    assert "ONNX Runtime takes its place" in caplog.text
+    with pytest.raises((BackendError, BundleError)):
+        load_backend(BUNDLE, "trt")  # asked for by name, it is not replaced
+
+
+def test_too_little_memory_is_named_with_the_device(
+    monkeypatch: pytest.MonkeyPatch, opened: list[Any]
+) -> None:
+    def full(bundle: Bundle, **options: Any) -> FakeBackend:
+        raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    import types
+
+    module = types.SimpleNamespace(ort=full)
+    monkeypatch.setattr(backends, "import_module", lambda name: module)
+    with pytest.raises(BackendError, match="out of memory while loading it on cuda:3") as caught:
+        load_backend(BUNDLE, "ort", device="cuda:3")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,509 @@
+"""The overload ladder: alone, and simulated on devices that several sessions share."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from lipwire.engine.config import EngineConfig
+from lipwire.engine.overload.controller import (
+    AGAIN_FIRST_S,
+    CLIMB_S,
+    FULL,
+    PROBE_S,
+    RECENT_S,
+    TRY_S,
+    Ladder,
+)
+from lipwire.engine.overload.levels import RUNGS, Reason, Turn, make_rungs
+from lipwire.engine.overload.load_tracker import WINDOW_S, Load
+from lipwire.engine.runtime.batcher import Batcher, Ticket
+from lipwire.engine.runtime.device_profile import Lane
+
+OFFERED = (1, 2, 4, 8)
+DELAY_S, PATIENCE_S = EngineConfig().delay_s, EngineConfig().patience_s
+PERIOD_S = 0.04
+
+
+# --- rungs ---
+
+
+def names(steps: int, offered: tuple[int, ...] | None = OFFERED) -> list[tuple[str, int, int]]:
+    return [(rung.name, rung.steps, rung.every) for rung in make_rungs(steps, offered)]
+
+
+def test_the_rungs_go_down_by_what_the_model_offers() -> None:
+    assert names(8) == [
+        ("full", 8, 1), ("fewer", 4, 1), ("fewer", 2, 1), ("one", 1, 1), ("half", 1, 2),
+        ("none", 1, 0),
+    ]  # fmt: skip
+    assert names(2, (1, 2, 25)) == [("full", 2, 1), ("one", 1, 1), ("half", 1, 2), ("none", 1, 0)]
+    assert names(1) == [("full", 1, 1), ("half", 1, 2), ("none", 1, 0)]
+    assert names(4, (2, 4)) == [("full", 4, 1), ("fewer", 2, 1), ("half", 2, 2), ("none", 2, 0)]
+    assert [steps for _, steps, _ in names(5, None)] == [5, 2, 1, 1, 1]
+    assert {name for name, *_ in names(25, (1, 2, 25))} == set(RUNGS)
+
+
+# --- one ladder, step by step ---
+
+
+class Walk:
+    """A ladder whose frames come one after another, and whatever the test wants becomes of them."""
+
+    def __init__(self, steps: int = 2, offered: tuple[int, ...] = OFFERED, **options: bool) -> None:
+        self.load = Load()
+        self.ladder = Ladder(
+            "walk",
+            steps,
+            offered,
+            delay_s=DELAY_S,
+            patience_s=PATIENCE_S,
+            load=self.load,
+            **options,
+        )
+        self.now, self.index = 0.0, -1
+
+    def frame(self, step_s: float, around_s: float = 0.01) -> Turn:
+        """A frame whose batch takes `step_s` for each step and the encoding."""
+        self.now += PERIOD_S
+        self.index += 1
+        self.ladder.pushed(self.now)
+        turn = self.ladder.turn(self.index, self.now)
+        if turn in (Turn.PAINT, Turn.PROBE):
+            steps = self.ladder.rung.steps
+            took_s = step_s * (steps + 1)
+            self.ladder.painted(
+                self.index, steps, around_s + took_s, self.now + around_s + took_s,
+                took_s=took_s, shown=turn is Turn.PAINT,
+            )  # fmt: skip
+        return turn
+
+    def frames(self, seconds: float, step_s: float, around_s: float = 0.01) -> list[Turn]:
+        return [self.frame(step_s, around_s) for _ in range(round(seconds / PERIOD_S))]
+
+    def miss(self) -> None:
+        """A frame that a newer one replaced."""
+        self.now += PERIOD_S
+        self.index += 1
+        self.ladder.pushed(self.now)
+        self.ladder.missed(self.index, self.now)
+
+    @property
+    def path(self) -> list[tuple[str, str]]:
+        return [(change.before.name, change.after.name) for change in self.ladder.changes]
+
+
+def test_frames_in_time_change_nothing() -> None:
+    walk = Walk()
+    assert walk.frames(10, 0.008) == [Turn.PAINT] * 250
+    assert walk.ladder.rung.name == "full" and walk.ladder.reason == ""
+    assert walk.ladder.count() == 0
+
+
+def test_a_few_misses_in_a_row_go_down_and_single_ones_do_not() -> None:
+    walk = Walk()
+    for _ in range(20):
+        walk.miss()
+        walk.frames(0.4, 0.008)
+    assert walk.ladder.rung.name == "full"
+    for _ in range(int(FULL)):
+        walk.miss()
+    assert walk.path == [("full", "one")]
+    assert walk.ladder.reason == Reason.LATE
+
+
+def test_one_late_frame_in_five_goes_down_too() -> None:
+    walk = Walk()
+    for _ in range(20):
+        walk.miss()
+        walk.frames(4 * PERIOD_S, 0.008)
+        if walk.path:
+            break
+    assert walk.path == [("full", "one")]
+
+
+def test_the_way_down_leads_to_the_first_rung_that_will_do() -> None:
+    slow_s = 0.035  # 105 ms at two steps, 70 ms at one: too much for 25 a second, not for 12
+    walk = Walk()
+    walk.frames(1, 0.008)
+    walk.frames(0.4, slow_s)
+    assert walk.path == [("full", "half")]
+    turns = walk.frames(4, slow_s)
+    assert set(turns) == {Turn.PAINT, Turn.HOLD}
+    assert turns.count(Turn.PAINT) == pytest.approx(len(turns) / 2, abs=1)
+    assert walk.path == [("full", "half")]
+    walk.frames(1, 0.2)
+    assert walk.path == [("full", "half"), ("half", "none")]
+
+
+def test_the_lowest_rung_paints_only_to_measure() -> None:
+    walk = Walk()
+    walk.frames(1, 0.008)
+    walk.frames(2, 0.3)
+    assert walk.ladder.rung.name == "none"
+    turns = walk.frames(10, 0.3)
+    assert set(turns) == {Turn.PASS, Turn.PROBE}
+    assert turns.count(Turn.PROBE) == pytest.approx(10 / PROBE_S, rel=0.2)
+    assert walk.ladder.rung.name == "none"
+    walk.miss()  # nothing is missed where nothing is painted
+    assert walk.ladder.rung.name == "none"
+
+
+def test_every_rung_is_climbed_when_the_load_ends_and_soon() -> None:
+    walk = Walk(8)
+    walk.frames(4, 0.004)  # 36 of 40 ms: more than would be risked, were it not known to go well
+    walk.frames(6, 0.1)
+    assert walk.ladder.rung.name == "none"
+    down = walk.ladder.count()
+    ended_s = walk.now
+    while walk.ladder.rung.name != "full" and walk.now < ended_s + 10:
+        walk.frame(0.004)
+    assert walk.now - ended_s <= 3.0
+    climbs = list(walk.ladder.changes)[down:]
+    assert [change.after.steps for change in climbs] == [1, 1, 2, 4, 8]
+    assert [change.after.name for change in climbs] == ["half", "one", "fewer", "fewer", "full"]
+    assert {change.reason for change in climbs} == {Reason.ROOM}
+    assert all(b.at_s - a.at_s >= CLIMB_S for a, b in itertools.pairwise(climbs))
+
+
+def test_no_climb_where_the_next_rung_would_not_fit() -> None:
+    walk = Walk()
+    walk.frames(1, 0.008)
+    walk.frames(
+        60, 0.036, around_s=0.005
+    )  # one step takes 72 ms of every 40: nothing to be unsure of
+    assert walk.path == [("full", "half")]
+
+
+def test_a_forecast_that_may_be_wrong_is_tried_now_and_then() -> None:
+    """The next rung should need a little too much, and does: tries become rare."""
+    walk = Walk()
+    walk.frames(1, 0.008)
+    walk.frames(120, 0.0275)  # 55 ms at one step, at half the rate
+    tries = [change.at_s for change in walk.ladder.changes if change.reason is Reason.TRY]
+    waits = [b - a for a, b in itertools.pairwise(tries)]
+    assert 1 <= len(tries) <= 4
+    assert all(later > sooner for sooner, later in itertools.pairwise(waits))
+
+
+def test_a_forecast_that_was_wrong_is_found_out() -> None:
+    """Encoding is nearly all: two steps cost hardly more than one."""
+    walk = Walk()
+    walk.frames(1, 0.008)
+    for _ in range(int(FULL)):
+        walk.miss()
+    assert walk.ladder.rung.name == "one"
+    for _ in range(round((TRY_S + 5) / PERIOD_S)):
+        walk.frame(0.034 / (walk.ladder.rung.steps + 1))
+    assert walk.path[-1] == ("one", "full") and walk.ladder.count() <= 4
+    walk.frames(20, 0.034 / 3)
+    assert walk.ladder.rung.name == "full"
+
+
+def test_a_climb_that_fails_waits_longer_each_time() -> None:
+    """Frames are missed at two steps for a cause that no measurement shows."""
+    walk = Walk()
+    walk.frames(1, 0.005)
+    while walk.now < 60:
+        if walk.ladder.rung.name == "full":
+            walk.miss()
+        else:
+            walk.frame(0.005)
+    climbs = [change.at_s for change in walk.ladder.changes if change.reason is Reason.ROOM]
+    waits = [b - a for a, b in itertools.pairwise(climbs)]
+    assert waits[0] >= AGAIN_FIRST_S and len(climbs) <= 5
+    assert all(later > 1.8 * sooner for sooner, later in itertools.pairwise(waits))
+
+
+def test_a_failed_climb_is_forgotten_when_the_device_becomes_faster() -> None:
+    walk = Walk()
+    walk.frames(1, 0.01)
+    for _ in range(3):  # twice wrong: the next try would be ten seconds away
+        while walk.ladder.rung.name == "full":
+            walk.miss()
+        climbing = walk.now
+        while walk.ladder.rung.name != "full" and walk.now < climbing + 30:
+            walk.frame(0.01)
+    while walk.ladder.rung.name == "full":
+        walk.miss()
+    walk.frames(3, 0.01)
+    assert walk.ladder.rung.name == "one"
+    walk.frames(RECENT_S + CLIMB_S, 0.004)
+    assert walk.ladder.rung.name == "full"
+
+
+def test_a_fixed_ladder_never_moves() -> None:
+    walk = Walk(fixed=True)
+    walk.frames(2, 0.3)
+    for _ in range(20):
+        walk.miss()
+    assert walk.ladder.rung.name == "full" and walk.ladder.count() == 0
+    assert walk.frame(0.3) is Turn.PAINT
+
+
+def test_jobs_of_the_rung_before_do_not_count() -> None:
+    walk = Walk()
+    walk.frames(1, 0.008)
+    for _ in range(int(FULL)):
+        walk.miss()
+    assert walk.ladder.rung.name == "one"
+    for index in range(walk.index - 3, walk.index + 1):  # they come back late
+        walk.ladder.painted(index, 2, 0.2, walk.now + 0.01)
+    walk.frames(0.2, 0.008)
+    assert walk.ladder.rung.name == "one" and walk.ladder.count() == 1
+
+
+def test_the_first_mouth_that_is_held_is_painted_on_that_rung() -> None:
+    """One from before was painted for its own picture alone: held, it would be late."""
+    walk = Walk()
+    walk.frames(1, 0.008)
+    assert walk.ladder.stands_s == pytest.approx(PERIOD_S)
+    while walk.ladder.rung.name != "half":
+        assert walk.frame(0.06) is Turn.PAINT
+    assert walk.ladder.stands_s == pytest.approx(2 * PERIOD_S)
+    assert walk.frames(4 * PERIOD_S, 0.06) == [Turn.PAINT, Turn.HOLD] * 2
+
+
+def test_the_user_sets_the_top() -> None:
+    walk = Walk(8)
+    walk.ladder.set_top(4, OFFERED)
+    assert walk.ladder.rung == make_rungs(4, OFFERED)[0] and walk.ladder.count() == 0
+    for _ in range(int(FULL)):
+        walk.miss()
+    assert (walk.ladder.rung.name, walk.ladder.rung.steps) == ("fewer", 2)
+    walk.ladder.set_top(8, OFFERED)  # it stays where it is
+    assert (walk.ladder.rung.name, walk.ladder.rung.steps) == ("fewer", 2)
+    walk.ladder.set_top(2, OFFERED)  # which is now all that is asked for
+    assert (walk.ladder.rung.name, walk.ladder.rung.steps) == ("full", 2)
+    assert walk.path[-1] == ("fewer", "full") and walk.ladder.reason == Reason.ASKED
+    walk.frames(1, 0.008)
+    walk.frames(2, 0.3)
+    assert walk.ladder.rung.name == "none"
+    walk.ladder.set_top(4, OFFERED)
+    assert walk.ladder.rung.name == "none"
+    walk.ladder.set_top(4, (2, 4))  # another model
+    assert (walk.ladder.rung.name, walk.ladder.rung.steps) == ("none", 2)
+
+
+def test_changes_are_numbered_and_counted() -> None:
+    walk = Walk()
+    walk.frames(1, 0.008)
+    walk.frames(3, 0.3)
+    walk.frames(5, 0.008)
+    ladder = walk.ladder
+    assert [change.number for change in ladder.changes] == list(range(1, ladder.count() + 1))
+    assert ladder.since(0) == list(ladder.changes) and ladder.since(ladder.count()) == []
+    assert ladder.transitions["one", "full"] == 1 and ladder.count() == sum(
+        ladder.transitions.values()
+    )
+
+
+def test_a_load_shows_each_what_the_others_use() -> None:
+    load = Load()
+    load.worked("a", 0.2, 10.0)
+    load.worked("b", 0.1, 10.1)
+    assert load.others("a", 10.2) == (pytest.approx(0.1 / WINDOW_S), 1)
+    assert load.others("b", 10.2) == (pytest.approx(0.2 / WINDOW_S), 1)
+    load.promise("b", 0.3, 10.2)
+    assert load.others("a", 10.2) == (pytest.approx(0.1 / WINDOW_S + 0.3), 1)
+    assert load.others("b", 10.2) == (pytest.approx(0.2 / WINDOW_S), 1)
+    assert load.others("c", 10.2) == (pytest.approx(0.3 / WINDOW_S + 0.3), 2)
+    assert load.others("a", 10.3 + WINDOW_S) == (pytest.approx(0), 0)
+
+
+# --- simulated: the batching policy, devices, sessions ---
+
+PREPARE_S, COMPOSITE_S = 0.008, 0.004
+
+
+class Street:
+    """Sessions on devices in virtual time.
+
+    Args:
+        sessions: how many, at 25 frames a second each, at random phases.
+        cost: seconds of a batch, by steps, size and time.
+        steps: asked for.
+        devices: how many.
+        seed: of phases and noise.
+    """
+
+    def __init__(
+        self,
+        sessions: int,
+        cost: Callable[[int, int, float], float],
+        steps: int = 2,
+        devices: int = 1,
+        seed: int = 0,
+        sizes: tuple[int, ...] = (1, 2, 4),
+    ) -> None:
+        self.random = random.Random(seed)
+        self.cost = cost
+        self.lanes = [Lane(str(k), sizes) for k in range(devices)]
+        for lane in self.lanes:
+            for size in sizes:
+                lane.times.record(steps, size, cost(steps, size, 0.0), 0.0)
+        self.batcher = Batcher(self.lanes)
+        self.batcher.tail_s = COMPOSITE_S
+        self.load = Load(devices)
+        self.ladders = [
+            Ladder(str(k), steps, OFFERED, delay_s=DELAY_S, patience_s=PATIENCE_S, load=self.load)
+            for k in range(sessions)
+        ]
+        self.painted: list[tuple[float, int, float]] = []
+        """of frames that were shown painted: when pushed, whose, how late"""
+        self.pushed: list[tuple[float, int]] = []
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._order = itertools.count()
+        self._slots: dict[int, tuple[int, float]] = {}  # waiting frame, when pushed
+        self._busy: set[int] = set()  # sessions whose frame is being prepared
+        self._phases = [self.random.uniform(0, PERIOD_S) for _ in self.ladders]
+
+    def at(self, time_s: float, what: Callable[[float], None]) -> None:
+        heapq.heappush(self._events, (time_s, next(self._order), what))
+
+    def run(self, seconds: float) -> Street:
+        for who, phase_s in enumerate(self._phases):
+            for index in range(int(seconds / PERIOD_S)):
+                pushed_s = phase_s + index * PERIOD_S + abs(self.random.gauss(0, 0.002))
+                self.at(pushed_s, lambda t, w=who, i=index: self._push(t, w, i))  # type: ignore[misc]
+        while self._events:
+            now, _, what = heapq.heappop(self._events)
+            what(now)
+            self._work(now)
+        return self
+
+    def _push(self, now: float, who: int, index: int) -> None:
+        self.pushed.append((now, who))
+        self.ladders[who].pushed(now)
+        if who in self._slots:
+            self.ladders[who].missed(self._slots[who][0], now)
+        self._slots[who] = index, now
+
+    def _work(self, now: float) -> None:
+        for who in sorted(self._slots.keys() - self._busy, key=lambda w: self._slots[w][1]):
+            index, pushed_s = self._slots[who]
+            steps = self.ladders[who].rung.steps
+            if not self.batcher.admits(steps, pushed_s + DELAY_S + PATIENCE_S, now):
+                continue
+            del self._slots[who]
+            turn = self.ladders[who].turn(index, now)
+            if turn in (Turn.PASS, Turn.HOLD):
+                continue
+            self._busy.add(who)
+            expires_s = pushed_s + DELAY_S + PATIENCE_S
+            ticket = Ticket(str(who), steps, pushed_s + DELAY_S, expires_s, job=(index, turn))
+            self.at(now + PREPARE_S, lambda t, w=who, k=ticket: self._put(t, w, k))  # type: ignore[misc]
+        for ticket in self.batcher.expire(now):
+            index, turn = ticket.job
+            if turn is Turn.PAINT:
+                self.ladders[int(ticket.source)].missed(index, now)
+        for lane in self.lanes:
+            pull = self.batcher.pull(lane, now)
+            if pull.batch:
+                size = lane.padded(len(pull.batch))
+                took_s = self.cost(pull.batch[0].steps, size, now) * self.random.gauss(1, 0.05)
+                self.at(
+                    now + took_s, lambda t, k=lane, b=pull.batch, s=took_s: self._done(t, k, b, s)
+                )  # type: ignore[misc]  # noqa: E501
+            elif pull.again_s is not None and pull.again_s > now:
+                self.at(pull.again_s, lambda t: None)
+
+    def _put(self, now: float, who: int, ticket: Ticket) -> None:
+        self._busy.discard(who)
+        self.batcher.put(ticket, now)
+
+    def _done(self, now: float, lane: Lane, batch: tuple[Ticket, ...], took_s: float) -> None:
+        self.batcher.done(lane, batch, took_s, now)
+        for ticket in batch:
+            who, (index, turn) = int(ticket.source), ticket.job
+            spent_s = now - ticket.deadline_s + DELAY_S
+            shown = turn is Turn.PAINT and now < ticket.expires_s
+            self.load.worked(ticket.source, took_s / len(batch), now)
+            if turn is Turn.PAINT and not shown:
+                self.ladders[who].missed(index, now)
+            self.ladders[who].painted(
+                index, ticket.steps, spent_s, now, took_s=took_s, mates=len(batch), shown=shown
+            )
+            if shown:
+                late_s = max(now + COMPOSITE_S - ticket.deadline_s, 0.0)
+                self.painted.append((ticket.deadline_s - DELAY_S, who, late_s))
+
+    def changes(self, since_s: float, until_s: float, who: int | None = None) -> int:
+        ladders = self.ladders if who is None else [self.ladders[who]]
+        return sum(since_s <= c.at_s < until_s for ladder in ladders for c in ladder.changes)
+
+    def back_s(self, ended_s: float) -> float:
+        """Seconds after which all were on their highest rung and stayed there."""
+        assert {ladder.rung.name for ladder in self.ladders} == {"full"}
+        return max(ladder.changes[-1].at_s for ladder in self.ladders if ladder.changes) - ended_s
+
+    def share(self, since_s: float, until_s: float, who: int | None = None) -> float:
+        """Of the frames pushed in between, how many were shown painted."""
+
+        def count(frames: Iterable[tuple[float, int]]) -> int:
+            return sum(since_s <= at_s < until_s and who in (None, w) for at_s, w in frames)
+
+        return count((at_s, w) for at_s, w, _ in self.painted) / count(self.pushed)
+
+
+def slowed(
+    step_s: float, factor: float, since_s: float, until_s: float, growth: float = 0.9
+) -> Callable[[int, int, float], float]:
+    """A device that takes `step_s` a step, and so many times as long for a while."""
+
+    def cost(steps: int, size: int, now: float) -> float:
+        slow = factor if since_s <= now < until_s else 1.0
+        return step_s * (steps + 1) * size**growth * slow
+
+    return cost
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8])
+@pytest.mark.parametrize("factor", [2.0, 3.0, 4.0, 6.0, 10.0])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_slow_down_is_answered_quickly_and_without_flapping(
+    steps: int, factor: float, seed: int
+) -> None:
+    """The device has a little to spare until 10 s, is slow until 50 s, and well again."""
+    step_s = 0.024 / (steps + 1)
+    street = Street(1, slowed(step_s, factor, 10, 50), steps, seed=seed).run(60)
+    assert street.changes(0, 10) == 0
+    assert street.share(0, 10) > 0.98
+    first_s = street.ladders[0].changes[0].at_s
+    assert first_s < 11
+    for since_s in range(12, 30):
+        assert street.changes(since_s, since_s + 20) <= 4
+    assert street.back_s(50) <= 3.0
+    assert street.share(53, 60) > 0.98
+
+
+@pytest.mark.parametrize("sessions", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(2))
+def test_sessions_of_one_device_do_not_push_each_other_about(sessions: int, seed: int) -> None:
+    step_s = 0.024 / 3 / sessions
+    street = Street(sessions, slowed(step_s, 4, 10, 50), seed=seed).run(60)
+    assert street.changes(0, 10) == 0
+    for who in range(sessions):
+        assert street.changes(13, 33, who) <= 4 and street.changes(30, 50, who) <= 4
+    assert street.back_s(50) <= 3.0
+    assert street.share(53, 60) > 0.95
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_more_sessions_than_a_device_carries_find_rungs_and_keep_them(seed: int) -> None:
+    """Two steps for all would need one and a half times what there is."""
+    street = Street(4, slowed(0.005, 1, 0, 0, growth=1.0), seed=seed).run(60)
+    for who in range(4):
+        assert street.changes(20, 40, who) <= 4 and street.changes(40, 60, who) <= 4
+    assert street.share(10, 60) > 0.7
+    for who in range(4):  # and nobody is left without
+        assert street.share(20, 60, who) > 0.4
+
+
+def test_two_devices_carry_what_one_does_not() -> None:
+    street = Street(2, slowed(0.009, 1, 0, 0, growth=1.0), devices=2).run(20)
+    assert street.changes(0, 20) == 0 and street.share(0, 20) > 0.98

@@ -1,0 +1,192 @@
+"""A session that knows the person's own mouths: from what it has seen to what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from fakes import FakeBackend, make_manifest, voiced
+from mouths import STATS, MouthTracker, mouth, speaking
+
+from lipwire.engine import ConfigError, Engine
+from lipwire.engine.config import EngineConfig
+from lipwire.engine.errors import BackendError
+from lipwire.engine.session.session import Session
+from lipwire.engine.types import F32, JobSpec, Outcome, OutputFrame, VideoFrame
+
+SPEC = JobSpec(references=1, mel_columns=16, reach_px=5.0, codes=STATS)
+SPEAKING = EngineConfig(silence="generate", fade_s=0.0)
+WIDE, SHUT = 9.0, 0.0
+
+
+class Listener:
+    """Asks for a wide mouth where the sound is loud, for a shut one where it is not."""
+
+    def __init__(self) -> None:
+        self.ahead: list[int] = []
+        self.error: Exception | None = None
+
+    def __call__(self, mels: Sequence[F32], scale: F32 | None) -> F32:
+        if self.error is not None:
+            raise self.error
+        self.ahead.append(len(mels) - 1)
+        codes = np.zeros((len(mels), 7), np.float32)
+        codes[:, :2] = [[1.0 if mel.mean() > -3 else -1.0] for mel in mels]
+        return codes
+
+
+def frame(index: int, opening: float) -> VideoFrame:
+    return VideoFrame(speaking(opening), index, Fraction(1, 25))
+
+
+def make(listener: Listener | None = None, config: EngineConfig = SPEAKING) -> Session:
+    return Session("own", MouthTracker, config, spec=SPEC, articulation=listener or Listener())
+
+
+def play(session: Session, openings: Sequence[float], first: int = 0) -> list[OutputFrame]:
+    """A healthy call at 25 fps whose person's mouth is as open as told."""
+    out = []
+    for index, opening in enumerate(openings, first):
+        now = index / 25
+        session.push_video(frame(index, opening), now)
+        if (job := session.jobs.begin(now)) is not None:
+            session.jobs.complete(job, FakeBackend().generate([job])[0], now)
+        while (made := session.pop_video(now + 0.039)) is not None:
+            out.append(made)
+    return out
+
+
+TALK = [9.0 - abs(i % 18 - 9.0) for i in range(40)]  # open and shut, as people do
+
+
+def test_the_first_words_are_generated_and_the_rest_is_the_person_s_own() -> None:
+    session = make()
+    outcomes = [out.outcome for out in play(session, TALK)]
+    begun = outcomes.index(Outcome.PASTED)
+    assert 0 < begun <= 14  # half a second of speech
+    assert set(outcomes[:begun]) == {Outcome.GENERATED}
+    assert set(outcomes[begun:]) == {Outcome.PASTED}
+    stats = session.stats(2.0)
+    assert (stats.pasted, stats.generated) == (len(outcomes) - begun, begun)
+    assert stats.bank.ready and stats.bank.units == len(TALK) and stats.bank.mib > 0
+
+
+def test_the_mouth_is_as_open_as_the_voice_asks_not_as_the_person_s_is() -> None:
+    session = make(config=EngineConfig(fade_s=0.0))
+    play(session, TALK)
+    session.push_speech(voiced(1.0), 16_000, len(TALK) / 25)
+    out = play(session, [SHUT] * 20, len(TALK))
+    spoken = [o for o in out if o.outcome is Outcome.PASTED]
+    assert len(spoken) > 10
+    original = speaking(SHUT)
+    x, y = (int(v) for v in mouth(SHUT)[[13, 14]].mean(0))
+    lips = slice(y - 4, y + 12), slice(x - 14, x + 14)
+    for shown in spoken[2:-2]:
+        assert np.abs(shown.image[lips].astype(int) - original[lips]).mean() > 4
+        assert shown.box is not None
+        same = shown.image.copy()
+        x0, y0, x1, y1 = shown.box
+        same[y0:y1, x0:x1] = original[y0:y1, x0:x1]
+        assert (same == original).all()
+
+
+def test_a_model_without_known_codes_generates_all() -> None:
+    plain = JobSpec(references=1, mel_columns=16)
+    session = Session("plain", MouthTracker, SPEAKING, spec=plain, articulation=Listener())
+    assert {out.outcome for out in play(session, TALK)} == {Outcome.GENERATED}
+    assert session.stats(2.0).bank.units == 0
+
+
+def test_a_shut_mouth_alone_does_not_speak() -> None:
+    assert {out.outcome for out in play(make(), [0.2] * 40)} == {Outcome.GENERATED}
+
+
+def test_mouths_seen_in_silence_speak_the_first_word() -> None:
+    session = make(config=EngineConfig(fade_s=0.0))
+    assert {out.outcome for out in play(session, TALK)} == {Outcome.SILENT}
+    assert session.stats(2.0).bank.units == len(TALK)  # each was looked at
+    session.push_speech(voiced(0.6), 16_000, 1.6)
+    outcomes = {out.outcome for out in play(session, [SHUT] * 20, len(TALK))}
+    assert outcomes <= {Outcome.SILENT, Outcome.PASTED} and Outcome.PASTED in outcomes
+
+
+def test_a_cut_to_somebody_else_forgets_the_mouths() -> None:
+    session = make()
+    play(session, TALK)
+    for index in range(40, 44):
+        image = speaking(3.0, scene=5)[:, ::-1].copy()
+        image[0, 0] = (30, 0, 0)
+        session.push_video(VideoFrame(image, index, Fraction(1, 25)), index / 25)
+        session.jobs.begin(index / 25)
+    assert session.stats(2.0).bank.units < 6
+
+
+def test_what_is_said_next_is_known_as_far_as_the_voice_has_come() -> None:
+    listener = Listener()
+    session = make(listener, EngineConfig(fade_s=0.0))
+    play(session, TALK)
+    session.push_speech(voiced(1.0), 16_000, 1.6)
+    play(session, [SHUT] * 30, len(TALK))
+    assert max(listener.ahead) == 4
+    assert min(listener.ahead) < 4  # towards its end
+
+
+def test_a_listener_that_fails_costs_the_frame_and_no_more() -> None:
+    listener = Listener()
+    session = make(listener)
+    play(session, TALK)
+    listener.error = BackendError("broken")
+    failed = play(session, [3.0] * 5, 40)
+    assert Outcome.FAULT in {out.outcome for out in failed}
+    listener.error = None
+    healed = play(session, [3.0] * 8, 45)
+    assert healed[-1].outcome is Outcome.PASTED
+
+
+def test_a_film_is_seen_before_it_is_dubbed() -> None:
+    config = EngineConfig(offline=True, silence="generate", fade_s=0.0, delay_s=0.0)
+    film = TALK
+    session = make(config=config)
+    for index, opening in enumerate(film):
+        session.learn(frame(index, opening))
+    session.learned()
+    assert session.pop_video(9.0) is None  # nothing of that comes out
+    outcomes = []
+    for index, opening in enumerate(film):
+        session.push_video(frame(index, opening), index / 25)
+        assert session.jobs.begin(index / 25) is None
+        made = session.pop_video(index / 25)
+        assert made is not None
+        outcomes.append(made.outcome)
+    assert set(outcomes) == {Outcome.PASTED}
+    assert session.stats(2.0).bank.units == len(film)
+
+
+def test_a_live_session_is_shown_no_film() -> None:
+    with pytest.raises(ConfigError, match="live"):
+        make().learn(frame(0, 0.0))
+
+
+def test_an_engine_hands_its_listener_to_its_sessions() -> None:
+    backend = FakeBackend()
+    manifest = make_manifest(
+        reach_px=5.0,
+        codes={"mean": list(STATS.mean), "spread": list(STATS.spread)},
+    )
+    backend.manifest = manifest
+    listener = Listener()
+    engine = Engine(backend, MouthTracker, articulation=listener)
+    assert engine.chooses and not Engine(FakeBackend(), MouthTracker).chooses
+    session = engine.session(EngineConfig(offline=True, silence="generate", fade_s=0.0))
+    out = []
+    for index, opening in enumerate(TALK):
+        session.push_video(frame(index, opening), index / 25)
+        engine.work([session], index / 25)
+        made = session.pop_video(index / 25)
+        assert made is not None
+        out.append(made.outcome)
+    engine.end(session)
+    engine.close()
+    assert out[-1] is Outcome.PASTED and listener.ahead

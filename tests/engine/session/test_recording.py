@@ -1,0 +1,213 @@
+"""Recording and replaying: padding, refusal, order; and the whole frame as one recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lipwire.engine.backends import blank_job, load_backend  # noqa: E402
+from lipwire.engine.backends.cuda_graphs import WARM_UP_RUNS, GraphedBatches  # noqa: E402
+from lipwire.engine.backends.feeds import noise_image  # noqa: E402
+from lipwire.engine.backends.sampler import Part, Sampler  # noqa: E402
+from lipwire.engine.errors import BackendError, BundleError  # noqa: E402
+from lipwire.engine.face.articulation import CODES  # noqa: E402
+from lipwire.engine.model.bundle import DEFAULT_BUNDLE, MANIFEST, open_bundle  # noqa: E402
+from lipwire.engine.nets import build_network  # noqa: E402
+from lipwire.engine.nets.graphs import ENCODE, STEP, example_inputs, graphs  # noqa: E402
+from lipwire.engine.nets.precision import InFull, InHalf, mixed_precision  # noqa: E402
+
+CPU = torch.device("cpu")
+SHAPES = {"x": ((3,), torch.float32), "n": ((), torch.int64)}
+
+
+class FakeRecorder:
+    """Stands for CUDA graphs: work is done when it is recorded and when it is replayed."""
+
+    def __init__(self, runs: int = WARM_UP_RUNS + 1) -> None:
+        self._runs = runs
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        for _ in range(self._runs):
+            work()
+        return work
+
+
+class Doubler:
+    """A body that notes what it was given."""
+
+    def __init__(self, size: int, seen: list[int]) -> None:
+        self.size, self.seen = size, seen
+        self.addresses: set[int] = set()
+
+    def __call__(self, x: Any, n: Any) -> Any:
+        assert len(x) == len(n) == self.size
+        self.seen.append(self.size)
+        self.addresses.add(x.data_ptr())
+        return 2 * x + n[:, None]
+
+
+@pytest.fixture
+def seen() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def bodies(seen: list[int]) -> dict[int, Doubler]:
+    return {size: Doubler(size, seen) for size in (1, 2, 4)}
+
+
+@pytest.fixture
+def call(bodies: dict[int, Doubler]) -> GraphedBatches:
+    return GraphedBatches(bodies, SHAPES, ((3,), torch.float32), CPU, FakeRecorder())
+
+
+def test_the_largest_batch_is_recorded_first(call: GraphedBatches, seen: list[int]) -> None:
+    runs = WARM_UP_RUNS + 1
+    assert seen == [4] * runs + [2] * runs + [1] * runs
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_batch_runs_at_the_next_size_and_is_cut(
+    call: GraphedBatches, seen: list[int], count: int
+) -> None:
+    seen.clear()
+    x, n = torch.rand(count, 3), torch.arange(count)
+    out = call(x=x, n=n)
+    assert torch.equal(out, 2 * x + n[:, None])
+    assert seen == [{1: 1, 2: 2, 3: 4, 4: 4}[count]]
+
+
+def test_every_call_reads_the_same_addresses(
+    call: GraphedBatches, bodies: dict[int, Doubler]
+) -> None:
+    for count in (1, 4, 2, 3, 4):
+        call(x=torch.rand(count, 3), n=torch.arange(count))
+    assert len({address for body in bodies.values() for address in body.addresses}) == 1
+
+
+def test_what_was_not_recorded_is_refused_with_the_way_out(call: GraphedBatches) -> None:
+    with pytest.raises(BackendError, match=r"batch of 5 was not recorded, only \[1, 2, 4\]") as big:
+        call(x=torch.rand(5, 3), n=torch.arange(5))
+    with pytest.raises(BackendError, match=r"x: float32\[2, 4\] was not recorded, only") as wide:
+        call(x=torch.rand(2, 4), n=torch.arange(2))
+    with pytest.raises(BackendError, match=r"n: int32\[2\] was not recorded, only int64\[2\]"):
+        call(x=torch.rand(2, 3), n=torch.arange(2, dtype=torch.int32))
+    with pytest.raises(BackendError, match="n: nothing was not recorded"):
+        call(x=torch.rand(2, 3))
+    assert all("graphs=False" in str(caught.value) for caught in (big, wide))
+
+
+# --- the whole frame ---
+
+if not (DEFAULT_BUNDLE / MANIFEST).is_file():
+    pytest.skip("no model has been built into this copy", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Any:
+    return open_bundle()
+
+
+@pytest.fixture(scope="module")
+def net(bundle: Any) -> Any:
+    return build_network(bundle)
+
+
+def sampler(bundle: Any, net: Any, steps: int, batch: int) -> Sampler:
+    parts = {graph.name: Part.of(graph) for graph in graphs(net, batch)}
+    return Sampler(bundle.manifest, parts[ENCODE], parts[STEP], steps, CPU)
+
+
+def jobs(count: int, bundle: Any, steps: int = 2) -> list[Any]:
+    from dataclasses import replace
+
+    from fakes import picture
+
+    blank = blank_job(bundle.manifest, steps)
+    rng = np.random.default_rng(3)
+    size, shown = bundle.manifest.crop_size, bundle.manifest.references
+    return [
+        replace(
+            blank,
+            crop=picture(size, size, index),
+            references=np.stack([picture(size, size, index + 9 + r) for r in range(shown)]),
+            mel=rng.uniform(-4, 4, blank.mel.shape).astype(np.float32),
+            seed=index % 2,
+            reach=rng.uniform(0.6, 1.6, CODES).astype(np.float32),
+        )
+        for index in range(count)
+    ]
+
+
+def tensors(batch: list[Any], net: Any) -> dict[str, Any]:
+    rows, size = example_inputs(net, 1)["noise"].shape[2:]
+    return {
+        "crops": torch.from_numpy(np.stack([j.crop for j in batch])),
+        "references": torch.from_numpy(np.stack([j.references for j in batch])),
+        "mel": torch.from_numpy(np.stack([j.mel for j in batch])),
+        "noise": torch.from_numpy(np.stack([noise_image(j.seed, rows, size) for j in batch])),
+        "reach": torch.from_numpy(np.stack([j.reach for j in batch])),
+    }
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_recorded_frame_is_what_onnx_runtime_paints(bundle: Any, net: Any, steps: int) -> None:
+    """Audio path, all steps and the mask, padded from three to four."""
+    batch = jobs(3, bundle, steps)
+    values = tensors(batch, net)
+    with torch.inference_mode():
+        call = GraphedBatches(
+            {size: sampler(bundle, net, steps, size) for size in (1, 4)},
+            {name: (tuple(v.shape[1:]), v.dtype) for name, v in values.items()},
+            (batch[0].crop.shape, torch.uint8), CPU, FakeRecorder(1),
+        )  # fmt: skip
+        painted = call(**values).numpy()
+    backend = load_backend(bundle, "ort", threads=1)
+    for job, ours, theirs in zip(batch, painted, backend.generate(batch), strict=True):
+        half = len(job.crop) // 2
+        assert np.array_equal(ours[:half], job.crop[:half])
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
+        assert (ours[half:] != job.crop[half:]).any()
+    backend.close()
+
+
+def test_steps_that_are_not_offered_are_refused(bundle: Any, net: Any) -> None:
+    with pytest.raises(BundleError, match="not 3"):
+        sampler(bundle, net, 3, 1)
+
+
+# --- half precision ---
+
+
+def test_convolutions_compute_in_half_and_norms_in_full(net: Any) -> None:
+    mixed = mixed_precision(net)
+    halves = [m for m in mixed.modules() if isinstance(m, InHalf)]
+    fulls = [m for m in mixed.modules() if isinstance(m, InFull)]
+    assert halves and fulls
+    assert {p.dtype for m in halves for p in m.parameters()} == {torch.float16}
+    assert {p.dtype for m in fulls for p in m.parameters()} == {torch.float32}
+    assert {p.dtype for p in net.parameters()} == {torch.float32}, "the network given is as it was"
+
+
+def test_norms_survive_what_half_precision_does_not() -> None:
+    norm = torch.nn.GroupNorm(1, 4)
+    loud = torch.full((1, 4, 32, 32), 300.0, dtype=torch.float16)
+    loud[:, ::2] *= -1
+    with torch.no_grad():
+        out = InFull(norm)(loud)
+    assert out.dtype == torch.float16
+    assert torch.isfinite(out).all() and float(out.abs().mean()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_picture_in_mixed_precision_is_nearly_the_same(bundle: Any, net: Any) -> None:
+    values = tensors(jobs(2, bundle), net)
+    with torch.inference_mode():
+        full = sampler(bundle, net, 2, 2)(**values).numpy().astype(int)
+        mixed = sampler(bundle, mixed_precision(net), 2, 2)(**values).numpy().astype(int)
+    assert np.abs(full - mixed).mean() < 0.5
+    assert (full != mixed).any(), "nothing was computed in half precision"

@@ -1,0 +1,169 @@
+"""Which clips a folder holds, who speaks in each, and which speakers are kept for validation.
+
+    manifest   manifest.csv with columns file, kind, split, speaker: it decides everything
+    voxceleb2  [dev/]mp4/idXXXXX/VIDEO/UTTERANCE.mp4
+    lrw        WORD/{train,val,test}/WORD_NNNNN.mp4; speakers unknown, split as published
+    folders    any other tree: the folder a clip lies in is its speaker
+
+Splits are by speaker, never by frame or clip, except where LRW does not say who speaks.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from lipwire.engine.errors import ConfigError
+
+VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".mpg"}
+SPLITS = ("train", "val", "test")
+VAL_SHARE = 0.1  # of the speakers
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One source file and who is in it."""
+
+    path: str
+    speaker: str
+    split: str
+    key: str
+    """name in the shards: unique, without dots or slashes (WebDataset cuts at the first dot)"""
+
+
+def find_clips(
+    source: Path,
+    layout: str = "auto",
+    *,
+    exclude: tuple[str, ...] = (),
+    first_utterances: bool = False,
+) -> list[Clip]:
+    """The talking clips of a folder, in an order that depends on their names alone.
+
+    Args:
+        source: the folder.
+        layout: see above, or auto.
+        exclude: patterns of file names to leave out.
+        first_utterances: of every video of VoxCeleb2 only the first utterance, as the paper trains.
+
+    Raises:
+        ConfigError: no clip is found, a clip would lie in two splits, or the layout is unknown.
+    """
+    layout = guess_layout(source) if layout == "auto" else layout
+    if layout not in LAYOUTS:
+        raise ConfigError(f"layout is {layout!r}, must be one of auto, {', '.join(LAYOUTS)}")
+    if first_utterances and layout != "voxceleb2":
+        raise ConfigError(f"{source}: only VoxCeleb2 has utterances; this is laid out as {layout}")
+    clips = LAYOUTS[layout](source)
+    if first_utterances:
+        clips = _first_of_each_video(clips)
+    clips = [c for c in clips if not any(fnmatch(Path(c.path).name, p) for p in exclude)]
+    if not clips:
+        raise ConfigError(f"{source}: no talking clips found")
+    return clips
+
+
+def guess_layout(source: Path) -> str:
+    """What the folder looks like."""
+    if (source / "manifest.csv").exists():
+        return "manifest"
+    if (
+        (source / "dev" / "mp4").is_dir()
+        or (source / "mp4").is_dir()
+        or any(source.glob("id[0-9]*"))
+    ):
+        return "voxceleb2"
+    if any(source.glob("*/train/*.mp4")) or any(source.glob("*/val/*.mp4")):
+        return "lrw"
+    return "folders"
+
+
+def held_out(speaker: str) -> bool:
+    """Whether a speaker belongs to validation: by name alone, whoever else there is."""
+    digest = hashlib.sha256(f"split:{speaker}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32 < VAL_SHARE
+
+
+def _split_by_speaker(found: list[tuple[Path, str]], source: Path) -> list[Clip]:
+    """Clips of (path, speaker); one speaker in ten is kept for validation, at least one of two."""
+    speakers = sorted({speaker for _, speaker in found})
+    kept = {s for s in speakers if held_out(s)}
+    if not kept and len(speakers) > 1:
+        kept = {max(speakers, key=lambda s: hashlib.sha256(s.encode()).digest())}
+    if len(kept) == len(speakers) > 0:
+        kept.discard(min(speakers))  # a single speaker is there to be trained on
+    return [
+        Clip(str(path), speaker, "val" if speaker in kept else "train", _key(path, source))
+        for path, speaker in found
+    ]
+
+
+def _key(path: Path, source: Path) -> str:
+    name = path.relative_to(source).with_suffix("").as_posix()
+    return re.sub(r"[./\s]+", "_", name)
+
+
+def _videos(source: Path, pattern: str = "**/*") -> list[Path]:
+    return sorted(p for p in source.glob(pattern) if p.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _manifest(source: Path) -> list[Clip]:
+    path = source / "manifest.csv"
+    clips: list[Clip] = []
+    splits: dict[str, str] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        missing = {"file", "kind", "split", "speaker"} - set(rows.fieldnames or ())
+        if missing:
+            raise ConfigError(f"{path}: has no column {', '.join(sorted(missing))}")
+        for row in rows:
+            if row["kind"] != "talking" or row["split"] not in SPLITS:
+                continue
+            if splits.setdefault(row["speaker"], row["split"]) != row["split"]:
+                raise ConfigError(
+                    f"{path}: speaker {row['speaker']} is in {splits[row['speaker']]} and in "
+                    f"{row['split']}; a split must not share speakers"
+                )
+            file_path = source / row["file"]
+            clips.append(
+                Clip(str(file_path), row["speaker"], row["split"], _key(file_path, source))
+            )
+    return clips
+
+
+def _voxceleb2(source: Path) -> list[Clip]:
+    root = next((r for r in (source / "dev" / "mp4", source / "mp4") if r.is_dir()), source)
+    files = _videos(root, "id*/*/*")
+    return _split_by_speaker([(path, path.parent.parent.name) for path in files], root)
+
+
+def _first_of_each_video(clips: list[Clip]) -> list[Clip]:
+    first: dict[Path, Clip] = {}
+    for clip in clips:  # sorted by name, so the lowest number comes first
+        first.setdefault(Path(clip.path).parent, clip)
+    return list(first.values())
+
+
+def _lrw(source: Path) -> list[Clip]:
+    clips = []
+    for split in SPLITS:
+        for path in _videos(source, f"*/{split}/*"):
+            clips.append(Clip(str(path), "unknown", split, _key(path, source)))
+    return clips
+
+
+def _folders(source: Path) -> list[Clip]:
+    return _split_by_speaker([(path, path.parent.name) for path in _videos(source)], source)
+
+
+LAYOUTS: dict[str, Callable[[Path], list[Clip]]] = {
+    "manifest": _manifest,
+    "voxceleb2": _voxceleb2,
+    "lrw": _lrw,
+    "folders": _folders,
+}

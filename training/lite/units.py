@@ -1,0 +1,162 @@
+"""Units: the person's own mouths, chosen from a bank of the clip's other moments as a session's is.
+
+A painter trained so is given, beside the most closed mouth, the one that lies nearest to what is
+asked for in code and pose, and another near one from another moment; and it begins there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lipwire.engine.audio.mel import PAPER_FPS
+from lipwire.engine.face.articulation import OPENING
+from lipwire.engine.face.identity import likeness_of
+from lipwire.engine.types import F32, U8
+from lipwire.engine.units.bank import CODE_WEIGHTS, LOOK_COST
+from lipwire.engine.units.unit import look_of
+from lipwire.training.data.dataset import I64, ClipData, Clips
+from lipwire.training.lite.dataset import (
+    MouthBatch,
+    Start,
+    astray,
+    pick_references,
+    row_of,
+    shown_to_a_camera,
+    stacked,
+)
+
+APART_FRAMES = round(0.4 * PAPER_FPS)  # nearer ones nearly are the target: in a call there are none
+BANK_SIZES = (20, 200)  # from a second of a call to a full bank
+# Of the code that chooses, in spreads: what is heard is no more exact, so units are not either.
+CHOICE_NOISE = 0.3
+
+
+def unit_slot(references: int) -> int:
+    """Which of a network's references is the unit; the most closed mouth comes before it."""
+    return min(1, references - 1)
+
+
+def unit_costs(asked: F32, look: F32, codes: F32, looks: F32) -> F32:
+    """How ill each mouth of a bank fits, f32[N].
+
+    Args:
+        asked: f32[7], normalised.
+        look: f32[C] of unit length, the face's likeness now.
+        codes: f32[N, 7], normalised.
+        looks: f32[N, C], as `look`.
+    """
+    shape = ((codes - asked) ** 2 * CODE_WEIGHTS).sum(1)
+    return np.asarray(shape + LOOK_COST * (1 - looks @ look), np.float32)
+
+
+def unit_look(crop: U8) -> F32:
+    """A crop's likeness as one vector of unit length; uint8[S, S, 3] -> f32[C]."""
+    return look_of(likeness_of(np.ascontiguousarray(crop)))
+
+
+def choose(asked: F32, look: F32, codes: F32, looks: F32, frames: I64, count: int) -> list[int]:
+    """References from a bank: the most closed mouth, the nearest, then near ones of other moments.
+
+    Args:
+        asked: f32[7], normalised.
+        look: f32[C], see `unit_look`.
+        codes: f32[N, 7] of the bank, normalised.
+        looks: f32[N, C].
+        frames: int64[N], when each was.
+        count: of references; one is the nearest alone.
+
+    Returns:
+        Of each reference its place in the bank; where no other moment is left, the nearest again.
+    """
+    costs = unit_costs(asked, look, codes, looks)
+    near = [int(costs.argmin())]
+    free = np.ones(len(frames), bool)
+    for _ in range(count - 2):
+        free &= np.abs(frames - frames[near[-1]]) >= APART_FRAMES
+        near.append(int(np.where(free, costs, np.inf).argmin()) if free.any() else near[0])
+    return near if count == 1 else [int(codes[:, OPENING].argmin()), *near]
+
+
+class Looks:
+    """Likenesses of a corpus's frames, computed when they are first asked for."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[int, F32]] = {}
+
+    def of(self, clip: ClipData, frames: I64) -> F32:
+        """f32[N, C] of the given frames."""
+        known = self._known.setdefault(clip.key, {})
+        for frame in frames.tolist():
+            if frame not in known:
+                known[frame] = unit_look(clip.crops[frame])
+        return np.stack([known[frame] for frame in frames.tolist()])
+
+
+def draw_bank(count: int, index: int, rng: np.random.Generator) -> I64:
+    """Frames of a clip of `count` that a bank holds while `index` is painted, in order.
+
+    None within 0.4 s of it; of a short clip there may be no other, and the bank is empty.
+    """
+    far = np.flatnonzero(np.abs(np.arange(count) - index) >= APART_FRAMES)
+    size = int(rng.integers(BANK_SIZES[0], BANK_SIZES[1] + 1))
+    return np.sort(rng.choice(far, min(size, len(far)), replace=False))
+
+
+def pick_units(
+    clips: Clips, looks: Looks, clip: ClipData, index: int, asked: F32, count: int,
+    rng: np.random.Generator,
+) -> list[int] | None:  # fmt: skip
+    """`count` references of frame `index` from a bank drawn for it; None: the clip is too short.
+
+    Args:
+        clips: know what is normal.
+        looks: of the corpus.
+        clip: to look in.
+        index: the frame that is painted.
+        asked: f32[7], in the clip's own units.
+        count: of references.
+        rng: draws the bank, and how inexact the choice is.
+    """
+    bank = draw_bank(len(clip), index, rng)
+    noise = CHOICE_NOISE * rng.standard_normal(len(asked), np.float32)
+    if not len(bank):
+        return None
+    wanted = clips.normalised(asked) + noise
+    look = looks.of(clip, np.array([index]))[0]
+    codes = clips.normalised(clip.codes[bank])
+    return [int(bank[i]) for i in choose(wanted, look, codes, looks.of(clip, bank), bank, count)]
+
+
+def draw_units(
+    clips: Clips, looks: Looks, starts: I64, strays: float, references: int,
+    rng: np.random.Generator, augmented: bool = True,
+) -> MouthBatch:  # fmt: skip
+    """A batch of frames, each with its references.
+
+    Those that begin with noise or the network's own estimate have references as a call's first
+    moments do, the others units. A clip without another moment begins with noise.
+
+    Args:
+        clips: to draw from.
+        looks: of those clips.
+        starts: int64[B], wanted of each sample, see `Start`.
+        strays: share of samples asked for another frame's mouth: their units are chosen for it.
+        references: of each.
+        rng: draws it all.
+        augmented: as cameras show them, half of them mirrored.
+    """
+    starts, stray = starts.copy(), astray(starts, strays)
+    rows = []
+    for number, pick in enumerate(clips.pick(len(starts), rng)):
+        clip = clips.clips[pick]
+        index, other = (int(i) for i in rng.integers(len(clip), size=2))
+        found = None
+        if starts[number] in (Start.TRUE, Start.UNIT):
+            asked = clip.codes[other if stray[number] else index]
+            found = pick_units(clips, looks, clip, index, asked, references, rng)
+            if found is None:
+                starts[number] = Start.NOISE
+        frames = [index, *(found or pick_references(clip, index, references, rng))]
+        planes, weight = shown_to_a_camera(clip, frames, augmented, rng)
+        rows.append(row_of(clips, clip, frames, planes, weight, clip.codes[other]))
+    return stacked(rows, starts, stray)

@@ -1,0 +1,1 @@
+"""Training of the paper's model, its sync experts and its distillation."""
