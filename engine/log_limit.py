@@ -1,4 +1,4 @@
-"""Faults: what fails with every frame is logged, and does not fill the disk."""
+"""LogLimiter: what fails with every frame is logged, and does not fill the disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 FAULTS_A_LINE = 250  # of video at 25 fps, 10 s
 
 
-class Faults:
+class LogLimiter:
     """Logs the first fault in full, and then a line for every so many.
 
     Args:
@@ -20,7 +20,7 @@ class Faults:
         self._log, self._so_far, self._args = log, so_far, args
         self._count = 0
 
-    def note(self, error: BaseException, what: str, *args: object) -> None:
+    def record(self, error: BaseException, what: str, *args: object) -> None:
         """Something failed by `error`; `what` and `args` say it as `Logger.error` takes them."""
         self._count += 1
         if self._count == 1:

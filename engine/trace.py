@@ -63,6 +63,6 @@ class Trace:
         self.outcome = ""
         """what became of it"""
 
-    def mark(self, point: str, at_s: float | None = None) -> None:
+    def stamp(self, point: str, at_s: float | None = None) -> None:
         """It passed a point, now or at a given time; only the first of several encoders counts."""
         self.at_s.setdefault(point, self._clock() if at_s is None else at_s)

@@ -12,7 +12,7 @@ from torch import Tensor
 from lipwire.engine.errors import BundleError, ConfigError
 from lipwire.engine.model.bundle import Bundle
 from lipwire.engine.nets import make_network
-from lipwire.engine.nets.lite import LiteNet, retold
+from lipwire.engine.nets.lite import LiteNet, rescale_codes
 from lipwire.export.checkpoint import Checkpoint, read_checkpoint
 from lipwire.export.write import Options, Recipe, write_bundle
 
@@ -22,7 +22,7 @@ WEIGHTS_LICENCE = "CC BY-NC 4.0"
 VOICE_SETTINGS = ("mel_columns", "voice_width", "reach_px")
 
 
-def spoken_by(painter: Checkpoint, voice: Checkpoint) -> Checkpoint:
+def replace_voice(painter: Checkpoint, voice: Checkpoint) -> Checkpoint:
     """A painter's checkpoint with another voice, which asks for the same mouths in its units.
 
     Args:
@@ -41,7 +41,7 @@ def spoken_by(painter: Checkpoint, voice: Checkpoint) -> Checkpoint:
             )
     own = {name.removeprefix("voice."): value for name, value in voice.tensors.items()
            if name.startswith("voice.")} or voice.tensors  # fmt: skip
-    said = retold(own, voice.about["code_stats"], painter.about["code_stats"])
+    said = rescale_codes(own, voice.about["code_stats"], painter.about["code_stats"])
     told = voice.about["net_config"]
     return replace(
         painter,
@@ -71,7 +71,7 @@ def load_lite(path: Path, voice: Path | None = None) -> tuple[LiteNet, Checkpoin
     """
     checkpoint = read_checkpoint(path)
     if voice is not None:
-        checkpoint = spoken_by(checkpoint, read_checkpoint(voice))
+        checkpoint = replace_voice(checkpoint, read_checkpoint(voice))
     settings = checkpoint.about.get("net_config")
     if not isinstance(settings, dict):
         raise BundleError(f"{path}: not a checkpoint of `lipwire train`, it has no net_config")

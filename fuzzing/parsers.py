@@ -41,7 +41,7 @@ from aiortc.rtp import (
 )
 
 from lipwire.engine.errors import LipwireError
-from lipwire.server.call.commands import obey
+from lipwire.server.call.commands import handle_command
 from lipwire.server.call.speech_queue import PcmFramer, _pieces, check_upload
 from lipwire.server.rtc.codecs import make_decoder
 from lipwire.server.rtc.jitter import AudioBuffer, VideoBuffer
@@ -202,7 +202,7 @@ def _read_command(data: bytes) -> object:
         set_steps=lambda steps: None,
         session=SimpleNamespace(set_sound=lambda **_: None, set_silence=lambda _: None),
     )
-    obey(peer, data.decode("utf-8", "replace"))  # type: ignore[arg-type]
+    handle_command(peer, data.decode("utf-8", "replace"))  # type: ignore[arg-type]
     return sent
 
 

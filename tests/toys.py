@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lipwire.engine.types import F32, U8
 from lipwire.training.data.batch import FiveFrames, Slot
 from lipwire.training.data.dataset import ClipData
-from lipwire.training.objective import Objective, Priced
+from lipwire.training.objective import LossOutput, Objective
 
 TINY_PAPER = {
     "image_size": 32, "model_channels": 32, "num_res_blocks": 1, "attention_resolutions": (),
@@ -56,11 +56,11 @@ class Line(Objective):
         critic = Rival() if rival else None
         super().__init__(nn.Linear(4, 1), LineSource(batch), critic)
 
-    def forward(self, batch: tuple[Tensor, Tensor]) -> Priced:
+    def forward(self, batch: tuple[Tensor, Tensor]) -> LossOutput:
         x, y = batch
         found = self.net(x)
         loss = ((found - y) ** 2).mean()
-        return Priced(loss, {"total": loss, "simple": loss}, found, y)
+        return LossOutput(loss, {"total": loss, "simple": loss}, found, y)
 
     def state(self) -> dict[str, Any]:
         return {"net_config": {}}
@@ -76,9 +76,9 @@ class Rival(nn.Module):
         super().__init__()
         self.net = nn.Linear(1, 1)
 
-    def forward(self, fake: Tensor, real: Tensor) -> Priced:
+    def forward(self, fake: Tensor, real: Tensor) -> LossOutput:
         loss = (self.net(fake) - self.net(real) + 1).square().mean()
-        return Priced(loss, {"critic": loss})
+        return LossOutput(loss, {"critic": loss})
 
 
 class LineSource:

@@ -94,7 +94,7 @@ class Trainer:
             )  # fmt: skip
         if self.checkpoint_path.exists():
             self._load(load_checkpoint(self.checkpoint_path))
-        self._priced, self.optimiser = self.accelerator.prepare(objective, self.optimiser)
+        self._losses, self.optimiser = self.accelerator.prepare(objective, self.optimiser)
         if objective.critic is not None:
             self._judged, self.critic_optimiser = self.accelerator.prepare(
                 objective.critic, self.critic_optimiser
@@ -131,7 +131,7 @@ class Trainer:
             group["lr"] = rate
         # Dropout draws from the global generator: seeding it a step makes resuming exact.
         torch.manual_seed((c.seed * 1_000_003 + self.step) * a.num_processes + a.process_index)
-        self._priced.train()
+        self._losses.train()
         parts: dict[str, Tensor] = {}
 
         def add(values: dict[str, Tensor]) -> None:
@@ -143,8 +143,8 @@ class Trainer:
             batch = self._next_batch()
             # Ranks exchange gradients once a step, with the last micro-batch.
             alone = micro + 1 < c.accumulate
-            with a.no_sync(self._priced) if alone else contextlib.nullcontext():
-                priced = self._priced(batch)
+            with a.no_sync(self._losses) if alone else contextlib.nullcontext():
+                priced = self._losses(batch)
                 a.backward(priced.total / c.accumulate)
             add(priced.parts)
             if critic is not None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lipwire.training.data.batch import Source
 
 
-class Priced(NamedTuple):
+class LossOutput(NamedTuple):
     """What a batch costs."""
 
     total: Tensor
@@ -46,10 +46,10 @@ class Objective(nn.Module):
 
     @property
     def critic(self) -> nn.Module | None:
-        """The opponent, trained on what `Priced` shows."""
+        """The opponent, trained on what `LossOutput` shows."""
         return self._critic[0]
 
-    def forward(self, batch: Any) -> Priced:
+    def forward(self, batch: Any) -> LossOutput:
         """The losses of one batch, with gradients for `net` alone."""
         raise NotImplementedError
 

@@ -79,9 +79,9 @@ def run(*, pictures: int = 150, bit_rate: int = 1_500_000) -> dict[str, Any]:
     """
     from lipwire.benchmarks.live.latency import made_clip
     from lipwire.engine.media.files import read_frames
-    from lipwire.server.rtc.patch import install
+    from lipwire.server.rtc.patch import apply
 
-    install(ServerConfig(max_kbps=20_000))  # no ceiling in the way
+    apply(ServerConfig(max_kbps=20_000))  # no ceiling in the way
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         clip = made_clip(Path(scratch) / "clip.mp4")

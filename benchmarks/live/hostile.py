@@ -39,7 +39,7 @@ from lipwire.server.rtc import ice
 GROWTH_MIB = 50.0
 SDP = {"Content-Type": "application/sdp"}
 UPLOAD_MB = 1
-Attack = Callable[["Stranger"], Awaitable[object]]
+Attack = Callable[["Attacker"], Awaitable[object]]
 
 
 # --- pictures that claim to be huge ---
@@ -152,7 +152,7 @@ class BlankCamera(MediaStreamTrack):
 # --- a stranger ---
 
 
-class Stranger:
+class Attacker:
     """One who attacks a server.
 
     Args:
@@ -218,26 +218,26 @@ def _candidates(count: int) -> str:
     )
 
 
-async def many_candidates(stranger: Stranger) -> None:
+async def many_candidates(attacker: Attacker) -> None:
     """3,000 candidates: in an offer, as many as an offer may hold, and trickled."""
-    peer = await stranger.offerer()
+    peer = await attacker.offerer()
     offer = peer.localDescription.sdp
     for count in (3000, 1000):
-        reply = await stranger.post("/whip?consent=true", offer + _candidates(count), **SDP)
+        reply = await attacker.post("/whip?consent=true", offer + _candidates(count), **SDP)
         if reply is not None and reply.status_code == 201:
             where, etag = reply.headers["location"], reply.headers["etag"]
             headers = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": etag}
             for _ in range(3):
-                patch = await stranger.http.patch(
+                patch = await attacker.http.patch(
                     where, content="a=mid:0\r\n" + _candidates(1000), headers=headers
                 )
-                stranger.statuses[f"PATCH {patch.status_code}"] += 1
-            await asyncio.sleep(stranger.seconds)
-            await stranger.http.delete(where)
+                attacker.statuses[f"PATCH {patch.status_code}"] += 1
+            await asyncio.sleep(attacker.seconds)
+            await attacker.http.delete(where)
     await peer.close()
 
 
-async def large_offers(stranger: Stranger) -> None:
+async def large_offers(attacker: Attacker) -> None:
     """1 MB that says to be an offer: declared, in pieces, and as JSON."""
     text = "v=0\r\n" + "a=x:" + "y" * 1_000_000
 
@@ -246,37 +246,37 @@ async def large_offers(stranger: Stranger) -> None:
             yield b"a=" + b"z" * 10_000
 
     for _ in range(5):
-        await stranger.post("/whip?consent=true", text, **SDP)
-        await stranger.post("/whip?consent=true", pieces(), **SDP)
+        await attacker.post("/whip?consent=true", text, **SDP)
+        await attacker.post("/whip?consent=true", pieces(), **SDP)
         body = json.dumps({"sdp": text, "type": "offer", "consent": True})
-        await stranger.post("/api/sessions", body, **{"Content-Type": "application/json"})
-        await stranger.post("/whip?consent=true", "v=0\r\n" + "m=audio 9\r\n" * 5000, **SDP)
+        await attacker.post("/api/sessions", body, **{"Content-Type": "application/json"})
+        await attacker.post("/whip?consent=true", "v=0\r\n" + "m=audio 9\r\n" * 5000, **SDP)
 
 
-async def large_uploads(stranger: Stranger) -> None:
+async def large_uploads(attacker: Attacker) -> None:
     """Voices beyond the limit, and files that are none."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(UPLOAD_MB * 30):
             yield bytes(100_000)
 
-    async with stranger.session() as (name, _):
+    async with attacker.session() as (name, _):
         path = f"/api/sessions/{name}/speech"
         for _ in range(3):
-            await stranger.post(path, bytes(UPLOAD_MB * 2_000_000))
-            await stranger.post(path, pieces())
-            await stranger.post(path, stranger.rng.randbytes(UPLOAD_MB * 900_000))
+            await attacker.post(path, bytes(UPLOAD_MB * 2_000_000))
+            await attacker.post(path, pieces())
+            await attacker.post(path, attacker.rng.randbytes(UPLOAD_MB * 900_000))
 
 
-async def socket_abuse(stranger: Stranger) -> None:
+async def socket_abuse(attacker: Attacker) -> None:
     """Messages too large, floods of small ones, noise as text, and sockets that say nothing."""
-    async with stranger.session() as (name, _):
-        url = stranger.url.replace("http", "ws", 1) + f"/api/sessions/{name}/speech?rate=24000"
+    async with attacker.session() as (name, _):
+        url = attacker.url.replace("http", "ws", 1) + f"/api/sessions/{name}/speech?rate=24000"
         made: list[list[Any]] = [
             [bytes(5_000_000)],
             ["{" * 3_000_000],
-            [stranger.rng.randbytes(stranger.rng.randint(0, 64)) for _ in range(5000)],
-            [stranger.rng.randbytes(40).decode("latin-1") for _ in range(1000)],
+            [attacker.rng.randbytes(attacker.rng.randint(0, 64)) for _ in range(5000)],
+            [attacker.rng.randbytes(40).decode("latin-1") for _ in range(1000)],
         ]
         for messages in made:
             with contextlib.suppress(websockets.WebSocketException, OSError, TimeoutError):
@@ -288,10 +288,10 @@ async def socket_abuse(stranger: Stranger) -> None:
         await asyncio.sleep(1)
         for socket in idle:
             await socket.close()
-            stranger.statuses[f"socket {socket.close_code}"] += 1
+            attacker.statuses[f"socket {socket.close_code}"] += 1
 
 
-async def frame_bursts(stranger: Stranger) -> None:
+async def frame_bursts(attacker: Attacker) -> None:
     """The smallest frames and pieces of a body that there are, many thousands in one write."""
     bursts = {
         "binary": b"\x82\x80\0\0\0\0",
@@ -299,52 +299,52 @@ async def frame_bursts(stranger: Stranger) -> None:
         "ping": b"\x89\x80\0\0\0\0",
         "fragment": b"\x00\x80\0\0\0\0",
     }
-    async with stranger.session() as (name, _):
+    async with attacker.session() as (name, _):
         path = f"/api/sessions/{name}/speech"
-        url = stranger.url.replace("http", "ws", 1) + path + "?rate=24000"
+        url = attacker.url.replace("http", "ws", 1) + path + "?rate=24000"
         for kind, frame in bursts.items():
             first = b"\x02\x80\0\0\0\0" if kind == "fragment" else b""
             with contextlib.suppress(websockets.WebSocketException, OSError, TimeoutError):
                 async with asyncio.timeout(10), websockets.connect(url) as socket:
                     socket.transport.write(first + frame * 50_000)
-                    await asyncio.sleep(stranger.seconds)
+                    await asyncio.sleep(attacker.seconds)
                     socket.transport.abort()  # the answers to all of it are not read
-                stranger.statuses[f"{kind} {socket.close_code}"] += 1
-        reader, writer = await asyncio.open_connection(*stranger.url[7:].split(":"))
+                attacker.statuses[f"{kind} {socket.close_code}"] += 1
+        reader, writer = await asyncio.open_connection(*attacker.url[7:].split(":"))
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         writer.write(head.encode() + b"1\r\nx\r\n" * 50_000 + b"0\r\n\r\n")
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(20):
-                stranger.statuses[(await reader.readline()).decode()[9:12]] += 1
+                attacker.statuses[(await reader.readline()).decode()[9:12]] += 1
         writer.close()
 
 
-async def garbage(stranger: Stranger) -> None:
+async def garbage(attacker: Attacker) -> None:
     """Random bytes at every media port, the bystander's too; all first bytes of RFC 7983."""
-    rng = stranger.rng
+    rng = attacker.rng
     packets = [
         bytes([rng.randrange(256)]) + rng.randbytes(rng.randint(0, 1400))
-        for _ in range(int(300 * stranger.seconds))
+        for _ in range(int(300 * attacker.seconds))
     ]
-    ports = udp_ports(stranger.pid)
+    ports = udp_ports(attacker.pid)
     sent = await asyncio.to_thread(throw, packets, ports, 2000.0)
-    stranger.statuses[f"packets to {len(ports)} ports"] += sent
+    attacker.statuses[f"packets to {len(ports)} ports"] += sent
 
 
 def bomb(codec: str) -> Attack:
     """An attack by pictures that claim to be huge."""
     payloads = [vp8_bomb()] if codec == "VP8" else h264_bomb()
 
-    async def attack(stranger: Stranger) -> None:
+    async def attack(attacker: Attacker) -> None:
         sender: Any = aiortc.rtcrtpsender
         kept, sender.get_encoder = sender.get_encoder, lambda _: BombEncoder(payloads)
         try:
-            async with stranger.session(codec) as (_, peer):
-                stranger.statuses[peer.connectionState] += 1
-                await asyncio.sleep(stranger.seconds)
+            async with attacker.session(codec) as (_, peer):
+                attacker.statuses[peer.connectionState] += 1
+                await asyncio.sleep(attacker.seconds)
                 reports = (await peer.getSenders()[0].getStats()).values()
                 sent = sum(r.packetsSent for r in reports if r.type == "outbound-rtp")
-                stranger.statuses["packets"] += sent
+                attacker.statuses["packets"] += sent
         finally:
             sender.get_encoder = kept
 
@@ -371,14 +371,14 @@ async def _attack(url: str, server: subprocess.Popen[bytes], seconds: float) -> 
     begun = before = glance(url, server.pid)
     found["none (for comparison)"] = loop_figures(quiet, begun)
     for name, attack in ATTACKS.items():
-        stranger = Stranger(url, server.pid, seconds)
-        await attack(stranger)
-        await stranger.http.aclose()
+        attacker = Attacker(url, server.pid, seconds)
+        await attack(attacker)
+        await attacker.http.aclose()
         after = glance(url, server.pid)  # fails if the server does not answer any more
         found[name] = {
             **loop_figures(before, after),
             "growth_mib": round(after.resident_mib - begun.resident_mib, 1),
-            "answers": dict(stranger.statuses),
+            "answers": dict(attacker.statuses),
         }
         before = after
     return found

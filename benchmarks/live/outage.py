@@ -203,7 +203,7 @@ async def _faults(url: str, file: Path, clip: Path, seconds: float) -> dict[str,
     from lipwire.server.config import ServerConfig
     from lipwire.server.rtc import ice, patch
 
-    patch.install(ServerConfig())
+    patch.apply(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
     probe = Probe(url, [frame.image for frame in read_frames(clip)])
     await probe.connect()

@@ -158,7 +158,7 @@ async def call(
     Returns:
         The caller, what the server said meanwhile, and the four borders of the parts.
     """
-    patch.install(ServerConfig())
+    patch.apply(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
     samples = read_speech(voice, SPEECH_RATE_HZ)
     probe = Probe(url, images)

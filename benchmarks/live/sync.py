@@ -28,8 +28,8 @@ from lipwire.benchmarks.live.latency import START_S, end_server
 from lipwire.benchmarks.rig.client import speak
 from lipwire.benchmarks.rig.sync_marker import (
     RATE_HZ,
-    Beacon,
     Edges,
+    SyncMarker,
     beeps,
     find_edges,
     skews,
@@ -143,7 +143,7 @@ async def measure(
     lips: Box = MIDDLE,
     voice_skew: float | None = None,
 ) -> Ears:
-    """Call a server whose model is a `Beacon`, and beep; returns what was seen and heard.
+    """Call a server whose model is a `SyncMarker`, and beep; returns what was seen and heard.
 
     Args:
         url: of the server.
@@ -154,7 +154,7 @@ async def measure(
         voice_skew: the voice comes as it is spoken, by a clock so much faster than ours, as a
             share; None sends it seconds ahead.
     """
-    patch.install(ServerConfig())
+    patch.apply(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
     ears, tasks = Ears(lips), []
     peer = RTCPeerConnection(
@@ -214,14 +214,14 @@ def figures_of(found: Sequence[float]) -> dict[str, float]:
 
 
 def serve(listener: socket.socket) -> None:
-    """A server whose model is a `Beacon`, until it is told to stop.
+    """A server whose model is a `SyncMarker`, until it is told to stop.
 
     Args:
         listener: bound to a loopback port.
     """
     from lipwire.engine.model.bundle import open_bundle
 
-    with Engine(Beacon(open_bundle(None).manifest)) as engine:
+    with Engine(SyncMarker(open_bundle(None).manifest)) as engine:
         app = create_app(ServerConfig(port=listener.getsockname()[1]), engine)
         uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
 

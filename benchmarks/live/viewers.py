@@ -25,7 +25,7 @@ from pylibsrtp import Policy, Session
 from lipwire.engine.errors import ConfigError
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc.encoding import Renditions, copy_picture
-from lipwire.server.rtc.patch import install
+from lipwire.server.rtc.patch import apply
 from lipwire.server.rtc.sender import Sender
 
 VIDEO = {
@@ -75,8 +75,8 @@ async def _measure(
         wires.append(wire)
         group = groups[0 if shared else number]
         for renditions, agreed in zip(group, (codec, OPUS), strict=True):
-            seat = renditions.seat(lambda: 0.0)
-            sender = Sender(seat, wire, settings)  # type: ignore[arg-type]
+            subscription = renditions.subscription(lambda: 0.0)
+            sender = Sender(subscription, wire, settings)  # type: ignore[arg-type]
             await sender.send(RTCRtpSendParameters(codecs=[agreed]))
             senders.append(sender)
     begun_s, cpu_s, counted_s = time.monotonic(), 0.0, 0.0
@@ -138,7 +138,7 @@ def run(
     from lipwire.benchmarks.live.latency import made_clip
     from lipwire.engine.media.files import read_frames
 
-    install(ServerConfig())
+    apply(ServerConfig())
     with tempfile.TemporaryDirectory() as scratch:
         clip = made_clip(Path(scratch) / "clip.mp4")
         images = [frame.image for frame in itertools.islice(read_frames(clip), 50)]

@@ -31,9 +31,9 @@ from lipwire.engine.model.bundle import Bundle, open_bundle
 from lipwire.engine.model.ddim import NoiseSchedule, ddim_sample
 from lipwire.engine.nets.diff2lip import Diff2LipUNet, network_input, replace_lower_half
 from lipwire.engine.nets.graphs import example_inputs
-from lipwire.engine.runtime.batcher import Ticket
+from lipwire.engine.runtime.batcher import QueuedJob
 from lipwire.engine.runtime.device import Model
-from lipwire.engine.runtime.device_pool import Fleet
+from lipwire.engine.runtime.device_pool import DevicePool
 from lipwire.engine.types import F32, U8, LipJob
 from lipwire.export.write import count_gflop
 
@@ -139,18 +139,18 @@ def worker_ms(backend: Backend, count: int = 300) -> dict[str, float]:
         done.set()
 
     model = Model([Timed()])
-    fleet = Fleet(model, time.monotonic, back, back)
+    device_pool = DevicePool(model, time.monotonic, back, back)
     job = blank_job(backend.manifest)
-    fleet.measure(job)
+    device_pool.measure(job)
     for number in range(count):
         done.clear()
         now = time.monotonic()
         begun_s = time.perf_counter()
         # Another source each time: a batch is not held open for the next frame of the same.
-        fleet.put(Ticket(str(number), job.steps, now + 60, now + 60, job))
+        device_pool.put(QueuedJob(str(number), job.steps, now + 60, now + 60, job))
         done.wait(60)
         added.append(time.perf_counter() - begun_s - inside[-1])
-    fleet.close()
+    device_pool.close()
     return {
         "worker_ms": statistics.median(added) * 1e3,
         "worker_p95_ms": float(np.percentile(added, 95)) * 1e3,

@@ -23,9 +23,9 @@ from lipwire.benchmarks.harness.record import describe_bundle
 from lipwire.benchmarks.harness.timing import batch_times
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import ConfigError
-from lipwire.engine.runtime.batcher import Batcher, Ticket
+from lipwire.engine.runtime.batcher import Batcher, QueuedJob
 from lipwire.engine.runtime.device_pool import MEASURE_S
-from lipwire.engine.runtime.device_profile import Lane
+from lipwire.engine.runtime.device_profile import DeviceProfile
 
 Number = TypeVar("Number", int, float)
 SESSIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -89,16 +89,16 @@ def simulate(
         seed: of phases, jitter and noise.
     """
     rng = random.Random(seed)
-    lanes = [Lane(str(i), tuple(sorted(times))) for i, times in enumerate(devices)]
-    tables = dict(zip(map(id, lanes), devices, strict=True))
-    for lane, times in zip(lanes, devices, strict=True):  # as `Fleet.measure` does
+    profiles = [DeviceProfile(str(i), tuple(sorted(times))) for i, times in enumerate(devices)]
+    tables = dict(zip(map(id, profiles), devices, strict=True))
+    for profile, times in zip(profiles, devices, strict=True):  # as `DevicePool.measure` does
         spent_s = 0.0
-        for size in lane.sizes:
-            lane.times.record(steps, size, times[size], 0.0)
+        for size in profile.sizes:
+            profile.times.record(steps, size, times[size], 0.0)
             spent_s += 2 * times[size]
             if spent_s > MEASURE_S:
                 break
-    batcher = Batcher(lanes)
+    batcher = Batcher(profiles)
     batcher.tail_s = scene.composite_s
     events: list[tuple[float, int, Callable[[float], None]]] = []
     order = itertools.count()
@@ -114,31 +114,33 @@ def simulate(
         deadline_s = pushed_s + scene.delay_s
         total += 1
         if batcher.admits(steps, deadline_s + scene.patience_s, now):
-            ticket = Ticket(name, steps, deadline_s, deadline_s + scene.patience_s)
-            batcher.put(ticket, now)
+            queued_job = QueuedJob(name, steps, deadline_s, deadline_s + scene.patience_s)
+            batcher.put(queued_job, now)
         else:
             missed, passed = missed + 1, passed + 1
 
-    def finish(now: float, lane: Lane, batch: tuple[Ticket, ...], took_s: float) -> None:
+    def finish(
+        now: float, profile: DeviceProfile, batch: tuple[QueuedJob, ...], took_s: float
+    ) -> None:
         nonlocal missed, painted
-        batcher.done(lane, batch, took_s, now)
+        batcher.done(profile, batch, took_s, now)
         painted += len(batch)
-        missed += sum(now + scene.composite_s > ticket.deadline_s for ticket in batch)
+        missed += sum(now + scene.composite_s > queued_job.deadline_s for queued_job in batch)
 
     def ask(now: float) -> None:
         nonlocal missed, passed, batches, busy_s
         gone = len(batcher.expire(now))
         missed, passed = missed + gone, passed + gone
-        for lane in lanes:
-            pull = batcher.pull(lane, now)
+        for profile in profiles:
+            pull = batcher.pull(profile, now)
             if pull.batch:
-                size = lane.padded(len(pull.batch))
-                took_s = tables[id(lane)][size] * max(0.5, rng.gauss(1, scene.noise))
+                size = profile.padded(len(pull.batch))
+                took_s = tables[id(profile)][size] * max(0.5, rng.gauss(1, scene.noise))
                 batches, busy_s = batches + 1, busy_s + took_s
-                at(now + took_s, lambda t, lane=lane, batch=pull.batch, took_s=took_s: finish(
-                    t, lane, batch, took_s))  # type: ignore[misc] # fmt: skip
-            elif pull.again_s is not None and asked.get(id(lane)) != pull.again_s:
-                asked[id(lane)] = pull.again_s
+                at(now + took_s, lambda t, profile=profile, batch=pull.batch, took_s=took_s: finish(
+                    t, profile, batch, took_s))  # type: ignore[misc] # fmt: skip
+            elif pull.again_s is not None and asked.get(id(profile)) != pull.again_s:
+                asked[id(profile)] = pull.again_s
                 at(pull.again_s, lambda t: None)
 
     for index in range(sessions):

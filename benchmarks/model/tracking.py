@@ -25,7 +25,7 @@ from lipwire.engine.face.alignment import (
 )
 from lipwire.engine.face.tracker import TrackerPool
 from lipwire.engine.media.files import read_frames
-from lipwire.engine.session.face_pipeline import Aligned, Painter
+from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.session.session import Session
 from lipwire.engine.types import F64, U8, Alignment, Face, JobSpec, Outcome, VideoFrame
 
@@ -70,10 +70,10 @@ def _place(alignment: Alignment) -> F64:
 def _follow(pool: TrackerPool, pictures: Iterator[U8]) -> tuple[F64, F64]:
     """Place of the mouth in the crop as smoothed and as the landmarks alone have it, f64[N, 2]."""
     smooth, raw = [], []
-    painter = Painter(pool(), EngineConfig(), SPEC)
-    with closing(painter):
+    pipeline = FacePipeline(pool(), EngineConfig(), SPEC)
+    with closing(pipeline):
         for index, image in enumerate(pictures):
-            found = painter.find(image, index / FPS)
+            found = pipeline.find(image, index / FPS)
             if isinstance(found, Aligned):
                 smooth.append(_place(found.alignment))
                 raw.append(_place(alignment_from(fit_similarity(found.face.landmarks))))
@@ -124,9 +124,9 @@ def _moving(pool: TrackerPool, frames: int) -> dict[str, Any]:
 def _rolls(pool: TrackerPool, pictures: Iterator[U8]) -> F64:
     """Roll of the crop in degrees, clockwise, f64[N]."""
     rolls = []
-    with closing(Painter(pool(), EngineConfig(), SPEC)) as painter:
+    with closing(FacePipeline(pool(), EngineConfig(), SPEC)) as pipeline:
         for index, image in enumerate(pictures):
-            found = painter.find(image, index / FPS)
+            found = pipeline.find(image, index / FPS)
             assert isinstance(found, Aligned)
             rolls.append(-np.degrees(np.arctan2(*found.alignment.matrix[[1, 0], 0])))
     return np.array(rolls)
@@ -217,9 +217,9 @@ def _covered(pool: TrackerPool, film: Callable[[], Iterator[U8]], kind: str) -> 
 def _says(pool: TrackerPool, pictures: list[U8]) -> tuple[list[Outcome], list[Face | None]]:
     said: list[Outcome] = []
     faces: list[Face | None] = []
-    with closing(Painter(pool(), EngineConfig(), SPEC)) as painter:
+    with closing(FacePipeline(pool(), EngineConfig(), SPEC)) as pipeline:
         for index, image in enumerate(pictures):
-            found = painter.find(image, index / FPS)
+            found = pipeline.find(image, index / FPS)
             said.append(found if isinstance(found, Outcome) else Outcome.GENERATED)
             faces.append(None if isinstance(found, Outcome) else found.face)
     return said, faces

@@ -21,7 +21,7 @@ from lipwire.server.rtc import ice, patch
 def make_app() -> FastAPI:
     """The echo."""
     ice.offer_addresses(["127.0.0.1"])
-    patch.install(ServerConfig())
+    patch.apply(ServerConfig())
     app, calls = FastAPI(), dict[str, RTCPeerConnection]()
 
     @app.get("/api/info")

@@ -17,7 +17,7 @@ from lipwire.engine.backends import Backend
 from lipwire.engine.errors import LipwireError
 from lipwire.engine.face.tracker import FaceTracker
 from lipwire.engine.media.files import read_frames, stream_speech
-from lipwire.engine.session.face_pipeline import Aligned, Painter
+from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Patch
 
 FPS = 25
@@ -96,7 +96,7 @@ def voice(seconds: float, path: Path | None = None) -> I16:
 @contextmanager
 def watched() -> Iterator[list[Painted]]:
     """Notes every mouth that any session paints meanwhile."""
-    real = Painter.paint
+    real = FacePipeline.composite
     seen: list[Painted] = []
 
     def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
@@ -104,11 +104,11 @@ def watched() -> Iterator[list[Painted]]:
         seen.append(Painted(aligned, generated, patch))
         return patch
 
-    setattr(Painter, "paint", staticmethod(paint))  # noqa: B010
+    setattr(FacePipeline, "composite", staticmethod(paint))  # noqa: B010
     try:
         yield seen
     finally:
-        setattr(Painter, "paint", staticmethod(real))  # noqa: B010
+        setattr(FacePipeline, "composite", staticmethod(real))  # noqa: B010
 
 
 def play(

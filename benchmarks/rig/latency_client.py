@@ -27,7 +27,7 @@ from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSess
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, PacedTrack, speak, there_and_back
-from lipwire.benchmarks.rig.network import Relay, Weather, without_candidates
+from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator, without_candidates
 from lipwire.benchmarks.rig.probe import read_number, write_number
 from lipwire.engine.media.files import at_rate, read_frames, read_speech
 from lipwire.engine.media.planes import frame_of, planes_of
@@ -101,7 +101,7 @@ class Camera(PacedTrack):
         frame: av.VideoFrame = await super().recv()
         trace = Trace(time.monotonic)
         trace.pts = frame.pts or 0
-        trace.mark("captured")
+        trace.stamp("captured")
         hang(frame, trace)
         self.traces.append(trace)
         return frame
@@ -182,7 +182,7 @@ async def call(plan: Plan) -> dict[str, Any]:
         RuntimeError: no picture came back.
     """
     ice.offer_addresses(["127.0.0.1"])
-    patch.install(ServerConfig(video_codec="vp8"))
+    patch.apply(ServerConfig(video_codec="vp8"))
     pictures = _pictures(plan)
     voice = read_speech(Path(plan.speech), SPEECH_RATE_HZ)
     voice = with_clicks(voice) if plan.marked else voice
@@ -199,7 +199,7 @@ async def call(plan: Plan) -> dict[str, Any]:
     await pc.setLocalDescription(await pc.createOffer())
     offer, relay = pc.localDescription.sdp, None
     if plan.bad and not plan.netem:
-        relay = await Relay().__aenter__()
+        relay = await NetworkEmulator().__aenter__()
         offer = without_candidates(offer)
     rows: dict[int, list[Any]] = {}
     columns: list[str] = []
@@ -287,11 +287,13 @@ def _pictures(plan: Plan) -> list[Planes]:
     return found
 
 
-def _make_weather(plan: Plan, relay: Relay | None) -> None:
+def _make_weather(plan: Plan, relay: NetworkEmulator | None) -> None:
     """From now on the path is bad: how calls are set up is not what is measured."""
     if relay is not None:
         relay.up, relay.down = (
-            Weather(plan.loss, delay_s=plan.delay_ms / 1000, jitter_s=plan.jitter_ms / 1000, seed=s)
+            Impairment(
+                plan.loss, delay_s=plan.delay_ms / 1000, jitter_s=plan.jitter_ms / 1000, seed=s
+            )
             for s in (1, 2)
         )
     elif plan.bad:

@@ -172,7 +172,7 @@ class Caller:
 async def crowd(plan: argparse.Namespace) -> dict[str, Any]:
     """So many calls at once; figures of each, and the server's processor time meanwhile."""
     ice.offer_addresses(["127.0.0.1"])
-    patch.install(ServerConfig())
+    patch.apply(ServerConfig())
     receivers: Any = aiortc.rtcrtpreceiver
     decoder = receivers.get_decoder
     receivers.get_decoder = (  # as `mediaplane` itself does

@@ -21,7 +21,7 @@ _CANDIDATE = re.compile(r"^(a=candidate:\S+ \d+ udp \d+ )(\S+) (\d+)( .*)$", re.
 
 
 @dataclass
-class Weather:
+class Impairment:
     """What happens to packets, in each direction.
 
     Losses come singly (`loss`) and in bursts: in each packet a burst begins with the chance that
@@ -62,14 +62,14 @@ class Weather:
 
 
 class _Side(asyncio.DatagramProtocol):
-    def __init__(self, relay: Relay, to_server: bool) -> None:
+    def __init__(self, relay: NetworkEmulator, to_server: bool) -> None:
         self._relay, self._to_server = relay, to_server
 
     def datagram_received(self, data: bytes, address: Any) -> None:
         self._relay.carry(data, address, self._to_server)
 
 
-class Relay:
+class NetworkEmulator:
     """Between one caller and the server; each way has its own weather.
 
     Args:
@@ -77,12 +77,12 @@ class Relay:
         down: weather back.
     """
 
-    def __init__(self, up: Weather | None = None, down: Weather | None = None) -> None:
-        self.up, self.down = up or Weather(), down or Weather()
+    def __init__(self, up: Impairment | None = None, down: Impairment | None = None) -> None:
+        self.up, self.down = up or Impairment(), down or Impairment()
         self._caller: Address | None = None
         self._server: Address | None = None
 
-    async def __aenter__(self) -> Relay:
+    async def __aenter__(self) -> NetworkEmulator:
         """Open a port for each side."""
         self._loop = asyncio.get_running_loop()
         self._front, _ = await self._loop.create_datagram_endpoint(

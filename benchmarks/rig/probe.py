@@ -25,7 +25,7 @@ from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSess
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, PacedTrack, speak
-from lipwire.benchmarks.rig.network import Relay, Weather, without_candidates
+from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator, without_candidates
 from lipwire.engine.types import U8
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import ice, patch
@@ -100,8 +100,8 @@ class Probe:
         self,
         url: str,
         images: list[U8],
-        up: Weather | None = None,
-        down: Weather | None = None,
+        up: Impairment | None = None,
+        down: Impairment | None = None,
     ) -> None:
         self._url, self._weather = url, (up, down)
         self.camera = NumberedCamera(images)
@@ -110,7 +110,7 @@ class Probe:
         self.sounds: list[tuple[float, int]] = []
         """when each block of sound came, and its pts"""
         self.session = ""
-        self._relay: Relay | None = None
+        self._relay: NetworkEmulator | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self, timeout_s: float = 30.0) -> None:
@@ -132,7 +132,7 @@ class Probe:
         await self._pc.setLocalDescription(await self._pc.createOffer())
         offer = self._pc.localDescription.sdp
         if self._weather != (None, None):
-            self._relay = await Relay().__aenter__()
+            self._relay = await NetworkEmulator().__aenter__()
             offer = without_candidates(offer)
         async with httpx.AsyncClient(base_url=self._url, timeout=30) as http:
             body = {"sdp": offer, "type": "offer", "consent": True}
@@ -148,7 +148,7 @@ class Probe:
                 raise RuntimeError(f"no picture came back within {timeout_s:g} s")
             await asyncio.sleep(0.01)
         if self._relay is not None:  # fair until now: how calls are set up is not what is measured
-            self._relay.up, self._relay.down = (w or Weather() for w in self._weather)
+            self._relay.up, self._relay.down = (w or Impairment() for w in self._weather)
 
     async def _read(self, track: MediaStreamTrack) -> None:
         try:
@@ -229,8 +229,8 @@ async def ride(
     url: str,
     seconds: float,
     calls: int = 1,
-    up: Weather | None = None,
-    down: Weather | None = None,
+    up: Impairment | None = None,
+    down: Impairment | None = None,
     clip: Path | None = None,
     speech: Path | None = None,
     settle_s: float = 3.0,
@@ -251,7 +251,7 @@ async def ride(
         until_told: end before `seconds` when standard input ends.
         connected: told when all calls run.
     """
-    patch.install(ServerConfig())
+    patch.apply(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
     images = test_card()
     if clip is not None:
@@ -319,8 +319,8 @@ def main() -> None:
     a = parser.parse_args()
     up = down = None
     if a.loss is not None:
-        up = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed)
-        down = Weather(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed + 1)
+        up = Impairment(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed)
+        down = Impairment(a.loss, a.burst_loss, delay_s=a.delay_ms / 1000, seed=2 * a.seed + 1)
 
     def connected() -> None:
         if a.say_when:

@@ -37,7 +37,7 @@ LEAST = 25.0  # of luma: a beard or teeth show less, stripes after the codec mor
 GAP = 1.75
 
 
-class Beacon:
+class SyncMarker:
     """Implements `lipwire.engine.backends.Backend`: stripes across while the voice is loud, else
     upright.
 

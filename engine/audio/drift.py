@@ -47,7 +47,7 @@ def _kernels() -> F32:
     return np.asarray(np.sinc(at) * np.i0(9.0 * inside) / np.i0(9.0), np.float32)
 
 
-class Stretch:
+class DriftResampler:
     """Plays int16 sound a little faster or slower; nothing changes until it is first asked to.
 
     A ratio below 1 also makes more samples of it, for a higher rate. It starts and goes on without
@@ -113,7 +113,7 @@ class Stretch:
         return np.clip(np.rint(out), -32768, 32767).astype(np.int16)
 
 
-class Pace:
+class DriftEstimator:
     """How much faster a voice must be played to stay at its distance ahead of our clock.
 
     Args:
@@ -154,7 +154,7 @@ class Pace:
         time_s = time_s - time_s.mean()
         return float((time_s * ahead_s).sum() / (time_s**2).sum())
 
-    def note(self, ahead_s: float, now_s: float) -> None:
+    def record(self, ahead_s: float, now_s: float) -> None:
         """More of the voice has come.
 
         Args:
@@ -199,7 +199,7 @@ BLOCK_S = 0.010
 PAUSE_KEPT = 10  # blocks of each pause: less, and words run into each other
 
 
-class Shortener:
+class PauseTrimmer:
     """Leaves out quiet stretches of pauses, for a voice that has fallen behind."""
 
     def __init__(self) -> None:

@@ -62,7 +62,7 @@ def gated(blocks: F64) -> float:
     return lufs(float(loud[loud >= loud.mean() * 10 ** (RELATIVE_GATE_LU / 10)].mean()))
 
 
-class Levelling:
+class LoudnessNormalizer:
     """A gain that brings a voice slowly to a loudness; it rests while the voice does.
 
     Args:

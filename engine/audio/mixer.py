@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from lipwire.engine.audio.loudness import BLOCK, CONTEXT, Levelling, limit
-from lipwire.engine.audio.timeline import OriginalTimeline, SpeechTimeline
+from lipwire.engine.audio.loudness import BLOCK, CONTEXT, LoudnessNormalizer, limit
+from lipwire.engine.audio.timeline import SourceTimeline, SpeechTimeline
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.types import F32, PLAYOUT_RATE_HZ, AudioChunk
 
@@ -30,10 +30,10 @@ class Mixer:
     """
 
     def __init__(
-        self, speech: SpeechTimeline, original: OriginalTimeline, config: EngineConfig
+        self, speech: SpeechTimeline, original: SourceTimeline, config: EngineConfig
     ) -> None:
         self._speech, self._original, self._config = speech, original, config
-        self._levelling = Levelling(config.loudness_lufs)
+        self._levelling = LoudnessNormalizer(config.loudness_lufs)
         self._gain: float | None = None  # of the original, now
         self._next = 0  # 48 kHz sample that `read` returns next
         self._mixed = np.zeros(CONTEXT, np.float32)  # from CONTEXT before that on, in ±1

@@ -103,7 +103,7 @@ def resampler_lag_s(source_hz: int, rate_hz: int) -> float:
     return lag_s
 
 
-class Line:
+class SampleTimeline:
     """One sample timeline at one rate, fed at any other rate.
 
     Args:

@@ -12,9 +12,14 @@ from statistics import fmean
 
 import numpy as np
 
-from lipwire.engine.audio.drift import Pace, Shortener, Stretch
+from lipwire.engine.audio.drift import DriftEstimator, DriftResampler, PauseTrimmer
 from lipwire.engine.audio.mel import HALF, HOP, WINDOW_COLUMNS, MelStream, window_start_at
-from lipwire.engine.audio.sample_timeline import FADE_OUT_S, Line, PlayoutBuffer, resampler_lag_s
+from lipwire.engine.audio.sample_timeline import (
+    FADE_OUT_S,
+    PlayoutBuffer,
+    SampleTimeline,
+    resampler_lag_s,
+)
 from lipwire.engine.audio.vad import FRAME, VoiceActivity
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import BacklogFull, MediaError
@@ -69,8 +74,8 @@ class SpeechTimeline:
         self._playout = PlayoutBuffer(kept_s, PLAYOUT_RATE_HZ)
         self._mel = MelStream(kept_s)
         self._vad = VoiceActivity(seconds=kept_s)
-        self._heard = Line(PLAYOUT_RATE_HZ, self._playout)
-        self._understood = Line(
+        self._heard = SampleTimeline(PLAYOUT_RATE_HZ, self._playout)
+        self._understood = SampleTimeline(
             SPEECH_RATE_HZ, self._mel, self._vad, resampled=lambda: self._mark("resampled")
         )
         self._trace: Trace | None = None  # of what is being pushed
@@ -79,7 +84,11 @@ class SpeechTimeline:
         self._speech_stop_s = 0.0  # the end of the last thing pushed
         self._read_stop = 0  # 48 kHz sample up to which the sound has been handed out
         self._live = False  # whether the voice under way was said to be
-        self._pace, self._stretch, self._shorten = Pace(None), Stretch(), Shortener()
+        self._drift, self._stretch, self._shorten = (
+            DriftEstimator(None),
+            DriftResampler(),
+            PauseTrimmer(),
+        )
         self._pushed_s = 0.0  # when
 
     def push(
@@ -130,15 +139,15 @@ class SpeechTimeline:
             )
             margin_s = self._config.speech_margin_s + lag_s
             self._silence_until(math.ceil((needed_s + margin_s) * SPEECH_RATE_HZ))
-            self._pace.restart()
+            self._drift.restart()
         elif not self._config.offline:
             ahead_s = self._understood.stop / SPEECH_RATE_HZ - needed_s
-            self._pace.note(ahead_s, time_s)
-            excess_s = self._pace.excess_s(ahead_s)
+            self._drift.record(ahead_s, time_s)
+            excess_s = self._drift.excess_s(ahead_s)
             samples = self._shorten.push(samples, rate_hz, excess_s if excess_s > LATE_S else 0.0)
         self._rate_hz, self._paused = rate_hz, False
         start_s = self._heard.end_s + self._stretch.held / rate_hz
-        self._stretch.ratio = 1.0 + self._pace.correction
+        self._stretch.ratio = 1.0 + self._drift.correction
         self._trace = trace
         self._mark("scheduled")
         self._append(self._stretch.push(samples))
@@ -149,7 +158,7 @@ class SpeechTimeline:
 
     def _mark(self, point: str) -> None:
         if self._trace is not None:
-            self._trace.mark(point)
+            self._trace.stamp(point)
 
     def _append(self, samples: I16) -> None:
         if len(samples):
@@ -159,12 +168,12 @@ class SpeechTimeline:
     def _begin(self, live: bool) -> None:
         """Another voice, which has a clock of its own."""
         self._live = live
-        self._pace = Pace(self._config.speech_margin_s if live else None)
+        self._drift = DriftEstimator(self._config.speech_margin_s if live else None)
 
     @property
     def drift(self) -> float:
         """How much faster the voice's clock is than ours, as a share; 0 while it is not known."""
-        return self._pace.drift
+        return self._drift.drift
 
     def flush(self) -> None:
         """The utterance is complete: play its last milliseconds too."""
@@ -271,7 +280,7 @@ class SpeechTimeline:
             self._heard.forget(frame * FRAME * RATIO)
 
 
-class OriginalTimeline:
+class SourceTimeline:
     """The original voice, kept to be heard under the new one in step with its own picture.
 
     Args:
@@ -289,10 +298,10 @@ class OriginalTimeline:
     ) -> None:
         self._delay_s, self._kept_s, self._paced = delay_s, kept_s, paced
         # The middle of the jitter: pictures come through the same network.
-        self._pace, self._stretch = Pace(0.0, fmean), Stretch()
+        self._drift, self._stretch = DriftEstimator(0.0, fmean), DriftResampler()
         self._rate_hz = 0
         self._playout = PlayoutBuffer(kept_s, PLAYOUT_RATE_HZ)
-        self._line = Line(PLAYOUT_RATE_HZ, self._playout)
+        self._line = SampleTimeline(PLAYOUT_RATE_HZ, self._playout)
         self._begun = False
 
     def push(self, samples: I16, rate_hz: int, time_s: float) -> None:
@@ -311,13 +320,13 @@ class OriginalTimeline:
             self._line.truncate(place)
             self._line.forget(place - round(self._kept_s * PLAYOUT_RATE_HZ))
             self._line.silence_until(place)
-            self._pace.restart()
+            self._drift.restart()
         elif self._paced:
-            self._pace.note(ahead_s, time_s)
+            self._drift.record(ahead_s, time_s)
         self._begun = True
         # soxr would hold back 20 to 170 ms, which there is no time for.
         upwards = min(rate_hz / PLAYOUT_RATE_HZ, 1.0)
-        self._stretch.ratio = (1.0 + self._pace.correction) * upwards
+        self._stretch.ratio = (1.0 + self._drift.correction) * upwards
         self._append(self._stretch.push(samples))
 
     def _append(self, samples: I16) -> None:
@@ -327,7 +336,7 @@ class OriginalTimeline:
     @property
     def drift(self) -> float:
         """How much faster the original's clock is than ours, as a share."""
-        return self._pace.drift
+        return self._drift.drift
 
     def read(self, start: int, stop: int) -> I16:
         """Samples [start, stop) at 48 kHz."""

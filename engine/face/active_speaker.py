@@ -65,7 +65,7 @@ class Envelope:
         return np.interp(times_s, levels[:, 0], smooth, FLOOR_DB, FLOOR_DB)
 
 
-class LipWatch:
+class ActiveSpeakerDetector:
     """Which of several faces opens its lips with a voice.
 
     Args:
@@ -83,7 +83,7 @@ class LipWatch:
         self._seen.clear()
         self._since_s = None
 
-    def see(self, faces: Sequence[Face | None], time_s: float) -> None:
+    def update(self, faces: Sequence[Face | None], time_s: float) -> None:
         """Take the faces of one picture, always in the same order."""
         if self._seen and (len(self._seen[-1][1]) != len(faces) or time_s <= self._seen[-1][0]):
             self.forget()

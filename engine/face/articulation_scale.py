@@ -38,7 +38,7 @@ GROWTH: F32 = np.array([1, 1, 0.6, 0.4, 0.6, 0.5, 0.4], np.float32)
 assert len(GROWTH) == CODES
 
 
-class Reach:
+class ArticulationScale:
     """Watches one person's mouth; an own one per session.
 
     Args:
@@ -51,7 +51,7 @@ class Reach:
         self._moving: deque[float] = deque(maxlen=KEPT_FRAMES)
         self._value: F32 | None = None
 
-    def see(self, landmarks: F32, alignment: Alignment, time_s: float) -> None:
+    def update(self, landmarks: F32, alignment: Alignment, time_s: float) -> None:
         """Consider a frame.
 
         Args:
@@ -91,7 +91,7 @@ class Reach:
 
 def moving(openings: Sequence[float] | F32, fps: float) -> list[float]:
     """Those openings of an evenly timed run at which the mouth moves."""
-    watching = Reach(1.0)
+    watching = ArticulationScale(1.0)
     for index, opening in enumerate(openings):
         watching.see_opening(float(opening), index / fps)
     return list(watching._moving)

@@ -21,7 +21,7 @@ def likeness_of(crop: U8) -> F32:
     return np.asarray(cells - cells.mean(), np.float32)
 
 
-def alike(one: F32, other: F32) -> float:
+def face_similarity(one: F32, other: F32) -> float:
     """Correlation of two likenesses, -1 to 1."""
     norm = float(np.sqrt((one**2).sum() * (other**2).sum()))
     return float((one * other).sum()) / norm if norm > 1e-3 else 1.0

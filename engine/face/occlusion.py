@@ -1,4 +1,5 @@
-"""Cover: is something before the mouth? A face mesh draws lips on a hand without a doubt.
+"""OcclusionDetector: is something before the mouth? A face mesh draws lips on a hand without a
+doubt.
 
 At some forty places around the mouth the colour and the contrast of this very person's skin and
 lips are learned, as logarithms, colours against those of the upper face, so that another light is
@@ -58,7 +59,7 @@ STRANGE, FAMILIAR = 0.1, 0.07
 FORGET_S = 10.0
 
 
-class Cover:
+class OcclusionDetector:
     """Learns one person's lower face and says when it is hidden."""
 
     def __init__(self) -> None:
@@ -79,7 +80,7 @@ class Cover:
         """Forget the person."""
         self._looks, self._since_s, self.share = 0, None, 0.0
 
-    def see(self, crop: U8, points: F32, time_s: float) -> bool:
+    def update(self, crop: U8, points: F32, time_s: float) -> bool:
         """Whether the mouth is covered.
 
         Args:

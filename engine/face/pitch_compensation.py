@@ -1,4 +1,5 @@
-"""Tilt: a head that nods forward shows a short lower face; the model sees it at its usual length.
+"""PitchCompensation: a head that nods forward shows a short lower face; the model sees it at its
+usual length.
 
 Eyes and nose are where they always are (`lipwire.engine.face.alignment`), but lips and chin lie
 higher than in all faces that a model has learned from, and it paints a mouth where it expects one,
@@ -39,14 +40,14 @@ CUTOFF_HZ, BETA = 1.5, 0.1
 SLACK = 0.03
 
 
-class Tilt:
+class PitchCompensation:
     """How short the lower face is, steadied; one per session."""
 
     def __init__(self) -> None:
         self._steady = OneEuro(CUTOFF_HZ, BETA)
         self._length: float | None = None
 
-    def see(self, landmarks: F32, alignment: Alignment, time_s: float) -> float:
+    def update(self, landmarks: F32, alignment: Alignment, time_s: float) -> float:
         """How many times its length the lower face must have for the model; mostly exactly 1.
 
         Args:
@@ -78,12 +79,12 @@ def length_of(chin: float) -> float:
     return float(np.clip((wanted - edge) / max(chin - edge, 1.0), 1.0, LONGEST))
 
 
-def lengthened(crop: U8, length: float) -> U8:
+def stretch(crop: U8, length: float) -> U8:
     """uint8[S, S, 3] with its hidden half so many times as high; the very same one for 1."""
     return crop if length == 1 else _stretched(crop, length, crop)
 
 
-def shortened(painted: U8, crop: U8, length: float) -> U8:
+def unstretch(painted: U8, crop: U8, length: float) -> U8:
     """`lengthened` undone: the painted half at its place in the crop, uint8[S, S, 3] each.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lipwire.engine.face.active_speaker import LOWER_LIP, UPPER_LIP
 from lipwire.engine.face.alignment import transform, turned_px
-from lipwire.engine.face.identity import alike, likeness_of
+from lipwire.engine.face.identity import face_similarity, likeness_of
 from lipwire.engine.types import F32, U8, Alignment
 
 # A mouth wider than this (pixels of a 128 px crop) shows no more teeth; one wider than the other,
@@ -50,7 +50,7 @@ class _Held:
     time_s: float
 
 
-class Gallery:
+class ReferenceBank:
     """The best pictures so far for each of `count` ranks, from the most closed mouth to the widest.
 
     Args:
@@ -61,7 +61,7 @@ class Gallery:
         self._count = count
         self._held: list[_Held] = []
 
-    def see(self, crop: U8, landmarks: F32, alignment: Alignment, time_s: float) -> None:
+    def update(self, crop: U8, landmarks: F32, alignment: Alignment, time_s: float) -> None:
         """Consider a frame.
 
         Args:
@@ -104,6 +104,6 @@ def _loss(held: _Held, wanted_px: float, now: _Held) -> float:
     return (
         abs(min(held.opening_px, WIDE_PX) - wanted_px)
         + max(held.opening_px - YAWN_PX, 0.0)
-        + UNLIKE_PX * (1 - alike(held.likeness, now.likeness))
+        + UNLIKE_PX * (1 - face_similarity(held.likeness, now.likeness))
         + TURNED_PX_PER_PX * max(held.turned_px - TURNED_PX, 0.0)
     )

@@ -1,4 +1,4 @@
-"""Cuts: has the camera, or the director, gone somewhere else since the last picture?
+"""SceneCutDetector: has the camera, or the director, gone somewhere else since the last picture?
 
 Two thumbnails are compared after each has lost its mean, so that a flash or an exposure that
 follows the light is no cut. A head, a hand or a pan leaves most cells as they were.
@@ -42,14 +42,14 @@ def correlation(one: F32, other: F32) -> float:
     return float((one * other).sum()) / norm if norm > 1e-3 else 1.0
 
 
-class Cuts:
+class SceneCutDetector:
     """Compares each picture with the one before."""
 
     def __init__(self) -> None:
         self._last: F32 | None = None
         self._alike, self._differs = 1.0, 0.0
 
-    def see(self, image: U8) -> bool:
+    def update(self, image: U8) -> bool:
         """Whether uint8[H, W, 3] is another scene than the picture before."""
         now, last = thumbnail(image), self._last
         self._last = now

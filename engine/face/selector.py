@@ -1,4 +1,4 @@
-"""Tracking: which face is followed, whether it can be repainted, and what became of it.
+"""FaceSelector: which face is followed, whether it can be repainted, and what became of it.
 
     searching --a face is found, the policy chooses--> tracked --it is missed once--> lost
     lost --seen twice in a row--> tracked     lost --2 s, or a cut--> searching
@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 
 from lipwire.engine.config import EngineConfig
-from lipwire.engine.face.active_speaker import Envelope, LipWatch
+from lipwire.engine.face.active_speaker import ActiveSpeakerDetector, Envelope
 from lipwire.engine.face.alignment import face_width_px, profile_ratio, turned_px
 from lipwire.engine.face.mesh import box_of, same_place
 from lipwire.engine.face.policy import Choice, Policy
-from lipwire.engine.face.scene_cut import Cuts
+from lipwire.engine.face.scene_cut import SceneCutDetector
 from lipwire.engine.face.tracker import FaceTracker
 from lipwire.engine.types import F32, U8, Face, FaceState, Outcome, Sighting
 
@@ -48,7 +48,7 @@ MOST_OTHERS = 3
 """whose lips are watched"""
 
 
-class Tracking:
+class FaceSelector:
     """Follows one face of a session's video.
 
     Args:
@@ -61,8 +61,8 @@ class Tracking:
         self, tracker: FaceTracker, config: EngineConfig, envelope: Envelope | None = None
     ) -> None:
         self._tracker, self._config = tracker, config
-        self._lips = LipWatch(envelope or Envelope())
-        self._cuts = Cuts()
+        self._active_speaker = ActiveSpeakerDetector(envelope or Envelope())
+        self._scene_cuts = SceneCutDetector()
         self.state = FaceState.SEARCHING
         self.policy = Policy.LARGEST
         self.person = 0
@@ -93,9 +93,9 @@ class Tracking:
     @property
     def unlike(self) -> bool:
         """Whether the newest picture as a whole is unlike the one before, if not another scene."""
-        return self._cuts.unlike
+        return self._scene_cuts.unlike
 
-    def note(self, reason: Outcome) -> None:
+    def record(self, reason: Outcome) -> None:
         """The face that `see` gave cannot be used after all, for this reason."""
         self._reason = reason
 
@@ -121,12 +121,12 @@ class Tracking:
 
     # --- every picture ---
 
-    def see(self, image: U8, time_s: float) -> Face | Outcome:
+    def update(self, image: U8, time_s: float) -> Face | Outcome:
         """The face of uint8[H, W, 3], taken at `time_s`, or why it cannot be repainted."""
         self._frames += 1
         self._shape = image.shape[0], image.shape[1]
         before = self.person
-        if self._cuts.see(image):
+        if self._scene_cuts.update(image):
             self.forget()
         if time_s < max(self._seen_s, self._scan_s):  # the clock was set back
             self._seen_s = self._scan_s = time_s
@@ -161,7 +161,7 @@ class Tracking:
         self.person += 1
         self.stretch += 1
         self._seen_s = float("-inf")
-        self._lips.forget()
+        self._active_speaker.forget()
 
     # --- inside ---
 
@@ -183,7 +183,7 @@ class Tracking:
             ratio = max(width_px, self._width_px) / max(min(width_px, self._width_px), 1e-6)
             if far > JUMP or ratio > JUMP_SIZE:
                 self.stretch += 1
-                if self._cuts.jumped:
+                if self._scene_cuts.jumped:
                     self.person += 1
         self._box, self._width_px = box, width_px
         self._seen += 1
@@ -259,7 +259,7 @@ class Tracking:
             if again is not None:
                 others.append(fresh.pop(again))
         if fresh or len(others) < len(self._others):
-            self._lips.forget()
+            self._active_speaker.forget()
         self._others = np.array(others + fresh, np.float32).reshape(-1, 4)
 
     def _listen(self, image: U8, face: Face, time_s: float) -> bool:
@@ -271,8 +271,8 @@ class Tracking:
         for i, other in enumerate(seen):
             if other is not None:  # they move too
                 self._others[i] = box_of(other)
-        self._lips.see([face, *seen], time_s)
-        best = self._lips.speaker(time_s)
+        self._active_speaker.update([face, *seen], time_s)
+        best = self._active_speaker.speaker(time_s)
         if best == 0:
             return False
         self._turn_to(image, self._others[best - 1], np.delete(self._others, best - 1, axis=0))
@@ -292,7 +292,7 @@ class Tracking:
             if choice.policy is not None:
                 changed = choice.policy is not self.policy
                 self.policy = choice.policy
-                self._lips.forget()
+                self._active_speaker.forget()
                 if changed and self.policy is not Policy.LIPS:
                     self.forget()
             if choice.next or choice.index is not None or choice.position is not None:

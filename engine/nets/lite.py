@@ -117,7 +117,7 @@ class Voice(nn.Module):
         return self.layers(mel / 4) * gain + self.offset
 
 
-def retold(voice: Mapping[str, Tensor], told: Tensor, stats: Tensor) -> dict[str, Tensor]:
+def rescale_codes(voice: Mapping[str, Tensor], told: Tensor, stats: Tensor) -> dict[str, Tensor]:
     """A voice's weights, its codes in other units.
 
     Args:

@@ -20,8 +20,15 @@ from dataclasses import dataclass
 from math import inf
 from statistics import median
 
-from lipwire.engine.overload.levels import FULL_RUNG, Change, Reason, Rung, Turn, make_rungs
-from lipwire.engine.overload.load_tracker import Load
+from lipwire.engine.overload.levels import (
+    FULL_RUNG,
+    Change,
+    FrameAction,
+    QualityLevel,
+    Reason,
+    make_rungs,
+)
+from lipwire.engine.overload.load_tracker import LoadTracker
 
 # A frame this late, as a share of the session's patience, counts as missed; a quarter is half a
 # frame at 25 fps. Smaller: jitter that nobody sees lowers the quality; larger: the picture judders.
@@ -83,7 +90,7 @@ class _Sample:
     """what it spent elsewhere: tracked, queued"""
 
 
-class Ladder:
+class QualityController:
     """Of one session; not locked, the session is.
 
     Args:
@@ -104,7 +111,7 @@ class Ladder:
         *,
         delay_s: float,
         patience_s: float,
-        load: Load | None = None,
+        load: LoadTracker | None = None,
         fixed: bool = False,
     ) -> None:
         self.fixed = fixed
@@ -114,7 +121,7 @@ class Ladder:
         self.changes: deque[Change] = deque(maxlen=CHANGES_KEPT)
         """the last ones"""
         self._source, self._limit_s = source, delay_s + self.grace_s
-        self._load = load or Load()
+        self._load = load or LoadTracker()
         self._rungs, self._place = make_rungs(steps, offered), 0
         self._missed = 0.0  # the bucket
         self._changed_s: float | None = None  # None: never
@@ -124,15 +131,15 @@ class Ladder:
         self._samples: deque[_Sample] = deque(maxlen=RECENT)
         self._measured = 0  # on this rung
         # Rung -> when it was climbed to, how long was waited before, what it was thought to need.
-        self._climbs: dict[Rung, tuple[float, float, float]] = {}
+        self._climbs: dict[QualityLevel, tuple[float, float, float]] = {}
         # Rung -> how long it is not climbed to, until when, and what it was thought to need.
-        self._failed: dict[Rung, tuple[float, float, float]] = {}
-        self._held: dict[Rung, float] = {}  # rung -> the strain that it bore
+        self._failed: dict[QualityLevel, tuple[float, float, float]] = {}
+        self._held: dict[QualityLevel, float] = {}  # rung -> the strain that it bore
         self._pushed_s: float | None = None
         self._period_s = 0.0
 
     @property
-    def rung(self) -> Rung:
+    def rung(self) -> QualityLevel:
         """Where the session is."""
         return self._rungs[self._place]
 
@@ -187,23 +194,23 @@ class Ladder:
             self._period_s += (RATE_EWMA if self._period_s else 1.0) * (gap - self._period_s)
         self._pushed_s = now
 
-    def turn(self, index: int, now: float) -> Turn:
+    def action(self, index: int, now: float) -> FrameAction:
         """What to do for frame `index`, which could be painted."""
         rung = self.rung
         if self.fixed:
-            return Turn.PAINT
+            return FrameAction.GENERATE
         if rung.every == 0:
             if now - self._probed_s < PROBE_S:
-                return Turn.PASS
+                return FrameAction.PASS
             self._probed_s = now
-            return Turn.PROBE
+            return FrameAction.PROBE
         # One from before this rung was painted for its own picture: held, it would be late.
         if index - self._begun < rung.every and self._begun >= self._first:
-            return Turn.HOLD
+            return FrameAction.HOLD
         self._begun = index
-        return Turn.PAINT
+        return FrameAction.GENERATE
 
-    def missed(self, index: int, now: float) -> None:
+    def record_miss(self, index: int, now: float) -> None:
         """Frame `index`, which could have been painted, was not in time."""
         rung = self.rung
         if self.fixed or rung.every == 0 or index < self._first:
@@ -213,7 +220,7 @@ class Ladder:
                 return
             self._begun = index
         if modest := self._modest(now):
-            self._load.charge(self._source, now)
+            self._load.record_miss(self._source, now)
         self._missed += 1
         if self._missed >= FULL * (MODEST if modest else 1.0):
             self._fall(now)
@@ -223,7 +230,7 @@ class Ladder:
         if not self.fixed:
             self._missed = max(self._missed - LEAK, 0.0)
 
-    def painted(
+    def record_generated(
         self,
         index: int,
         steps: int,
@@ -251,7 +258,7 @@ class Ladder:
             step_s = took_s / (steps + 1)  # encoding the condition counts as one
             around_s = max(spent_s - took_s, 0.0)
             self._samples.append(_Sample(now, step_s, step_s / mates, around_s))
-        charged = self._load.charged(self._source)
+        charged = self._load.misses(self._source)
         if index < self._first:
             return
         self._measured += 1
@@ -261,14 +268,14 @@ class Ladder:
                 self._fall(now)
                 return
         if shown and spent_s > self._limit_s:
-            self.missed(index, now)
+            self.record_miss(index, now)
         elif shown:
             self._missed = max(self._missed - LEAK, 0.0)
         self._climb(now)
 
     # --- inside ---
 
-    def strain(self, rung: Rung, now: float, last: int = RECENT) -> float | None:
+    def strain(self, rung: QualityLevel, now: float, last: int = RECENT) -> float | None:
         """What a rung needs of what it may use, 1: all of it; None where nothing is known.
 
         The worse of two: of the devices' time, all sessions together, and of a frame's delay.
@@ -291,7 +298,7 @@ class Ladder:
         around_s = median(sample.around_s for sample in samples)
         return max(of_time, (around_s + took_s) / self._limit_s)
 
-    def _need(self, rung: Rung, samples: Iterable[_Sample]) -> float:
+    def _need(self, rung: QualityLevel, samples: Iterable[_Sample]) -> float:
         """Seconds of a device's time a second."""
         if rung.every == 0:
             return 0.0
@@ -362,7 +369,7 @@ class Ladder:
         self._probed_s = now
         self._note(before, now, reason)
 
-    def _note(self, before: Rung, now: float, reason: Reason) -> None:
+    def _note(self, before: QualityLevel, now: float, reason: Reason) -> None:
         self._changed_s = now
         self.transitions[before.name, self.rung.name] += 1
         self.changes.append(Change(self.count(), now, before, self.rung, reason))

@@ -8,7 +8,7 @@ from enum import Enum, StrEnum
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class QualityLevel:
     """How much is done for a frame."""
 
     name: str
@@ -22,7 +22,7 @@ RUNGS = (FULL_RUNG, "fewer", "one", HALF_RUNG, NO_RUNG)
 """names, from the best down"""
 
 
-def make_rungs(steps: int, offered: Iterable[int] | None = None) -> tuple[Rung, ...]:
+def make_rungs(steps: int, offered: Iterable[int] | None = None) -> tuple[QualityLevel, ...]:
     """The ladder below `steps`, best first.
 
     Args:
@@ -32,10 +32,10 @@ def make_rungs(steps: int, offered: Iterable[int] | None = None) -> tuple[Rung, 
     if offered is None:
         offered = [steps >> shift for shift in range(1, steps.bit_length())]
     fewer = sorted({count for count in offered if count < steps}, reverse=True)
-    painting = [Rung(FULL_RUNG, steps)]
-    painting += [Rung("one" if count == 1 else "fewer", count) for count in fewer]
+    painting = [QualityLevel(FULL_RUNG, steps)]
+    painting += [QualityLevel("one" if count == 1 else "fewer", count) for count in fewer]
     least = painting[-1].steps
-    return (*painting, Rung(HALF_RUNG, least, 2), Rung(NO_RUNG, least, 0))
+    return (*painting, QualityLevel(HALF_RUNG, least, 2), QualityLevel(NO_RUNG, least, 0))
 
 
 class Reason(StrEnum):
@@ -55,15 +55,15 @@ class Change:
     """from 1, of this ladder"""
     at_s: float
     """on the caller's clock"""
-    before: Rung
-    after: Rung
+    before: QualityLevel
+    after: QualityLevel
     reason: Reason
 
 
-class Turn(Enum):
+class FrameAction(Enum):
     """What is done for a frame."""
 
-    PAINT = "paint"
+    GENERATE = "generate"
     HOLD = "hold"  # put the mouth of the frame before into it
     PASS = "pass"  # noqa: S105
-    PROBE = "probe"  # paint it to measure; its original goes out
+    PROBE = "probe"  # generate it to measure; its original goes out

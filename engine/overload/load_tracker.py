@@ -14,7 +14,7 @@ from collections import Counter, defaultdict, deque
 WINDOW_S = 0.8
 
 
-class Load:
+class LoadTracker:
     """What sessions ask of an engine's devices, seconds of work a second; from any thread.
 
     So that one session's climb is not paid for by another: each sees what the others use, and what
@@ -42,7 +42,7 @@ class Load:
         with self._lock:
             self._promises[source] = more, now + WINDOW_S
 
-    def charge(self, source: str, now: float) -> None:
+    def record_miss(self, source: str, now: float) -> None:
         """A session that asks for little missed a frame: that is the fault of who asks for most."""
         with self._lock:
             self._forget(now)
@@ -50,7 +50,7 @@ class Load:
             if rest:
                 self._charges[max(rest, key=rest.__getitem__)] += 1
 
-    def charged(self, source: str) -> int:
+    def misses(self, source: str) -> int:
         """How often since it was last asked."""
         with self._lock:
             return self._charges.pop(source, 0)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from lipwire.engine.backends import Backend, is_out_of_memory
 from lipwire.engine.errors import BackendError
 from lipwire.engine.model.bundle import Manifest
-from lipwire.engine.runtime.batcher import Ticket
-from lipwire.engine.runtime.device_profile import Lane, StepTimes
+from lipwire.engine.runtime.batcher import QueuedJob
+from lipwire.engine.runtime.device_profile import DeviceProfile, StepTimes
 from lipwire.engine.types import U8, LipJob
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class DeviceStatus:
 class Run:
     """A batch on a device."""
 
-    batch: tuple[Ticket, ...]
+    batch: tuple[QueuedJob, ...]
     expected_s: float
     started_s: float | None = None  # None: the device is still in another's hands
     given_up: bool = False
@@ -78,11 +78,11 @@ class Device:
 
     Args:
         index: into `Model.backends`.
-        lane: what the policy sees of it.
+        profile: what the policy sees of it.
     """
 
-    def __init__(self, index: int, lane: Lane) -> None:
-        self.index, self.lane = index, lane
+    def __init__(self, index: int, profile: DeviceProfile) -> None:
+        self.index, self.profile = index, profile
         self.hands = threading.Lock()  # a backend is not shared between threads
         self.run: Run | None = None
         self.hung = False
@@ -95,9 +95,9 @@ class Device:
     @property
     def name(self) -> str:
         """As given by the user."""
-        return self.lane.name
+        return self.profile.name
 
-    def paint(self, backend: Backend, jobs: Sequence[LipJob]) -> list[U8]:
+    def generate(self, backend: Backend, jobs: Sequence[LipJob]) -> list[U8]:
         """Run a batch, in smaller pieces where memory lacks; the pieces stay small from then on.
 
         Raises:
@@ -110,10 +110,10 @@ class Device:
             if len(jobs) < 2 or not is_out_of_memory(error):
                 raise
             half = (len(jobs) + 1) // 2
-            self.lane.limit = min(self.lane.limit, half)
+            self.profile.limit = min(self.profile.limit, half)
             log.warning("%s: out of memory on a batch of %d; batches of at most %d from now on",
-                        self.name, len(jobs), self.lane.limit)  # fmt: skip
-            return self.paint(backend, jobs[:half]) + self.paint(backend, jobs[half:])
+                        self.name, len(jobs), self.profile.limit)  # fmt: skip
+            return self.generate(backend, jobs[:half]) + self.generate(backend, jobs[half:])
         if len(painted) != len(jobs):
             raise BackendError(f"{len(painted)} pictures came back for {len(jobs)} jobs")
         return painted

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Sequence
 
 from lipwire.engine.errors import BackendError
-from lipwire.engine.log_limit import Faults
-from lipwire.engine.runtime.batcher import Batcher, Ticket
+from lipwire.engine.log_limit import LogLimiter
+from lipwire.engine.runtime.batcher import Batcher, QueuedJob
 from lipwire.engine.runtime.device import OUT_FIRST_S, Device, DeviceStatus, Model, Run
-from lipwire.engine.runtime.device_profile import Lane
+from lipwire.engine.runtime.device_profile import DeviceProfile
 from lipwire.engine.types import U8, LipJob, Outcome
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ OUT_LAST_S = 60.0  # the longest that it stays out
 MEASURE_S = 0.2
 
 
-class Fleet:
+class DevicePool:
     """All devices and the queue in front of them.
 
     Args:
@@ -44,8 +44,8 @@ class Fleet:
         self,
         model: Model,
         clock: Callable[[], float],
-        painted: Callable[[Ticket, U8], None],
-        dropped: Callable[[Ticket, Outcome], None],
+        painted: Callable[[QueuedJob, U8], None],
+        dropped: Callable[[QueuedJob, Outcome], None],
         names: Sequence[str] | None = None,
         generated: Callable[[float], None] = lambda took_s: None,
     ) -> None:
@@ -54,31 +54,31 @@ class Fleet:
         self._generated = generated
         names = _distinct(names or ["device"] * len(model.backends))
         self.devices = [
-            Device(index, Lane(name, backend.batch_sizes, times))
+            Device(index, DeviceProfile(name, backend.batch_sizes, times))
             for index, (name, backend, times) in enumerate(
                 zip(names, model.backends, model.times, strict=True)
             )
         ]
-        self._batcher = Batcher(device.lane for device in self.devices)
+        self._batcher = Batcher(device.profile for device in self.devices)
         lock = threading.Lock()  # one for both: who waits on which only says who is woken
         self._wake, self._watching = threading.Condition(lock), threading.Condition(lock)
-        self._faults = Faults(log, "the model failed on %d batches so far")
+        self._faults = LogLimiter(log, "the model failed on %d batches so far")
         self._closing = False
         self._watch: threading.Thread | None = None
         self._awake = False  # the watch is
 
     # --- jobs ---
 
-    def put(self, ticket: Ticket) -> None:
+    def put(self, queued_job: QueuedJob) -> None:
         """Take a job that is ready to be painted."""
         with self._wake:
             self._start()
             why = Outcome.LATE if self._closing else Outcome.FAULT
             if taken := not self._closing and bool(self._batcher.live()):
-                self._batcher.put(ticket, self._clock())
+                self._batcher.put(queued_job, self._clock())
                 self._wake.notify_all()
         if not taken:
-            self._dropped(ticket, why)
+            self._dropped(queued_job, why)
 
     def admits(self, steps: int, expires_s: float) -> bool:
         """Whether one more job has a chance; see `Batcher.admits`.
@@ -93,26 +93,26 @@ class Fleet:
     @property
     def live(self) -> int:
         """Devices that take jobs."""
-        return sum(device.lane.live for device in self.devices)
+        return sum(device.profile.live for device in self.devices)
 
     def composited(self, took_s: float) -> None:
         """A painted picture took so long to be put into its frame."""
         with self._wake:
             self._batcher.composited(took_s)
 
-    def paint_now(self, jobs: Sequence[LipJob]) -> list[U8]:
+    def generate_now(self, jobs: Sequence[LipJob]) -> list[U8]:
         """Run a batch in the calling thread, on the first device that works.
 
         Raises:
             BackendError: none works, or the model failed.
         """
         with self._wake:
-            device = next((d for d in self.devices if d.lane.live), None)
+            device = next((d for d in self.devices if d.profile.live), None)
         if device is None:
             raise BackendError("no device is left that works")
         with device.hands:
             begun_s = self._clock()
-            painted = device.paint(self.model.backends[device.index], jobs)
+            painted = device.generate(self.model.backends[device.index], jobs)
             self._generated(self._clock() - begun_s)
         return painted
 
@@ -133,9 +133,9 @@ class Fleet:
             for size in backend.batch_sizes:
                 try:
                     with device.hands:
-                        device.paint(backend, [job] * size)
+                        device.generate(backend, [job] * size)
                         begun_s = self._clock()
-                        device.paint(backend, [job] * size)
+                        device.generate(backend, [job] * size)
                         ended_s = self._clock()
                 except Exception as error:
                     line = " ".join(str(error).split()) or type(error).__name__
@@ -165,26 +165,26 @@ class Fleet:
     def _turn(self, device: Device) -> bool:
         """One batch, or the jobs that have expired; a method, so that no job is kept while idle."""
         run, expired = self._next(device)
-        for ticket in expired:
-            self._dropped(ticket, Outcome.OVERLOADED)
+        for queued_job in expired:
+            self._dropped(queued_job, Outcome.OVERLOADED)
         if run is None:
             return bool(expired)
         painted: list[U8] = []
         error: Exception | None = None
         with device.hands:
             run.started_s = self._clock()
-            for ticket in run.batch:
-                ticket.started_s = run.started_s
+            for queued_job in run.batch:
+                queued_job.started_s = run.started_s
             try:
-                jobs = [ticket.job for ticket in run.batch]
-                painted = device.paint(self.model.backends[device.index], jobs)
+                jobs = [queued_job.job for queued_job in run.batch]
+                painted = device.generate(self.model.backends[device.index], jobs)
             except Exception as caught:
                 error = caught
             self._generated(self._clock() - run.started_s)
         self._settle(device, run, painted, error)
         return True
 
-    def _next(self, device: Device) -> tuple[Run | None, list[Ticket]]:
+    def _next(self, device: Device) -> tuple[Run | None, list[QueuedJob]]:
         """Wait for a batch, or for jobs that have expired; neither means that all is over."""
         with self._wake:
             while not self._closing:
@@ -193,9 +193,9 @@ class Fleet:
                     self._bring_back(device)
                 if expired := self._batcher.expire(now):
                     return None, expired
-                pull = self._batcher.pull(device.lane, now)
+                pull = self._batcher.pull(device.profile, now)
                 if pull.batch:
-                    expected_s = (device.lane.free_s or now) - now
+                    expected_s = (device.profile.free_s or now) - now
                     device.run = Run(pull.batch, expected_s)
                     self._wake.notify_all()  # for the others an idle neighbour less
                     if not self._awake:
@@ -207,65 +207,65 @@ class Fleet:
 
     def _settle(self, device: Device, run: Run, painted: list[U8], error: Exception | None) -> None:
         """A batch came back from a device."""
-        lost: list[Ticket] = []
+        lost: list[QueuedJob] = []
         with self._wake:
             now = self._clock()
             took_s = now - (run.started_s or now)
             device.run = None
             if run.given_up:
                 log.warning("%s: is back after %.1f s", device.name, took_s)
-                device.hung, device.lane.free_s = False, None
-                device.lane.live = device.out_until_s is None
+                device.hung, device.profile.free_s = False, None
+                device.profile.live = device.out_until_s is None
             else:
-                self._batcher.done(device.lane, run.batch, None if error else took_s, now)
+                self._batcher.done(device.profile, run.batch, None if error else took_s, now)
             if error is None and not run.given_up:
                 device.in_a_row, device.out_s = 0, OUT_FIRST_S
                 device.batches += 1
                 device.jobs += len(run.batch)
             elif error is not None and not run.given_up:
-                self._faults.note(
+                self._faults.record(
                     error, "%s: the model failed on a batch of %d", device.name, len(run.batch)
                 )
                 lost = self._failed(device, run.batch, now)
             self._wake.notify_all()
         if not run.given_up and error is None:
-            for ticket, picture in zip(run.batch, painted, strict=True):
-                ticket.took_s, ticket.mates = took_s, len(run.batch)
-                self._painted(ticket, picture)
-        for ticket in lost:
-            self._dropped(ticket, Outcome.FAULT)
+            for queued_job, picture in zip(run.batch, painted, strict=True):
+                queued_job.took_s, queued_job.mates = took_s, len(run.batch)
+                self._painted(queued_job, picture)
+        for queued_job in lost:
+            self._dropped(queued_job, Outcome.FAULT)
 
-    def _failed(self, device: Device, batch: tuple[Ticket, ...], now: float) -> list[Ticket]:
+    def _failed(self, device: Device, batch: tuple[QueuedJob, ...], now: float) -> list[QueuedJob]:
         """Mark the fault; what can be tried again is queued, the rest is returned. Lock held."""
         device.faults += 1
         device.in_a_row += 1
-        others = [lane for lane in self._batcher.live() if lane is not device.lane]
-        if others and device.in_a_row >= FAULTS_IN_A_ROW and device.lane.live:
+        others = [profile for profile in self._batcher.live() if profile is not device.profile]
+        if others and device.in_a_row >= FAULTS_IN_A_ROW and device.profile.live:
             log.error("%s: failed %d times in a row; taken out for %.0f s",
                       device.name, device.in_a_row, device.out_s)  # fmt: skip
-            device.lane.live, device.out_until_s = False, now + device.out_s
+            device.profile.live, device.out_until_s = False, now + device.out_s
             device.out_s = min(2 * device.out_s, OUT_LAST_S)
         lost = []
-        for ticket in batch:
-            first_time = not ticket.failed_on
-            ticket.failed_on.add(device.name)
+        for queued_job in batch:
+            first_time = not queued_job.failed_on
+            queued_job.failed_on.add(device.name)
             # Once more: elsewhere, or alone if it had neighbours that may have been to blame.
-            if first_time and (others or len(batch) > 1) and now < ticket.expires_s:
-                self._batcher.put(ticket, now)
+            if first_time and (others or len(batch) > 1) and now < queued_job.expires_s:
+                self._batcher.put(queued_job, now)
             else:
-                lost.append(ticket)
+                lost.append(queued_job)
         return lost
 
     def _bring_back(self, device: Device) -> None:
         """One more fault takes it out again."""
         device.out_until_s, device.in_a_row = None, FAULTS_IN_A_ROW - 1
-        device.lane.live = not device.hung
+        device.profile.live = not device.hung
 
     # --- the watch ---
 
     def _keep_watch(self) -> None:
         while True:
-            lost: list[Ticket] = []
+            lost: list[QueuedJob] = []
             with self._wake:
                 if self._closing:
                     return
@@ -276,10 +276,10 @@ class Fleet:
                 if not lost:
                     self._awake = any(d.run and not d.run.given_up for d in self.devices)
                     self._watching.wait(WATCH_S if self._awake else None)
-            for ticket in lost:
-                self._dropped(ticket, Outcome.FAULT)
+            for queued_job in lost:
+                self._dropped(queued_job, Outcome.FAULT)
 
-    def _give_up(self, device: Device, run: Run, now: float) -> list[Ticket]:
+    def _give_up(self, device: Device, run: Run, now: float) -> list[QueuedJob]:
         """A device hangs: its jobs go elsewhere or are returned, its thread is left to itself.
 
         A thread inside a native library cannot be ended. Should it come back, the device is used
@@ -289,7 +289,7 @@ class Fleet:
                   device.name, len(run.batch), run.expected_s * 1e3)  # fmt: skip
         run.given_up = device.hung = True
         lost = self._failed(device, run.batch, now)
-        device.lane.live = False
+        device.profile.live = False
         if not self._batcher.live():
             for other in self.devices:
                 if other.out_until_s is not None and not other.hung:
@@ -308,11 +308,11 @@ class Fleet:
                 DeviceStatus(
                     name=device.name,
                     description=backend.description,
-                    state="hung" if device.hung else "live" if device.lane.live else "out",
+                    state="hung" if device.hung else "live" if device.profile.live else "out",
                     batches=device.batches,
                     jobs=device.jobs,
                     faults=device.faults,
-                    largest_batch=device.lane.limit,
+                    largest_batch=device.profile.limit,
                 )
                 for device, backend in zip(self.devices, self.model.backends, strict=True)
             ]
@@ -332,8 +332,8 @@ class Fleet:
             self._watch.join(timeout=10)
         with self._wake:
             waiting = self._batcher.waiting
-        for ticket in waiting:
-            self._dropped(ticket, Outcome.LATE)
+        for queued_job in waiting:
+            self._dropped(queued_job, Outcome.LATE)
         for device in self.devices:
             # A thread that is still inside would crash if what it uses were freed.
             if device.thread is None or not device.thread.is_alive():

@@ -68,7 +68,7 @@ class StepTimes:
 
 
 @dataclass(eq=False, slots=True)
-class Lane:
+class DeviceProfile:
     """A device as the policy sees it."""
 
     name: str

@@ -24,12 +24,12 @@ from lipwire.engine.backends import Backend, blank_job
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import ConfigError, SessionClosed
 from lipwire.engine.face.tracker import FaceTracker, TrackerPool
-from lipwire.engine.log_limit import Faults
+from lipwire.engine.log_limit import LogLimiter
 from lipwire.engine.model.bundle import check_steps
-from lipwire.engine.overload.load_tracker import Load
-from lipwire.engine.runtime.batcher import Ticket
+from lipwire.engine.overload.load_tracker import LoadTracker
+from lipwire.engine.runtime.batcher import QueuedJob
 from lipwire.engine.runtime.device import DeviceStatus, Model
-from lipwire.engine.runtime.device_pool import Fleet
+from lipwire.engine.runtime.device_pool import DevicePool
 from lipwire.engine.session.conditioning import Listen
 from lipwire.engine.session.session import Session
 from lipwire.engine.types import PLAYOUT_RATE_HZ, U8, LipJob, Outcome, VideoFrame
@@ -77,10 +77,10 @@ class Engine:
     ) -> None:
         backends = backend if isinstance(backend, Sequence) else [backend]
         self.clock = clock
-        self._fleet = Fleet(
+        self._device_pool = DevicePool(
             Model(backends), clock, self._painted, self._dropped, devices, self._generated
         )
-        self._load = Load(len(backends))
+        self._load = LoadTracker(len(backends))
         self.observe: Observe = unobserved
         """told how long preparing, generating and compositing took, by the thread that did it"""
         self._articulation = articulation
@@ -89,17 +89,17 @@ class Engine:
         self._sessions: dict[str, Session] = {}
         self._wake = threading.Condition()  # guards what follows
         self._preparing: set[Session] = set()  # a session's frames are begun one after the other
-        self._to_composite: list[tuple[float, int, Ticket, U8, float]] = []  # heap by deadline
+        self._to_composite: list[tuple[float, int, QueuedJob, U8, float]] = []  # heap by deadline
         self._closing = self._fleet_closed = False
         self._cpu_threads = cpu_threads or CPU_THREADS
         self._threads: list[threading.Thread] = []
-        self._faults = Faults(log, "the model failed on %d batches so far")
+        self._faults = LogLimiter(log, "the model failed on %d batches so far")
         self._names, self._order = itertools.count(1), itertools.count()
 
     @property
     def backend(self) -> Backend:
         """The model as it runs on the first device."""
-        return self._fleet.model.backends[0]
+        return self._device_pool.model.backends[0]
 
     @property
     def chooses(self) -> bool:
@@ -108,7 +108,7 @@ class Engine:
 
     def devices(self) -> list[DeviceStatus]:
         """What every device is and does."""
-        return self._fleet.status()
+        return self._device_pool.status()
 
     # --- sessions ---
 
@@ -121,7 +121,7 @@ class Engine:
             SessionClosed: the engine has ended.
         """
         config = config or EngineConfig()
-        manifest = self._fleet.model.manifest
+        manifest = self._device_pool.model.manifest
         steps = check_steps(manifest, config.steps or manifest.default_steps)
         session = Session(
             name or f"session-{next(self._names)}",
@@ -176,7 +176,7 @@ class Engine:
         Raises:
             BackendError: a device does not run the model.
         """
-        self._fleet.measure(blank_job(self._fleet.model.manifest))
+        self._device_pool.measure(blank_job(self._device_pool.model.manifest))
         session = self.session(EngineConfig(offline=True, silence="generate"))
         session.push_speech(np.zeros(PLAYOUT_RATE_HZ // 2, np.int16), PLAYOUT_RATE_HZ, 0.0)
         session.push_video(VideoFrame(np.zeros((64, 64, 3), np.uint8), 0, Fraction(1, 25)), 0.0)
@@ -197,7 +197,7 @@ class Engine:
         jobs = [(session, job) for session, job in begun if job is not None]
         for steps in {job.steps for _, job in jobs}:
             batch = [(session, job) for session, job in jobs if job.steps == steps]
-            painted = self.paint([job for _, job in batch])
+            painted = self.generate([job for _, job in batch])
             for (session, job), image in zip(batch, painted, strict=True):
                 self.finish(session, job, image, now)
         return len(due)
@@ -210,12 +210,12 @@ class Engine:
         with self._timed("prepare"):
             return session.jobs.begin(now)
 
-    def paint(self, jobs: Sequence[LipJob]) -> Sequence[U8 | None]:
+    def generate(self, jobs: Sequence[LipJob]) -> Sequence[U8 | None]:
         """The mouths of jobs that take the same steps, uint8[S, S, 3] each; None: it failed."""
         try:
-            return self._fleet.paint_now(jobs)
+            return self._device_pool.generate_now(jobs)
         except Exception as error:
-            self._faults.note(error, "the model failed on a batch of %d", len(jobs))
+            self._faults.record(error, "the model failed on a batch of %d", len(jobs))
             return [None] * len(jobs)
 
     def finish(self, session: Session, job: LipJob, image: U8 | None, now: float) -> None:
@@ -257,8 +257,8 @@ class Engine:
     def _choose(self) -> Callable[[], None] | None:
         """The most urgent thing to do; lock held. What is painted is nearest to its deadline."""
         if self._to_composite:
-            _, _, ticket, image, since_s = heapq.heappop(self._to_composite)
-            return lambda: self._composite(ticket, image, since_s)
+            _, _, queued_job, image, since_s = heapq.heappop(self._to_composite)
+            return lambda: self._composite(queued_job, image, since_s)
         if self._closing:
             return None
         self._forget_closed()
@@ -266,7 +266,7 @@ class Engine:
                    if s not in self._preparing]  # fmt: skip
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
         for deadline_s, session in due:
-            if self._fleet.admits(session.jobs.steps, deadline_s + session.config.patience_s):
+            if self._device_pool.admits(session.jobs.steps, deadline_s + session.config.patience_s):
                 self._preparing.add(session)
                 return lambda session=session: self._prepare(session)  # type: ignore[misc]
         return None
@@ -275,8 +275,8 @@ class Engine:
         try:
             job = self.begin(session, self.clock())
             if job is not None:
-                self._fleet.put(
-                    Ticket(
+                self._device_pool.put(
+                    QueuedJob(
                         source=session.name,
                         steps=job.steps,
                         deadline_s=job.deadline_s,
@@ -291,28 +291,30 @@ class Engine:
                 # A frame that came meanwhile has woken nobody who could take it.
                 self._wake.notify()
 
-    def _painted(self, ticket: Ticket, image: U8) -> None:
-        if (trace := ticket.job.trace) is not None:
-            trace.mark("generating", ticket.started_s)
-            trace.mark("generated")
-        self._load.devices = self._fleet.live
-        self._load.worked(ticket.source, ticket.took_s / ticket.mates, self.clock())
+    def _painted(self, queued_job: QueuedJob, image: U8) -> None:
+        if (trace := queued_job.job.trace) is not None:
+            trace.stamp("generating", queued_job.started_s)
+            trace.stamp("generated")
+        self._load.devices = self._device_pool.live
+        self._load.worked(queued_job.source, queued_job.took_s / queued_job.mates, self.clock())
         with self._wake:
-            entry = (ticket.deadline_s, next(self._order), ticket, image, self.clock())
+            entry = (queued_job.deadline_s, next(self._order), queued_job, image, self.clock())
             heapq.heappush(self._to_composite, entry)
             self._wake.notify()
 
-    def _composite(self, ticket: Ticket, image: U8, since_s: float) -> None:
-        session: Session = ticket.owner
-        if (trace := ticket.job.trace) is not None:
-            trace.mark("compositing")
+    def _composite(self, queued_job: QueuedJob, image: U8, since_s: float) -> None:
+        session: Session = queued_job.owner
+        if (trace := queued_job.job.trace) is not None:
+            trace.stamp("compositing")
         with self._timed("composite"):
-            session.jobs.complete(ticket.job, image, self.clock(), ticket.took_s, ticket.mates)
-        self._fleet.composited(self.clock() - since_s)
+            session.jobs.complete(
+                queued_job.job, image, self.clock(), queued_job.took_s, queued_job.mates
+            )
+        self._device_pool.composited(self.clock() - since_s)
 
-    def _dropped(self, ticket: Ticket, why: Outcome) -> None:
-        session: Session = ticket.owner
-        session.jobs.fail(ticket.job, self.clock(), why)
+    def _dropped(self, queued_job: QueuedJob, why: Outcome) -> None:
+        session: Session = queued_job.owner
+        session.jobs.fail(queued_job.job, self.clock(), why)
         self.notify()  # there is room for another
 
     # --- the end ---
@@ -325,7 +327,7 @@ class Engine:
             self._closing = True
             sessions = list(self._sessions.values())
             self._sessions.clear()
-        self._fleet.close()
+        self._device_pool.close()
         with self._wake:
             self._fleet_closed = True
             self._wake.notify_all()

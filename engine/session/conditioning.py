@@ -1,4 +1,4 @@
-"""Prompter: what a picture's mouth is to say, and how much of it is shown."""
+"""AudioConditioner: what a picture's mouth is to say, and how much of it is shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Listen = Callable[[Sequence[F32], F32 | None], F32]
 
 
 @dataclass(frozen=True, slots=True)
-class Cue:
+class Conditioning:
     """For one picture."""
 
     mel: F32
@@ -31,7 +31,7 @@ class Cue:
     """the same of the next pictures, as far as their sound is known"""
 
 
-class Prompter:
+class AudioConditioner:
     """Listens to the new voice for one picture after the other; not locked, the session is.
 
     Args:
@@ -51,14 +51,14 @@ class Prompter:
         """Whether a mouth is wanted in the picture that is shown at `playout_s`."""
         return self.silence == "generate" or self._speech.speaking(playout_s)
 
-    def cue(
+    def condition(
         self,
         playout_s: float,
         columns: int,
         stands_s: float = 0.0,
         ahead: int = 0,
         period_s: float = 0.04,
-    ) -> Cue:
+    ) -> Conditioning:
         """For the picture that is shown from `playout_s` on; times never go back.
 
         Args:
@@ -80,7 +80,7 @@ class Prompter:
             # Shut, whatever noise there is where nobody speaks.
             mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
             coming = ()
-        return Cue(mel, strength, self.cut_s, coming)
+        return Conditioning(mel, strength, self.cut_s, coming)
 
     def interrupt(self, time_s: float) -> None:
         """The voice was cut off at `time_s`; the mouth goes with it."""

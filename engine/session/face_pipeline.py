@@ -24,14 +24,19 @@ from lipwire.engine.face.alignment import (
     turned_px,
 )
 from lipwire.engine.face.articulation import OPENING
-from lipwire.engine.face.articulation_scale import Reach
+from lipwire.engine.face.articulation_scale import ArticulationScale
 from lipwire.engine.face.exposure import gain_of, lit, times
-from lipwire.engine.face.identity import alike, likeness_of
-from lipwire.engine.face.occlusion import BARE, Cover
+from lipwire.engine.face.identity import face_similarity, likeness_of
+from lipwire.engine.face.occlusion import BARE, OcclusionDetector
 from lipwire.engine.face.one_euro import OneEuro
-from lipwire.engine.face.pitch_compensation import Tilt, lengthened, lengthened_alignment, shortened
-from lipwire.engine.face.references import TURNED_PX, Gallery
-from lipwire.engine.face.selector import Tracking
+from lipwire.engine.face.pitch_compensation import (
+    PitchCompensation,
+    lengthened_alignment,
+    stretch,
+    unstretch,
+)
+from lipwire.engine.face.references import TURNED_PX, ReferenceBank
+from lipwire.engine.face.selector import FaceSelector
 from lipwire.engine.face.tracker import FaceTracker
 from lipwire.engine.trace import Trace
 from lipwire.engine.types import F32, F64, U8, Alignment, Coverage, Face, JobSpec, Outcome, Patch
@@ -65,15 +70,16 @@ class Aligned:
     crop: U8
     """uint8[S, S, 3], `gain` times as bright as the frame, its lower half `length` times as high"""
     references: U8
-    """uint8[R, S, S, 3], see `Gallery`; each as bright and as long as the model wants a face"""
+    """uint8[R, S, S, 3], see `ReferenceBank`; each as bright and as long as the model wants a
+    face"""
     alignment: Alignment
     face: Face
     reach: F32 | None = None
-    """f32[codes], see `Reach`; None for a model that takes none"""
+    """f32[codes], see `ArticulationScale`; None for a model that takes none"""
     gain: float = 1.0
     """above 1 for a face in the dark"""
     length: float = 1.0
-    """above 1 for a head that nods forward, see `Tilt`"""
+    """above 1 for a head that nods forward, see `PitchCompensation`"""
     time_s: float = 0.0
     """when it was taken"""
     look: F32 | None = None
@@ -86,10 +92,10 @@ class _Chapter:
 
     begin_s: float
     bank: MouthBank
-    reach: Reach | None
+    reach: ArticulationScale | None
 
 
-class Painter:
+class FacePipeline:
     """Finds the face in each frame and puts generated mouths back.
 
     Args:
@@ -107,17 +113,17 @@ class Painter:
         envelope: Envelope | None = None,
     ) -> None:
         self._tracker, self._config, self._spec = tracker, config, spec
-        self.tracking = Tracking(tracker, config, envelope)
-        self._gallery = Gallery(spec.references)
-        self._reach = Reach(spec.reach_px) if spec.reach_px else None
+        self.selector = FaceSelector(tracker, config, envelope)
+        self._references = ReferenceBank(spec.references)
+        self._reach = ArticulationScale(spec.reach_px) if spec.reach_px else None
         self._units = Selector(spec.codes, spec.reach_px or 1.0) if spec.codes else None
         self._chapters: list[_Chapter] = []  # of a film that is seen before it is dubbed
         self._learning = False
-        self._cover = Cover()
-        self._smooth, self._tilt = OneEuro(), Tilt()
+        self._occlusion = OcclusionDetector()
+        self._smooth, self._pitch = OneEuro(), PitchCompensation()
         self._boxes: deque[F64] = deque(maxlen=BOX_FRAMES)
         self._glances = 0
-        self._person, self._stretch = self.tracking.person, self.tracking.stretch
+        self._person, self._stretch = self.selector.person, self.selector.stretch
         self._likeness: F32 | None = None
         self._frontal: F32 | None = None  # the last likeness that looked into the camera
         self._returned = False
@@ -138,9 +144,9 @@ class Painter:
             return Outcome.UNSUITABLE
         if self._chapters:
             self._turn_to(time_s)
-        face = self.tracking.see(image, time_s)
+        face = self.selector.update(image, time_s)
         if trace is not None:
-            trace.mark("tracked")
+            trace.stamp("tracked")
         self._keep_up(time_s)
         if isinstance(face, Outcome):
             return face
@@ -149,42 +155,44 @@ class Painter:
         if not self._recognise(crop, face, time_s):
             return self._refuse(Outcome.NO_FACE)
         points = transform(face.landmarks, alignment.matrix)
-        if self._cover.see(crop, points, time_s):
+        if self._occlusion.update(crop, points, time_s):
             return self._refuse(Outcome.OCCLUDED)
         length = 1.0
         if self._spec.framing != "box":  # models of boxes have seen all poses in them
-            length = self._tilt.see(face.landmarks, alignment, time_s)
-        long, placed = lengthened(crop, length), lengthened_alignment(alignment, length)
-        if self._cover.share < BARE or self._gallery.empty:  # no mouth with a hand on its way
-            self._gallery.see(long, face.landmarks, placed, time_s)
+            length = self._pitch.update(face.landmarks, alignment, time_s)
+        long, placed = stretch(crop, length), lengthened_alignment(alignment, length)
+        if (
+            self._occlusion.share < BARE or self._references.empty
+        ):  # no mouth with a hand on its way
+            self._references.update(long, face.landmarks, placed, time_s)
         reach = None
         if self._reach is not None:
             if self._open:
-                self._reach.see(face.landmarks, placed, time_s)
+                self._reach.update(face.landmarks, placed, time_s)
             reach = self._reach.value
         look = None if self._likeness is None else look_of(self._likeness)
         if self._units is not None and look is not None and self._open:
             unit = unit_of(image, alignment, face.landmarks, look, time_s)
-            self._units.bank.see(unit.codes)
-            if self._cover.share < BARE:
+            self._units.bank.update(unit.codes)
+            if self._occlusion.share < BARE:
                 self._units.bank.add(unit)
         gain = gain_of(long)
-        references = np.stack([lit(shown) for shown in self._gallery.references])
+        references = np.stack([lit(shown) for shown in self._references.references])
         return Aligned(
             image, times(long, gain), references, alignment, face, reach, gain, length, time_s, look
         )  # fmt: skip
 
     def _refuse(self, why: Outcome) -> Outcome:
-        self.tracking.note(why)
+        self.selector.record(why)
         return why
 
     def _keep_up(self, time_s: float) -> None:
         """Forget what the tracking says is over."""
-        if self.tracking.person != self._person:
+        if self.selector.person != self._person:
             self._forget(time_s)
-        elif self.tracking.stretch != self._stretch:
+        elif self.selector.stretch != self._stretch:
             self._unsmooth()
-        self._person, self._stretch = self.tracking.person, self.tracking.stretch
+        self._person, self._stretch = self.selector.person, self.selector.stretch
 
     def _recognise(self, crop: U8, face: Face, time_s: float) -> bool:
         """Whether the face may be painted: not in the picture in which it is another's at once.
@@ -195,9 +203,9 @@ class Painter:
         if last is None or last.shape != seen.shape:
             return self._remember(seen, face)
         known = [last] if self._frontal is None or not self._returned else [last, self._frontal]
-        elsewhere = SAME_ELSEWHERE if self.tracking.unlike else SAME_FACE
+        elsewhere = SAME_ELSEWHERE if self.selector.unlike else SAME_FACE
         least = SAME_AGAIN if self._returned else elsewhere
-        if max(alike(one, seen) for one in known) >= least:
+        if max(face_similarity(one, seen) for one in known) >= least:
             return self._remember(seen, face)
         if self._returned:
             since_s = self._doubt_s = time_s if self._doubt_s is None else self._doubt_s
@@ -246,7 +254,7 @@ class Painter:
     def _begin_chapter(self, time_s: float) -> None:
         assert self._units is not None and self._spec.codes is not None
         bank = self._units.bank = MouthBank(self._spec.codes, FILM_CAPACITY)
-        self._reach = Reach(self._spec.reach_px) if self._spec.reach_px else None
+        self._reach = ArticulationScale(self._spec.reach_px) if self._spec.reach_px else None
         self._chapters.append(_Chapter(time_s, bank, self._reach))
 
     def _turn_to(self, time_s: float) -> None:
@@ -303,12 +311,12 @@ class Painter:
 
     def lose(self) -> None:
         """The person is gone: all that was learned of him goes too."""
-        self.tracking.forget()
+        self.selector.forget()
         self._keep_up(0.0)
 
     def _forget(self, time_s: float) -> None:
         self._unsmooth()
-        self._gallery.clear()
+        self._references.clear()
         if self._learning:
             self._begin_chapter(time_s)
         elif not self._chapters:
@@ -316,23 +324,23 @@ class Painter:
                 self._reach.clear()
             if self._units is not None:
                 self._units.clear()
-        self._cover.clear()
+        self._occlusion.clear()
         self._likeness, self._frontal, self._returned, self._doubt_s = None, None, False, None
 
     def _unsmooth(self) -> None:
         """The movement is broken."""
         self._smooth.reset()
-        self._tilt.reset()
+        self._pitch.reset()
         self._boxes.clear()
         self._returned = True
 
     @staticmethod
-    def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
+    def composite(aligned: Aligned, generated: U8, strength: float) -> Patch:
         """What the generated mouth, uint8[S, S, 3], changes in its frame."""
         crop = aligned.crop
         if aligned.gain != 1 or aligned.length != 1:
             crop = align(aligned.image, aligned.alignment)
-            generated = shortened(times(generated, 1 / aligned.gain), crop, aligned.length)
+            generated = unstretch(times(generated, 1 / aligned.gain), crop, aligned.length)
         landmarks = aligned.face.landmarks
         return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
 

@@ -1,4 +1,4 @@
-"""Flight: the frames of a session that are on their way, in order, and what is shown for each.
+"""FrameQueue: the frames of a session that are on their way, in order, and what is shown for each.
 
     push -> take (a worker begins it) -> show or pass_through -> leave, in order
 Not locked, the session is.
@@ -23,7 +23,7 @@ MAX_FLIGHT = 512  # and never more than this, whatever the frame rate
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ShownFrame:
     """What goes out for a frame: as pixels, and in its planes if it came with them."""
 
     image: U8
@@ -33,14 +33,14 @@ class Picture:
     """the mouth in it; None: it is the original"""
 
     @classmethod
-    def painted(cls, frame: VideoFrame, patch: Patch) -> Picture:
+    def painted(cls, frame: VideoFrame, patch: Patch) -> ShownFrame:
         """The frame with a mouth in it."""
         planes = None if frame.planes is None else paint_planes(frame.planes, patch)
         return cls(paint_image(frame.image, patch), planes, patch)
 
 
 @dataclass(slots=True)
-class Passage:
+class FrameState:
     """One frame's way through."""
 
     frame: VideoFrame
@@ -54,23 +54,23 @@ class Passage:
     after: int | None = None  # the frame whose mouth it waits for
     unit: Unit | None = None  # the person's own mouth that is shown in it
     # Set when it is ready to go out:
-    picture: Picture | None = None
+    picture: ShownFrame | None = None
     outcome: Outcome = Outcome.FAULT
     ready_s: float = 0.0
 
-    def mark(self, point: str) -> None:
+    def stamp(self, point: str) -> None:
         """Note in its trace that it is here."""
         if self.frame.trace is not None:
-            self.frame.trace.mark(point)
+            self.frame.trace.stamp(point)
 
-    def show(self, picture: Picture, outcome: Outcome, time_s: float) -> None:
+    def show(self, picture: ShownFrame, outcome: Outcome, time_s: float) -> None:
         """It is ready."""
         self.picture, self.outcome, self.ready_s = picture, outcome, time_s
 
     def pass_through(self, outcome: Outcome, time_s: float) -> None:
         """Its original goes out, unless something is ready already."""
         if self.picture is None:
-            self.show(Picture(self.frame.image, self.frame.planes), outcome, time_s)
+            self.show(ShownFrame(self.frame.image, self.frame.planes), outcome, time_s)
 
     def cut_short(self, cut_s: float) -> None:
         """The voice was interrupted: the mouth that is begun or painted ahead goes with it."""
@@ -85,7 +85,7 @@ class Passage:
                 self.picture = None
             self.pass_through(Outcome.SILENT, cut_s)
         elif patch is not None:
-            self.picture = Picture.painted(self.frame, patch.times(left))
+            self.picture = ShownFrame.painted(self.frame, patch.times(left))
 
     def output(self) -> OutputFrame:
         """It leaves."""
@@ -105,68 +105,68 @@ class Passage:
         )
 
 
-class Flight:
+class FrameQueue:
     """Every frame that has not left, in order."""
 
     def __init__(self) -> None:
-        self._passages: deque[Passage] = deque()
-        self._waiting: deque[Passage] = deque()  # those of them that no worker has begun
+        self._states: deque[FrameState] = deque()
+        self._waiting: deque[FrameState] = deque()  # those of them that no worker has begun
         self.pushed = 0
         """frames so far"""
         self.ended = False
 
     def __len__(self) -> int:
-        return len(self._passages)
+        return len(self._states)
 
-    def __iter__(self) -> Iterator[Passage]:
-        return iter(self._passages)
+    def __iter__(self) -> Iterator[FrameState]:
+        return iter(self._states)
 
     @property
-    def head(self) -> Passage | None:
+    def head(self) -> FrameState | None:
         """What leaves next."""
-        return self._passages[0] if self._passages else None
+        return self._states[0] if self._states else None
 
     @property
-    def waiting(self) -> Passage | None:
+    def waiting(self) -> FrameState | None:
         """What is to be begun next."""
         return self._waiting[0] if self._waiting else None
 
     def push(self, frame: VideoFrame, time_s: float, playout_s: float) -> None:
         """A frame came, to be shown at `playout_s`."""
-        passage = Passage(frame, self.pushed, time_s, playout_s)
+        state = FrameState(frame, self.pushed, time_s, playout_s)
         self.pushed += 1
-        self._passages.append(passage)
-        self._waiting.append(passage)
+        self._states.append(state)
+        self._waiting.append(state)
 
-    def take(self) -> Passage | None:
+    def take(self) -> FrameState | None:
         """Begin the one that has waited longest, or give it up."""
         return self._waiting.popleft() if self._waiting else None
 
-    def find(self, index: int) -> Passage | None:
+    def find(self, index: int) -> FrameState | None:
         """The frame of this number, unless it has left."""
-        return next((p for p in self._passages if p.index == index), None)
+        return next((p for p in self._states if p.index == index), None)
 
-    def followers(self, index: int) -> list[Passage]:
+    def followers(self, index: int) -> list[FrameState]:
         """Those that wait for this frame's mouth."""
-        return [p for p in self._passages if p.after == index]
+        return [p for p in self._states if p.after == index]
 
-    def show(self, passage: Passage, picture: Picture, outcome: Outcome, time_s: float) -> None:
+    def show(self, state: FrameState, picture: ShownFrame, outcome: Outcome, time_s: float) -> None:
         """A mouth was painted into it."""
-        passage.show(picture, outcome, time_s)
-        passage.mark("composited")
-        if passage is self.head:
-            passage.mark("headed")
+        state.show(picture, outcome, time_s)
+        state.stamp("composited")
+        if state is self.head:
+            state.stamp("headed")
 
-    def leave(self) -> Passage:
+    def leave(self) -> FrameState:
         """The head goes out; it is ready."""
-        head = self._passages.popleft()
+        head = self._states.popleft()
         if head is self.waiting:
             self._waiting.popleft()
         if head.frame.trace is not None:
             head.frame.trace.outcome = head.outcome
-        head.mark("popped")
+        head.stamp("popped")
         if self.head is not None and self.head.picture is not None:
-            self.head.mark("headed")
+            self.head.stamp("headed")
         return head
 
     def abandon(self, last_s: float) -> int:
@@ -174,16 +174,16 @@ class Flight:
 
         Nobody pops: memory stays bounded. None of them waits to be begun.
         """
-        before = len(self._passages)
-        while self._passages and (
-            self._passages[0].playout_s < last_s or len(self._passages) >= MAX_FLIGHT
+        before = len(self._states)
+        while self._states and (
+            self._states[0].playout_s < last_s or len(self._states) >= MAX_FLIGHT
         ):
-            self._passages.popleft()
-        return before - len(self._passages)
+            self._states.popleft()
+        return before - len(self._states)
 
     def end(self) -> None:
         """Nothing more is begun; what is not ready passes through."""
         self.ended = True
         self._waiting.clear()
-        for passage in self._passages:
-            passage.pass_through(Outcome.LATE, passage.playout_s)
+        for state in self._states:
+            state.pass_through(Outcome.LATE, state.playout_s)

@@ -1,4 +1,4 @@
-"""Jobs: the work on a session's frames, for the threads of an engine.
+"""JobFactory: the work on a session's frames, for the threads of an engine.
 
     begin (listen, track, align) -> LipJob -> a backend -> complete (composite), or fail
 `begin` and `complete` do the heavy work; a session's frames are begun one after the other.
@@ -13,13 +13,13 @@ from functools import partial
 
 from lipwire.engine.audio.mel import PAPER_FPS
 from lipwire.engine.config import EngineConfig
-from lipwire.engine.log_limit import Faults
-from lipwire.engine.overload.controller import Ladder
-from lipwire.engine.overload.levels import Turn
-from lipwire.engine.session.conditioning import Cue, Listen, Prompter
-from lipwire.engine.session.face_pipeline import Aligned, Painter
-from lipwire.engine.session.frame_queue import Flight, Passage, Picture
-from lipwire.engine.session.onlooker import Onlooker
+from lipwire.engine.log_limit import LogLimiter
+from lipwire.engine.overload.controller import QualityController
+from lipwire.engine.overload.levels import FrameAction
+from lipwire.engine.session.conditioning import AudioConditioner, Conditioning, Listen
+from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
+from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
+from lipwire.engine.session.onlooker import LazyFacePipeline
 from lipwire.engine.types import U8, LipJob, Outcome, Patch
 from lipwire.engine.units.selection import AHEAD
 from lipwire.engine.units.unit import Unit
@@ -27,7 +27,7 @@ from lipwire.engine.units.unit import Unit
 log = logging.getLogger(__name__)
 
 
-class Jobs:
+class JobFactory:
     """Begins a session's frames and takes back what was painted for them.
 
     Args:
@@ -35,9 +35,9 @@ class Jobs:
         config: seed, delays.
         epoch: the caller's time at which the session's clock started.
         lock: the session's; guards all of what follows but the onlooker.
-        flight: the session's frames.
-        prompter: says what their mouths say.
-        onlooker: finds their faces.
+        frame_queue: the session's frames.
+        conditioner: says what their mouths say.
+        face_pipeline: finds their faces.
         ladder: says how much is done for each that a model generates.
         articulation: tells the codes that a voice asks for; None: all are generated.
     """
@@ -49,15 +49,15 @@ class Jobs:
         *,
         epoch: float,
         lock: threading.Lock,
-        flight: Flight,
-        prompter: Prompter,
-        onlooker: Onlooker,
-        ladder: Ladder,
+        frame_queue: FrameQueue,
+        conditioner: AudioConditioner,
+        face_pipeline: LazyFacePipeline,
+        ladder: QualityController,
         articulation: Listen | None = None,
     ) -> None:
         self._name, self._config, self._epoch, self._lock = name, config, epoch, lock
-        self._flight, self._ladder = flight, ladder
-        self._prompter, self._onlooker = prompter, onlooker
+        self._frame_queue, self._quality = frame_queue, ladder
+        self._conditioner, self._face_pipeline = conditioner, face_pipeline
         self._articulation = articulation
         self._taken_s: float | None = None  # the camera's time of the last frame that was begun
         self.working = threading.Lock()
@@ -65,99 +65,107 @@ class Jobs:
         self._mouth: tuple[int, U8] | None = None  # what was generated last, and for which frame
         # The last frame that was given out; -1: none whose mouth may be held.
         self._begun = -1
-        self._faults = Faults(log, "session %s: %d frames failed so far", name)
+        self._faults = LogLimiter(log, "session %s: %d frames failed so far", name)
 
     @property
     def earliest_deadline_s(self) -> float | None:
         """The caller's time by which the next unbegun frame should be ready; None without one."""
         with self._lock:
-            waiting = self._flight.waiting
+            waiting = self._frame_queue.waiting
             return None if waiting is None else waiting.playout_s + self._epoch
 
     @property
     def steps(self) -> int:
         """DDIM steps of the next job: those asked for, or fewer where there is no time for them."""
-        return self._ladder.rung.steps
+        return self._quality.rung.steps
 
     def begin(self, now: float) -> LipJob | None:
         """Begin the waiting frame: listen, track, align. None if it passes, or none waits."""
         with self._lock:
-            if (passage := self._flight.take()) is None:
+            if (state := self._frame_queue.take()) is None:
                 return None
             time_s = now - self._epoch
-        passage.mark("begun")
-        period_s = self._period_s(passage.frame.time_s)
+        state.stamp("begun")
+        period_s = self._period_s(state.frame.time_s)
         try:
             with self.working:
-                if self._flight.ended:
+                if self._frame_queue.ended:
                     return None
                 with self._lock:
                     # The person's own mouths cost no device any time, so the ladder is not asked.
-                    own = self._articulation is not None and self._onlooker.speaks
-                    cue = self._prompter.cue(
-                        passage.playout_s,
-                        self._onlooker.spec.mel_columns,
-                        0.0 if own else self._ladder.stands_s,
+                    own = self._articulation is not None and self._face_pipeline.speaks
+                    conditioning = self._conditioner.condition(
+                        state.playout_s,
+                        self._face_pipeline.spec.mel_columns,
+                        0.0 if own else self._quality.stands_s,
                         AHEAD if own else 0,
                         period_s,
                     )
-                    turn = Turn.PASS
-                    if cue.strength > 0:
-                        turn = Turn.PAINT if own else self._ladder.turn(passage.index, now)
+                    action = FrameAction.PASS
+                    if conditioning.strength > 0:
+                        action = (
+                            FrameAction.GENERATE if own else self._quality.action(state.index, now)
+                        )
                     steps = self.steps
-                passage.mark("listened")
-                found = self._onlooker.look(passage.frame, repaint=turn is not Turn.PASS)
+                state.stamp("listened")
+                found = self._face_pipeline.look(
+                    state.frame, repaint=action is not FrameAction.PASS
+                )
                 if own and isinstance(found, Aligned):
-                    passage.unit = self._choose(found, cue)
-                    if passage.unit is None:
+                    state.unit = self._choose(found, conditioning)
+                    if state.unit is None:
                         with self._lock:
-                            turn = self._ladder.turn(passage.index, now)
-                if found is None or (turn is Turn.PASS and isinstance(found, Aligned)):
-                    found = Outcome.OVERLOADED if cue.strength > 0 else Outcome.SILENT
+                            action = self._quality.action(state.index, now)
+                if found is None or (action is FrameAction.PASS and isinstance(found, Aligned)):
+                    found = Outcome.OVERLOADED if conditioning.strength > 0 else Outcome.SILENT
         except Exception as error:
-            self._complain(error, "tracking", passage)
+            self._complain(error, "tracking", state)
             found = Outcome.FAULT
-        passage.mark("aligned")
+        state.stamp("aligned")
         with self._lock:
             if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE, Outcome.OCCLUDED):
-                self._prompter.lose()
+                self._conditioner.lose()
             if isinstance(found, Outcome):
-                passage.pass_through(found, time_s)
+                state.pass_through(found, time_s)
                 return None
-            passage.aligned, passage.strength, passage.cut_s = found, cue.strength, cue.cut_s
-            if self._prompter.cut_s != cue.cut_s:  # interrupted meanwhile
+            state.aligned, state.strength, state.cut_s = (
+                found,
+                conditioning.strength,
+                conditioning.cut_s,
+            )
+            if self._conditioner.cut_s != conditioning.cut_s:  # interrupted meanwhile
                 self.cut_short()
-            if passage.unit is not None:
+            if state.unit is not None:
                 self._begun = -1  # a mouth that is held would be an older one
-            elif turn is Turn.PROBE:
-                passage.pass_through(Outcome.OVERLOADED, time_s)
-            if passage.unit is not None:
+            elif action is FrameAction.PROBE:
+                state.pass_through(Outcome.OVERLOADED, time_s)
+            if state.unit is not None:
                 pass
-            elif turn is not Turn.HOLD:
-                self._begun = passage.index
-            elif self._begun < 0 or passage.index - self._begun > 1:  # no mouth to hold
-                passage.pass_through(Outcome.OVERLOADED, time_s)
+            elif action is not FrameAction.HOLD:
+                self._begun = state.index
+            elif self._begun < 0 or state.index - self._begun > 1:  # no mouth to hold
+                state.pass_through(Outcome.OVERLOADED, time_s)
             else:
-                passage.after = self._begun
+                state.after = self._begun
             mouth = self._mouth
-        if passage.unit is not None:
-            self._paste(passage, passage.unit, now)
+        if state.unit is not None:
+            self._paste(state, state.unit, now)
             return None
-        if turn is Turn.HOLD:
-            if mouth is not None and mouth[0] == passage.after:
-                self._paint(passage, mouth[1], now, Outcome.HELD)
+        if action is FrameAction.HOLD:
+            if mouth is not None and mouth[0] == state.after:
+                self._paint(state, mouth[1], now, Outcome.HELD)
             return None
         return LipJob(
             session=self._name,
-            index=passage.index,
+            index=state.index,
             crop=found.crop,
             references=found.references,
-            mel=cue.mel,
+            mel=conditioning.mel,
             seed=self._config.seed,
             steps=steps,
-            deadline_s=passage.playout_s + self._epoch,
+            deadline_s=state.playout_s + self._epoch,
             reach=found.reach,
-            trace=passage.frame.trace,
+            trace=state.frame.trace,
         )
 
     def _period_s(self, taken_s: float) -> float:
@@ -166,12 +174,12 @@ class Jobs:
         self._taken_s = taken_s
         return gap_s if 0.01 < gap_s < 0.1 else 1 / PAPER_FPS
 
-    def _choose(self, found: Aligned, cue: Cue) -> Unit | None:
+    def _choose(self, found: Aligned, conditioning: Conditioning) -> Unit | None:
         """The person's own mouth for what is heard."""
         if self._articulation is None:
             return None
-        return self._onlooker.choose_unit(
-            found, self._articulation([cue.mel, *cue.ahead], found.reach)
+        return self._face_pipeline.choose_unit(
+            found, self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
         )
 
     def complete(
@@ -192,90 +200,93 @@ class Jobs:
             mates: jobs in that batch.
         """
         with self._lock:
-            passage = self._flight.find(job.index)
-            awaited = passage is not None and passage.picture is None
+            state = self._frame_queue.find(job.index)
+            awaited = state is not None and state.picture is None
             spent_s = now - (job.deadline_s - self._config.delay_s)
-            self._ladder.painted(
+            self._quality.record_generated(
                 job.index, job.steps, spent_s, now, took_s=took_s, mates=mates, shown=awaited
             )
             self._mouth = job.index, generated
-            followers = self._flight.followers(job.index)
-        if passage is not None and awaited:
-            self._paint(passage, generated, now, Outcome.GENERATED)
+            followers = self._frame_queue.followers(job.index)
+        if state is not None and awaited:
+            self._paint(state, generated, now, Outcome.GENERATED)
         for follower in followers:
             self._paint(follower, generated, now, Outcome.HELD)
 
-    def _paint(self, passage: Passage, generated: U8, now: float, outcome: Outcome) -> None:
+    def _paint(self, state: FrameState, generated: U8, now: float, outcome: Outcome) -> None:
         """Put a generated mouth into its frame."""
-        self._composite(passage, partial(_generated, generated), now, outcome)
+        self._composite(state, partial(_generated, generated), now, outcome)
 
-    def _paste(self, passage: Passage, unit: Unit, now: float) -> None:
+    def _paste(self, state: FrameState, unit: Unit, now: float) -> None:
         """Put one of the person's own mouths into a frame."""
         for point in ("generating", "generated", "compositing"):  # nothing had to be generated
-            passage.mark(point)
-        self._composite(passage, partial(_pasted, unit), now, Outcome.PASTED)
+            state.stamp(point)
+        self._composite(state, partial(_pasted, unit), now, Outcome.PASTED)
         with self._lock:
-            self._ladder.spared()
+            self._quality.spared()
 
     def _composite(
         self,
-        passage: Passage,
+        state: FrameState,
         make: Callable[[Aligned, float], Patch],
         now: float,
         outcome: Outcome,
     ) -> None:
-        if passage.aligned is None or passage.picture is not None:
+        if state.aligned is None or state.picture is not None:
             return
         try:
-            strength = passage.strength
-            patch = make(passage.aligned, strength)
-            picture = Picture.painted(passage.frame, patch)
+            strength = state.strength
+            patch = make(state.aligned, strength)
+            picture = ShownFrame.painted(state.frame, patch)
         except Exception as error:
-            self._complain(error, "compositing", passage)
+            self._complain(error, "compositing", state)
             with self._lock:
-                passage.pass_through(Outcome.FAULT, now - self._epoch)
+                state.pass_through(Outcome.FAULT, now - self._epoch)
             return
         with self._lock:
-            if passage.picture is None:
-                if passage.strength != strength:  # interrupted meanwhile
-                    patch = patch.times(passage.strength / strength)
-                    picture = Picture.painted(passage.frame, patch)
-                self._flight.show(passage, picture, outcome, now - self._epoch)
+            if state.picture is None:
+                if state.strength != strength:  # interrupted meanwhile
+                    patch = patch.times(state.strength / strength)
+                    picture = ShownFrame.painted(state.frame, patch)
+                self._frame_queue.show(state, picture, outcome, now - self._epoch)
 
     def fail(self, job: LipJob, now: float, why: Outcome = Outcome.FAULT) -> None:
         """Nobody could paint the job: its original goes out."""
         with self._lock:
             time_s = now - self._epoch
-            if (passage := self._flight.find(job.index)) is not None:
-                self.give_up(passage, why, time_s)
-            for follower in self._flight.followers(job.index):
+            if (state := self._frame_queue.find(job.index)) is not None:
+                self.give_up(state, why, time_s)
+            for follower in self._frame_queue.followers(job.index):
                 follower.pass_through(why, time_s)
             if self._begun == job.index:
                 self._begun = -1  # nobody needs to wait for it
 
-    def _complain(self, error: Exception, doing: str, passage: Passage) -> None:
-        self._faults.note(error, "session %s: %s frame %d failed", self._name, doing, passage.index)
+    def _complain(self, error: Exception, doing: str, state: FrameState) -> None:
+        self._faults.record(error, "session %s: %s frame %d failed", self._name, doing, state.index)
 
     # --- lock held ---
 
     def cut_short(self) -> None:
         """The voice was interrupted: mouths that are begun or painted ahead go with it."""
-        if self._prompter.silence == "original" and (cut_s := self._prompter.cut_s) is not None:
-            for passage in self._flight:
-                passage.cut_short(cut_s)
+        if (
+            self._conditioner.silence == "original"
+            and (cut_s := self._conditioner.cut_s) is not None
+        ):
+            for state in self._frame_queue:
+                state.cut_short(cut_s)
 
-    def give_up(self, passage: Passage, outcome: Outcome, time_s: float) -> None:
+    def give_up(self, state: FrameState, outcome: Outcome, time_s: float) -> None:
         """There was no time for a frame: its original goes out, and the ladder hears of it."""
-        late = outcome in (Outcome.OVERLOADED, Outcome.LATE) and passage.picture is None
+        late = outcome in (Outcome.OVERLOADED, Outcome.LATE) and state.picture is None
         # Whether one that nobody has begun would have been painted is known by the voice alone.
-        if late and (passage.aligned is not None or self._prompter.speaks(passage.playout_s)):
-            self._ladder.missed(passage.index, time_s + self._epoch)
-        passage.pass_through(outcome, time_s)
+        if late and (state.aligned is not None or self._conditioner.speaks(state.playout_s)):
+            self._quality.record_miss(state.index, time_s + self._epoch)
+        state.pass_through(outcome, time_s)
 
 
 def _generated(generated: U8, aligned: Aligned, strength: float) -> Patch:
-    return Painter.paint(aligned, generated, strength)
+    return FacePipeline.composite(aligned, generated, strength)
 
 
 def _pasted(unit: Unit, aligned: Aligned, strength: float) -> Patch:
-    return Painter.paste(aligned, unit, strength)
+    return FacePipeline.paste(aligned, unit, strength)

@@ -13,7 +13,7 @@ TIMES_KEPT = 250
 RATE_S = 2.0  # the rate is that of the last two seconds; shorter, and it jumps with every hiccup
 
 
-class Tally:
+class SessionMetrics:
     """Counts frames as they leave; not locked, the session is."""
 
     def __init__(self) -> None:
@@ -22,14 +22,14 @@ class Tally:
         self._left_s: deque[float] = deque(maxlen=TIMES_KEPT)
         self._frames_out = 0
 
-    def left(self, outcome: Outcome, delay_s: float, time_s: float) -> None:
+    def record(self, outcome: Outcome, delay_s: float, time_s: float) -> None:
         """A frame went out at `time_s`, `delay_s` after it had come."""
         self._outcomes[outcome] += 1
         self._frames_out += 1
         self._delays_s.append(delay_s)
         self._left_s.append(time_s)
 
-    def abandoned(self, outcome: Outcome, count: int) -> None:
+    def record_abandoned(self, outcome: Outcome, count: int) -> None:
         """Frames were dropped because nobody fetched them."""
         if count:
             self._outcomes[outcome] += count

@@ -1,4 +1,4 @@
-"""Onlooker: whom a session repaints, from the first picture on."""
+"""LazyFacePipeline: whom a session repaints, from the first picture on."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.active_speaker import Envelope
 from lipwire.engine.face.policy import Choice, Policy
 from lipwire.engine.face.tracker import FaceTracker
-from lipwire.engine.session.face_pipeline import Aligned, Painter
+from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.types import F32, I16, Coverage, JobSpec, Outcome, Sighting, VideoFrame
 from lipwire.engine.units.unit import Unit
 
 
-class Onlooker:
+class LazyFacePipeline:
     """Finds the face in one frame after the other, in the worker that has the session.
 
     What it needs for that is loaded by the first of them, as it takes long. `choose` and `hear`
@@ -30,7 +30,7 @@ class Onlooker:
         self, make_tracker: Callable[[], FaceTracker], config: EngineConfig, spec: JobSpec
     ) -> None:
         self._make_tracker, self._config, self._spec = make_tracker, config, spec
-        self._painter: Painter | None = None
+        self._pipeline: FacePipeline | None = None
         self.coverage = Coverage()
         """of the bank of the person's own mouths, as of the last frame"""
         self._choices: deque[Choice] = deque()  # until the worker takes them
@@ -57,42 +57,46 @@ class Onlooker:
 
     def look(self, frame: VideoFrame, repaint: bool) -> Aligned | Outcome | None:
         """The face of a frame, or why it must pass through; None if it is not to be repainted."""
-        if self._painter is None:
-            self._painter = Painter(self._make_tracker(), self._config, self._spec, self._heard)
+        if self._pipeline is None:
+            self._pipeline = FacePipeline(
+                self._make_tracker(), self._config, self._spec, self._heard
+            )
         while self._choices:
-            self._painter.tracking.choose(self._choices.popleft())
+            self._pipeline.selector.choose(self._choices.popleft())
         found = None
         # Smoothed by the camera's time: arrival jitters.
         if repaint:
-            found = self._painter.find(frame.image, frame.time_s, frame.trace)
+            found = self._pipeline.find(frame.image, frame.time_s, frame.trace)
         else:
-            self._painter.glance(frame.image, frame.time_s)
-        self.sighting = self._painter.tracking.sighting
-        self.coverage = self._painter.coverage
+            self._pipeline.glance(frame.image, frame.time_s)
+        self.sighting = self._pipeline.selector.sighting
+        self.coverage = self._pipeline.coverage
         return found
 
     def learn(self, frame: VideoFrame) -> None:
-        """Look at a frame of a film before it is dubbed, see `Painter.learn`."""
-        if self._painter is None:
-            self._painter = Painter(self._make_tracker(), self._config, self._spec, self._heard)
-        self._painter.learn(frame.image, frame.time_s)
+        """Look at a frame of a film before it is dubbed, see `FacePipeline.learn`."""
+        if self._pipeline is None:
+            self._pipeline = FacePipeline(
+                self._make_tracker(), self._config, self._spec, self._heard
+            )
+        self._pipeline.learn(frame.image, frame.time_s)
 
     def learned(self) -> None:
         """The film has been seen and begins again."""
-        if self._painter is not None:
-            self._painter.learned()
+        if self._pipeline is not None:
+            self._pipeline.learned()
 
     @property
     def speaks(self) -> bool:
         """Whether the person's own mouths can speak."""
-        return self._painter is not None and self._painter.speaks
+        return self._pipeline is not None and self._pipeline.speaks
 
     def choose_unit(self, aligned: Aligned, codes: F32) -> Unit | None:
         """The person's own mouth for a frame; None if none is in a pose like this."""
-        return None if self._painter is None else self._painter.choose(aligned, codes)
+        return None if self._pipeline is None else self._pipeline.choose(aligned, codes)
 
     def close(self) -> None:
         """Free the tracker."""
-        painter, self._painter = self._painter, None
-        if painter is not None:
-            painter.close()
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:
+            pipeline.close()

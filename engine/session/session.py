@@ -21,19 +21,19 @@ import numpy as np
 
 from lipwire.engine.audio.mel import LOOKAHEAD_S
 from lipwire.engine.audio.mixer import Mixer
-from lipwire.engine.audio.timeline import PLAYED_KEPT_S, OriginalTimeline, SpeechTimeline
+from lipwire.engine.audio.timeline import PLAYED_KEPT_S, SourceTimeline, SpeechTimeline
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import ConfigError, MediaError, SessionClosed
 from lipwire.engine.face.policy import Choice
 from lipwire.engine.face.tracker import FaceTracker
-from lipwire.engine.overload.controller import Ladder
+from lipwire.engine.overload.controller import QualityController
 from lipwire.engine.overload.levels import Change
-from lipwire.engine.overload.load_tracker import Load
-from lipwire.engine.session.conditioning import Listen, Prompter
-from lipwire.engine.session.frame_queue import ABANDONED_S, Flight
-from lipwire.engine.session.jobs import Jobs
-from lipwire.engine.session.metrics import Tally
-from lipwire.engine.session.onlooker import Onlooker
+from lipwire.engine.overload.load_tracker import LoadTracker
+from lipwire.engine.session.conditioning import AudioConditioner, Listen
+from lipwire.engine.session.frame_queue import ABANDONED_S, FrameQueue
+from lipwire.engine.session.jobs import JobFactory
+from lipwire.engine.session.metrics import SessionMetrics
+from lipwire.engine.session.onlooker import LazyFacePipeline
 from lipwire.engine.trace import Trace
 from lipwire.engine.types import (
     I16,
@@ -76,14 +76,14 @@ class Session:
         spec: JobSpec | None = None,
         now: float = 0.0,
         wake: Callable[[], None] | None = None,
-        load: Load | None = None,
+        load: LoadTracker | None = None,
         articulation: Listen | None = None,
     ) -> None:
         self.name = name
         self.config = config or EngineConfig()
         self.steps = self.config.steps or steps
         self._steps_offered, self._wake = steps_offered, wake
-        self._ladder = Ladder(
+        self._quality = QualityController(
             name,
             self.steps,
             steps_offered,
@@ -95,29 +95,29 @@ class Session:
         asked = spec or JobSpec()
         if not self.config.own_mouths:
             asked = replace(asked, codes=None)
-        self._onlooker = Onlooker(make_tracker, self.config, asked)
+        self._face_pipeline = LazyFacePipeline(make_tracker, self.config, asked)
         self._epoch = now
         self._lock = threading.Lock()  # guards the queues; never held while working
         self._speech = SpeechTimeline(self.config, LOOKAHEAD_S)
         # Off-line the original's place is given with it, and much may be pushed ahead.
         self._original = (
-            OriginalTimeline(0.0, PLAYED_KEPT_S + self.config.speech_backlog_max_s, paced=False)
+            SourceTimeline(0.0, PLAYED_KEPT_S + self.config.speech_backlog_max_s, paced=False)
             if self.config.offline
-            else OriginalTimeline(self.config.delay_s)
+            else SourceTimeline(self.config.delay_s)
         )
         self._mixer = Mixer(self._speech, self._original, self.config)
-        self._prompter = Prompter(self._speech, self.config)
-        self._flight = Flight()
-        self._tally = Tally()
-        self.jobs = Jobs(
+        self._conditioner = AudioConditioner(self._speech, self.config)
+        self._frame_queue = FrameQueue()
+        self._metrics = SessionMetrics()
+        self.jobs = JobFactory(
             name,
             self.config,
             epoch=now,
             lock=self._lock,
-            flight=self._flight,
-            prompter=self._prompter,
-            onlooker=self._onlooker,
-            ladder=self._ladder,
+            frame_queue=self._frame_queue,
+            conditioner=self._conditioner,
+            face_pipeline=self._face_pipeline,
+            ladder=self._quality,
             articulation=articulation,
         )
         self.closed = False
@@ -147,12 +147,12 @@ class Session:
             time_s = self.time_s(now)
             delay_s = 0.0 if self.config.offline else self.config.delay_s
             if not self.config.offline:
-                self._ladder.pushed(now)
-                while (overtaken := self._flight.take()) is not None:
+                self._quality.pushed(now)
+                while (overtaken := self._frame_queue.take()) is not None:
                     self.jobs.give_up(overtaken, Outcome.OVERLOADED, time_s)
-                gone = self._flight.abandon(time_s - self.config.patience_s - ABANDONED_S)
-                self._tally.abandoned(Outcome.LATE, gone)
-            self._flight.push(frame, time_s, time_s + delay_s)
+                gone = self._frame_queue.abandon(time_s - self.config.patience_s - ABANDONED_S)
+                self._metrics.record_abandoned(Outcome.LATE, gone)
+            self._frame_queue.push(frame, time_s, time_s + delay_s)
         if self._wake is not None:
             self._wake()  # not under the lock: the worker asks for it while it holds its own
 
@@ -168,12 +168,12 @@ class Session:
         if not self.config.offline:
             raise ConfigError("a live session cannot be shown a film beforehand")
         with self.jobs.working:
-            self._onlooker.learn(frame)
+            self._face_pipeline.learn(frame)
 
     def learned(self) -> None:
         """The film has been seen and begins again."""
         with self.jobs.working:
-            self._onlooker.learned()
+            self._face_pipeline.learned()
 
     def push_speech(
         self,
@@ -216,13 +216,13 @@ class Session:
         with self._lock:
             time_s = self.time_s(now)
             self._speech.interrupt(time_s)
-            self._prompter.interrupt(time_s)
+            self._conditioner.interrupt(time_s)
             self.jobs.cut_short()
 
     @property
     def wants_original(self) -> bool:
         """Whether the original voice can be heard at all, or is listened to."""
-        return self._mixer.wants_original or self._onlooker.by_lips
+        return self._mixer.wants_original or self._face_pipeline.by_lips
 
     @property
     def sound(self) -> dict[str, float | bool | None]:
@@ -234,13 +234,13 @@ class Session:
         with self._lock:
             if self.closed:
                 return
-            self._onlooker.hear(samples, rate_hz, self.time_s(now))
+            self._face_pipeline.hear(samples, rate_hz, self.time_s(now))
             if self._mixer.wants_original:
                 self._original.push(samples, rate_hz, self.time_s(now))
 
     def choose_face(self, choice: Choice) -> None:
         """Follow another face, or choose otherwise among several; from the next picture on."""
-        self._onlooker.choose(choice)
+        self._face_pipeline.choose(choice)
 
     def set_sound(
         self,
@@ -256,7 +256,7 @@ class Session:
     @property
     def silence(self) -> Literal["original", "generate"]:
         """What `set_silence` has set."""
-        return self._prompter.silence
+        return self._conditioner.silence
 
     def set_silence(self, silence: Literal["original", "generate"]) -> None:
         """What is shown while the new voice is silent, from the next picture on.
@@ -264,7 +264,7 @@ class Session:
         Raises:
             ConfigError: neither of the two.
         """
-        self._prompter.silence = replace(self.config, silence=silence).silence
+        self._conditioner.silence = replace(self.config, silence=silence).silence
 
     def set_steps(self, steps: int) -> None:
         """DDIM steps of the jobs from now on.
@@ -276,19 +276,19 @@ class Session:
             raise ConfigError(f"steps is {steps}, must be one of {list(self._steps_offered)}")
         self.steps = steps
         with self._lock:
-            self._ladder.set_top(steps, self._steps_offered)
+            self._quality.set_top(steps, self._steps_offered)
 
     def rung_changes(self, since: int = 0) -> list[Change]:
         """The overload ladder's changes after that of this number, as far as they are kept."""
         with self._lock:
-            return self._ladder.since(since)
+            return self._quality.since(since)
 
     # --- out ---
 
     def pop_video(self, now: float) -> OutputFrame | None:
         """The next frame that is due, or None; late ones are replaced by their originals."""
         with self._lock:
-            head, time_s = self._flight.head, self.time_s(now)
+            head, time_s = self._frame_queue.head, self.time_s(now)
             if head is None:
                 return None
             if head.picture is None:
@@ -298,8 +298,8 @@ class Session:
                 self.jobs.give_up(head, Outcome.LATE, time_s)
             elif time_s < head.playout_s and not self.config.offline:
                 return None
-            self._flight.leave()
-            self._tally.left(head.outcome, time_s - head.pushed_s, time_s)
+            self._frame_queue.leave()
+            self._metrics.record(head.outcome, time_s - head.pushed_s, time_s)
             return head.output()
 
     def next_due(self) -> float | None:
@@ -308,7 +308,7 @@ class Session:
         A frame that is still being painted is given its patience here, but may be ready before.
         """
         with self._lock:
-            head = self._flight.head
+            head = self._frame_queue.head
             if head is None:
                 return None
             wait_s = 0.0 if head.picture is not None else self.config.patience_s
@@ -330,31 +330,31 @@ class Session:
         """A snapshot."""
         with self._lock:
             time_s = self.time_s(now)
-            stats = self._tally.stats(
+            stats = self._metrics.stats(
                 time_s,
-                frames_in=self._flight.pushed,
+                frames_in=self._frame_queue.pushed,
                 speech_backlog_s=self._speech.backlog_s(time_s),
                 speaking=self._speech.speaking(time_s + self.config.delay_s),
                 steps=self.jobs.steps,
             )
             return replace(
                 stats,
-                rung=self._ladder.rung.name,
-                rung_reason=self._ladder.reason,
-                rung_changes=dict(self._ladder.transitions),
+                rung=self._quality.rung.name,
+                rung_reason=self._quality.reason,
+                rung_changes=dict(self._quality.transitions),
                 speech_drift_ppm=self._speech.drift * 1e6,
                 original_drift_ppm=self._original.drift * 1e6,
-                face=self._onlooker.sighting,
-                bank=self._onlooker.coverage,
+                face=self._face_pipeline.sighting,
+                bank=self._face_pipeline.coverage,
             )
 
     def close(self) -> None:
         """End the session: nothing more goes in; frames in flight can still be popped."""
         with self._lock:
             self.closed = True
-            self._flight.end()
+            self._frame_queue.end()
         with self.jobs.working:
-            self._onlooker.close()
+            self._face_pipeline.close()
 
     def _check_open(self) -> None:
         if self.closed:

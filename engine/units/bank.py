@@ -79,7 +79,7 @@ class MouthBank:
 
     # --- in ---
 
-    def see(self, codes: F32) -> None:
+    def update(self, codes: F32) -> None:
         """Note how a mouth was held, f32[codes] as measured, whether it becomes a unit or not."""
         if np.isfinite(codes).all():
             self._seen.append(codes)

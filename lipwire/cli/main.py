@@ -140,7 +140,7 @@ def dub(
     and silence follow. OUT appears when it is whole.
     """
     from lipwire.server.dub.dub import dub as run
-    from lipwire.server.media.watermark import Mark
+    from lipwire.server.media.watermark import Watermark
 
     with _stopping() as stop, _progress_bar() as show:
 
@@ -153,7 +153,7 @@ def dub(
             video, speech, out, steps=steps, bundle=bundle, silence=silence,
             original_level=original_level, ducking=ducking, loudness_lufs=loudness,
             threads=threads, progress=progress,
-            mark=Mark(mark_text, mark_place) if mark else None, credentials=credentials,
+            mark=Watermark(mark_text, mark_place) if mark else None, credentials=credentials,
         )  # fmt: skip
     if as_json:
         print(json.dumps(summary.to_dict()))

@@ -6,21 +6,23 @@ from collections.abc import Callable
 
 from starlette.requests import HTTPConnection
 
-from lipwire.server.api.auth import Gate, Grant, Right
+from lipwire.server.api.auth import Authenticator, Claims, Right
 
 # A browser cannot set headers on a WebSocket; it may offer this subprotocol with the token behind.
 SUBPROTOCOL = "lipwire.bearer."
 
 
-def needs(right: Right) -> Callable[[HTTPConnection], Grant]:
+def require(right: Right) -> Callable[[HTTPConnection], Claims]:
     """A dependency that lets a request with this right pass.
 
     The session is the route's `{name}`, if it has one.
     """
 
-    def check(connection: HTTPConnection) -> Grant:
-        gate: Gate = connection.app.state.gate
-        return gate.admit(_authorization(connection), right, connection.path_params.get("name"))
+    def check(connection: HTTPConnection) -> Claims:
+        authenticator: Authenticator = connection.app.state.authenticator
+        return authenticator.admit(
+            _authorization(connection), right, connection.path_params.get("name")
+        )
 
     return check
 

@@ -33,10 +33,10 @@ from lipwire.engine import (
 )
 from lipwire.server import __version__
 from lipwire.server.api import faces, operations, whip
-from lipwire.server.api.access import bearer_subprotocol, needs
-from lipwire.server.api.auth import Forbidden, Gate, Grant, Right, Unauthorised
+from lipwire.server.api.access import bearer_subprotocol, require
+from lipwire.server.api.auth import Authenticator, Claims, Forbidden, Right, Unauthorised
 from lipwire.server.api.errors import add_problems
-from lipwire.server.api.guard import Edge
+from lipwire.server.api.guard import RequestGuard
 from lipwire.server.api.listener import SOCKETS, Server, listen, page_url
 from lipwire.server.api.metrics import Metrics
 from lipwire.server.api.schemas import (
@@ -52,7 +52,7 @@ from lipwire.server.api.schemas import (
     SubtitleBody,
     refusals,
 )
-from lipwire.server.api.speech_socket import PcmSocket, read_rate, refuse
+from lipwire.server.api.speech_socket import SpeechSocket, read_rate, refuse
 from lipwire.server.call import speech_queue
 from lipwire.server.call.call import TooManySources
 from lipwire.server.call.sessions import ConsentMissing, NoSuchSession, Sessions
@@ -67,8 +67,8 @@ STATIC = Path(__file__).parents[1] / "static"
 # Threads for what blocks beside pictures and sound: files, uploads, a codec that ends. Fewer: an
 # upload that is slow to check holds up the end of a call; more: each keeps a heap.
 HELPERS = 6
-CONTROL = [Depends(needs(Right.CONTROL))]
-SPEAK = [Depends(needs(Right.SPEAK))]
+CONTROL = [Depends(require(Right.CONTROL))]
+SPEAK = [Depends(require(Right.SPEAK))]
 # The body of an upload, which is read as it comes.
 ANY_FILE = {
     "requestBody": {
@@ -106,8 +106,8 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await _fill_helpers()
-        patch.install(settings, metrics.observe)
-        ice.install(settings)
+        patch.apply(settings, metrics.observe)
+        ice.apply(settings)
         app.state.engine = engine or await asyncio.to_thread(_open_engine, settings)
         app.state.sessions = Sessions(app.state.engine, settings, metrics)
         if not settings.mark:
@@ -127,8 +127,8 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     app = _Api(
         title="lipwire", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    app.state.gate, app.state.metrics = Gate(settings), metrics
-    app.add_middleware(Edge, settings=settings, refused=metrics.refused)
+    app.state.authenticator, app.state.metrics = Authenticator(settings), metrics
+    app.add_middleware(RequestGuard, settings=settings, refused=metrics.refused)
     add_problems(app, metrics.refused)
     app.include_router(whip.router, tags=["WHIP and WHEP"])
     app.include_router(operations.router, tags=["operations"])
@@ -152,7 +152,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
 
     @app.get(
         "/api/ice-servers",
-        dependencies=[Depends(needs(Right.PUBLISH))],
+        dependencies=[Depends(require(Right.PUBLISH))],
         responses=refusals(401, 403),
     )
     async def ice_servers() -> list[dict[str, Any]]:
@@ -183,7 +183,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
             "sessions": len(app.state.sessions),
             "max_sessions": settings.max_sessions,
             "recording_offered": settings.record is not None,
-            "token_needed": not app.state.gate.open,
+            "token_needed": not app.state.authenticator.open,
             "mark": settings.mark_text if settings.mark else None,
         }
 
@@ -203,7 +203,7 @@ def _add_session_routes(app: FastAPI) -> None:
         "/api/sessions", status_code=201, responses=refusals(400, 401, 403, 413, 422, 429, 503)
     )
     async def open_session(
-        body: OfferBody, grant: Annotated[Grant, Depends(needs(Right.PUBLISH))]
+        body: OfferBody, grant: Annotated[Claims, Depends(require(Right.PUBLISH))]
     ) -> AnswerBody:
         """Begin a call from an SDP offer; 503 with Retry-After when there is no room."""
         sessions().check_room()
@@ -238,19 +238,19 @@ def _add_session_routes(app: FastAPI) -> None:
     @app.patch("/api/sessions/{name}", dependencies=CONTROL, responses=refusals(*WRITES, 413, 422))
     async def change_session(name: str, body: ChangeBody) -> dict[str, Any]:
         """Change steps, sound, what is shown in silence, or recording; gives the figures."""
-        peer = sessions().get(name)
+        call = sessions().get(name)
         if body.steps is not None:
-            peer.set_steps(body.steps)
-        peer.session.set_sound(
+            call.set_steps(body.steps)
+        call.session.set_sound(
             original_level=body.original_level,
             ducking=body.ducking,
             loudness_lufs=body.loudness_lufs,
         )
         if body.silence is not None:
-            peer.session.set_silence(body.silence)
+            call.session.set_silence(body.silence)
         if body.record is not None:
-            peer.audience.record(body.record)
-        return peer.figures()
+            call.events.record(body.record)
+        return call.figures()
 
     @app.get("/api/sessions/{name}/stats", dependencies=CONTROL, responses=refusals(*READS))
     async def stats(name: str) -> dict[str, Any]:
@@ -279,8 +279,8 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     )
     async def upload(name: str, request: Request) -> Spoken:
         """Speak a sound file, sent as the body; answers when all of it is scheduled."""
-        peer = sessions().get(name)
-        with peer.source():
+        call = sessions().get(name)
+        with call.source():
             async with speech_queue.scratch_file() as file:
                 size = 0
                 async for piece in request.stream():
@@ -291,7 +291,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
                 await asyncio.to_thread(file.flush)
                 if not size:
                     raise MediaError("the body is empty; send the file's bytes")
-                return Spoken(seconds=await speech_queue.speak_file(peer.voice, Path(file.name)))
+                return Spoken(seconds=await speech_queue.speak_file(call.voice, Path(file.name)))
 
     @app.post(
         "/api/sessions/{name}/sample",
@@ -300,12 +300,12 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     )
     async def sample(name: str, body: SampleBody) -> Spoken:
         """Speak one of the voices that ship with lipwire."""
-        peer = sessions().get(name)
+        call = sessions().get(name)
         voices = speech_queue.sample_voices()
         if body.name not in voices:
             raise HTTPException(404, f"no sample {body.name!r}; there are {sorted(voices)}")
-        with peer.source():
-            return Spoken(seconds=await speech_queue.speak_file(peer.voice, voices[body.name]))
+        with call.source():
+            return Spoken(seconds=await speech_queue.speak_file(call.voice, voices[body.name]))
 
     @app.post(
         "/api/sessions/{name}/say",
@@ -314,14 +314,14 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     )
     async def say(name: str, body: SayBody) -> Spoken:
         """Speak text through espeak-ng, where the server has it."""
-        peer = sessions().get(name)
+        call = sessions().get(name)
         if len(body.text) > settings.max_text_chars:
             raise HTTPException(
                 413, f"the text is longer than {settings.max_text_chars} characters"
             )
-        with peer.source():
+        with call.source():
             return Spoken(
-                seconds=await speech_queue.speak_text(peer.voice, body.text, body.language)
+                seconds=await speech_queue.speak_text(call.voice, body.text, body.language)
             )
 
     @app.post(
@@ -331,8 +331,8 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     )
     async def subtitle(name: str, body: SubtitleBody) -> Shown:
         """Show text while the voice that was scheduled since the last subtitle is heard."""
-        audience = sessions().get(name).audience
-        return Shown(in_s=audience.subtitle(body.text, body.language, body.duration_s))
+        events = sessions().get(name).events
+        return Shown(in_s=events.subtitle(body.text, body.language, body.duration_s))
 
     @app.post(
         "/api/sessions/{name}/interrupt",
@@ -350,8 +350,8 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
         """16-bit mono PCM in, at `?rate=`, perhaps `&live=true`; see
         `lipwire.server.api.speech_socket`."""
         try:
-            needs(Right.SPEAK)(socket)
-            peer = sessions().get(name)
+            require(Right.SPEAK)(socket)
+            call = sessions().get(name)
         except (NoSuchSession, Unauthorised, Forbidden) as error:
             status = {NoSuchSession: 404, Unauthorised: 401}.get(type(error), 403)
             await socket.send_denial_response(JSONResponse({"error": str(error)}, status))
@@ -363,9 +363,9 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             return
         live = socket.query_params.get("live") == "true"
         try:
-            with peer.source():
+            with call.source():
                 await socket.accept(bearer_subprotocol(socket))
-                await PcmSocket(socket, peer, rate_hz, live).run()
+                await SpeechSocket(socket, call, rate_hz, live).run()
         except TooManySources as error:
             await refuse(socket, str(error))
 

@@ -52,7 +52,7 @@ class Forbidden(LipwireError):
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Claims:
     """What a request may do."""
 
     rights: frozenset[Right]
@@ -62,10 +62,10 @@ class Grant:
     """whether the token itself says that the person shown has agreed"""
 
 
-ALL = Grant(frozenset(Right))
+ALL = Claims(frozenset(Right))
 
 
-class Gate:
+class Authenticator:
     """Reads tokens.
 
     Args:
@@ -91,7 +91,7 @@ class Gate:
         """Whether nobody is asked for a token: only for servers bound to loopback."""
         return self._token is None and not self._keys
 
-    def admit(self, authorization: str | None, right: Right, session: str | None = None) -> Grant:
+    def admit(self, authorization: str | None, right: Right, session: str | None = None) -> Claims:
         """Let a request pass or not.
 
         Args:
@@ -112,7 +112,7 @@ class Gate:
             raise Forbidden("the token is for another session")
         return grant
 
-    def _read(self, authorization: str | None) -> Grant:
+    def _read(self, authorization: str | None) -> Claims:
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
@@ -126,7 +126,7 @@ class Gate:
             raise Unauthorised("the token is not one of this server's")
         return self._read_jwt(token)
 
-    def _read_jwt(self, token: str) -> Grant:
+    def _read_jwt(self, token: str) -> Claims:
         problem: Exception | None = None
         for key, algorithm in self._keys:
             try:
@@ -144,7 +144,7 @@ class Gate:
             return self._grant(claims)
         raise Unauthorised(f"the token does not count: {str(problem).lower()}") from problem
 
-    def _grant(self, claims: dict[str, Any]) -> Grant:
+    def _grant(self, claims: dict[str, Any]) -> Claims:
         try:
             issued_s, expires_s = float(claims["iat"]), float(claims["exp"])
             not_before_s = float(claims.get("nbf", issued_s))
@@ -161,7 +161,7 @@ class Gate:
         if not isinstance(scope, str) or not (session is None or isinstance(session, str)):
             raise Unauthorised("the token's scope or session is not text")
         rights = frozenset(right for right in Right if right.value in scope.split())
-        return Grant(rights, session, claims.get("consent") is True)
+        return Claims(rights, session, claims.get("consent") is True)
 
 
 def _read_public_key(settings: ServerConfig) -> Any:

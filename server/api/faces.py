@@ -14,7 +14,7 @@ from pydantic import Field
 
 from lipwire.engine.face.policy import Choice, Policy
 from lipwire.engine.types import Sighting
-from lipwire.server.api.access import needs
+from lipwire.server.api.access import require
 from lipwire.server.api.auth import Right
 from lipwire.server.api.schemas import WRITES, Body, refusals
 
@@ -48,14 +48,14 @@ class FaceBody(Body):
 
 @router.post(
     "/api/sessions/{name}/face",
-    dependencies=[Depends(needs(Right.CONTROL))],
+    dependencies=[Depends(require(Right.CONTROL))],
     responses=refusals(*WRITES),
 )
 async def choose_face(name: str, body: FaceBody, request: Request) -> dict[str, Any]:
     """Dub another face, or choose otherwise; gives what was known before the next picture."""
-    peer = request.app.state.sessions.get(name)
-    peer.session.choose_face(body.choice())
-    return {"face": face_figures(peer.stats().face)}
+    call = request.app.state.sessions.get(name)
+    call.session.choose_face(body.choice())
+    return {"face": face_figures(call.stats().face)}
 
 
 def face_figures(seen: Sighting) -> dict[str, Any]:

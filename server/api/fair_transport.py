@@ -1,4 +1,5 @@
-"""Turnstile: a connection's bytes reach their parser a little at a time, in turn with all others'.
+"""FairTransport: a connection's bytes reach their parser a little at a time, in turn with all
+others'.
 
 One read of a socket may bring 256 KiB: 40,000 empty frames of a WebSocket, or as many pieces of a
 chunked body. Parsed at once, they hold up every call's pictures by half a second.
@@ -26,7 +27,7 @@ MAX_FRAGMENTS = 1024  # of one message: empty ones cost memory that no limit on 
 clock: Callable[[], float] = time.perf_counter
 
 
-class Turnstile:
+class FairTransport:
     """Stands between a transport and a protocol, and is the transport for the latter.
 
     Args:
@@ -114,9 +115,9 @@ class _Gated(asyncio.Protocol):
     loop: asyncio.AbstractEventLoop
 
     def connection_made(self, transport: Any) -> None:
-        if isinstance(transport, Turnstile):  # of the HTTP that asked for an upgrade
+        if isinstance(transport, FairTransport):  # of the HTTP that asked for an upgrade
             transport = transport.transport
-        self._gate = Turnstile(transport, super().data_received, self.loop)
+        self._gate = FairTransport(transport, super().data_received, self.loop)
         super().connection_made(self._gate)  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:

@@ -1,4 +1,5 @@
-"""Edge: what every request meets before a route sees it. Origin, rate, size; CORS on the way out.
+"""RequestGuard: what every request meets before a route sees it. Origin, rate, size; CORS on the
+way out.
 
 Plain ASGI, so that a request that is refused here costs next to nothing and no body is read.
 """
@@ -27,7 +28,7 @@ PREFLIGHT_AGE_S = 600
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 
 
-class Edge:
+class RequestGuard:
     """ASGI middleware.
 
     Args:

@@ -21,7 +21,7 @@ from lipwire.engine import Outcome
 from lipwire.engine.overload.levels import RUNGS
 
 if TYPE_CHECKING:
-    from lipwire.server.call.call import Peer
+    from lipwire.server.call.call import Call
     from lipwire.server.call.sessions import Sessions
 
 # A stage should take a few milliseconds; beyond the last bucket a call is unbearable anyway.
@@ -73,9 +73,9 @@ class Metrics(Collector):
         """Read these sessions from now on."""
         self._sessions = sessions
 
-    def keep(self, peer: Peer) -> None:
+    def keep(self, call: Call) -> None:
         """Remember the counts of a session that has ended."""
-        self._ended.update(_counts(peer))
+        self._ended.update(_counts(call))
 
     async def measure_loop_lag(self) -> None:
         """Sleep and look how late we wake, for ever."""
@@ -92,8 +92,8 @@ class Metrics(Collector):
         """What lies in the sessions; called by the registry."""
         peers = self._sessions.peers if self._sessions is not None else []
         totals = self._ended.copy()
-        for peer in peers:
-            totals.update(_counts(peer))
+        for call in peers:
+            totals.update(_counts(call))
         yield _counter("lipwire_frames", "Frames that left, by what became of them; `skipped` "
                        "ones were replaced by newer ones before any work.", "outcome", totals,
                        [*(o.value for o in Outcome), "skipped"])  # fmt: skip
@@ -117,13 +117,13 @@ class Metrics(Collector):
             )
         links = GaugeMetricFamily("lipwire_links", "Links beside publishers'.", labels=["purpose"])
         for purpose in ("voice", "watch"):
-            kinds = [kind for peer in peers for kind, _ in peer.links.values()]
+            kinds = [kind for call in peers for kind, _ in call.links.values()]
             links.add_metric([purpose], kinds.count(purpose))  # type: ignore[arg-type]
         yield links
         depth = GaugeMetricFamily(
             "lipwire_queue_depth", "What waits, in the session where most does.", labels=["queue"]
         )
-        stats = [peer.stats() for peer in peers]
+        stats = [call.stats() for call in peers]
         rungs = GaugeMetricFamily(
             "lipwire_overload_sessions", "Sessions by their rung of the ladder.", labels=["rung"]
         )
@@ -132,7 +132,7 @@ class Metrics(Collector):
         yield rungs
         flight = [s.frames_in - s.frames_out for s in stats]
         depth.add_metric(["engine"], max(flight, default=0))
-        depth.add_metric(["viewers"], max((p.relay.depth for p in peers), default=0))
+        depth.add_metric(["viewers"], max((p.broadcaster.depth for p in peers), default=0))
         yield depth
         backlog_s = max((s.speech_backlog_s for s in stats), default=0.0)
         yield GaugeMetricFamily(
@@ -141,14 +141,14 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "lipwire_renditions",
             "Encodes of pictures that run; viewers share them.",
-            sum(len(p.relay.renditions["video"].running) for p in peers),
+            sum(len(p.broadcaster.renditions["video"].running) for p in peers),
         )
         yield GaugeMetricFamily(
             "lipwire_recordings",
             "Sessions that are recorded.",
-            sum(p.audience.recorded for p in peers),
+            sum(p.events.recorded for p in peers),
         )
-        offset_s = max((p.relay.av_offset_s for p in peers), key=abs, default=0.0)
+        offset_s = max((p.broadcaster.av_offset_s for p in peers), key=abs, default=0.0)
         yield GaugeMetricFamily(
             "lipwire_av_offset_seconds",
             "Sound ahead of the picture as they leave, in the session where it is worst.",
@@ -156,14 +156,14 @@ class Metrics(Collector):
         )
 
 
-def _counts(peer: Peer) -> dict[tuple[str, str], int]:
+def _counts(call: Call) -> dict[tuple[str, str], int]:
     """What one session has counted so far, by metric and label."""
-    received, sent = peer.traffic()
-    stats = peer.stats()
+    received, sent = call.traffic()
+    stats = call.stats()
     counts = {("lipwire_frames", outcome.value): count for outcome, count in stats.outcomes.items()}
     for (before, after), count in stats.rung_changes.items():
         counts[CHANGES, f"{before} {after}"] = count
-    counts["lipwire_frames", "skipped"] = peer.intake.skipped
+    counts["lipwire_frames", "skipped"] = call.ingest.skipped
     counts["lipwire_media_bytes", "in"] = received
     counts["lipwire_media_bytes", "out"] = sent
     return counts

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from lipwire.server.api.access import needs
+from lipwire.server.api.access import require
 from lipwire.server.api.auth import Right
 from lipwire.server.api.schemas import refusals
 
@@ -37,7 +37,7 @@ async def readyz(request: Request) -> JSONResponse:
 
 @router.get(
     "/metrics",
-    dependencies=[Depends(needs(Right.METRICS))],
+    dependencies=[Depends(require(Right.METRICS))],
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},

@@ -20,7 +20,7 @@ from lipwire.engine import MediaError, SessionClosed
 from lipwire.engine.audio.timeline import MAX_RATE_HZ, MIN_RATE_HZ
 from lipwire.engine.trace import Trace
 from lipwire.engine.types import I16
-from lipwire.server.call.call import Peer
+from lipwire.server.call.call import Call
 from lipwire.server.call.speech_queue import PcmFramer
 
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001  # RFC 6455 section 7.4.1
@@ -47,18 +47,18 @@ def read_rate(value: str | None) -> int:
     return rate_hz
 
 
-class PcmSocket:
+class SpeechSocket:
     """One open socket: reads ahead, pushes in order.
 
     Args:
         socket: accepted already.
-        peer: whose voice it feeds.
+        call: whose voice it feeds.
         rate_hz: of the samples.
         live: they come as they are spoken.
     """
 
-    def __init__(self, socket: WebSocket, peer: Peer, rate_hz: int, live: bool = False) -> None:
-        self._socket, self._peer, self._rate_hz, self._live = socket, peer, rate_hz, live
+    def __init__(self, socket: WebSocket, call: Call, rate_hz: int, live: bool = False) -> None:
+        self._socket, self._peer, self._rate_hz, self._live = socket, call, rate_hz, live
         self._framer = PcmFramer()
         self._queue: asyncio.Queue[tuple[I16, Trace] | str | None] = asyncio.Queue(READ_AHEAD)
         self._samples = 0  # since the last flush
@@ -90,9 +90,9 @@ class PcmSocket:
                 if (data := message.get("bytes")) is not None:
                     trace = Trace(time.monotonic)
                     for point in ("received", "decoding"):
-                        trace.mark(point)
+                        trace.stamp(point)
                     if len(samples := self._framer.feed(data)):
-                        trace.mark("decoded")
+                        trace.stamp("decoded")
                         await self._put(samples, trace)
                 else:
                     await self._command(message.get("text") or "")

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from lipwire.engine import EngineConfig
-from lipwire.server.api.access import needs
-from lipwire.server.api.auth import Grant, Right
+from lipwire.server.api.access import require
+from lipwire.server.api.auth import Claims, Right
 from lipwire.server.api.schemas import DEFAULT_LUFS, WRITES, refusals
 from lipwire.server.call.sessions import ConsentMissing, ServerFull, Sessions, check_match
 from lipwire.server.rtc import ice
@@ -104,7 +104,7 @@ def _created(request: Request, location: str, etag: str, answer: str) -> Respons
 )
 async def publish(
     request: Request,
-    grant: Annotated[Grant, Depends(needs(Right.PUBLISH))],
+    grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
     consent: Annotated[bool, Query(description="the person shown has agreed")] = False,
     steps: Annotated[int | None, Query(description="diffusion steps a picture")] = None,
     original_level: Annotated[float, Query(ge=0, le=1)] = 0.0,
@@ -148,7 +148,7 @@ async def publish(
     "/whip/{name}/voice",
     status_code=201,
     response_class=Response,
-    dependencies=[Depends(needs(Right.SPEAK))],
+    dependencies=[Depends(require(Right.SPEAK))],
     responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422)},
     openapi_extra=TAKES_OFFER,
 )
@@ -161,7 +161,7 @@ async def voice(request: Request, name: str) -> Response:
     "/whep/{name}",
     status_code=201,
     response_class=Response,
-    dependencies=[Depends(needs(Right.WATCH))],
+    dependencies=[Depends(require(Right.WATCH))],
     responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422, 503)},
     openapi_extra=TAKES_OFFER,
 )
@@ -196,7 +196,7 @@ async def _trickle(
 @router.patch(
     "/whip/{name}",
     status_code=204,
-    dependencies=[Depends(needs(Right.PUBLISH))],
+    dependencies=[Depends(require(Right.PUBLISH))],
     responses=TRICKLED,
     openapi_extra=TAKES_FRAGMENT,
 )
@@ -208,7 +208,7 @@ async def trickle_publisher(request: Request, name: str) -> Response:
 @router.patch(
     "/whip/{name}/voice/{link}",
     status_code=204,
-    dependencies=[Depends(needs(Right.SPEAK))],
+    dependencies=[Depends(require(Right.SPEAK))],
     responses=TRICKLED,
     openapi_extra=TAKES_FRAGMENT,
 )
@@ -220,7 +220,7 @@ async def trickle_voice(request: Request, name: str, link: str) -> Response:
 @router.patch(
     "/whep/{name}/{link}",
     status_code=204,
-    dependencies=[Depends(needs(Right.WATCH))],
+    dependencies=[Depends(require(Right.WATCH))],
     responses=TRICKLED,
     openapi_extra=TAKES_FRAGMENT,
 )
@@ -233,7 +233,7 @@ async def trickle_viewer(request: Request, name: str, link: str) -> Response:
     "/whip/{name}",
     status_code=200,
     response_class=Response,
-    dependencies=[Depends(needs(Right.PUBLISH))],
+    dependencies=[Depends(require(Right.PUBLISH))],
     responses=refusals(*WRITES),
 )
 async def unpublish(request: Request, name: str) -> Response:
@@ -253,7 +253,7 @@ async def _leave(request: Request, purpose: Purpose, name: str, link_name: str) 
     "/whip/{name}/voice/{link}",
     status_code=200,
     response_class=Response,
-    dependencies=[Depends(needs(Right.SPEAK))],
+    dependencies=[Depends(require(Right.SPEAK))],
     responses=refusals(*WRITES),
 )
 async def hush(request: Request, name: str, link: str) -> Response:
@@ -265,7 +265,7 @@ async def hush(request: Request, name: str, link: str) -> Response:
     "/whep/{name}/{link}",
     status_code=200,
     response_class=Response,
-    dependencies=[Depends(needs(Right.WATCH))],
+    dependencies=[Depends(require(Right.WATCH))],
     responses=refusals(*WRITES),
 )
 async def unwatch(request: Request, name: str, link: str) -> Response:
@@ -298,7 +298,7 @@ def _add_reads(path: str, purpose: Purpose, right: Right, own_link: bool, endpoi
 
     async def read(request: Request, name: str, link: str | None = None) -> Response:
         if request.method != "OPTIONS":
-            needs(right)(request)  # a preflight carries no token (RFC 9725 section 4.7)
+            require(right)(request)  # a preflight carries no token (RFC 9725 section 4.7)
             _sessions(request).link(name, purpose, link if own_link else None)
         return _empty("POST" if endpoint else "PATCH, DELETE", endpoint)
 

@@ -1,4 +1,4 @@
-"""Relay: what one session gives, to any number of viewers; every picture is marked here.
+"""Broadcaster: what one session gives, to any number of viewers; every picture is marked here.
 
 PictureTrack, VoiceTrack -> pump -> mark -> Renditions (one encode for many) -> each viewer's sender
                                       +-> taps: the recording
@@ -21,10 +21,10 @@ from lipwire.engine import Session
 from lipwire.engine.runtime.engine import Observe, unobserved
 from lipwire.engine.trace import Trace
 from lipwire.server.config import ServerConfig
-from lipwire.server.media.watermark import Mark
+from lipwire.server.media.watermark import Watermark
 from lipwire.server.rtc.encoding import Renditions
 from lipwire.server.rtc.frame_trace import trace_of
-from lipwire.server.rtc.subscription import Seat
+from lipwire.server.rtc.subscription import Subscription
 from lipwire.server.rtc.tracks import PictureTrack, VoiceTrack
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ TRACED = {
 }
 
 
-class Relay:
+class Broadcaster:
     """A session's output; `run_pictures` and `run_sound` are for the call's task group.
 
     Args:
@@ -56,7 +56,7 @@ class Relay:
         clock: Callable[[], float],
         pool: Executor,
         settings: ServerConfig,
-        mark: Mark | None,
+        mark: Watermark | None,
         observe: Observe = unobserved,
     ) -> None:
         self._session, self._clock, self._mark, self._observe = session, clock, mark, observe
@@ -71,10 +71,10 @@ class Relay:
         """of the blocks of sound that left last: half a minute"""
         self._late_s = {"video": 0.0, "audio": 0.0}  # how far behind its time the last one left
 
-    def subscribe(self) -> tuple[Seat, Seat]:
+    def subscribe(self) -> tuple[Subscription, Subscription]:
         """A picture and a sound track for one viewer; they leave when they are stopped."""
         video, audio = self.renditions["video"], self.renditions["audio"]
-        return video.seat(self._time_s), audio.seat(self._time_s)
+        return video.subscription(self._time_s), audio.subscription(self._time_s)
 
     def _time_s(self) -> float:
         return self._session.time_s(self._clock())
@@ -104,7 +104,7 @@ class Relay:
                     self._mark.draw(frame)
                 self._note("video", frame)
                 if (trace := trace_of(frame)) is not None:
-                    trace.mark("drawn")
+                    trace.stamp("drawn")
                     self._trace(trace)
                 self._give(frame)
             except MediaStreamError:

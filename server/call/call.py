@@ -1,4 +1,4 @@
-"""Peer: a call. One engine session, the link that feeds it, and those that watch or voice it.
+"""Call: a call. One engine session, the link that feeds it, and those that watch or voice it.
 
 tracks -> Intake -> Session -> Relay -> every viewer
 data channel "lipwire": figures out twice a second, commands in (`server/call/commands.py`)
@@ -24,16 +24,16 @@ from lipwire.engine.runtime.engine import Observe, unobserved
 from lipwire.engine.trace import POINTS, SOUND_POINTS, VOICE_POINTS, Trace
 from lipwire.engine.types import SessionStats
 from lipwire.server.api.faces import face_figures
-from lipwire.server.call.broadcast import Relay
-from lipwire.server.call.commands import obey
-from lipwire.server.call.events import CHANNEL, Audience, send_event
-from lipwire.server.call.ingest import Intake
-from lipwire.server.call.speech_queue import Voice
+from lipwire.server.call.broadcast import Broadcaster
+from lipwire.server.call.commands import handle_command
+from lipwire.server.call.events import CHANNEL, EventBus, send_event
+from lipwire.server.call.ingest import Ingest
+from lipwire.server.call.speech_queue import SpeechQueue
 from lipwire.server.config import ServerConfig
 from lipwire.server.media.recording import Archive
 from lipwire.server.media.watermark import make_mark
 from lipwire.server.ops.logs import name_session
-from lipwire.server.rtc.connection import Link, reception
+from lipwire.server.rtc.connection import PeerConnection, reception
 from lipwire.server.rtc.sdp import Offer, Purpose
 
 FIGURES_EVERY_S = 0.5
@@ -61,7 +61,7 @@ class _Over(Exception):
     """Raised inside the group to end it."""
 
 
-class Peer:
+class Call:
     """A call: made with `run`, over when that returns.
 
     Args:
@@ -86,16 +86,18 @@ class Peer:
     ) -> None:
         self.name, self.session = name, session
         self._engine, self._settings = engine, settings
-        self.voice = Voice(session, engine.clock)
-        self.intake = Intake(name, session, self.voice, engine.clock, pool, observe)
+        self.voice = SpeechQueue(session, engine.clock)
+        self.ingest = Ingest(name, session, self.voice, engine.clock, pool, observe)
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
-        self.publisher = Link(settings, name)
-        self.links: dict[str, tuple[Purpose, Link]] = {}
+        self.publisher = PeerConnection(settings, name)
+        self.links: dict[str, tuple[Purpose, PeerConnection]] = {}
         """those that watch or voice the session, by id"""
-        self.relay = Relay(session, engine.clock, pool, settings, make_mark(settings), observe)
-        self.audience = Audience(
-            session, engine.clock, self.relay, self.voice, self.disclosure(), archive
+        self.broadcaster = Broadcaster(
+            session, engine.clock, pool, settings, make_mark(settings), observe
+        )
+        self.events = EventBus(
+            session, engine.clock, self.broadcaster, self.voice, self.disclosure(), archive
         )
         self._traffic = [0, 0]  # bytes in and out of links that are closed
         self._channel: RTCDataChannel | None = None
@@ -112,9 +114,9 @@ class Peer:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 await self._answer(offer)
-                self._tasks.create_task(self.relay.run_pictures())
-                self._tasks.create_task(self.relay.run_sound())
-                self._tasks.create_task(self.audience.run())
+                self._tasks.create_task(self.broadcaster.run_pictures())
+                self._tasks.create_task(self.broadcaster.run_sound())
+                self._tasks.create_task(self.events.run())
                 self._tasks.create_task(self._report())
                 await self.publisher.run()
                 raise _Over
@@ -128,15 +130,15 @@ class Peer:
             self.end("it is over")
             if not self.answer.done():
                 self._refuse(SessionClosed("the call was ended before it was answered"))
-            self.relay.stop()
-            self.intake.forget()
-            self.audience.close()
+            self.broadcaster.stop()
+            self.ingest.forget()
+            self.events.close()
             links = [self.publisher, *(link for _, link in self.links.values())]
             await asyncio.gather(*(link.close() for link in links))
             await asyncio.to_thread(self._engine.end, self.session)
 
     async def _answer(self, offer: Offer) -> None:
-        tracks = self.relay.subscribe() if offer.purpose is Purpose.CALL else ()
+        tracks = self.broadcaster.subscribe() if offer.purpose is Purpose.CALL else ()
         self.answer.set_result(await self.publisher.answer(offer, tracks))
 
     def _refuse(self, cause: Exception) -> None:
@@ -158,7 +160,7 @@ class Peer:
 
     # --- further links ---
 
-    async def attach(self, offer: Offer) -> tuple[Link, str]:
+    async def attach(self, offer: Offer) -> tuple[PeerConnection, str]:
         """Let someone watch the session or be its voice; returns the link and its answer.
 
         Raises:
@@ -176,18 +178,18 @@ class Peer:
             raise TooManyViewers(
                 f"all {self._settings.max_viewers} viewers that a session takes are watching"
             )
-        link = Link(self._settings)
+        link = PeerConnection(self._settings)
         self.links[link.name] = offer.purpose, link  # before anything is awaited: it counts
         takers: list[asyncio.Task[None]] = []
         try:
             if offer.purpose is Purpose.WATCH:
-                link.pc.on("datachannel", self.audience.admit)
-                answer = await link.answer(offer, self.relay.subscribe(), "sendonly")
+                link.pc.on("datachannel", self.events.admit)
+                answer = await link.answer(offer, self.broadcaster.subscribe(), "sendonly")
             else:
                 link.pc.on(
                     "track",
                     lambda track: takers.append(
-                        self._start(self.intake.drain_audio(track, original=False))
+                        self._start(self.ingest.drain_audio(track, original=False))
                     ),
                 )
                 answer = await link.answer(offer)
@@ -200,7 +202,7 @@ class Peer:
         self._start(self._keep(link, takers))
         return link, answer
 
-    async def _keep(self, link: Link, takers: list[asyncio.Task[None]]) -> None:
+    async def _keep(self, link: PeerConnection, takers: list[asyncio.Task[None]]) -> None:
         """Serve a further link; its end is not the call's, but that of what takes its media."""
         try:
             await link.run()
@@ -211,7 +213,7 @@ class Peer:
             self._add_traffic(link)
             self.links.pop(link.name, None)
 
-    def _add_traffic(self, link: Link) -> None:
+    def _add_traffic(self, link: PeerConnection) -> None:
         for place, count in enumerate(link.traffic()):
             self._traffic[place] += count
 
@@ -228,12 +230,12 @@ class Peer:
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "video":
-            self._start(self.intake.drain_video(track))
-            self._start(self.intake.push_video())
+            self._start(self.ingest.drain_video(track))
+            self._start(self.ingest.push_video())
             return
         sections = [t for t in self.publisher.pc.getTransceivers() if t.kind == "audio"]
         first = not sections or sections[0].receiver.track is track
-        self._start(self.intake.drain_audio(track, original=first))
+        self._start(self.ingest.drain_audio(track, original=first))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self._tasks.create_task(work)
@@ -266,7 +268,7 @@ class Peer:
     def interrupt(self) -> None:
         """Drop the voice that has not been heard."""
         self.voice.interrupt()
-        self.audience.subtitles.interrupt()
+        self.events.subtitles.interrupt()
         self.send({"type": "interrupted"})
 
     # --- figures ---
@@ -274,8 +276,8 @@ class Peer:
     def _on_channel(self, channel: RTCDataChannel) -> None:
         if channel.label == CHANNEL:
             self._channel = channel
-            channel.on("message", partial(obey, self))
-            self.audience.admit(channel)
+            channel.on("message", partial(handle_command, self))
+            self.events.admit(channel)
 
     def send(self, event: dict[str, Any]) -> None:
         """Tell the publisher, if he opened the channel and reads it."""
@@ -297,10 +299,10 @@ class Peer:
         """
         pictures = [
             [t.pts, t.outcome, *(t.at_s.get(point) for point in POINTS)]
-            for t in self.relay.traces
+            for t in self.broadcaster.traces
             if t.at_s["popped"] > since_s
         ]
-        blocks = [t for t in self.relay.sounds if t.at_s["popped"] > since_s]
+        blocks = [t for t in self.broadcaster.sounds if t.at_s["popped"] > since_s]
         return {
             "columns": ["pts", "outcome", *POINTS],
             "pictures": pictures,
@@ -325,7 +327,7 @@ class Peer:
             "delay_p95_ms": round(stats.delay_p95_s * 1000, 1),
             "frames_in": stats.frames_in,
             "frames_out": stats.frames_out,
-            "frames_skipped": self.intake.skipped,
+            "frames_skipped": self.ingest.skipped,
             "pasted": stats.pasted,
             "generated": stats.generated,
             "held": stats.held,
@@ -347,9 +349,9 @@ class Peer:
             "face": face_figures(stats.face),
             "bank": asdict(stats.bank) | {"mib": round(stats.bank.mib, 1)},
             "viewers": sum(purpose is Purpose.WATCH for purpose, _ in self.links.values()),
-            "av_offset_ms": round(self.relay.av_offset_s * 1000, 1),
-            "renditions": self.relay.renditions["video"].figures(),
-            "recording": self.audience.figures(),
+            "av_offset_ms": round(self.broadcaster.av_offset_s * 1000, 1),
+            "renditions": self.broadcaster.renditions["video"].figures(),
+            "recording": self.events.figures(),
             "reception": reception(self.publisher.pc),
             **self.disclosure(),
         }

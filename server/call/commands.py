@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from lipwire.server.api.faces import FaceBody
 
 if TYPE_CHECKING:
-    from lipwire.server.call.call import Peer
+    from lipwire.server.call.call import Call
 
 MAX_COMMAND_CHARS = 16_384  # JSON is read on the event loop
 
 
-def obey(peer: Peer, message: str | bytes) -> None:
+def handle_command(call: Call, message: str | bytes) -> None:
     """Carry out a command; one that cannot be is answered with an error.
 
     Args:
-        peer: the call that is asked.
+        call: the call that is asked.
         message: as it came.
     """
     try:
@@ -26,25 +26,25 @@ def obey(peer: Peer, message: str | bytes) -> None:
         command = json.loads(message)
         match command:
             case {"type": "interrupt"}:
-                peer.interrupt()
+                call.interrupt()
             case {"type": "flush"}:
-                peer.voice.flush()
-                peer.send({"type": "flushed"})
+                call.voice.flush()
+                call.send({"type": "flushed"})
             case {"type": "steps", "steps": int(steps)}:
-                peer.set_steps(steps)
+                call.set_steps(steps)
             case {"type": "original_level", "level": int(level) | float(level)}:
-                peer.session.set_sound(original_level=level)
+                call.session.set_sound(original_level=level)
             case {"type": "ducking", "on": bool(on)}:
-                peer.session.set_sound(ducking=on)
+                call.session.set_sound(ducking=on)
             case {"type": "loudness", "lufs": ("off" | int(_) | float(_)) as lufs}:
-                peer.session.set_sound(loudness_lufs=lufs)
+                call.session.set_sound(loudness_lufs=lufs)
             case {"type": "silence", "show": str(show)}:
-                peer.session.set_silence(show)  # type: ignore[arg-type]  # checked there
+                call.session.set_silence(show)  # type: ignore[arg-type]  # checked there
             case {"type": "face", **wanted}:
-                peer.session.choose_face(FaceBody.model_validate(wanted).choice())
+                call.session.choose_face(FaceBody.model_validate(wanted).choice())
             case {"type": "subtitle" | "record"}:
-                peer.audience.obey(command)
+                call.events.obey(command)
             case _:
                 raise ValueError(f"unknown command {str(command)[:80]}")
     except Exception as error:  # whatever a stranger sends must not end the call
-        peer.send({"type": "error", "error": str(error)})
+        call.send({"type": "error", "error": str(error)})

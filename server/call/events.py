@@ -1,4 +1,4 @@
-"""Audience: what those who see a session are told beside the media, and what is kept of it.
+"""EventBus: what those who see a session are told beside the media, and what is kept of it.
 
 Everybody who opened a data channel named "lipwire" (the caller, WHEP viewers) hears the disclosure,
 whether the session is recorded, that its quality is lowered, and the subtitles at the time they
@@ -16,9 +16,9 @@ from typing import Any
 from aiortc import RTCDataChannel
 
 from lipwire.engine import Session
-from lipwire.server.call.broadcast import Relay
+from lipwire.server.call.broadcast import Broadcaster
 from lipwire.server.call.quality import QualityWatch
-from lipwire.server.call.speech_queue import Voice
+from lipwire.server.call.speech_queue import SpeechQueue
 from lipwire.server.media.recording import Archive, Recording, RecordingRefused
 from lipwire.server.media.subtitles import CLEAR, Cue, Subtitles
 
@@ -35,13 +35,13 @@ def send_event(channel: RTCDataChannel | None, event: dict[str, Any]) -> None:
     channel.send(json.dumps(event))
 
 
-class Audience:
+class EventBus:
     """Of one session; `run` is for the call's task group.
 
     Args:
         session: what they see.
         clock: the engine's.
-        relay: gives what is recorded.
+        broadcaster: gives what is recorded.
         voice: what subtitles belong to.
         disclosure: what everybody should be told.
         archive: keeps recordings; None where nothing is ever recorded.
@@ -51,15 +51,15 @@ class Audience:
         self,
         session: Session,
         clock: Callable[[], float],
-        relay: Relay,
-        voice: Voice,
+        broadcaster: Broadcaster,
+        voice: SpeechQueue,
         disclosure: dict[str, Any],
         archive: Archive | None = None,
     ) -> None:
-        self._session, self._relay, self._voice = session, relay, voice
+        self._session, self._relay, self._voice = session, broadcaster, voice
         self._disclosure, self._archive = disclosure, archive
         self._channels: list[RTCDataChannel] = []
-        self.subtitles = Subtitles(clock, self._heard, lambda: self.tell(CLEAR))
+        self.subtitles = Subtitles(clock, self._heard, lambda: self.broadcast(CLEAR))
         self.quality = QualityWatch(session)
         voice.on_text = self.subtitles.add_spoken
         self.recording: Recording | None = None
@@ -76,7 +76,7 @@ class Audience:
             if (lowered := self.quality.state()) is not None:
                 send_event(channel, lowered)
 
-    def tell(self, event: dict[str, Any]) -> None:
+    def broadcast(self, event: dict[str, Any]) -> None:
         """Tell everybody."""
         self._channels = [c for c in self._channels if c.readyState in ("connecting", "open")]
         for channel in self._channels:
@@ -89,7 +89,7 @@ class Audience:
             while True:
                 await asyncio.sleep(LOOK_EVERY_S)
                 for event in self.quality.news():
-                    self.tell(event)
+                    self.broadcast(event)
                 if self._state() != self._said:
                     self._tell_recording()
 
@@ -125,7 +125,7 @@ class Audience:
         return self.subtitles.add(text, language, self._voice.take_span(), duration_s)
 
     def _heard(self, cue: Cue) -> None:
-        self.tell(cue.event())
+        self.broadcast(cue.event())
         if self.recording is not None:
             self.recording.put_cue(replace(cue, start_s=self._session.time_s(cue.start_s)))
 
@@ -161,7 +161,7 @@ class Audience:
             if self.recording.put in self._relay.taps:
                 self._relay.taps.remove(self.recording.put)
         self._said = self._state()
-        self.tell(self._said)
+        self.broadcast(self._said)
 
     def figures(self) -> dict[str, Any] | None:
         """Of the recording; None if there never was one."""

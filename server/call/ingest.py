@@ -1,4 +1,4 @@
-"""Intake: a call's tracks into its session.
+"""Ingest: a call's tracks into its session.
 
 video   -> newest-frame slot -> RGB (thread) -> push_video
 audio 1 -> push_original;  audio 2 or a voice link -> Voice
@@ -21,14 +21,14 @@ from lipwire.engine import Session, SessionClosed, VideoFrame
 from lipwire.engine.media.files import to_rgb
 from lipwire.engine.media.planes import planes_of
 from lipwire.engine.runtime.engine import Observe
-from lipwire.server.call.speech_queue import Voice
+from lipwire.server.call.speech_queue import SpeechQueue
 from lipwire.server.rtc.frame_trace import trace_of
 from lipwire.server.rtc.tracks import to_mono
 
 log = logging.getLogger(__name__)
 
 
-class Intake:
+class Ingest:
     """What comes into one call; each coroutine runs until its track or the session ends.
 
     Args:
@@ -44,7 +44,7 @@ class Intake:
         self,
         name: str,
         session: Session,
-        voice: Voice,
+        voice: SpeechQueue,
         clock: Callable[[], float],
         pool: Executor,
         observe: Observe,
@@ -64,7 +64,7 @@ class Intake:
                 self.skipped += self._fresh.is_set()
                 self._newest = frame, self._clock()  # type: ignore[assignment]
                 if (trace := trace_of(frame)) is not None:
-                    trace.mark("taken")
+                    trace.stamp("taken")
                 self._fresh.set()
         except MediaStreamError:
             pass  # the camera stopped; the connection's own state says whether the call is over
@@ -80,14 +80,14 @@ class Intake:
             frame, now = self._newest
             trace = trace_of(frame)
             if trace is not None:
-                trace.mark("converting")
+                trace.stamp("converting")
             try:
                 image = await loop.run_in_executor(self._pool, to_rgb, frame, False, scaler)
                 self._observe("convert", self._clock() - now)
                 base = Fraction(frame.time_base or Fraction(1, 90_000))
                 taken = VideoFrame(image, frame.pts or 0, base, planes_of(frame), trace)
                 if trace is not None:
-                    trace.mark("pushed")
+                    trace.stamp("pushed")
                 self._session.push_video(taken, now)
             except SessionClosed:
                 return

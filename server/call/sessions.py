@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lipwire.engine import Engine, LipwireError, SessionClosed
 from lipwire.server.api.metrics import Metrics
-from lipwire.server.call.call import Peer
+from lipwire.server.call.call import Call
 from lipwire.server.config import ServerConfig
 from lipwire.server.media.recording import Archive, RecordingRefused
 from lipwire.server.ops import memory
-from lipwire.server.rtc.connection import Link
+from lipwire.server.rtc.connection import PeerConnection
 from lipwire.server.rtc.sdp import Offer, OfferRefused, Purpose
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Sessions:
         self._metrics = metrics or Metrics()
         self._metrics.watch(self)
         engine.observe = self._metrics.observe
-        self._peers: dict[str, Peer] = {}
+        self._peers: dict[str, Call] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.draining = False
         """whether the server is about to stop and takes no more calls"""
@@ -78,7 +78,7 @@ class Sessions:
         return len(self._peers)
 
     @property
-    def peers(self) -> list[Peer]:
+    def peers(self) -> list[Call]:
         """All of them."""
         return list(self._peers.values())
 
@@ -121,29 +121,29 @@ class Sessions:
         name = secrets.token_urlsafe(24)
         session = self._engine.session(offer.config, name)
         observe = self._metrics.observe
-        peer = Peer(name, self._engine, session, self.settings, self._pool, observe, self.archive)
-        self._peers[name] = peer
-        task = self._tasks[name] = asyncio.create_task(peer.run(offer), name=f"peer {name[:6]}")
-        task.add_done_callback(lambda done: self._forget(peer, done))
+        call = Call(name, self._engine, session, self.settings, self._pool, observe, self.archive)
+        self._peers[name] = call
+        task = self._tasks[name] = asyncio.create_task(call.run(offer), name=f"peer {name[:6]}")
+        task.add_done_callback(lambda done: self._forget(call, done))
         try:
-            answer = await asyncio.wait_for(asyncio.shield(peer.answer), ANSWER_S)
+            answer = await asyncio.wait_for(asyncio.shield(call.answer), ANSWER_S)
             if record:
-                peer.audience.record(True)
+                call.events.record(True)
             return name, answer
         except asyncio.CancelledError:
-            peer.end("the caller went away")
+            call.end("the caller went away")
             raise
         except SessionClosed:
             raise
         except RecordingRefused:
-            peer.end("it cannot be recorded")
+            call.end("it cannot be recorded")
             raise
         except Exception as error:
-            peer.end("it could not be answered")
+            call.end("it could not be answered")
             await asyncio.wait({task})
             raise _unanswered(error) from error
 
-    async def attach(self, name: str, offer: Offer) -> tuple[Link, str]:
+    async def attach(self, name: str, offer: Offer) -> tuple[PeerConnection, str]:
         """Let someone watch a call or voice it; returns the link and the answer's SDP.
 
         Raises:
@@ -154,49 +154,49 @@ class Sessions:
             ServerFull: the server is about to stop, or has no UDP port left.
             OfferRefused: the connection cannot be made from this offer.
         """
-        peer = self.get(name)
+        call = self.get(name)
         if self.draining:
             self.check_room()
         try:
-            return await asyncio.wait_for(peer.attach(offer), ANSWER_S)
+            return await asyncio.wait_for(call.attach(offer), ANSWER_S)
         except LipwireError:
             raise
         except Exception as error:
             raise _unanswered(error) from error
 
-    def _forget(self, peer: Peer, task: asyncio.Task[None]) -> None:
-        self._peers.pop(peer.name, None)
-        self._tasks.pop(peer.name, None)
+    def _forget(self, call: Call, task: asyncio.Task[None]) -> None:
+        self._peers.pop(call.name, None)
+        self._tasks.pop(call.name, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("call %s ended by a fault", peer.name[:6], exc_info=error)
-        self._metrics.keep(peer)
+            log.error("call %s ended by a fault", call.name[:6], exc_info=error)
+        self._metrics.keep(call)
         asyncio.get_running_loop().call_later(REST_S, self._rest)
 
     def _rest(self) -> None:
         if not self._peers:  # nobody is there to wait for it
             asyncio.get_running_loop().run_in_executor(None, memory.give_back)
 
-    def get(self, name: str) -> Peer:
+    def get(self, name: str) -> Call:
         """The call of this id.
 
         Raises:
             NoSuchSession: there is none.
         """
-        peer = self._peers.get(name)
-        if peer is None or peer.ended:
+        call = self._peers.get(name)
+        if call is None or call.ended:
             raise NoSuchSession("no session of this id; it may have ended")
-        return peer
+        return call
 
-    def link(self, name: str, purpose: Purpose, link_name: str | None = None) -> Link:
+    def link(self, name: str, purpose: Purpose, link_name: str | None = None) -> PeerConnection:
         """A link of a call: its publisher's, or one that watches or voices it.
 
         Raises:
             NoSuchSession: there is none.
         """
-        peer = self.get(name)
+        call = self.get(name)
         if link_name is None:
-            return peer.publisher
-        found_purpose, link = peer.links.get(link_name, (None, None))
+            return call.publisher
+        found_purpose, link = call.links.get(link_name, (None, None))
         if link is None or link.over or found_purpose is not purpose:
             raise NoSuchSession("no link of this id; it may have ended")
         return link
@@ -214,16 +214,16 @@ class Sessions:
     async def drain(self, patience_s: float) -> None:
         """Take no more calls, and let those that run go on for a while; then end them."""
         self.draining = True
-        for peer in self.peers:
-            peer.send({"type": "ending", "seconds": patience_s})
+        for call in self.peers:
+            call.send({"type": "ending", "seconds": patience_s})
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()), timeout=patience_s)
         await self.close_all()
 
     async def close_all(self) -> None:
         """End every call; new ones are still taken."""
-        for peer in self._peers.values():
-            peer.end("the server stops")
+        for call in self._peers.values():
+            call.end("the server stops")
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()))
 

@@ -66,7 +66,7 @@ class PcmFramer:
         self._carry = b""
 
 
-class Voice:
+class SpeechQueue:
     """The way into one session's speech, for all its sources.
 
     Args:
@@ -139,7 +139,7 @@ class Voice:
         now = self._clock()
         start_s = now + self._session.push_speech(samples, rate_hz, now, live, trace)
         if trace is not None:
-            trace.mark("pushed", now)
+            trace.stamp("pushed", now)
             self.traces.append(trace)
         self._until_s = start_s + len(samples) / rate_hz
         return start_s
@@ -257,7 +257,7 @@ async def scratch_file() -> AsyncIterator[IO[bytes]]:
 
 
 async def speak_file(
-    voice: Voice, path: Path, begins: Callable[[float], None] | None = None
+    voice: SpeechQueue, path: Path, begins: Callable[[float], None] | None = None
 ) -> float:
     """Let a call's voice speak a file; returns the seconds scheduled.
 
@@ -310,7 +310,7 @@ def synthesise(text: str, path: Path, language: str = "en-us") -> None:
         raise MediaError(f"espeak-ng cannot say it ({cause[-1] if cause else 'no message'})")
 
 
-async def speak_text(voice: Voice, text: str, language: str = "en-us") -> float:
+async def speak_text(voice: SpeechQueue, text: str, language: str = "en-us") -> float:
     """Let a call's voice speak text, which is its own subtitle; returns the seconds scheduled."""
     with tempfile.TemporaryDirectory(prefix="lipwire-") as folder:
         path = Path(folder) / "speech.wav"

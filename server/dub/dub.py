@@ -33,7 +33,7 @@ from lipwire.server.dub.pipe import Pipe, PipeThread
 from lipwire.server.dub.soundtrack import BACKLOG_S, Soundtrack, original_sound
 from lipwire.server.media.mp4 import Mp4Writer, check_out
 from lipwire.server.media.provenance import open_credentials
-from lipwire.server.media.watermark import Mark
+from lipwire.server.media.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ Written = tuple[OutputFrame, int] | I16
 
 FEW_CORES = 2
 QUEUE_BYTES = 128 << 20  # decoded pictures that may wait on either side
-DEFAULT_MARK = Mark()
+DEFAULT_MARK = Watermark()
 SILENCE_PEAK = 64  # of int16: below it nobody hears anything
 
 
@@ -140,7 +140,7 @@ def _paint(begun: Pipe[_Begun | I16], engine: Engine, painted: Pipe[_Begun | I16
     try:
         for item in begun:
             if isinstance(item, _Begun) and item.job is not None:
-                item = replace(item, mouth=engine.paint([item.job])[0])
+                item = replace(item, mouth=engine.generate([item.job])[0])
             if not painted.put(item):
                 return
         painted.end()
@@ -205,7 +205,7 @@ def dub(
     loudness_lufs: float | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-    mark: Mark | None = DEFAULT_MARK,
+    mark: Watermark | None = DEFAULT_MARK,
     credentials: bool = True,
 ) -> DubSummary:
     """Give the face in `video` the voice in `speech`; the video's length governs.

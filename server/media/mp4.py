@@ -16,7 +16,7 @@ from lipwire.engine.media.colour import LIMITED_RANGE, to_yuv
 from lipwire.engine.media.files import VideoInfo
 from lipwire.engine.media.planes import even, frame_of
 from lipwire.engine.types import I16, PLAYOUT_RATE_HZ, U8, Planes
-from lipwire.server.media.watermark import Mark
+from lipwire.server.media.watermark import Watermark
 
 SUFFIXES = (".mp4", ".m4v", ".mov")
 CRF = 18  # lower: larger files for nothing one sees; higher: skin turns to blocks
@@ -66,7 +66,7 @@ class Mp4Writer:
         info: VideoInfo,
         time_base: Fraction,
         comment: str,
-        mark: Mark | None = None,
+        mark: Watermark | None = None,
     ) -> None:
         import av
 

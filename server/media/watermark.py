@@ -1,4 +1,4 @@
-"""Mark: the visible words that say a picture is synthetic, blended into the frames that leave.
+"""Watermark: the visible words that say a picture is synthetic, blended into the frames that leave.
 
     mark = Mark("AI-generated", "top-right")
     mark.draw(frame)        # av.VideoFrame, yuv420p, in place
@@ -46,7 +46,7 @@ class _Patch:
     add: U16
 
 
-class Mark:
+class Watermark:
     """Words and where they stand.
 
     Args:
@@ -122,6 +122,6 @@ def _patch(top: int, left: int, weight: Any, shade: Any) -> _Patch:
     return _Patch(slice(top, top + rows), slice(left, left + columns), keep, add.astype(np.uint16))
 
 
-def make_mark(settings: ServerConfig) -> Mark | None:
+def make_mark(settings: ServerConfig) -> Watermark | None:
     """The mark that the settings ask for; None only where they turn it off."""
-    return Mark(settings.mark_text, settings.mark_place) if settings.mark else None
+    return Watermark(settings.mark_text, settings.mark_place) if settings.mark else None

@@ -23,7 +23,7 @@ from lipwire.engine.trace import Trace
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc.bitstream import EncodedFrame
 from lipwire.server.rtc.frame_trace import hang
-from lipwire.server.rtc.rate_control import Governor, PictureRate
+from lipwire.server.rtc.rate_control import PictureRate, RateController
 from lipwire.server.rtc.tracks import VIDEO_TIME_BASE
 
 log = logging.getLogger(__name__)
@@ -103,9 +103,9 @@ def _trace(
 ) -> None:
     """Give what has just been decoded a trace."""
     trace = Trace(time.monotonic)
-    trace.mark("received", complete_s)
-    trace.mark("decoding", begun_s)
-    trace.mark("decoded", ended_s)
+    trace.stamp("received", complete_s)
+    trace.stamp("decoding", begun_s)
+    trace.stamp("decoded", ended_s)
     trace.pts = frame.pts or 0
     hang(frame, trace)
 
@@ -154,7 +154,7 @@ class GuardedEncoder(Encoder):
     Args:
         codec: what to encode to.
         settings: bit rates.
-        governor: decides on new bit rates; None makes one for all that the settings allow.
+        rate_controller: decides on new bit rates; None makes one for all that the settings allow.
         whole: give each picture as one piece, for many senders to cut.
     """
 
@@ -162,11 +162,11 @@ class GuardedEncoder(Encoder):
         self,
         codec: RTCRtpCodecParameters,
         settings: ServerConfig,
-        governor: Governor | None = None,
+        rate_controller: RateController | None = None,
         whole: bool = False,
     ) -> None:
         self._codec, self._whole = codec, whole
-        self._governor = governor or Governor(
+        self._governor = rate_controller or RateController(
             settings.start_kbps * 1000,
             min(LOWEST_BITRATE, settings.max_kbps * 1000),
             settings.max_kbps * 1000,
@@ -240,7 +240,7 @@ class FastH264Encoder(h264.H264Encoder):
             frame = frame.reformat(width=width, height=height, format="yuv420p")
             frame.pts, frame.time_base = pts, base
         assert frame.pts is not None and frame.time_base is not None
-        codec, changed = self.codec, self._rate.note(float(frame.pts * frame.time_base))
+        codec, changed = self.codec, self._rate.record(float(frame.pts * frame.time_base))
         if (
             codec is None
             or changed

@@ -1,4 +1,4 @@
-"""Link: one peer connection from its offer to its end; a call has one or several."""
+"""PeerConnection: one peer connection from its offer to its end; a call has one or several."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 CLOSE_S = 5.0  # closing takes milliseconds; a transport that hangs must not keep the slot
 
 
-class Link:
+class PeerConnection:
     """One RTCPeerConnection: answer, then `run` until it is over, then `close`.
 
     Args:

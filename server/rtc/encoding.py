@@ -30,8 +30,14 @@ from lipwire.server.config import ServerConfig
 from lipwire.server.rtc.bitstream import is_key
 from lipwire.server.rtc.codecs import LOWEST_BITRATE, GuardedEncoder, audio_level_dbov
 from lipwire.server.rtc.frame_trace import trace_of
-from lipwire.server.rtc.rate_control import Governor, KeyThrottle, Placement, Rung, make_ladder
-from lipwire.server.rtc.subscription import Encoded, Seat
+from lipwire.server.rtc.rate_control import (
+    KeyThrottle,
+    LayerSelector,
+    RateController,
+    Rung,
+    make_ladder,
+)
+from lipwire.server.rtc.subscription import Encoded, Subscription
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +93,10 @@ class Rendition:
     ) -> None:
         self._codec, self._rung, self._observe = codec, rung, observe
         self.kind = "audio" if rung is None else "video"
-        governor = None if rung is None else Governor(start, rung.floor, rung.ceiling)
-        self._encoder = GuardedEncoder(codec, settings, governor, whole=rung is not None)
+        rate_controller = None if rung is None else RateController(start, rung.floor, rung.ceiling)
+        self._encoder = GuardedEncoder(codec, settings, rate_controller, whole=rung is not None)
         self.keys = KeyThrottle()
-        self.seats: list[Seat] = []
+        self.subscriptions: list[Subscription] = []
         self._frames: deque[_Waiting] = deque(maxlen=QUEUED[self.kind])
         self._fresh = asyncio.Event()
         self.dropped = 0
@@ -129,11 +135,11 @@ class Rendition:
     def regulate(self, now: float) -> None:
         """Follow the slowest of those whose estimates count."""
         wanted = [
-            seat.placement.bits_per_s
-            for seat in self.seats
-            if seat.placement is not None
-            and seat.placement.bits_per_s is not None
-            and (seat.placement.settled(now) or len(self.seats) == 1)
+            subscription.layer_selector.bits_per_s
+            for subscription in self.subscriptions
+            if subscription.layer_selector is not None
+            and subscription.layer_selector.bits_per_s is not None
+            and (subscription.layer_selector.settled(now) or len(self.subscriptions) == 1)
         ]
         if wanted:
             self._encoder.target_bitrate = min(wanted)
@@ -158,15 +164,15 @@ class Rendition:
                     log.exception("encoding a %s frame failed; the next ones go on", self.kind)
                 continue
             if encoded is not None:
-                for seat in tuple(self.seats):
-                    seat.put(encoded)
+                for subscription in tuple(self.subscriptions):
+                    subscription.put(encoded)
 
     async def _encode(self, waiting: _Waiting) -> Encoded | None:
         now = time.monotonic()
         if self._encoder.fresh:
-            self.keys.note(now)
+            self.keys.record(now)
         key = self.kind == "video" and self.keys.take(
-            now, SHARED_KEY_REST_S if len(self.seats) > 1 else None
+            now, SHARED_KEY_REST_S if len(self.subscriptions) > 1 else None
         )
         work = asyncio.get_running_loop().run_in_executor(
             POOLS[self.kind], self._work, waiting, key
@@ -185,7 +191,7 @@ class Rendition:
     def _work(self, waiting: _Waiting, key: bool) -> tuple[list[bytes], int, int | None]:
         frame = waiting.frame
         if waiting.trace is not None:
-            waiting.trace.mark("encoding")
+            waiting.trace.stamp("encoding")
         if self.shrink > 1:
             # A frame's own scaler is one for all threads, and two of them in it wait for ever.
             frame = shrink_picture(frame, self.shrink, self._scaler)
@@ -194,7 +200,7 @@ class Rendition:
         frame.pts, frame.time_base = waiting.pts, waiting.time_base
         done = encode(self._encoder, frame, key)
         if waiting.trace is not None:
-            waiting.trace.mark("encoded")
+            waiting.trace.stamp("encoded")
         return done
 
 
@@ -211,15 +217,15 @@ class Renditions:
         self.kind, self._settings, self._observe = kind, settings, observe
         highest = settings.max_kbps * 1000
         self.ladder = make_ladder(min(LOWEST_BITRATE, highest), highest)
-        self._seats: list[Seat] = []
+        self._seats: list[Subscription] = []
         self.running: dict[tuple[str, int], Rendition] = {}
         """by codec and place in the ladder"""
 
-    def seat(self, media_time_s: Callable[[], float]) -> Seat:
+    def subscription(self, media_time_s: Callable[[], float]) -> Subscription:
         """A track for one more viewer; he leaves when it is stopped."""
-        seat = Seat(self.kind, media_time_s, self)
-        self._seats.append(seat)
-        return seat
+        subscription = Subscription(self.kind, media_time_s, self)
+        self._seats.append(subscription)
+        return subscription
 
     def put(self, frame: Any) -> None:
         """Encode a frame for all who watch; never waits."""
@@ -229,52 +235,58 @@ class Renditions:
             rendition.put(frame, own=shrinks or not taken)
             taken = taken or not shrinks
 
-    def place(self, seat: Seat, now: float) -> None:
+    def place(self, subscription: Subscription, now: float) -> None:
         """Give a seat the rendition that it belongs to; stop the one that nobody takes any more."""
-        assert seat.codec is not None
-        if self.kind == "video" and seat.placement is None:
-            seat.placement = Placement(self.ladder, self._settings.start_kbps * 1000, now)
-        rung = seat.placement.rung if seat.placement is not None else 0
-        key = (seat.codec.mimeType.lower(), rung)
+        assert subscription.codec is not None
+        if self.kind == "video" and subscription.layer_selector is None:
+            subscription.layer_selector = LayerSelector(
+                self.ladder, self._settings.start_kbps * 1000, now
+            )
+        rung = subscription.layer_selector.rung if subscription.layer_selector is not None else 0
+        key = (subscription.codec.mimeType.lower(), rung)
         rendition = self.running.get(key)
         if rendition is None:
-            known = seat.placement.bits_per_s if seat.placement is not None else None
+            known = (
+                subscription.layer_selector.bits_per_s
+                if subscription.layer_selector is not None
+                else None
+            )
             start = known or self._settings.start_kbps * 1000
             rendition = self.running[key] = Rendition(
-                seat.codec,
+                subscription.codec,
                 self._settings,
                 self.ladder[rung] if self.kind == "video" else None,
                 start,
                 self._observe,
             )
-        if seat.rendition is rendition:
+        if subscription.rendition is rendition:
             return
-        self._free(seat)
-        seat.rendition = rendition
-        rendition.seats.append(seat)
+        self._free(subscription)
+        subscription.rendition = rendition
+        rendition.subscriptions.append(subscription)
         if self.kind == "video":
-            seat.starve()
+            subscription.starve()
             rendition.keys.ask()
 
-    def estimate(self, seat: Seat, bits_per_s: int, now: float) -> None:
+    def estimate(self, subscription: Subscription, bits_per_s: int, now: float) -> None:
         """Take what a viewer's receiver says that its path carries."""
-        if seat.placement is None or seat.rendition is None:
+        if subscription.layer_selector is None or subscription.rendition is None:
             return
-        if seat.placement.estimate(bits_per_s, seat.target_bitrate, now):
-            self.place(seat, now)
-        seat.rendition.regulate(now)
+        if subscription.layer_selector.estimate(bits_per_s, subscription.target_bitrate, now):
+            self.place(subscription, now)
+        subscription.rendition.regulate(now)
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, subscription: Subscription) -> None:
         """Somebody stopped watching."""
-        self._seats.remove(seat)
-        self._free(seat)
+        self._seats.remove(subscription)
+        self._free(subscription)
 
-    def _free(self, seat: Seat) -> None:
-        rendition, seat.rendition = seat.rendition, None
+    def _free(self, subscription: Subscription) -> None:
+        rendition, subscription.rendition = subscription.rendition, None
         if rendition is None:
             return
-        rendition.seats.remove(seat)
-        if not rendition.seats:
+        rendition.subscriptions.remove(subscription)
+        if not rendition.subscriptions:
             rendition.stop()
             self.running = {k: r for k, r in self.running.items() if r is not rendition}
 
@@ -297,15 +309,15 @@ class Renditions:
                 "codec": codec.partition("/")[2],
                 "kbps": rendition.target_bitrate // 1000,
                 "shrink": rendition.shrink,
-                "viewers": len(rendition.seats),
+                "viewers": len(rendition.subscriptions),
             }
             for (codec, _), rendition in sorted(self.running.items())
         ]
 
     def stop(self) -> None:
         """End every viewer's track, and the encodes with them."""
-        for seat in tuple(self._seats):
-            seat.stop()
+        for subscription in tuple(self._seats):
+            subscription.stop()
 
 
 def copy_picture(frame: av.VideoFrame) -> av.VideoFrame:

@@ -87,7 +87,7 @@ class IceRules:
     """silence after which a peer is gone"""
 
 
-def install(settings: ServerConfig) -> None:
+def apply(settings: ServerConfig) -> None:
     """Use our addresses, ports and timers in every peer connection made from now on."""
     offer_addresses(host_addresses(settings))
     rules = IceRules(settings.port_range, settings.ice_announce, settings.dead_after_s)

@@ -123,7 +123,7 @@ def check_version(version: str = aiortc.__version__) -> None:
             raise ConfigError(f"aiortc {version} has no {module.__name__}.{name}: reinstall it")
 
 
-def install(settings: ServerConfig, observe: Observe = unobserved) -> None:
+def apply(settings: ServerConfig, observe: Observe = unobserved) -> None:
     """Make every later peer connection of this process use our media plane.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def peek(owner: object, of: type, name: str) -> Any:
+def get_private(owner: object, of: type, name: str) -> Any:
     """What the class `of` calls `self.__name` in `owner`.
 
     Raises:
@@ -14,11 +14,11 @@ def peek(owner: object, of: type, name: str) -> Any:
     return getattr(owner, f"_{of.__name__}__{name}")
 
 
-def swap(owner: object, of: type, name: str, value: object) -> None:
+def set_private(owner: object, of: type, name: str, value: object) -> None:
     """Replace what the class `of` calls `self.__name` in `owner`.
 
     Raises:
         AttributeError: this aiortc has none of that name.
     """
-    peek(owner, of, name)
+    get_private(owner, of, name)
     setattr(owner, f"_{of.__name__}__{name}", value)

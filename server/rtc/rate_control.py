@@ -45,7 +45,7 @@ RATE_REST_S = 5.0  # two such changes are at least so far apart: a camera may wa
 RATE_PAUSE_S = 0.5  # a gap this long says nothing about the rate
 
 
-class Governor:
+class RateController:
     """An encoder's bit rate from a receiver's estimates (REMB), with hysteresis.
 
     A new rate means a new encoder and so a key frame: libvpx takes none while it runs, and x264
@@ -112,16 +112,16 @@ class KeyThrottle:
         rest_s = KEY_REST_S if rest_s is None else rest_s
         if not self._wanted or now - self._sent_s < rest_s:
             return False
-        self.note(now)
+        self.record(now)
         return True
 
-    def note(self, now: float) -> None:
+    def record(self, now: float) -> None:
         """A key frame is sent now, for whatever reason."""
         self._wanted, self._sent_s = False, now
         self.sent += 1
 
 
-class RepeatBudget:
+class RetransmissionBudget:
     """Which repeats that a receiver asks for (NACK) it gets."""
 
     def __init__(self) -> None:
@@ -177,7 +177,7 @@ def make_ladder(lowest: int, highest: int) -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
-class Placement:
+class LayerSelector:
     """Which rung of a ladder one viewer belongs to, from his estimates; with hysteresis.
 
     Receivers do not claim much more than what they are sent, so a viewer on a low rung cannot show
@@ -270,7 +270,7 @@ class PictureRate:
         self._times_s: deque[float] = deque()  # of the last RATE_SPAN_S
         self._changed_s = float("-inf")
 
-    def note(self, time_s: float) -> bool:
+    def record(self, time_s: float) -> bool:
         """Take a picture's time; True if `fps` was wrong, and is changed."""
         times_s = self._times_s
         if times_s and not 0 < time_s - times_s[-1] < RATE_PAUSE_S:

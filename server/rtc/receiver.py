@@ -26,7 +26,7 @@ from av.frame import Frame
 
 from lipwire.server.rtc.bitstream import EncodedFrame
 from lipwire.server.rtc.jitter import AudioBuffer, BufferCounts, VideoBuffer
-from lipwire.server.rtc.privates import peek, swap
+from lipwire.server.rtc.privates import get_private, set_private
 from lipwire.server.rtc.rtcp import ClockMap
 
 log = logging.getLogger(__name__)
@@ -166,13 +166,13 @@ class Receiver(RTCRtpReceiver):
         self._video = kind == "video"
         self._buffer: VideoBuffer | AudioBuffer = AudioBuffer()
         overflow = threading.Event()
-        swap(self, RTCRtpReceiver, "decoder_error", overflow)
+        set_private(self, RTCRtpReceiver, "decoder_error", overflow)
         self._waiting = DecodeQueue(
             WAITING_PICTURES if self._video else WAITING_BLOCKS, self._video, overflow
         )
-        swap(self, RTCRtpReceiver, "decoder_queue", self._waiting)
-        swap(self, RTCRtpReceiver, "nack_generator", None)
-        swap(self, RTCRtpReceiver, "jitter_buffer", _Seam(self))
+        set_private(self, RTCRtpReceiver, "decoder_queue", self._waiting)
+        set_private(self, RTCRtpReceiver, "nack_generator", None)
+        set_private(self, RTCRtpReceiver, "jitter_buffer", _Seam(self))
         self._codecs: dict[int, RTCRtpCodecParameters] = {}
         self._thread: threading.Thread | None = None
         self._ssrcs: set[int] = set()
@@ -195,7 +195,7 @@ class Receiver(RTCRtpReceiver):
                 vp8 = frozenset(number for number, c in self._codecs.items() if c.name == "VP8")
                 self._buffer = VideoBuffer(vp8)
             await super().receive(parameters)
-            self._thread = peek(self, RTCRtpReceiver, "decoder_thread")
+            self._thread = get_private(self, RTCRtpReceiver, "decoder_thread")
 
     async def stop(self) -> None:
         """End; the decoder's last picture is waited for beside the event loop."""
@@ -216,7 +216,7 @@ class Receiver(RTCRtpReceiver):
             self._ended = True
             self._waiting.put(None)
             # From here on aiortc believes that it has joined the thread, on the event loop.
-            swap(self, RTCRtpReceiver, "decoder_thread", None)
+            set_private(self, RTCRtpReceiver, "decoder_thread", None)
             if self._timer is not None:
                 self._timer.cancel()
 

@@ -1,6 +1,7 @@
 """aiortc's sender, made to last: faults cost a frame, sound never queues behind pictures.
 
-A track of frames is encoded here; a `Seat` gives what is encoded already, for many senders at once.
+A track of frames is encoded here; a `Subscription` gives what is encoded already, for many senders
+at once.
 
 aiortc's loop (packets, history, transport) stays. Replaced: fetching and encoding a frame (any
 exception there would end the sender while the peer stays connected), answers to requests for key
@@ -31,10 +32,10 @@ from lipwire.server.config import ServerConfig
 from lipwire.server.rtc.codecs import GuardedEncoder, make_encoder
 from lipwire.server.rtc.encoding import POOLS, encode
 from lipwire.server.rtc.frame_trace import trace_of
-from lipwire.server.rtc.privates import peek, swap
-from lipwire.server.rtc.rate_control import KeyThrottle, RepeatBudget
+from lipwire.server.rtc.privates import get_private, set_private
+from lipwire.server.rtc.rate_control import KeyThrottle, RetransmissionBudget
 from lipwire.server.rtc.rtcp import rtp_at, to_ntp
-from lipwire.server.rtc.subscription import Encoded, Seat
+from lipwire.server.rtc.subscription import Encoded, Subscription
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Sender(RTCRtpSender):
         self._trace: Trace | None = None  # of the last picture
         self._encoded: int | None = None  # RTP time of the last frame, before aiortc's offset
         self._origin: int | None = None  # that offset: the RTP time of pts 0
-        self._keys, self._repeats = KeyThrottle(), RepeatBudget()
+        self._keys, self._repeats = KeyThrottle(), RetransmissionBudget()
         self.faults = 0
         """frames lost to exceptions"""
 
@@ -88,10 +89,10 @@ class Sender(RTCRtpSender):
 
     async def _next_encoded_frame(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
         if self._trace is not None:  # all of it has been sent by now
-            self._trace.mark("sent")
+            self._trace.stamp("sent")
             self._trace = None
         if self._encoded is not None:
-            sent: int = peek(self, RTCRtpSender, "rtp_timestamp")
+            sent: int = get_private(self, RTCRtpSender, "rtp_timestamp")
             self._origin = (sent - self._encoded) & 0xFFFF_FFFF
         try:
             return await self._fetch(codec)
@@ -105,29 +106,31 @@ class Sender(RTCRtpSender):
             return None
 
     async def _fetch(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
-        if isinstance(self.track, Seat):
+        if isinstance(self.track, Subscription):
             return await self._take(self.track, codec)
         data: Any = await self.track.recv()
         if not self._enabled:
             return None
         if self._source is None:
             self._source = GuardedEncoder(codec, self._settings)
-            swap(self, RTCRtpSender, "encoder", self._source)  # aiortc passes estimates to it
+            set_private(
+                self, RTCRtpSender, "encoder", self._source
+            )  # aiortc passes estimates to it
         encoder, level = self._source, None
         if isinstance(data, Frame):
             now = time.monotonic()
             trace = trace_of(data)
             if trace is not None:
-                trace.mark("encoding", now)
+                trace.stamp("encoding", now)
             if encoder.fresh:
-                self._keys.note(now)
+                self._keys.record(now)
             payloads, timestamp, level = await asyncio.get_running_loop().run_in_executor(
                 POOLS[self.kind], encode, encoder, data, self._keys.take(now)
             )
             if self.kind == "video":
                 self._observe("encode", time.monotonic() - now)
             if trace is not None:
-                trace.mark("encoded")
+                trace.stamp("encoded")
                 self._trace = trace
         else:
             payloads, timestamp = encoder.pack(data)
@@ -136,20 +139,24 @@ class Sender(RTCRtpSender):
         self._encoded = timestamp
         return RTCEncodedFrame(payloads, timestamp, level)  # type: ignore[arg-type]
 
-    async def _take(self, seat: Seat, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
+    async def _take(
+        self, subscription: Subscription, codec: RTCRtpCodecParameters
+    ) -> RTCEncodedFrame | None:
         """The next frame of a track that is encoded for many."""
         if self._cutter is None:
-            self._cutter = _Cutter(seat, codec)
-            swap(self, RTCRtpSender, "encoder", self._cutter)  # aiortc passes estimates to it
-            seat.tune(codec)
-        frame: Encoded = await seat.recv()
+            self._cutter = _Cutter(subscription, codec)
+            set_private(
+                self, RTCRtpSender, "encoder", self._cutter
+            )  # aiortc passes estimates to it
+            subscription.tune(codec)
+        frame: Encoded = await subscription.recv()
         if not self._enabled:
             return None
         payloads, timestamp, self._trace = frame.payloads, frame.timestamp, frame.trace
         if self.kind == "video":
             payloads, timestamp = self._cutter.pack(frame.packet())
             if frame.key:
-                self._keys.note(time.monotonic())
+                self._keys.record(time.monotonic())
         self._encoded = timestamp
         return RTCEncodedFrame(payloads, timestamp, frame.level)  # type: ignore[arg-type]
 
@@ -157,7 +164,7 @@ class Sender(RTCRtpSender):
 
     def _send_keyframe(self) -> None:
         self._keys.ask()
-        if isinstance(self.track, Seat):
+        if isinstance(self.track, Subscription):
             self.track.ask_key()
 
     async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
@@ -189,8 +196,8 @@ class Sender(RTCRtpSender):
         info.ntp_timestamp = to_ntp(time.monotonic())
         info.rtp_timestamp = rtp_at(self._origin, clock(), self._rate_hz)
         # What receivers echo, for the round-trip time (RFC 3550 section 6.4.1).
-        swap(self, RTCRtpSender, "lsr", info.ntp_timestamp >> 16 & 0xFFFF_FFFF)
-        swap(self, RTCRtpSender, "lsr_time", time.time())
+        set_private(self, RTCRtpSender, "lsr", info.ntp_timestamp >> 16 & 0xFFFF_FFFF)
+        set_private(self, RTCRtpSender, "lsr_time", time.time())
         return True
 
     @property
@@ -208,12 +215,12 @@ class _Cutter(Encoder):
     """Stands where aiortc looks for an encoder, for a track that is encoded elsewhere.
 
     Args:
-        seat: the track.
+        subscription: the track.
         codec: what its pictures are cut for.
     """
 
-    def __init__(self, seat: Seat, codec: RTCRtpCodecParameters) -> None:
-        self._seat = seat
+    def __init__(self, subscription: Subscription, codec: RTCRtpCodecParameters) -> None:
+        self._seat = subscription
         self._inner = make_encoder(codec)  # packs only, with a picture count of its own
 
     def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:

@@ -1,4 +1,4 @@
-"""Seat: one viewer's end of a session, a track that gives frames encoded for many."""
+"""Subscription: one viewer's end of a session, a track that gives frames encoded for many."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aiortc import MediaStreamTrack, RTCRtpCodecParameters
 from aiortc.mediastreams import MediaStreamError
 
 from lipwire.engine.trace import Trace
-from lipwire.server.rtc.rate_control import Placement
+from lipwire.server.rtc.rate_control import LayerSelector
 from lipwire.server.rtc.tracks import VIDEO_TIME_BASE
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Encoded:
         return packet
 
 
-class Seat(MediaStreamTrack):
+class Subscription(MediaStreamTrack):
     """One viewer's end of one kind: a track that gives encoded frames.
 
     Its sender says once which codec was agreed on (`tune`), and passes on what the receiver wants
@@ -69,7 +69,7 @@ class Seat(MediaStreamTrack):
         self._fresh = asyncio.Event()
         self._hungry = kind == "video"  # until a key frame comes
         self.codec: RTCRtpCodecParameters | None = None
-        self.placement: Placement | None = None
+        self.layer_selector: LayerSelector | None = None
         self.rendition: Rendition | None = None
         self.dropped = 0
         """frames that the sender was too slow for"""

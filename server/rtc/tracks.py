@@ -176,8 +176,8 @@ class VoiceTrack(_SessionTrack):
         """A trace of the block that has just been fetched."""
         trace, now = Trace(self._clock), self._clock()
         trace.pts = start
-        trace.mark("due", now - self._session.time_s(now) + start / PLAYOUT_RATE_HZ)
-        trace.mark("popped", now)
+        trace.stamp("due", now - self._session.time_s(now) + start / PLAYOUT_RATE_HZ)
+        trace.stamp("popped", now)
         return trace
 
     def _pop(self) -> AudioChunk | None:

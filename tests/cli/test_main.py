@@ -308,7 +308,7 @@ def test_evaluate_prints_and_writes_its_figures(
 
 
 def test_tokens_are_made_and_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lipwire.server.api.auth import Gate, Right
+    from lipwire.server.api.auth import Authenticator, Right
 
     made = call("token", "new").stdout.strip()
     assert len(made) >= 43 and made != call("token", "new").stdout.strip()
@@ -317,7 +317,9 @@ def test_tokens_are_made_and_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 2 and "LIPWIRE_JWT_SECRET" in result.stderr
     monkeypatch.setenv("LIPWIRE_JWT_SECRET", made)
     token = call(*arguments, "--ttl", 60).stdout.strip()
-    grant = Gate(lipwire.server.config.load_config()).admit(f"Bearer {token}", Right.WATCH, "abc")
+    grant = Authenticator(lipwire.server.config.load_config()).admit(
+        f"Bearer {token}", Right.WATCH, "abc"
+    )
     assert grant.rights == {Right.WATCH, Right.SPEAK} and grant.session == "abc"
     for wrong, named in ((("--ttl", 601), "at most 600"), (("--scope", "all"), "'all' is none of")):
         result = call(*arguments, *wrong)

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from lipwire.engine import Engine, LipwireError
-from lipwire.server.api.auth import Gate, Right, Unauthorised
+from lipwire.server.api.auth import Authenticator, Right, Unauthorised
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc.ice import MAX_CANDIDATES, filter_candidates, usable
 from lipwire.server.rtc.sdp import Purpose, finish_answer, read_fragment, read_offer
@@ -109,7 +109,7 @@ def test_candidate_lines(line: str) -> None:
 @quick
 @given(st.text(max_size=200) | st.from_regex(r"Bearer [\w-]{0,20}(\.[\w-]{0,40}){0,3}"))
 def test_tokens(header: str) -> None:
-    gate = Gate(ServerConfig(token="a-token-that-is-long-enough", jwt_secret="s" * 32))
+    gate = Authenticator(ServerConfig(token="a-token-that-is-long-enough", jwt_secret="s" * 32))
     with pytest.raises(Unauthorised):
         gate.admit(header, Right.WATCH, "any")
 

@@ -15,9 +15,14 @@ import numpy as np
 from lipwire.engine.audio.mel import PAPER_FPS
 from lipwire.engine.backends import Backend
 from lipwire.engine.face.articulation import OPENING, raw_codes
-from lipwire.engine.face.articulation_scale import Reach, believed, grown, moving
-from lipwire.engine.face.pitch_compensation import Tilt, lengthened, lengthened_alignment, shortened
-from lipwire.engine.face.references import Gallery
+from lipwire.engine.face.articulation_scale import ArticulationScale, believed, grown, moving
+from lipwire.engine.face.pitch_compensation import (
+    PitchCompensation,
+    lengthened_alignment,
+    stretch,
+    unstretch,
+)
+from lipwire.engine.face.references import ReferenceBank
 from lipwire.engine.face.tracker import MediaPipeTracker
 from lipwire.engine.types import F32, U8, LipJob
 from lipwire.training.data.dataset import ClipData, to_planes
@@ -71,9 +76,10 @@ def reach_elsewhere(clips: Sequence[ClipData], number: int, frames: int, typical
 
 
 def lengths_of(clip: ClipData) -> list[float]:
-    """How many times its length a call shows the model each frame's lower face, see `Tilt`."""
-    tilt = Tilt()
-    return [tilt.see(m, IDENTITY, i / PAPER_FPS) for i, m in enumerate(clip.landmarks)]
+    """How many times its length a call shows the model each frame's lower face, see
+    `PitchCompensation`."""
+    tilt = PitchCompensation()
+    return [tilt.update(m, IDENTITY, i / PAPER_FPS) for i, m in enumerate(clip.landmarks)]
 
 
 def as_seen(clip: ClipData) -> ClipData:
@@ -104,7 +110,7 @@ class Measure:
         """
         first = np.ascontiguousarray(clip.crops[0])
         length = lengths_of(clip)[0]
-        references = np.stack([lengthened(first, length)] * self._references)
+        references = np.stack([stretch(first, length)] * self._references)
         told = [None] * len(mels) if reach is None else list(reach)
         return self._drive([(first, references, known, length) for known in told], mels, steps)
 
@@ -117,13 +123,13 @@ class Measure:
             steps: DDIM steps.
             settled: the call has seen the clip already, and references change no more.
         """
-        gallery, faces = Gallery(self._references), list[Given]()
-        reach, lengths = Reach(self.typical_px), lengths_of(clip)
+        gallery, faces = ReferenceBank(self._references), list[Given]()
+        reach, lengths = ArticulationScale(self.typical_px), lengths_of(clip)
         for i in range(len(mels)):
             crop, time_s, length = np.ascontiguousarray(clip.crops[i]), i / PAPER_FPS, lengths[i]
             placed = lengthened_alignment(IDENTITY, length)
-            gallery.see(lengthened(crop, length), clip.landmarks[i], placed, time_s)
-            reach.see(clip.landmarks[i], placed, time_s)
+            gallery.update(stretch(crop, length), clip.landmarks[i], placed, time_s)
+            reach.update(clip.landmarks[i], placed, time_s)
             known = reach.value if self.typical_px else None
             faces.append((crop, gallery.references, known, length))
         if settled:
@@ -135,7 +141,7 @@ class Measure:
         seed = self.backend.manifest.noise_seed
         jobs = [
             LipJob(
-                "evaluate", i, lengthened(crop, length), references, mel, seed, steps, 0.0, reach
+                "evaluate", i, stretch(crop, length), references, mel, seed, steps, 0.0, reach
             )  # fmt: skip
             for i, ((crop, references, reach, length), mel) in enumerate(
                 zip(faces, mels, strict=True))
@@ -144,7 +150,7 @@ class Measure:
         for begin in range(0, len(jobs), 8):
             long += self.backend.generate(jobs[begin : begin + 8])
         painted = [
-            shortened(picture, crop, length)
+            unstretch(picture, crop, length)
             for picture, (crop, *_, length) in zip(long, faces, strict=True)
         ]
         return Drive(painted, self.landmarks(painted))

@@ -16,7 +16,7 @@ from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.mesh import box_of
 from lipwire.engine.media.planes import paint_image
 from lipwire.engine.model.bundle import check_steps, open_bundle
-from lipwire.engine.session.face_pipeline import Aligned, Painter
+from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.types import F32, U8, Face, LipJob
 
 COPY = "copy"
@@ -104,7 +104,7 @@ class Method:
         if spec.bundle is not None:
             self._backend = load_backend(open_bundle(spec.bundle), threads=threads)
 
-    def paint(self, images: Sequence[U8], faces: Sequence[F32 | None], mel: F32) -> list[U8]:
+    def generate(self, images: Sequence[U8], faces: Sequence[F32 | None], mel: F32) -> list[U8]:
         """The pictures, speaking, cut out and put back as a call does it.
 
         Args:
@@ -118,7 +118,9 @@ class Method:
         columns = int(manifest.mel.get("columns", WINDOW_COLUMNS))
         shown, waiting = list(images), list[tuple[Aligned, LipJob]]()
         # Small faces too: they are judged, not shown.
-        painter = Painter(_Known(images, faces), EngineConfig(min_face_px=32), manifest.job_spec)
+        painter = FacePipeline(
+            _Known(images, faces), EngineConfig(min_face_px=32), manifest.job_spec
+        )
         for i, image in enumerate(images):
             aligned = painter.find(image, i / PAPER_FPS)
             if not isinstance(aligned, Aligned):
@@ -140,7 +142,9 @@ class Method:
         assert self._backend is not None
         painted = self._backend.generate([job for _, job in waiting])
         for (aligned, job), crop in zip(waiting, painted, strict=True):
-            shown[job.index] = paint_image(aligned.image, Painter.paint(aligned, crop, 1.0))
+            shown[job.index] = paint_image(
+                aligned.image, FacePipeline.composite(aligned, crop, 1.0)
+            )
         waiting.clear()
 
     def close(self) -> None:

@@ -176,7 +176,7 @@ def _generate(generation: _Generation, pair: Pair) -> tuple[Record, Verdict]:
     mel, fakes = log_mel(as_float(voice.speech)), {}
     for spec in generation.methods:
         method = _once(spec, partial(Method, spec))
-        shown = method.paint(images, faces, mel)
+        shown = method.generate(images, faces, mel)
         fakes[spec.name] = Film(shown, track(shown, tracker), voice.speech)
         if generation.keep:
             write_film(generation.keep / spec.name / f"{pair.key}.mp4", shown, voice.speech)

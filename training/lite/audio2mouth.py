@@ -33,7 +33,7 @@ from lipwire.training.data.augment_audio import louder_or_noisier
 from lipwire.training.data.batch import Slot
 from lipwire.training.data.dataset import Clips, mel_windows
 from lipwire.training.losses import code_loss, cosine_of_codes
-from lipwire.training.objective import Objective, Priced
+from lipwire.training.objective import LossOutput, Objective
 
 OPENINGS = (0, 1)  # codes that are 0 for a closed mouth, whoever it is
 CLOSED = 0.15  # spreads above the least opening of a speaker: a shut mouth
@@ -80,7 +80,7 @@ def typical_range_px(clips: Clips) -> float:
     return round(float(np.median(ranges)), 3) if ranges else 0.0
 
 
-class Heard(NamedTuple):
+class MelBatch(NamedTuple):
     """Sounds and the mouths that belong to them."""
 
     mels: Tensor
@@ -89,7 +89,7 @@ class Heard(NamedTuple):
     """f32[B, 7] in the speaker's spreads"""
 
 
-class HeardSource:
+class MelSource:
     """Windows of all clips, now and then one without a voice in it."""
 
     def __init__(self, clips: Clips, batch: int, columns: int, recipe: VoiceRecipe, seed: int):
@@ -103,7 +103,7 @@ class HeardSource:
         shut = every[every[:, 0] < CLOSED]
         self.shut: F32 = (shut if len(shut) else every).mean(0).astype(np.float32)
 
-    def draw(self, step: int, slot: Slot) -> Heard:
+    def draw(self, step: int, slot: Slot) -> MelBatch:
         """See `lipwire.training.data.batch.Source`."""
         part = () if slot.count == 1 else (slot.index,)
         rng = np.random.default_rng((self.seed, step, *part))
@@ -116,7 +116,7 @@ class HeardSource:
             mel, code = self.moment(pick, rng)
             mels.append(louder_or_noisier(mel, self.recipe.gain_db, rng))
             codes.append(code)
-        return Heard(torch.from_numpy(np.stack(mels)),
+        return MelBatch(torch.from_numpy(np.stack(mels)),
                      torch.from_numpy(np.stack(codes).astype(np.float32)))  # fmt: skip
 
     def moment(self, pick: int, rng: np.random.Generator) -> tuple[F32, F32]:
@@ -135,7 +135,7 @@ def voiceless(columns: int, rng: np.random.Generator) -> F32:
     return np.clip(level + colour + hiss, -MAX_ABS, MAX_ABS).astype(np.float32)
 
 
-class HearingObjective(Objective):
+class Audio2MouthObjective(Objective):
     """The voice branch alone.
 
     Args:
@@ -157,19 +157,19 @@ class HearingObjective(Objective):
         recipe: VoiceRecipe,
         net_config: LiteConfig | None = None,
         held_out: Clips | None = None,
-        source: HeardSource | None = None,
+        source: MelSource | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         sizes = replace(net_config or LiteConfig(), reach_px=typical_range_px(clips))
-        source = source or HeardSource(clips, config.batch, sizes.mel_columns, recipe, config.seed)
+        source = source or MelSource(clips, config.batch, sizes.mel_columns, recipe, config.seed)
         super().__init__(Voice(sizes), source)
         self.sizes, self.recipe = sizes, recipe
         self.clips, self.held_out = clips, held_out or clips
 
-    def forward(self, heard: Heard) -> Priced:
+    def forward(self, heard: MelBatch) -> LossOutput:
         """See `Objective`; in the speaker's spreads, as gain and offset are not set yet."""
         loss = code_loss(self.net.layers(heard.mels / MAX_ABS), heard.codes)
-        return Priced(loss, {"total": loss})
+        return LossOutput(loss, {"total": loss})
 
     def settings(self) -> dict[str, Any]:
         """See `Objective`."""

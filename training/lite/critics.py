@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lipwire.training.losses import code_loss
 from lipwire.training.nets.mouth import MouthCritic, ShapeCritic
-from lipwire.training.objective import Priced
+from lipwire.training.objective import LossOutput
 
 
 def mouth_gan_loss(critic: MouthCritic, fake: Tensor, real: Tensor, codes: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class MouthCritics(nn.Module):
         self.shape, self.patches = ShapeCritic(codes, size), MouthCritic(codes)
         self.r1 = r1
 
-    def forward(self, fake: Tensor, real: Tensor) -> Priced:
+    def forward(self, fake: Tensor, real: Tensor) -> LossOutput:
         """Price estimates and real mouths, f32[B, 3 + codes, S/2, S], see `with_code`."""
         hidden, codes = real[:, :3], real[:, 3:, 0, 0]
         # A little noise: it must not learn what only this camera's pixels say.
@@ -49,7 +49,7 @@ class MouthCritics(nn.Module):
         shape = code_loss(found, codes)
         gan = mouth_gan_loss(self.patches, fake[:, :3].clamp(-1, 1), hidden, codes)
         penalty = gradient_penalty(self.patches, hidden, codes) if self.r1 else gan.new_zeros(())
-        return Priced(shape + gan + self.r1 * penalty, {"read": shape, "critic": gan})
+        return LossOutput(shape + gan + self.r1 * penalty, {"read": shape, "critic": gan})
 
 
 def with_code(hidden: Tensor, codes: Tensor) -> Tensor:

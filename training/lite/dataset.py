@@ -45,7 +45,7 @@ class MouthBatch:
     """f32[B, 3 R, 128, 128] in ±1, the most closed mouth first"""
     codes: F32
     """f32[B, 7], normalised"""
-    strays: F32
+    mismatched: F32
     """f32[B, 7], as `codes`, of any frame of the same clip"""
     weights: F32
     """f32[B, 1, 64, 128], how much each hidden pixel counts; mean 1"""
@@ -122,7 +122,7 @@ def shown_to_a_camera(
 
 def draw(
     clips: Clips, size: int, references: int, rng: np.random.Generator, augmented: bool = True,
-    strays: float = 0.0, starts: I64 | None = None,
+    mismatched: float = 0.0, starts: I64 | None = None,
 ) -> MouthBatch:  # fmt: skip
     """`size` frames, each with its references; half of them mirrored, as the wild delivers them.
 
@@ -132,7 +132,7 @@ def draw(
         references: of each.
         rng: draws it all.
         augmented: as cameras show them.
-        strays: share asked for another frame's mouth.
+        mismatched: share asked for another frame's mouth.
         starts: int64[size], see `Start`; None: a third of each of the first three.
     """
     rows = []
@@ -144,7 +144,7 @@ def draw(
         stray = clip.codes[int(rng.integers(len(clip)))]
         rows.append(row_of(clips, clip, frames, planes, weight, stray))
     starts = shares(size) if starts is None else starts
-    return stacked(rows, starts, astray(starts, strays))
+    return stacked(rows, starts, astray(starts, mismatched))
 
 
 Row = tuple[F32, F32, F32, F32, F32, F32]
@@ -170,7 +170,7 @@ def row_of(
 
 def stacked(rows: list[Row], starts: I64, stray: Bools) -> MouthBatch:
     """Samples as a batch."""
-    crops, references, codes, strays, weights, shown = (
+    crops, references, codes, mismatched, weights, shown = (
         np.stack(column) for column in zip(*rows, strict=True)
     )
-    return MouthBatch(crops, references, codes, strays, weights, shown, starts, stray)
+    return MouthBatch(crops, references, codes, mismatched, weights, shown, starts, stray)

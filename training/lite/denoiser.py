@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lipwire.engine.nets.lite import LiteConfig, LiteNet, retold
+from lipwire.engine.nets.lite import LiteConfig, LiteNet, rescale_codes
 from lipwire.training.checkpoint import fit_weights, load_checkpoint, weights_of
 from lipwire.training.config import LiteRecipe, TrainConfig
 from lipwire.training.data.dataset import Clips
@@ -33,14 +33,14 @@ from lipwire.training.loop import Trainer, train
 from lipwire.training.losses import code_loss, l2_loss, simple_loss
 from lipwire.training.nets.imagenet import MouthFeatures
 from lipwire.training.nets.mouth import ShapeCritic
-from lipwire.training.objective import Objective, Priced
+from lipwire.training.objective import LossOutput, Objective
 
 FAMILY = LiteFamily()
 FIRST, SECOND = len(SCHEDULE) - 1, (len(SCHEDULE) - 1) // 2  # levels that two steps visit
 UNIT_LEVELS = (249, 499)  # where what begins at a unit enters: the last of four steps, or of two
 
 
-class Painted(NamedTuple):
+class GeneratedBatch(NamedTuple):
     """What the painter made of a batch."""
 
     x0: Tensor
@@ -60,7 +60,9 @@ def _estimate(
     return estimates(v, x_t, t, FAMILY.prediction)[1]
 
 
-def paint(net: LiteNet, batch: MouthBatch, recipe: LiteRecipe, random: torch.Generator) -> Painted:
+def generate(
+    net: LiteNet, batch: MouthBatch, recipe: LiteRecipe, random: torch.Generator
+) -> GeneratedBatch:
     """Estimates and pixel losses of one batch, from what `batch.starts` says that x_t is made of.
 
     Pure noise, where every sampling without a unit starts; the network's own first estimate with
@@ -75,7 +77,7 @@ def paint(net: LiteNet, batch: MouthBatch, recipe: LiteRecipe, random: torch.Gen
     hidden, visible = crops[:, :, half:], crops[:, :, :half]
     starts, true = torch.from_numpy(batch.starts), ~torch.from_numpy(batch.astray)
     codes = torch.where(
-        true[:, None], torch.from_numpy(batch.codes), torch.from_numpy(batch.strays)
+        true[:, None], torch.from_numpy(batch.codes), torch.from_numpy(batch.mismatched)
     )
     codes = codes + recipe.code_noise * torch.randn(codes.shape, generator=random)
     context = net.encoder(visible, references, codes, torch.from_numpy(batch.shown))
@@ -104,12 +106,12 @@ def paint(net: LiteNet, batch: MouthBatch, recipe: LiteRecipe, random: torch.Gen
     true_eps, eps = ((x_t - ab.sqrt() * x) / (1 - ab).sqrt() for x in (hidden, x0))
     where = torch.from_numpy(batch.weights)[true]
     simple = simple_loss(eps[true], true_eps[true], where)
-    return Painted(
+    return GeneratedBatch(
         x0, codes, true, {"simple": simple, "l2": l2_loss(x0[true], hidden[true], where)}
     )
 
 
-def shape_losses(critic: ShapeCritic, painted: Painted, hidden: Tensor) -> dict[str, Tensor]:
+def shape_losses(critic: ShapeCritic, painted: GeneratedBatch, hidden: Tensor) -> dict[str, Tensor]:
     """How far the painted shape is from the code, and its features from the true mouth's.
 
     Args:
@@ -127,7 +129,7 @@ def shape_losses(critic: ShapeCritic, painted: Painted, hidden: Tensor) -> dict[
     return {"shape": code_loss(found, painted.codes), "features": features.mean()}
 
 
-class PainterObjective(Objective):
+class DenoiserObjective(Objective):
     """Encoder and denoiser of a lite network; its voice stays as it is.
 
     Args:
@@ -164,12 +166,12 @@ class PainterObjective(Objective):
         assert isinstance(self.critic, MouthCritics)
         return self.critic
 
-    def forward(self, drawn: MouthDraw) -> Priced:
+    def forward(self, drawn: MouthDraw) -> LossOutput:
         """See `Objective`."""
         critics, w = self.critics, self.recipe
         hidden = torch.from_numpy(drawn.batch.crops)[:, :, self.net.config.size // 2 :]
         random = torch.Generator().manual_seed(drawn.seed)
-        painted = paint(self.net, drawn.batch, w, random)
+        painted = generate(self.net, drawn.batch, w, random)
         critics.requires_grad_(False)
         parts = painted.losses | shape_losses(critics.shape.eval(), painted, hidden)
         parts["gan"] = -critics.patches(painted.x0, painted.codes).mean()
@@ -189,7 +191,7 @@ class PainterObjective(Objective):
             total = total + w.perceptual * parts["perceptual"]
         codes = torch.from_numpy(drawn.batch.codes)
         fake = with_code(painted.x0.detach(), painted.codes)
-        return Priced(total, {"total": total, **parts}, fake, with_code(hidden, codes))
+        return LossOutput(total, {"total": total, **parts}, fake, with_code(hidden, codes))
 
     def settings(self) -> dict[str, Any]:
         """See `Objective`."""
@@ -252,11 +254,11 @@ def train_lite(
     net = LiteNet(replace(net_config or net_for(recipe), reach_px=reach_px))
     said = weights_of(heard)
     if "code_stats" in heard:
-        said = retold(said, heard["code_stats"], torch.from_numpy(clips.code_stats))
+        said = rescale_codes(said, heard["code_stats"], torch.from_numpy(clips.code_stats))
     fit_weights(net.voice, said, voice)
     if earlier:
         take_painter(net, earlier, init)
-    objective = PainterObjective(clips, config, recipe, net, held_out)
+    objective = DenoiserObjective(clips, config, recipe, net, held_out)
     if earlier:
         objective.before = samples_seen(earlier)
         if "critic" in earlier:

@@ -20,7 +20,7 @@ from lipwire.engine.nets.lite import LiteConfig, Voice
 from lipwire.engine.types import F32
 from lipwire.training.config import TrainConfig, VoiceRecipe
 from lipwire.training.data.dataset import Clips
-from lipwire.training.lite.audio2mouth import HeardSource, HearingObjective, held_out_of
+from lipwire.training.lite.audio2mouth import Audio2MouthObjective, MelSource, held_out_of
 from lipwire.training.loop import Trainer, train
 
 # What is said one frame (3.2 columns) before and after counts half as much: people's mouths are no
@@ -33,7 +33,7 @@ CHUNK = 2048  # windows at a time: 16 MB
 
 
 @torch.no_grad()
-def said_together(voices: Sequence[Voice], mel: F32) -> F32:
+def ensemble_targets(voices: Sequence[Voice], mel: F32) -> F32:
     """What `voices` say on average at every column of `mel`, f32[80, M] -> f32[M, 7].
 
     Row m belongs to the window that begins half its length before column m.
@@ -54,7 +54,7 @@ def said_together(voices: Sequence[Voice], mel: F32) -> F32:
     return out
 
 
-class ChoirSource(HeardSource):
+class EnsembleSource(MelSource):
     """Windows at any moment of all clips, each with what `voices` say together."""
 
     def __init__(
@@ -66,10 +66,10 @@ class ChoirSource(HeardSource):
         self._said: dict[int, F32] = {}
 
     def moment(self, pick: int, rng: np.random.Generator) -> tuple[F32, F32]:
-        """See `HeardSource`."""
+        """See `MelSource`."""
         mel = self.clips.clips[pick].mel
         if (said := self._said.get(pick)) is None:
-            said = self._said[pick] = said_together(self._voices, np.asarray(mel))
+            said = self._said[pick] = ensemble_targets(self._voices, np.asarray(mel))
         column = int(rng.integers(len(said)))
         return window(mel, column - self.columns // 2, self.columns), said[column]
 
@@ -94,12 +94,12 @@ def train_voice(
         voices: list[Voice] = []
         for number in range(recipe.together):
             seeded = replace(config, seed=config.seed + number)
-            one = HearingObjective(clips, seeded, recipe, net_config, held_out)
+            one = Audio2MouthObjective(clips, seeded, recipe, net_config, held_out)
             trained = train(Trainer(folder / f"voice-{number}", seeded, one)).ema
             assert isinstance(trained, Voice)
             voices.append(trained)
         config = replace(config, seed=config.seed + len(voices), steps=config.steps * LONGER)
-        source = ChoirSource(clips, config.batch, recipe, config.seed, voices)
-    objective = HearingObjective(clips, config, recipe, net_config, held_out, source)
+        source = EnsembleSource(clips, config.batch, recipe, config.seed, voices)
+    objective = Audio2MouthObjective(clips, config, recipe, net_config, held_out, source)
     trainer = train(Trainer(folder, config, objective))
     return trainer, objective.report(trainer.ema, folder, trainer.step)

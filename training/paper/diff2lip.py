@@ -26,7 +26,7 @@ from lipwire.training.losses import (
 from lipwire.training.nets.patchgan import SequencePatchGan
 from lipwire.training.nets.perceptual import Perceptual
 from lipwire.training.nets.syncnet import FRAMES, SyncExpert
-from lipwire.training.objective import Objective, Priced
+from lipwire.training.objective import LossOutput, Objective
 from lipwire.training.paper.trajectory import figure_sheet
 
 
@@ -37,7 +37,7 @@ class Critic(nn.Module):
         super().__init__()
         self.net, self.form, self.r1 = net, form, r1
 
-    def forward(self, fake: Tensor, real: Tensor) -> Priced:
+    def forward(self, fake: Tensor, real: Tensor) -> LossOutput:
         """Price f32[B, 5, 3, S, S] estimates and real frames."""
         real = real.detach().requires_grad_(self.r1 > 0)
         judged = self.net(real)
@@ -46,7 +46,7 @@ class Critic(nn.Module):
         if self.r1 > 0:
             parts["r1"] = r1_penalty(judged, real)
             loss = loss + self.r1 * parts["r1"]
-        return Priced(loss, parts)
+        return LossOutput(loss, parts)
 
 
 def given_of(batch: NoisedBatch) -> Given:
@@ -113,7 +113,7 @@ class ClipObjective(Objective):
         self.expert = None if expert is None else expert.requires_grad_(False).eval()
         self.perceptual = perceptual
 
-    def forward(self, batch: NoisedBatch) -> Priced:
+    def forward(self, batch: NoisedBatch) -> LossOutput:
         """See `Objective`."""
         hidden, noise, t, x_t = noised(batch)
         given = given_of(batch)
@@ -138,11 +138,11 @@ class ClipObjective(Objective):
             parts[name] = perceptual_loss(self.perceptual, whole, frames.flatten(0, 1))
             total = total + w.perceptual * parts[name]
         if self.critic is None:
-            return Priced(total, {"total": total, **parts})
+            return LossOutput(total, {"total": total, **parts})
         assert isinstance(self.critic, Critic)
         parts["gan"] = generator_loss(self.critic.net, clips, w.gan_form)
         total = total + w.gan * parts["gan"]
-        return Priced(total, {"total": total, **parts}, clips.detach(), frames)
+        return LossOutput(total, {"total": total, **parts}, clips.detach(), frames)
 
     def settings(self) -> dict[str, Any]:
         """See `Objective`."""

@@ -29,7 +29,7 @@ from lipwire.training.families import (
     open_network,
 )
 from lipwire.training.loop import Trainer, train
-from lipwire.training.objective import Objective, Priced
+from lipwire.training.objective import LossOutput, Objective
 from lipwire.training.paper.diff2lip import given_of, noised
 from lipwire.training.paper.trajectory import figure_sheet
 
@@ -149,7 +149,7 @@ class DistilObjective(Objective):
             found[chosen] = two_steps_as_one(x_t[chosen], x, start, end)
         return found
 
-    def forward(self, batch: NoisedBatch) -> Priced:
+    def forward(self, batch: NoisedBatch) -> LossOutput:
         """Truncated-SNR weighting (Salimans & Ho, sec. 4): max(SNR, 1) |x0 - target|^2."""
         hidden, _, t, x_t = noised(batch)
         target = self.target(batch, x_t, t)
@@ -160,7 +160,7 @@ class DistilObjective(Objective):
         weight = (alpha_bar / (1 - alpha_bar)).clamp_min(1.0)
         loss = (weight * (x0 - target) ** 2).mean()
         parts = {"total": loss, "distil": loss, "x0": ((x0 - hidden) ** 2).mean()}
-        return Priced(loss, parts)
+        return LossOutput(loss, parts)
 
     def settings(self) -> dict[str, Any]:
         """See `Objective`."""

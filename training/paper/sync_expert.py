@@ -25,7 +25,7 @@ from lipwire.training.data.dataset import ClipData
 from lipwire.training.loop import Trainer, train
 from lipwire.training.losses import agreement_loss
 from lipwire.training.nets.syncnet import FRAMES, ExpertKind, SyncExpert, make_expert
-from lipwire.training.objective import Objective, Priced
+from lipwire.training.objective import LossOutput, Objective
 
 # Nearer than 120 ms people do not notice either; farther than 2 s it is hardly the same sentence.
 MIN_SHIFT, MAX_SHIFT = 3, 2 * PAPER_FPS
@@ -151,11 +151,11 @@ class ExpertObjective(Objective):
         super().__init__(net, source)
         self.validation = Pairs(held_out, VALIDATION_PAIRS, 1, seed=0, augment=False)
 
-    def forward(self, batch: PairBatch) -> Priced:
+    def forward(self, batch: PairBatch) -> LossOutput:
         """See `Objective`."""
         said = self._judge(self.net, batch)
         loss = _halves(said)
-        return Priced(loss, {"total": loss, "accuracy": _accuracy(said)})
+        return LossOutput(loss, {"total": loss, "accuracy": _accuracy(said)})
 
     @staticmethod
     def _judge(net: SyncExpert, batch: PairBatch) -> Tensor:

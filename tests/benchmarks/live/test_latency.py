@@ -149,9 +149,9 @@ def test_weather_in_the_words_of_tc() -> None:
 def test_a_trace_keeps_the_first_mark() -> None:
     times = iter([1.0, 2.0, 3.0])
     trace = Trace(lambda: next(times))
-    trace.mark("received")
-    trace.mark("received")
-    trace.mark("decoding", 9.0)
+    trace.stamp("received")
+    trace.stamp("received")
+    trace.stamp("decoding", 9.0)
     assert trace.at_s == {"received": 1.0, "decoding": 9.0}
 
 

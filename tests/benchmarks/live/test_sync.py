@@ -8,7 +8,7 @@ from calls import Camera, Running
 from fakes import FakeTracker, make_manifest
 
 from lipwire.benchmarks.live.sync import Ears, figures_of, measure
-from lipwire.benchmarks.rig.sync_marker import Beacon
+from lipwire.benchmarks.rig.sync_marker import SyncMarker
 from lipwire.engine import Engine
 
 
@@ -28,7 +28,7 @@ async def test_lips_and_sound_are_together_at_the_receiver() -> None:
 
     Picture by picture, so that a machine too busy to paint most of them still tells something.
     """
-    with Engine(Beacon(make_manifest()), FakeTracker) as engine, Running(engine) as server:
+    with Engine(SyncMarker(make_manifest()), FakeTracker) as engine, Running(engine) as server:
         ears = await measure(server.url, 60.0, Camera(), lambda e: len(striped(e)) >= 12)
     times_s, levels = ears.signal("audio")
     loud_s = times_s[levels > 1000]

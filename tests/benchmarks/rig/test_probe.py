@@ -11,7 +11,7 @@ from aiortc import RTCRtpCodecParameters
 from aiortc.codecs import depayload
 from aiortc.jitterbuffer import JitterFrame
 
-from lipwire.benchmarks.rig.network import Relay, Weather, without_candidates
+from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator, without_candidates
 from lipwire.benchmarks.rig.probe import Probe, read_number, test_card, write_number
 from lipwire.server.rtc.codecs import make_decoder, make_encoder
 
@@ -58,7 +58,7 @@ def test_figures_tell_freezes_losses_and_holes() -> None:
 
 
 def test_weather_loses_what_was_asked_for() -> None:
-    weather = Weather(loss=0.02, burst_loss=0.01, burst=5)
+    weather = Impairment(loss=0.02, burst_loss=0.01, burst=5)
     lost = [weather.lose() for _ in range(50_000)]
     assert 0.024 < np.mean(lost) < 0.036
     runs = "".join("x" if is_lost else " " for is_lost in lost).split()
@@ -73,7 +73,7 @@ def test_the_relay_stands_in_for_the_server() -> None:
         def get_extra_info(self, name: str) -> tuple[str, int]:
             return "127.0.0.1", 4242
 
-    relay = Relay()
+    relay = NetworkEmulator()
     relay._front = Front()  # type: ignore[assignment]
     answer = relay.reroute("a=candidate:1 1 udp 1 127.0.0.1 999 typ host\r\n")
     assert answer == "a=candidate:1 1 udp 1 127.0.0.1 4242 typ host\r\n"

@@ -8,8 +8,8 @@ from fakes import make_manifest, picture
 
 from lipwire.benchmarks.rig.sync_marker import (
     BEEP_S,
-    Beacon,
     Edges,
+    SyncMarker,
     beeps,
     find_edges,
     skews,
@@ -72,7 +72,7 @@ def test_a_beacon_turns_its_stripes_with_the_voice() -> None:
 
     loud, silent = (heard(level) for level in (2.0, -4.0))
     across, upright = (
-        seen(Beacon(make_manifest()).generate([job])[0].mean(axis=2)) for job in (loud, silent)
+        seen(SyncMarker(make_manifest()).generate([job])[0].mean(axis=2)) for job in (loud, silent)
     )
     assert across > 50 and upright < -50 and abs(seen(loud.crop.mean(axis=2))) < 10
     assert list(states(np.array([across, upright, 2.0]))) == [1, -1, 0]

@@ -17,12 +17,12 @@ from lipwire.engine.audio.drift import (
     PAUSE_KEPT,
     SLEW,
     WINDOW_S,
-    Pace,
-    Shortener,
-    Stretch,
+    DriftEstimator,
+    DriftResampler,
+    PauseTrimmer,
 )
 from lipwire.engine.audio.mel import LOOKAHEAD_S
-from lipwire.engine.audio.timeline import LATE_S, OriginalTimeline, SpeechTimeline
+from lipwire.engine.audio.timeline import LATE_S, SourceTimeline, SpeechTimeline
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.types import I16
 
@@ -48,7 +48,7 @@ def sine(hz: float, seconds: float, rate_hz: int = 48_000) -> I16:
 
 
 def test_nothing_changes_until_it_is_asked_to() -> None:
-    stretch = Stretch()
+    stretch = DriftResampler()
     sound = voiced(0.2)
     assert np.array_equal(np.concatenate([stretch.push(p) for p in pieces(sound, 0, 90)]), sound)
     assert len(stretch.finish()) == 0 and stretch.held == 0
@@ -57,7 +57,7 @@ def test_nothing_changes_until_it_is_asked_to() -> None:
 @pytest.mark.parametrize("ratio", [0.999, 0.9998, 1.0002, 1.001])
 @pytest.mark.parametrize("hz", [100.0, 1_000.0, 15_000.0])
 def test_a_tone_is_played_faster_and_nothing_is_added(ratio: float, hz: float) -> None:
-    stretch, sound = Stretch(), sine(hz, 2.0)
+    stretch, sound = DriftResampler(), sine(hz, 2.0)
     out = [stretch.push(sound[:9_600])]
     stretch.ratio = ratio
     out += [stretch.push(sound[9_600:]), stretch.finish()]
@@ -74,7 +74,7 @@ def test_a_tone_is_played_faster_and_nothing_is_added(ratio: float, hz: float) -
 @given(seed=st.integers(0, 10**6), ratio=st.floats(0.999, 1.001), largest=st.integers(2, 3_000))
 def test_in_any_pieces_the_same(seed: int, ratio: float, largest: int) -> None:
     sound = voiced(0.5)
-    whole, cut = Stretch(), Stretch()
+    whole, cut = DriftResampler(), DriftResampler()
     whole.ratio = cut.ratio = ratio
     one = np.concatenate([whole.push(sound), whole.finish()])
     many = [cut.push(piece) for piece in pieces(sound, seed, largest)]
@@ -129,14 +129,14 @@ class Network:
 def test_for_hours_it_neither_runs_dry_nor_piles_up(
     ppm: float, jitter_s: float, piece_s: float, target_s: float | None, seed: int
 ) -> None:
-    pace = Pace(target_s)
+    pace = DriftEstimator(target_s)
     arrivals = Network(ppm, piece_s, jitter_s, seed=seed).arrivals(2 * 3600)
     end_s, dry, ahead, corrections = arrivals[0] + 0.1 + jitter_s + piece_s, 0, [], [0.0]
     for now in arrivals[1:]:
         ahead_s = end_s - now
         ahead.append(ahead_s)
         dry += ahead_s < 0
-        pace.note(ahead_s, now)
+        pace.record(ahead_s, now)
         end_s += piece_s / (1 + pace.correction)
         if pace.correction != corrections[-1]:
             corrections.append(pace.correction)
@@ -204,7 +204,7 @@ def test_speech_is_never_left_out_and_synthesis_sent_ahead_keeps_its_pauses() ->
 
 
 def test_a_shortener_takes_no_more_than_it_is_told() -> None:
-    shortener = Shortener()
+    shortener = PauseTrimmer()
     assert len(shortener.push(np.zeros(16_000, np.int16), 16_000, 0.3)) == 16_000 - 4_800
     loud = np.full(1_600, 900, np.int16)
     assert np.array_equal(shortener.push(loud, 16_000, 9.0), loud)
@@ -212,12 +212,12 @@ def test_a_shortener_takes_no_more_than_it_is_told() -> None:
 
 
 def test_what_is_sent_ahead_on_purpose_is_let_alone() -> None:
-    pace = Pace(None)
+    pace = DriftEstimator(None)
     for k in range(30 * 50):
-        pace.note(0.5, k * 0.02)
+        pace.record(0.5, k * 0.02)
     assert pace.target_s == 0.5
     for k in range(30 * 50, 40 * 50):
-        pace.note(20.0, k * 0.02)
+        pace.record(20.0, k * 0.02)
     assert pace.target_s is None or pace.target_s == 20.0
     assert pace.correction == 0.0 and pace.excess_s(20.0) == 0.0
 
@@ -234,7 +234,7 @@ def test_what_is_sent_ahead_on_purpose_is_let_alone() -> None:
 def test_the_original_stays_in_step_without_jumps(
     ppm: float, jitter_s: float, piece_s: float
 ) -> None:
-    original = OriginalTimeline(0.06)
+    original = SourceTimeline(0.06)
     size = round(piece_s * 16_000)
     begun = WINDOW_S
     for now in Network(ppm, piece_s, jitter_s).arrivals(120):

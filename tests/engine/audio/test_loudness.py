@@ -16,7 +16,7 @@ from lipwire.engine.audio.loudness import (
     MAX_GAIN_DB,
     SLEW_DB_S,
     STEP,
-    Levelling,
+    LoudnessNormalizer,
     gated,
     limit,
     lufs,
@@ -54,7 +54,7 @@ def test_pauses_do_not_count() -> None:
 
 
 def levelled(sound: F32, target_lufs: float) -> F32:
-    levelling = Levelling(target_lufs)
+    levelling = LoudnessNormalizer(target_lufs)
     return np.concatenate([levelling.apply(b) for b in sound.reshape(-1, BLOCK)])
 
 
@@ -73,7 +73,7 @@ def test_a_voice_is_brought_to_its_loudness_slowly(level_db: float) -> None:
 
 def test_another_target_or_none_is_reached_without_a_step() -> None:
     sound = 0.4 * voiced(20.0, 48_000).astype(np.float32) / 32768
-    levelling, gains_db = Levelling(-20.0), []
+    levelling, gains_db = LoudnessNormalizer(-20.0), []
     for index, block in enumerate(sound.reshape(-1, BLOCK)):
         if index in (700, 1_200):
             levelling.target_lufs = -26.0 if index == 700 else None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lipwire.engine.audio.loudness import CEILING
 from lipwire.engine.audio.mel import LOOKAHEAD_S
 from lipwire.engine.audio.mixer import Mixer
-from lipwire.engine.audio.timeline import OriginalTimeline, SpeechTimeline
+from lipwire.engine.audio.timeline import SourceTimeline, SpeechTimeline
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.types import I16
 
@@ -21,7 +21,7 @@ LOUD = np.full(48_000 * 4, 8_000, np.int16)
 def scene(config: EngineConfig) -> tuple[Mixer, float]:
     """Four seconds of a constant original, a second of voice over it; where the voice begins."""
     speech = SpeechTimeline(config, LOOKAHEAD_S)
-    original = OriginalTimeline(0.0, 10.0)
+    original = SourceTimeline(0.0, 10.0)
     original.push(LOUD, 48_000, 0.0)
     start_s = speech.push(voiced(1.0, 48_000), 48_000, 0.5)
     speech.flush()

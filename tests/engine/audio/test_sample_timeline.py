@@ -8,13 +8,18 @@ from fakes import voiced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lipwire.engine.audio.sample_timeline import FADE_OUT_S, Line, PlayoutBuffer, resampler_lag_s
+from lipwire.engine.audio.sample_timeline import (
+    FADE_OUT_S,
+    PlayoutBuffer,
+    SampleTimeline,
+    resampler_lag_s,
+)
 from lipwire.engine.types import I16
 
 RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000)
 
 
-def whole(line: Line, sink: PlayoutBuffer) -> I16:
+def whole(line: SampleTimeline, sink: PlayoutBuffer) -> I16:
     return sink.read(0, line.stop)
 
 
@@ -34,7 +39,7 @@ def test_any_pieces_give_the_same_sound(source_hz: int, rate_hz: int, cuts: list
     results = []
     for where in ([], [round(cut * len(samples)) for cut in sorted(cuts)]):
         sink = PlayoutBuffer(5, rate_hz)
-        line = Line(rate_hz, sink)
+        line = SampleTimeline(rate_hz, sink)
         for piece in np.split(samples, where):
             line.append(piece, source_hz)
             assert line.end_s * source_hz == pytest.approx(line._fed, abs=1)
@@ -50,7 +55,7 @@ def test_any_pieces_give_the_same_sound(source_hz: int, rate_hz: int, cuts: list
 @pytest.mark.parametrize("rate_hz", [16_000, 48_000])
 def test_sound_stays_where_it_was(source_hz: int, rate_hz: int) -> None:
     sink = PlayoutBuffer(5, rate_hz)
-    line = Line(rate_hz, sink)
+    line = SampleTimeline(rate_hz, sink)
     line.append(tone(1.0, source_hz), source_hz)
     line.finish()
     middle = slice(rate_hz // 10, -rate_hz // 10)
@@ -60,7 +65,7 @@ def test_sound_stays_where_it_was(source_hz: int, rate_hz: int) -> None:
 
 @pytest.mark.parametrize("source_hz", RATES)
 def test_no_more_is_held_back_than_promised(source_hz: int) -> None:
-    line = Line(16_000)
+    line = SampleTimeline(16_000)
     held_s = 0.0
     for piece in np.split(np.zeros(source_hz, np.int16), range(0, source_hz, source_hz // 50)):
         line.append(piece, source_hz)
@@ -71,7 +76,7 @@ def test_no_more_is_held_back_than_promised(source_hz: int) -> None:
 
 def test_silence_stays_silent() -> None:
     sink = PlayoutBuffer(5, 48_000)
-    line = Line(48_000, sink)
+    line = SampleTimeline(48_000, sink)
     line.append(np.zeros(24_000, np.int16), 24_000)
     line.finish()
     assert not whole(line, sink).any()  # a dithering resampler would hiss here
@@ -79,7 +84,7 @@ def test_silence_stays_silent() -> None:
 
 def test_loud_sound_is_clipped_and_does_not_wrap() -> None:
     sink = PlayoutBuffer(5, 48_000)
-    line = Line(48_000, sink)
+    line = SampleTimeline(48_000, sink)
     square = np.where(np.arange(8000) % 80 < 40, 32767, -32768).astype(np.int16)
     line.append(square, 8_000)
     line.finish()
@@ -89,7 +94,7 @@ def test_loud_sound_is_clipped_and_does_not_wrap() -> None:
 
 def test_a_cut_fades_and_keeps_what_lies_before() -> None:
     sink = PlayoutBuffer(5, 48_000)
-    line = Line(48_000, sink)
+    line = SampleTimeline(48_000, sink)
     line.append(np.full(48_000, 10_000, np.int16), 48_000)
     line.truncate(24_000)
     line.silence_until(48_000)
@@ -103,7 +108,7 @@ def test_a_cut_fades_and_keeps_what_lies_before() -> None:
 
 def test_a_cut_takes_back_what_the_resampler_holds() -> None:
     sink = PlayoutBuffer(5, 48_000)
-    line = Line(48_000, sink)
+    line = SampleTimeline(48_000, sink)
     line.append(voiced(0.5, 8_000), 8_000)
     line.truncate(4_800)
     line.finish()
@@ -112,7 +117,7 @@ def test_a_cut_takes_back_what_the_resampler_holds() -> None:
 
 def test_a_cut_past_the_end_changes_nothing() -> None:
     sink = PlayoutBuffer(5, 48_000)
-    line = Line(48_000, sink)
+    line = SampleTimeline(48_000, sink)
     line.append(np.full(4_800, 10_000, np.int16), 48_000)
     line.truncate(9_600)
     assert line.stop == 4_800
@@ -121,7 +126,7 @@ def test_a_cut_past_the_end_changes_nothing() -> None:
 
 def test_a_cut_before_all_that_is_kept_starts_afresh_at_its_place() -> None:
     sink = PlayoutBuffer(0.1, 48_000)
-    line = Line(48_000, sink)
+    line = SampleTimeline(48_000, sink)
     line.append(np.full(48_000, 10_000, np.int16), 48_000)
     line.truncate(1000)
     line.append(np.full(100, 7, np.int16), 48_000)
@@ -131,7 +136,7 @@ def test_a_cut_before_all_that_is_kept_starts_afresh_at_its_place() -> None:
 
 def test_a_leap_ahead_costs_nothing() -> None:
     sink = PlayoutBuffer(600, 48_000)
-    line = Line(48_000, sink)
+    line = SampleTimeline(48_000, sink)
     line.append(np.full(4_800, 9, np.int16), 48_000)
     line.forget(10**10)
     line.append(np.full(4_800, 9, np.int16), 48_000)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lipwire.engine.audio.mel import LOOKAHEAD_S, SILENCE, log_mel, window, window_start_at
 from lipwire.engine.audio.sample_timeline import FADE_OUT_S
-from lipwire.engine.audio.timeline import MOMENT, OriginalTimeline, SpeechTimeline
+from lipwire.engine.audio.timeline import MOMENT, SourceTimeline, SpeechTimeline
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import BacklogFull, MediaError
 from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ
@@ -304,7 +304,7 @@ def test_the_backlog_is_what_waits() -> None:
 )
 def test_sound_that_cannot_be_used_is_refused(samples: I16, rate_hz: int, message: str) -> None:
     speech = SpeechTimeline(CONFIG, LOOKAHEAD_S)
-    original = OriginalTimeline(0.06)
+    original = SourceTimeline(0.06)
     for timeline in (speech, original):
         with pytest.raises(MediaError, match=message):
             timeline.push(samples, rate_hz, 0.0)
@@ -414,7 +414,7 @@ def test_offline_speech_begins_at_zero_and_has_no_pauses() -> None:
 
 
 def test_the_original_is_heard_in_step_with_its_picture() -> None:
-    original = OriginalTimeline(0.06)
+    original = SourceTimeline(0.06)
     samples = voiced(2.0, 48_000)
     for index, piece in enumerate(np.split(samples, 100)):
         original.push(piece, 48_000, 1.0 + 0.02 * index)
@@ -427,7 +427,7 @@ def test_the_original_is_heard_in_step_with_its_picture() -> None:
 def test_the_original_survives_jitter_unbroken(rate_hz: int) -> None:
     """Read as it is played, 40 ms after it has come: nothing may be held back for longer."""
     rng = np.random.default_rng(0)
-    original = OriginalTimeline(0.06)
+    original = SourceTimeline(0.06)
     samples = voiced(3.0, rate_hz)
     arrivals = 1.0 + 0.02 * np.arange(150) + rng.uniform(0, 0.02, 150)
     heard, read = [], 0
@@ -445,7 +445,7 @@ def test_the_original_survives_jitter_unbroken(rate_hz: int) -> None:
 
 
 def test_the_original_is_put_back_in_its_place_after_a_stall() -> None:
-    original = OriginalTimeline(0.06)
+    original = SourceTimeline(0.06)
     original.push(np.full(960, 100, np.int16), 48_000, 1.0)
     original.push(np.full(960, 200, np.int16), 48_000, 2.0)
     start = round(2.06 * 48_000)
@@ -454,11 +454,11 @@ def test_the_original_is_put_back_in_its_place_after_a_stall() -> None:
         original.push(np.full(960, 300, np.int16), 48_000, 2.1)
     original.push(np.full(960, 400, np.int16), 48_000, 2.12)
     where = int(np.flatnonzero(original.read(0, 48_000 * 3) == 400)[0])
-    assert abs(where / 48_000 - 2.18) <= OriginalTimeline.SLACK_S + 0.02
+    assert abs(where / 48_000 - 2.18) <= SourceTimeline.SLACK_S + 0.02
 
 
 def test_a_pause_of_hours_in_the_original_costs_nothing() -> None:
-    original = OriginalTimeline(0.06)
+    original = SourceTimeline(0.06)
     began = time.perf_counter()
     for hour in range(20):
         original.push(np.full(960, 100, np.int16), 48_000, hour * 3600.0)
@@ -468,7 +468,7 @@ def test_a_pause_of_hours_in_the_original_costs_nothing() -> None:
 
 
 def test_the_original_off_line_lies_where_it_is_put() -> None:
-    original = OriginalTimeline(0.0, kept_s=60.0)
+    original = SourceTimeline(0.0, kept_s=60.0)
     samples = voiced(20.0, 48_000)
     for index, piece in enumerate(np.split(samples, 200)):  # far ahead of any reading
         original.push(piece, 48_000, 0.1 * index + 0.5)

@@ -12,8 +12,8 @@ from lipwire.engine.face.active_speaker import (
     FLOOR_DB,
     LOWER_LIP,
     UPPER_LIP,
+    ActiveSpeakerDetector,
     Envelope,
-    LipWatch,
     opening,
 )
 from lipwire.engine.face.alignment import face_width_px
@@ -78,7 +78,7 @@ def test_a_pause_is_silence_and_memory_is_bounded() -> None:
 def watch(gaps: dict[int, float], seconds: float, voice_of: int | None, gain: float = 0.1) -> int:
     """Who of two is said to speak after a talk: by index their lips' own rate, 0 = still."""
     envelope = Envelope()
-    lips = LipWatch(envelope)
+    lips = ActiveSpeakerDetector(envelope)
     said = 0
     for index in range(round(seconds * 25)):
         time_s = index / 25
@@ -88,7 +88,7 @@ def watch(gaps: dict[int, float], seconds: float, voice_of: int | None, gain: fl
         for i, hz in gaps.items():
             moving = loud if i == voice_of else max(0.0, float(np.sin(2 * np.pi * hz * time_s + 1)))
             faces.append(face(gain * moving if hz or i == voice_of else 0.0))
-        lips.see(faces, time_s)
+        lips.update(faces, time_s)
         said = lips.speaker(time_s)
     return said
 
@@ -106,9 +106,9 @@ def test_nobody_is_judged_too_soon_or_for_too_little() -> None:
 
 
 def test_faces_out_of_sight_do_not_count() -> None:
-    lips = LipWatch(Envelope())
+    lips = ActiveSpeakerDetector(Envelope())
     for index in range(100):
-        lips.see([face(0.1 * (index % 2)), None], index / 25)
+        lips.update([face(0.1 * (index % 2)), None], index / 25)
         assert lips.speaker(index / 25) == 0
-    lips.see([face(0.0)], 4.0)  # another number of faces
+    lips.update([face(0.0)], 4.0)  # another number of faces
     assert lips.speaker(4.0) == 0

@@ -12,7 +12,7 @@ from lipwire.engine.face.articulation_scale import (
     LIMIT,
     PRIOR_FRAMES,
     TYPICAL,
-    Reach,
+    ArticulationScale,
     believed,
     grown,
     moving,
@@ -32,15 +32,17 @@ def speech(range_wanted_px: float, frames: int, seed: int = 0) -> F32:
     return np.asarray(drawn, np.float32)
 
 
-def watched(openings: F32, start_s: float = 0.0, reach: Reach | None = None) -> Reach:
-    reach = reach or Reach(TYPICAL_PX)
+def watched(
+    openings: F32, start_s: float = 0.0, reach: ArticulationScale | None = None
+) -> ArticulationScale:
+    reach = reach or ArticulationScale(TYPICAL_PX)
     for index, opening in enumerate(openings):
         reach.see_opening(float(opening), start_s + index / FPS)
     return reach
 
 
 def test_nobody_seen_is_typical() -> None:
-    assert Reach(TYPICAL_PX).value.tolist() == TYPICAL.tolist() == [1.0] * 7
+    assert ArticulationScale(TYPICAL_PX).value.tolist() == TYPICAL.tolist() == [1.0] * 7
 
 
 @pytest.mark.parametrize("truth", [0.5, 1.0, 1.8])
@@ -117,11 +119,11 @@ def test_landmarks_are_measured_in_the_crop_whatever_its_size() -> None:
     for size, zoom in ((CROP_SIZE, 1.0), (64, 0.5), (CROP_SIZE, 2.0)):
         alignment = Alignment(np.array([[zoom, 0, 0], [0, zoom, 0]], np.float32), size)
         in_crop = 128 / size * zoom  # what a pixel of the frame is in a crop of 128
-        reach = Reach(TYPICAL_PX)
+        reach = ArticulationScale(TYPICAL_PX)
         for index, opening in enumerate(openings):
             points = np.zeros((468, 2), np.float32)
             points[UPPER_LIP], points[LOWER_LIP] = (40, 50), (40, 50 + opening / in_crop)
-            reach.see(points, alignment, index / FPS)
+            reach.update(points, alignment, index / FPS)
         found.append(reach.value[0])
     np.testing.assert_allclose(found, found[0], rtol=1e-4)
 

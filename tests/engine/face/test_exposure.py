@@ -9,7 +9,7 @@ from fakes import FakeTracker, picture
 
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.exposure import DIM, LIT, MOST_GAIN, SIDES, VISIBLE, gain_of, lit, times
-from lipwire.engine.session.face_pipeline import Aligned, Painter
+from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.types import U8, JobSpec
 
 PORTRAIT: U8 = np.ascontiguousarray(skimage.data.astronaut()[70:198, 160:288])  # type: ignore[no-untyped-call]
@@ -62,14 +62,14 @@ def test_any_size(size: int) -> None:
 
 def test_a_mouth_goes_back_into_the_dark() -> None:
     dark = np.asarray(picture(240, 320) // 5, np.uint8)
-    found = Painter(FakeTracker(), EngineConfig(), JobSpec(references=2)).find(dark, 0.0)
+    found = FacePipeline(FakeTracker(), EngineConfig(), JobSpec(references=2)).find(dark, 0.0)
     assert isinstance(found, Aligned)
     assert found.gain > 3
     assert level(found.crop) > 3 * dark.mean()
     assert np.array_equal(found.references, np.stack([found.crop] * 2))
     # What the model gives back unchanged changes nothing; teeth in its light are teeth in the dark.
-    assert np.abs(Painter.paint(found, found.crop, 1.0).change).max(initial=0) < 3
+    assert np.abs(FacePipeline.composite(found, found.crop, 1.0).change).max(initial=0) < 3
     teeth = found.crop.copy()
     teeth[80:96, 48:80] = 240
-    added = Painter.paint(found, teeth, 1.0).change
+    added = FacePipeline.composite(found, teeth, 1.0).change
     assert 20 < added.max() < 240 / found.gain

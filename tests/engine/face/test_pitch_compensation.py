@@ -12,15 +12,15 @@ from lipwire.engine.face.alignment import CHIN, alignment_from, fit_similarity, 
 from lipwire.engine.face.pitch_compensation import (
     LONGEST,
     SHORT_ROW,
-    Tilt,
+    PitchCompensation,
     length_of,
-    lengthened,
     lengthened_alignment,
-    shortened,
     shut_chin,
+    stretch,
+    unstretch,
 )
 from lipwire.engine.media.planes import paint_image
-from lipwire.engine.session.face_pipeline import Aligned, Painter
+from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.types import F32, U8, Alignment, Face, JobSpec
 
 IDENTITY = Alignment(np.eye(2, 3, dtype=np.float32), 128)
@@ -57,7 +57,7 @@ def textured(seed: int = 0) -> U8:
 def test_ordinary_faces_are_left_alone_to_the_bit() -> None:
     crop, painted = textured(0), textured(1)
     assert length_of(SHORT_ROW) == length_of(109.0) == length_of(125.0) == 1.0
-    assert lengthened(crop, 1.0) is crop and shortened(painted, crop, 1.0) is painted
+    assert stretch(crop, 1.0) is crop and unstretch(painted, crop, 1.0) is painted
 
 
 def test_the_shorter_the_face_the_more_it_is_stretched() -> None:
@@ -80,9 +80,9 @@ def test_stretching_comes_undone(size: int) -> None:
     import cv2
 
     crop = np.asarray(cv2.resize(textured(), (size, size), interpolation=cv2.INTER_AREA), np.uint8)
-    long = lengthened(crop, 1.3)
+    long = stretch(crop, 1.3)
     assert np.array_equal(long[: size // 2], crop[: size // 2]), "the visible half stays"
-    back = shortened(long, crop, 1.3)
+    back = unstretch(long, crop, 1.3)
     error = np.abs(back.astype(float) - crop)
     assert error[: size // 2].max() == 0
     assert error.mean() < 1.0
@@ -94,38 +94,42 @@ def test_points_and_pixels_are_stretched_alike() -> None:
     crop = np.zeros((128, 128, 3), np.uint8)
     crop[88:91, 60:63] = 255
     there = transform(np.array([[61.0, 89.0]]), lengthened_alignment(IDENTITY, 1.25).matrix)[0]
-    rows, columns = np.nonzero(lengthened(crop, 1.25)[..., 0] > 128)
+    rows, columns = np.nonzero(stretch(crop, 1.25)[..., 0] > 128)
     assert rows.mean() == pytest.approx(there[1], abs=0.3)
     assert columns.mean() == pytest.approx(there[0], abs=0.3)
 
 
 def test_a_bowed_face_is_shown_at_its_usual_length() -> None:
-    tilt, landmarks = Tilt(), face_mesh((64, 64), 90)
+    tilt, landmarks = PitchCompensation(), face_mesh((64, 64), 90)
     fit = alignment_from(fit_similarity(landmarks))
     usual = shut_chin(transform(landmarks, fit.matrix))
-    assert tilt.see(landmarks, fit, 0.0) == length_of(usual)
+    assert tilt.update(landmarks, fit, 0.0) == length_of(usual)
     bowed = nodding(landmarks)
     fit = alignment_from(fit_similarity(bowed))
     tilt.reset()
-    length = tilt.see(bowed, fit, 1.0)
+    length = tilt.update(bowed, fit, 1.0)
     chin = shut_chin(transform(bowed, lengthened_alignment(fit, length).matrix))
     assert length > 1.1 and SHORT_ROW < chin < SHORT_ROW + 10
 
 
 def test_the_length_is_steady_where_landmarks_shake() -> None:
-    tilt, rng, landmarks = Tilt(), np.random.default_rng(0), nodding(face_mesh((64, 64), 90))
+    tilt, rng, landmarks = (
+        PitchCompensation(),
+        np.random.default_rng(0),
+        nodding(face_mesh((64, 64), 90)),
+    )
     raw, steady = [], []
     for index in range(100):
         shaken = landmarks + rng.normal(0, 0.4, landmarks.shape).astype(np.float32)
         fit = alignment_from(fit_similarity(shaken))
         raw.append(length_of(shut_chin(transform(shaken, fit.matrix))))
-        steady.append(tilt.see(shaken, fit, index / 25))
+        steady.append(tilt.update(shaken, fit, index / 25))
     assert np.diff(steady).std() < 0.5 * np.diff(raw).std()
 
 
 def test_only_the_mouth_of_a_bowed_face_changes_and_lies_where_it_is() -> None:
     image = picture()
-    paint = Painter(Nodding(), EngineConfig(), JobSpec(references=2))
+    paint = FacePipeline(Nodding(), EngineConfig(), JobSpec(references=2))
     found = paint.find(image, 0.0)
     assert isinstance(found, Aligned) and found.length > 1.1
     assert np.array_equal(found.references[0], found.crop), "references are as long as the face"
@@ -146,5 +150,5 @@ def test_only_the_mouth_of_a_bowed_face_changes_and_lies_where_it_is() -> None:
 
 
 def test_models_of_boxes_get_their_boxes() -> None:
-    found = Painter(Nodding(), EngineConfig(), JobSpec(96, "box")).find(picture(), 0.0)
+    found = FacePipeline(Nodding(), EngineConfig(), JobSpec(96, "box")).find(picture(), 0.0)
     assert isinstance(found, Aligned) and found.length == 1.0

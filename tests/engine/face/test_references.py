@@ -19,7 +19,7 @@ from lipwire.engine.face.references import (
     TURNED_PX,
     WIDE_PX,
     YAWN_PX,
-    Gallery,
+    ReferenceBank,
 )
 from lipwire.engine.types import F32, U8, Alignment
 
@@ -44,120 +44,120 @@ def crop(value: int, seed: int = 0) -> U8:
     return picture
 
 
-def shown(gallery: Gallery) -> list[int]:
+def shown(gallery: ReferenceBank) -> list[int]:
     return [int(picture[0, 0, 0]) for picture in gallery.references]
 
 
 def test_the_first_frame_serves_every_rank() -> None:
-    gallery = Gallery(2)
-    gallery.see(crop(1), face(3), IDENTITY, 0.0)
+    gallery = ReferenceBank(2)
+    gallery.update(crop(1), face(3), IDENTITY, 0.0)
     assert shown(gallery) == [1, 1]
     assert gallery.references.shape == (2, CROP_SIZE, CROP_SIZE, 3)
 
 
 def test_the_most_closed_comes_first_and_the_widest_last() -> None:
-    gallery = Gallery(2)
+    gallery = ReferenceBank(2)
     for number, opening_px in enumerate((4.0, 0.0, 8.0, WIDE_PX, 5.0)):
-        gallery.see(crop(number), face(opening_px), IDENTITY, number / 25)
+        gallery.update(crop(number), face(opening_px), IDENTITY, number / 25)
     assert shown(gallery) == [1, 3]
 
 
 def test_three_references_span_the_range() -> None:
-    gallery = Gallery(3)
+    gallery = ReferenceBank(3)
     for number, opening_px in enumerate((3.0, 0.0, WIDE_PX, WIDE_PX / 2)):
-        gallery.see(crop(number), face(opening_px), IDENTITY, number / 25)
+        gallery.update(crop(number), face(opening_px), IDENTITY, number / 25)
     assert shown(gallery) == [1, 3, 2]
 
 
 def test_a_single_reference_is_the_newest_frame() -> None:
-    gallery = Gallery(1)
+    gallery = ReferenceBank(1)
     for number in range(3):
-        gallery.see(crop(number), face(2.0), IDENTITY, number / 25)
+        gallery.update(crop(number), face(2.0), IDENTITY, number / 25)
         assert shown(gallery) == [number]
 
 
 def test_one_that_is_hardly_better_changes_nothing() -> None:
-    gallery = Gallery(2)
-    gallery.see(crop(1), face(2.0), IDENTITY, 0.0)
-    gallery.see(crop(2), face(2.0 - 0.9 * MARGIN_PX), IDENTITY, 0.0)
+    gallery = ReferenceBank(2)
+    gallery.update(crop(1), face(2.0), IDENTITY, 0.0)
+    gallery.update(crop(2), face(2.0 - 0.9 * MARGIN_PX), IDENTITY, 0.0)
     assert shown(gallery) == [1, 1]
 
 
 def test_eyes_and_nose_that_look_otherwise_take_new_references() -> None:
-    gallery = Gallery(2)
-    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
-    gallery.see(crop(2), face(8.0), IDENTITY, 0.04)
-    gallery.see(crop(3, seed=1), face(4.0), IDENTITY, 0.08)
+    gallery = ReferenceBank(2)
+    gallery.update(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery.update(crop(2), face(8.0), IDENTITY, 0.04)
+    gallery.update(crop(3, seed=1), face(4.0), IDENTITY, 0.08)
     assert shown(gallery) == [3, 3]
 
 
 def test_a_head_that_turns_away_and_back_keeps_what_it_showed_before() -> None:
-    gallery = Gallery(2)
-    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
-    gallery.see(crop(2), face(9.0), IDENTITY, 0.04)
+    gallery = ReferenceBank(2)
+    gallery.update(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery.update(crop(2), face(9.0), IDENTITY, 0.04)
     assert turned_px(face(0.0)) < 1.4 < TURNED_PX + 0.5 < turned_px(face(0.0, 7.0))
     for index in range(25):  # it speaks all the while, with its mouth wider than ever
-        gallery.see(crop(3), face(WIDE_PX * (index % 2), 7.0), IDENTITY, 1 + index / 25)
+        gallery.update(crop(3), face(WIDE_PX * (index % 2), 7.0), IDENTITY, 1 + index / 25)
         assert shown(gallery) == [1, 2]
-    gallery.see(crop(4), face(4.0), IDENTITY, 2.0)
+    gallery.update(crop(4), face(4.0), IDENTITY, 2.0)
     assert shown(gallery) == [1, 2]
 
 
 def test_a_face_that_was_turned_from_the_first_is_replaced_when_it_looks_here() -> None:
-    gallery = Gallery(2)
-    gallery.see(crop(1), face(0.0, 12.0), IDENTITY, 0.0)
-    gallery.see(crop(2), face(WIDE_PX, 12.0), IDENTITY, 0.04)
+    gallery = ReferenceBank(2)
+    gallery.update(crop(1), face(0.0, 12.0), IDENTITY, 0.0)
+    gallery.update(crop(2), face(WIDE_PX, 12.0), IDENTITY, 0.04)
     assert shown(gallery) == [1, 2]  # better than none
-    gallery.see(crop(3), face(3.0), IDENTITY, 0.08)
+    gallery.update(crop(3), face(3.0), IDENTITY, 0.08)
     assert shown(gallery) == [3, 3]
 
 
 def test_a_face_that_stays_turned_gets_its_own_pictures_in_time() -> None:
-    gallery = Gallery(2)
-    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
-    gallery.see(crop(2), face(9.0), IDENTITY, 0.04)
+    gallery = ReferenceBank(2)
+    gallery.update(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery.update(crop(2), face(9.0), IDENTITY, 0.04)
     for index in range(round(MAX_AGE_S * 5) + 2):
-        gallery.see(crop(3), face(WIDE_PX * (index % 2), 7.0), IDENTITY, 0.1 + index / 5)
+        gallery.update(crop(3), face(WIDE_PX * (index % 2), 7.0), IDENTITY, 0.1 + index / 5)
     assert shown(gallery) == [3, 3]
 
 
 def test_a_yawn_is_no_wide_mouth() -> None:
-    gallery = Gallery(2)
-    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
-    gallery.see(crop(2), face(YAWN_PX + 5), IDENTITY, 0.04)
-    gallery.see(crop(3), face(10.0), IDENTITY, 0.08)
+    gallery = ReferenceBank(2)
+    gallery.update(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery.update(crop(2), face(YAWN_PX + 5), IDENTITY, 0.04)
+    gallery.update(crop(3), face(10.0), IDENTITY, 0.08)
     assert shown(gallery) == [1, 3]
-    gallery.see(crop(4), face(YAWN_PX + 5), IDENTITY, 0.12)
-    gallery.see(crop(5), face(YAWN_PX - 1), IDENTITY, 0.16)  # no better than 3
+    gallery.update(crop(4), face(YAWN_PX + 5), IDENTITY, 0.12)
+    gallery.update(crop(5), face(YAWN_PX - 1), IDENTITY, 0.16)  # no better than 3
     assert shown(gallery) == [1, 3]
 
 
 def test_what_is_old_goes_whatever_it_shows() -> None:
-    gallery = Gallery(2)
-    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
-    gallery.see(crop(2), face(6.0), IDENTITY, MAX_AGE_S + 0.1)
+    gallery = ReferenceBank(2)
+    gallery.update(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery.update(crop(2), face(6.0), IDENTITY, MAX_AGE_S + 0.1)
     assert shown(gallery) == [2, 2]
 
 
 def test_a_clock_that_went_back_starts_afresh() -> None:
-    gallery = Gallery(2)
-    gallery.see(crop(1), face(0.0), IDENTITY, 100.0)
-    gallery.see(crop(2), face(6.0), IDENTITY, 1.0)
+    gallery = ReferenceBank(2)
+    gallery.update(crop(1), face(0.0), IDENTITY, 100.0)
+    gallery.update(crop(2), face(6.0), IDENTITY, 1.0)
     assert shown(gallery) == [2, 2]
 
 
 def test_openings_are_measured_in_the_crop() -> None:
     """A face twice as large in the frame does not count as twice as wide open."""
     half = Alignment(np.array([[0.5, 0, 0], [0, 0.5, 0]], np.float32), CROP_SIZE)
-    gallery = Gallery(2)
-    gallery.see(crop(1), face(6.0), IDENTITY, 0.0)
-    gallery.see(crop(2), 2 * face(6.0), half, 0.04)  # the same mouth
+    gallery = ReferenceBank(2)
+    gallery.update(crop(1), face(6.0), IDENTITY, 0.0)
+    gallery.update(crop(2), 2 * face(6.0), half, 0.04)  # the same mouth
     assert shown(gallery) == [1, 1]
 
 
 def test_cleared_it_begins_anew() -> None:
-    gallery = Gallery(2)
-    gallery.see(crop(1), face(0.0), IDENTITY, 0.0)
+    gallery = ReferenceBank(2)
+    gallery.update(crop(1), face(0.0), IDENTITY, 0.0)
     gallery.clear()
-    gallery.see(crop(2), face(5.0), IDENTITY, 0.1)
+    gallery.update(crop(2), face(5.0), IDENTITY, 0.1)
     assert shown(gallery) == [2, 2]

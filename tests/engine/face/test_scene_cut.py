@@ -7,7 +7,7 @@ import pytest
 import skimage.data
 from fakes import picture
 
-from lipwire.engine.face.scene_cut import Cuts, correlation, thumbnail
+from lipwire.engine.face.scene_cut import SceneCutDetector, correlation, thumbnail
 from lipwire.engine.types import U8
 
 PORTRAIT: U8 = skimage.data.astronaut()  # type: ignore[no-untyped-call]
@@ -15,10 +15,10 @@ CAT: U8 = np.ascontiguousarray(skimage.data.chelsea()[:, :400])  # type: ignore[
 
 
 def cut(before: U8, after: U8) -> bool:
-    cuts = Cuts()
-    assert not cuts.see(before)  # the first picture is none
-    assert not cuts.see(before.copy())
-    return cuts.see(after)
+    cuts = SceneCutDetector()
+    assert not cuts.update(before)  # the first picture is none
+    assert not cuts.update(before.copy())
+    return cuts.update(after)
 
 
 @pytest.mark.parametrize(("a", "b"), [(PORTRAIT, CAT), (picture(), picture(scene=1))])
@@ -55,14 +55,14 @@ def test_a_hand_and_a_pan_are_no_cuts() -> None:
 
 
 def test_what_says_half_a_cut() -> None:
-    cuts = Cuts()
+    cuts = SceneCutDetector()
     half = PORTRAIT.copy()
     half[:, 256:] = CAT[:1, :1] + np.zeros((512, 256, 3), np.uint8)
-    cuts.see(PORTRAIT)
+    cuts.update(PORTRAIT)
     assert not cuts.jumped and not cuts.unlike
-    cuts.see(PORTRAIT)
+    cuts.update(PORTRAIT)
     assert not cuts.jumped and not cuts.unlike
-    cuts.see(half)
+    cuts.update(half)
     assert cuts.unlike
 
 

@@ -20,7 +20,7 @@ from lipwire.engine.face.selector import (
     RETURN_FRAMES,
     SCAN_S,
     TURN_AGAIN_PX,
-    Tracking,
+    FaceSelector,
 )
 from lipwire.engine.types import U8, Face, FaceState, Outcome
 
@@ -34,20 +34,20 @@ class Film:
 
     def __init__(self, tracker: SceneTracker, envelope: Envelope | None = None) -> None:
         self.tracker = tracker
-        self.tracking = Tracking(tracker, EngineConfig(), envelope)
+        self.selector = FaceSelector(tracker, EngineConfig(), envelope)
         self.index = 0
 
     @property
     def time_s(self) -> float:
         return self.index / 25
 
-    def see(self, image: U8 = HERE) -> Face | Outcome:
-        seen = self.tracking.see(image, self.time_s)
+    def update(self, image: U8 = HERE) -> Face | Outcome:
+        seen = self.selector.update(image, self.time_s)
         self.index += 1
         return seen
 
     def run(self, frames: int, image: U8 = HERE) -> list[Face | Outcome]:
-        return [self.see(image) for _ in range(frames)]
+        return [self.update(image) for _ in range(frames)]
 
 
 def two() -> SceneTracker:
@@ -63,10 +63,10 @@ def good(seen: Iterable[Face | Outcome]) -> list[bool]:
 
 def test_a_face_is_tracked_from_its_first_picture_on() -> None:
     film = Film(SceneTracker(ann=(MIDDLE, 100)))
-    assert film.tracking.sighting.state is FaceState.SEARCHING
+    assert film.selector.sighting.state is FaceState.SEARCHING
     assert all(good(film.run(5)))
-    assert film.tracking.sighting.state is FaceState.TRACKED
-    assert film.tracking.sighting.reason is None
+    assert film.selector.sighting.state is FaceState.TRACKED
+    assert film.selector.sighting.reason is None
     assert film.tracker.detections == 1  # it is followed, not found again
 
 
@@ -74,8 +74,8 @@ def test_an_empty_room_is_searched_without_a_face() -> None:
     film = Film(SceneTracker())
     assert film.run(5) == [Outcome.NO_FACE] * 5
     assert film.tracker.detections == 5
-    assert film.tracking.sighting.state is FaceState.SEARCHING
-    assert film.tracking.sighting.reason is Outcome.NO_FACE
+    assert film.selector.sighting.state is FaceState.SEARCHING
+    assert film.selector.sighting.reason is Outcome.NO_FACE
     film.run(round(EMPTY_S * 25))
     before = film.tracker.detections
     film.run(20)
@@ -91,21 +91,21 @@ def test_a_hidden_face_passes_through_at_once_and_is_back_within_five(gone: int)
         assert all(good(film.run(10))[RETURN_FRAMES - 1 :])
         film.tracker.hidden = {"ann"}
         assert film.run(gone) == [Outcome.NO_FACE] * gone  # from the very first
-        assert film.tracking.sighting.state is (
+        assert film.selector.sighting.state is (
             FaceState.LOST if gone / 25 <= KEEP_S else FaceState.SEARCHING
         )
         film.tracker.hidden = set()
         assert good(film.run(5))[4]
-        assert film.tracking.sighting.state is FaceState.TRACKED
+        assert film.selector.sighting.state is FaceState.TRACKED
 
 
 def test_a_face_that_flickers_is_not_shown_until_it_stays() -> None:
     film = Film(SceneTracker(ann=(MIDDLE, 100)))
-    film.see()
+    film.update()
     shown = []
     for index in range(20):
         film.tracker.hidden = {"ann"} if index % 2 == 0 else set()
-        shown.append(film.see())
+        shown.append(film.update())
     assert not any(good(shown))
     film.tracker.hidden = set()
     assert good(film.run(3)) == [True] * 3  # the last of those twenty counts
@@ -113,23 +113,23 @@ def test_a_face_that_flickers_is_not_shown_until_it_stays() -> None:
 
 def test_movement_is_broken_by_a_loss_and_by_a_jump_but_not_by_a_walk() -> None:
     film = Film(SceneTracker(ann=(MIDDLE, 100)))
-    film.see()
-    before = film.tracking.stretch
+    film.update()
+    before = film.selector.stretch
     for step in range(10):
         film.tracker.people["ann"] = (320.0 + 20 * step, 180), 100 + step
-        film.see()
-    assert film.tracking.stretch == before
+        film.update()
+    assert film.selector.stretch == before
     film.tracker.people["ann"] = (200.0, 180), 109
-    assert good([film.see()]) == [True]
-    assert film.tracking.stretch == before + 1
-    assert film.tracking.person == 0  # the same one, in the same room
+    assert good([film.update()]) == [True]
+    assert film.selector.stretch == before + 1
+    assert film.selector.person == 0  # the same one, in the same room
     film.tracker.people["ann"] = (200.0, 180), 160
-    film.see()
-    assert film.tracking.stretch == before + 2
+    film.update()
+    assert film.selector.stretch == before + 2
     film.tracker.hidden = {"ann"}
-    film.see()
-    assert film.tracking.stretch == before + 3
-    assert film.tracking.person == 0
+    film.update()
+    assert film.selector.stretch == before + 3
+    assert film.selector.person == 0
 
 
 # --- what cannot be repainted ---
@@ -140,12 +140,12 @@ def test_small_faces_pass_through_with_a_margin() -> None:
     outcomes = []
     for width_px in (66, 63, 65, 67, 70, 70, 66, 64.5):
         film.tracker.people["ann"] = MIDDLE, width_px
-        outcomes.append(isinstance(film.see(), Face))
+        outcomes.append(isinstance(film.update(), Face))
     assert outcomes == [True, False, False, False, False, True, True, True]
-    assert film.tracking.sighting.state is FaceState.TRACKED
+    assert film.selector.sighting.state is FaceState.TRACKED
     film.tracker.people["ann"] = MIDDLE, 50
-    assert film.see() is Outcome.FACE_UNUSABLE
-    assert film.tracking.sighting.reason is Outcome.FACE_UNUSABLE
+    assert film.update() is Outcome.FACE_UNUSABLE
+    assert film.selector.sighting.reason is Outcome.FACE_UNUSABLE
 
 
 def test_a_head_turned_away_passes_through_with_a_margin() -> None:
@@ -163,10 +163,10 @@ def test_a_head_turned_away_passes_through_with_a_margin() -> None:
     film = Film(tracker)
     outcomes = []
     for tracker.ratio in (1, 4.5, 5.5, 4.5, 3.8, 4.2, 3.8, 3.8, 4.8):
-        outcomes.append(film.see())
+        outcomes.append(film.update())
     assert good(outcomes) == [True, True, False, False, False, False, False, True, True]
     assert outcomes[2] is Outcome.FACE_UNUSABLE
-    assert film.tracking.person == 0  # he is known all the while
+    assert film.selector.person == 0  # he is known all the while
 
 
 def test_a_profile_passes_through_whatever_its_ears_say() -> None:
@@ -183,7 +183,7 @@ def test_a_profile_passes_through_whatever_its_ears_say() -> None:
     film = Film(tracker)
     outcomes, turned = [], []
     for tracker.nose_px in (0, 6, 12, 8, 6, 6, 6):
-        outcomes.append(film.see())
+        outcomes.append(film.update())
         landmarks = tracker.track(HERE).landmarks
         turned.append(turned_px(landmarks))
         assert profile_ratio(landmarks) < 2
@@ -198,12 +198,12 @@ def test_a_profile_passes_through_whatever_its_ears_say() -> None:
 def test_a_cut_begins_afresh_and_leaves_one_picture_between() -> None:
     film = Film(SceneTracker(ann=(MIDDLE, 100)))
     film.run(5)
-    person, stretch = film.tracking.person, film.tracking.stretch
+    person, stretch = film.selector.person, film.selector.stretch
     film.tracker.people = {"bob": (MIDDLE, 100)}  # at the very same place
     seen = film.run(4, ELSEWHERE)
     assert good(seen) == [False, True, True, True]
-    assert film.tracking.person > person
-    assert film.tracking.stretch > stretch
+    assert film.selector.person > person
+    assert film.selector.stretch > stretch
     assert film.tracker.followed == "bob"
 
 
@@ -224,10 +224,10 @@ def test_a_jump_in_another_picture_is_a_cut_too() -> None:
     film.tracker.people["ann"] = MIDDLE, 100
     moved = HERE.copy()
     moved[:, 240:] = ELSEWHERE[:, 240:]  # not enough for a cut of its own
-    assert film.tracking.person == 0
+    assert film.selector.person == 0
     seen = film.run(2, moved)
     assert good(seen) == [False, True]
-    assert film.tracking.person == 1
+    assert film.selector.person == 1
 
 
 # --- several ---
@@ -239,10 +239,10 @@ def test_a_jump_in_another_picture_is_a_cut_too() -> None:
 def test_who_is_followed(policy: Policy, followed: str) -> None:
     tracker = SceneTracker(bob=(RIGHT, 80), cy=((300.0, 200.0), 70), ann=(LEFT, 100))
     film = Film(tracker)
-    film.tracking.choose(Choice(policy))
+    film.selector.choose(Choice(policy))
     film.run(3)
     assert tracker.followed == followed
-    sighting = film.tracking.sighting
+    sighting = film.selector.sighting
     assert (sighting.faces, sighting.policy) == (3, policy.value)
     assert sighting.index == {"ann": 0, "cy": 1}[followed]
     assert sighting.box is not None
@@ -256,12 +256,12 @@ def test_who_comes_is_seen_within_a_second_and_does_not_take_over() -> None:
     film.run(3)
     film.tracker.people["bob"] = RIGHT, 200
     assert all(good(film.run(round(SCAN_S * 25) + 1)))
-    assert film.tracking.sighting.faces == 2
+    assert film.selector.sighting.faces == 2
     assert film.tracker.followed == "ann"
     assert film.tracker.detections <= 3
     film.tracker.hidden = {"bob"}
     film.run(round(SCAN_S * 25) + 1)
-    assert film.tracking.sighting.faces == 1
+    assert film.selector.sighting.faces == 1
 
 
 def test_who_is_lost_is_waited_for_before_another_is_taken() -> None:
@@ -273,10 +273,10 @@ def test_who_is_lost_is_waited_for_before_another_is_taken() -> None:
     film.run(5)
     assert film.tracker.followed == "ann"
     film.tracker.hidden = {"ann"}
-    person = film.tracking.person
+    person = film.selector.person
     film.run(round(KEEP_S * 25) + 5)
     assert film.tracker.followed == "bob"
-    assert film.tracking.person > person
+    assert film.selector.person > person
 
 
 def test_who_returns_elsewhere_is_known_by_not_being_one_of_the_others() -> None:
@@ -295,22 +295,22 @@ def test_next_goes_from_left_to_right_and_round() -> None:
     film.run(3)
     followed = []
     for _ in range(4):
-        film.tracking.choose(Choice(next=True))
-        person = film.tracking.person
+        film.selector.choose(Choice(next=True))
+        person = film.selector.person
         seen = film.run(3)
         assert good(seen) == [False, True, True]  # one picture between two mouths
-        assert film.tracking.person > person
+        assert film.selector.person > person
         followed.append(film.tracker.followed)
     assert followed == ["cy", "bob", "ann", "cy"]
-    assert film.tracking.sighting.policy == "position"
+    assert film.selector.sighting.policy == "position"
 
 
 def test_next_of_one_changes_nothing() -> None:
     film = Film(SceneTracker(ann=(MIDDLE, 100)))
     film.run(3)
-    film.tracking.choose(Choice(next=True))
+    film.selector.choose(Choice(next=True))
     assert all(good(film.run(3)))
-    assert film.tracking.person == 0
+    assert film.selector.person == 0
 
 
 @pytest.mark.parametrize(
@@ -322,25 +322,25 @@ def test_next_of_one_changes_nothing() -> None:
 )  # fmt: skip
 def test_a_face_can_be_pointed_at_and_is_kept(choice: Choice, followed: str) -> None:
     film = Film(two())
-    film.tracking.choose(choice)  # before the first picture
+    film.selector.choose(choice)  # before the first picture
     film.run(3)
     assert film.tracker.followed == followed
-    film.tracking.choose(choice)
+    film.selector.choose(choice)
     assert all(good(film.run(3)))
     for step in range(20):  # it walks through the picture, and the choice with it
         film.tracker.people[followed] = (float(100 + 20 * step), 180.0), 100
         film.tracker.people[{"ann": "bob", "bob": "ann"}[followed]] = (600.0, 60.0), 40
-        film.see()
+        film.update()
     assert film.tracker.followed == followed
 
 
 def test_who_was_pointed_at_is_found_again_where_he_was() -> None:
     film = Film(two())
-    film.tracking.choose(Choice(index=1))
+    film.selector.choose(Choice(index=1))
     film.run(3)
     film.tracker.hidden = {"ann", "bob"}
     film.run(100)
-    assert film.tracking.sighting.state is FaceState.SEARCHING
+    assert film.selector.sighting.state is FaceState.SEARCHING
     film.tracker.hidden = set()
     film.run(5)
     assert film.tracker.followed == "bob"  # though ann is larger
@@ -349,7 +349,7 @@ def test_who_was_pointed_at_is_found_again_where_he_was() -> None:
 def test_pointing_into_an_empty_room_is_remembered() -> None:
     film = Film(two())
     film.tracker.hidden = {"ann", "bob"}
-    film.tracking.choose(Choice(position=(0.8, 0.5)))
+    film.selector.choose(Choice(position=(0.8, 0.5)))
     film.run(3)
     film.tracker.hidden = set()
     film.run(3)
@@ -396,14 +396,14 @@ def talk(film: Film, envelope: Envelope, seconds: float, who: str, other: str = 
         if other:
             openings[other] = 0.05 + 0.05 * float(np.sin(2 * np.pi * 1.3 * film.time_s))
         film.tracker.openings = {k: v + rng.normal(0, 0.004) for k, v in openings.items()}
-        film.see()
+        film.update()
 
 
 @pytest.mark.parametrize("chewing", [False, True])
 def test_who_speaks_is_followed_and_the_next_speaker_after_him(chewing: bool) -> None:
     envelope = Envelope()
     film = Film(two(), envelope)
-    film.tracking.choose(Choice(Policy.LIPS))
+    film.selector.choose(Choice(Policy.LIPS))
     talk(film, envelope, 5.0, "ann", "bob" if chewing else "")
     assert film.tracker.followed == "ann"
     talk(film, envelope, 7.0, "bob", "ann" if chewing else "")
@@ -415,19 +415,19 @@ def test_who_speaks_is_followed_and_the_next_speaker_after_him(chewing: bool) ->
 def test_without_a_voice_nobody_is_taken_for_the_speaker() -> None:
     envelope = Envelope()
     film = Film(two(), envelope)
-    film.tracking.choose(Choice(Policy.LIPS))
+    film.selector.choose(Choice(Policy.LIPS))
     for index in range(250):
         film.tracker.openings = {"bob": 0.05 + 0.05 * float(np.sin(index))}
-        film.see()
+        film.update()
     assert film.tracker.followed == "ann"
 
 
 def test_pointing_ends_the_choice_by_lips() -> None:
     envelope = Envelope()
     film = Film(two(), envelope)
-    film.tracking.choose(Choice(Policy.LIPS))
-    film.see()
-    film.tracking.choose(Choice(index=0))
+    film.selector.choose(Choice(Policy.LIPS))
+    film.update()
+    film.selector.choose(Choice(index=0))
     talk(film, envelope, 8.0, "bob")
     assert film.tracker.followed == "ann"
 
@@ -439,13 +439,13 @@ def test_a_clock_that_is_set_back_does_not_stop_the_look_around() -> None:
     film.index = 0
     film.tracker.people["bob"] = RIGHT, 80
     film.run(round(SCAN_S * 25) + 2)
-    assert film.tracking.sighting.faces == 2
+    assert film.selector.sighting.faces == 2
 
 
 def test_the_chin_is_part_of_the_box() -> None:
     """What people are shown as the face is what is repainted."""
     film = Film(SceneTracker(ann=(MIDDLE, 100)))
-    face = film.see()
+    face = film.update()
     assert isinstance(face, Face)
-    box = film.tracking.sighting.box
+    box = film.selector.sighting.box
     assert box is not None and box[3] * 360 >= face.landmarks[CHIN, 1] - 1

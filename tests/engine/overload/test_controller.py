@@ -17,12 +17,12 @@ from lipwire.engine.overload.controller import (
     PROBE_S,
     RECENT_S,
     TRY_S,
-    Ladder,
+    QualityController,
 )
-from lipwire.engine.overload.levels import RUNGS, Reason, Turn, make_rungs
-from lipwire.engine.overload.load_tracker import WINDOW_S, Load
-from lipwire.engine.runtime.batcher import Batcher, Ticket
-from lipwire.engine.runtime.device_profile import Lane
+from lipwire.engine.overload.levels import RUNGS, FrameAction, Reason, make_rungs
+from lipwire.engine.overload.load_tracker import WINDOW_S, LoadTracker
+from lipwire.engine.runtime.batcher import Batcher, QueuedJob
+from lipwire.engine.runtime.device_profile import DeviceProfile
 
 OFFERED = (1, 2, 4, 8)
 DELAY_S, PATIENCE_S = EngineConfig().delay_s, EngineConfig().patience_s
@@ -55,8 +55,8 @@ class Walk:
     """A ladder whose frames come one after another, and whatever the test wants becomes of them."""
 
     def __init__(self, steps: int = 2, offered: tuple[int, ...] = OFFERED, **options: bool) -> None:
-        self.load = Load()
-        self.ladder = Ladder(
+        self.load = LoadTracker()
+        self.ladder = QualityController(
             "walk",
             steps,
             offered,
@@ -67,22 +67,22 @@ class Walk:
         )
         self.now, self.index = 0.0, -1
 
-    def frame(self, step_s: float, around_s: float = 0.01) -> Turn:
+    def frame(self, step_s: float, around_s: float = 0.01) -> FrameAction:
         """A frame whose batch takes `step_s` for each step and the encoding."""
         self.now += PERIOD_S
         self.index += 1
         self.ladder.pushed(self.now)
-        turn = self.ladder.turn(self.index, self.now)
-        if turn in (Turn.PAINT, Turn.PROBE):
+        action = self.ladder.action(self.index, self.now)
+        if action in (FrameAction.GENERATE, FrameAction.PROBE):
             steps = self.ladder.rung.steps
             took_s = step_s * (steps + 1)
-            self.ladder.painted(
+            self.ladder.record_generated(
                 self.index, steps, around_s + took_s, self.now + around_s + took_s,
-                took_s=took_s, shown=turn is Turn.PAINT,
+                took_s=took_s, shown=action is FrameAction.GENERATE,
             )  # fmt: skip
-        return turn
+        return action
 
-    def frames(self, seconds: float, step_s: float, around_s: float = 0.01) -> list[Turn]:
+    def frames(self, seconds: float, step_s: float, around_s: float = 0.01) -> list[FrameAction]:
         return [self.frame(step_s, around_s) for _ in range(round(seconds / PERIOD_S))]
 
     def miss(self) -> None:
@@ -90,7 +90,7 @@ class Walk:
         self.now += PERIOD_S
         self.index += 1
         self.ladder.pushed(self.now)
-        self.ladder.missed(self.index, self.now)
+        self.ladder.record_miss(self.index, self.now)
 
     @property
     def path(self) -> list[tuple[str, str]]:
@@ -99,7 +99,7 @@ class Walk:
 
 def test_frames_in_time_change_nothing() -> None:
     walk = Walk()
-    assert walk.frames(10, 0.008) == [Turn.PAINT] * 250
+    assert walk.frames(10, 0.008) == [FrameAction.GENERATE] * 250
     assert walk.ladder.rung.name == "full" and walk.ladder.reason == ""
     assert walk.ladder.count() == 0
 
@@ -133,8 +133,8 @@ def test_the_way_down_leads_to_the_first_rung_that_will_do() -> None:
     walk.frames(0.4, slow_s)
     assert walk.path == [("full", "half")]
     turns = walk.frames(4, slow_s)
-    assert set(turns) == {Turn.PAINT, Turn.HOLD}
-    assert turns.count(Turn.PAINT) == pytest.approx(len(turns) / 2, abs=1)
+    assert set(turns) == {FrameAction.GENERATE, FrameAction.HOLD}
+    assert turns.count(FrameAction.GENERATE) == pytest.approx(len(turns) / 2, abs=1)
     assert walk.path == [("full", "half")]
     walk.frames(1, 0.2)
     assert walk.path == [("full", "half"), ("half", "none")]
@@ -146,8 +146,8 @@ def test_the_lowest_rung_paints_only_to_measure() -> None:
     walk.frames(2, 0.3)
     assert walk.ladder.rung.name == "none"
     turns = walk.frames(10, 0.3)
-    assert set(turns) == {Turn.PASS, Turn.PROBE}
-    assert turns.count(Turn.PROBE) == pytest.approx(10 / PROBE_S, rel=0.2)
+    assert set(turns) == {FrameAction.PASS, FrameAction.PROBE}
+    assert turns.count(FrameAction.PROBE) == pytest.approx(10 / PROBE_S, rel=0.2)
     assert walk.ladder.rung.name == "none"
     walk.miss()  # nothing is missed where nothing is painted
     assert walk.ladder.rung.name == "none"
@@ -242,7 +242,7 @@ def test_a_fixed_ladder_never_moves() -> None:
     for _ in range(20):
         walk.miss()
     assert walk.ladder.rung.name == "full" and walk.ladder.count() == 0
-    assert walk.frame(0.3) is Turn.PAINT
+    assert walk.frame(0.3) is FrameAction.GENERATE
 
 
 def test_jobs_of_the_rung_before_do_not_count() -> None:
@@ -252,7 +252,7 @@ def test_jobs_of_the_rung_before_do_not_count() -> None:
         walk.miss()
     assert walk.ladder.rung.name == "one"
     for index in range(walk.index - 3, walk.index + 1):  # they come back late
-        walk.ladder.painted(index, 2, 0.2, walk.now + 0.01)
+        walk.ladder.record_generated(index, 2, 0.2, walk.now + 0.01)
     walk.frames(0.2, 0.008)
     assert walk.ladder.rung.name == "one" and walk.ladder.count() == 1
 
@@ -263,9 +263,9 @@ def test_the_first_mouth_that_is_held_is_painted_on_that_rung() -> None:
     walk.frames(1, 0.008)
     assert walk.ladder.stands_s == pytest.approx(PERIOD_S)
     while walk.ladder.rung.name != "half":
-        assert walk.frame(0.06) is Turn.PAINT
+        assert walk.frame(0.06) is FrameAction.GENERATE
     assert walk.ladder.stands_s == pytest.approx(2 * PERIOD_S)
-    assert walk.frames(4 * PERIOD_S, 0.06) == [Turn.PAINT, Turn.HOLD] * 2
+    assert walk.frames(4 * PERIOD_S, 0.06) == [FrameAction.GENERATE, FrameAction.HOLD] * 2
 
 
 def test_the_user_sets_the_top() -> None:
@@ -303,7 +303,7 @@ def test_changes_are_numbered_and_counted() -> None:
 
 
 def test_a_load_shows_each_what_the_others_use() -> None:
-    load = Load()
+    load = LoadTracker()
     load.worked("a", 0.2, 10.0)
     load.worked("b", 0.1, 10.1)
     assert load.others("a", 10.2) == (pytest.approx(0.1 / WINDOW_S), 1)
@@ -342,15 +342,17 @@ class Street:
     ) -> None:
         self.random = random.Random(seed)
         self.cost = cost
-        self.lanes = [Lane(str(k), sizes) for k in range(devices)]
-        for lane in self.lanes:
+        self.profiles = [DeviceProfile(str(k), sizes) for k in range(devices)]
+        for profile in self.profiles:
             for size in sizes:
-                lane.times.record(steps, size, cost(steps, size, 0.0), 0.0)
-        self.batcher = Batcher(self.lanes)
+                profile.times.record(steps, size, cost(steps, size, 0.0), 0.0)
+        self.batcher = Batcher(self.profiles)
         self.batcher.tail_s = COMPOSITE_S
-        self.load = Load(devices)
+        self.load = LoadTracker(devices)
         self.ladders = [
-            Ladder(str(k), steps, OFFERED, delay_s=DELAY_S, patience_s=PATIENCE_S, load=self.load)
+            QualityController(
+                str(k), steps, OFFERED, delay_s=DELAY_S, patience_s=PATIENCE_S, load=self.load
+            )
             for k in range(sessions)
         ]
         self.painted: list[tuple[float, int, float]] = []
@@ -380,7 +382,7 @@ class Street:
         self.pushed.append((now, who))
         self.ladders[who].pushed(now)
         if who in self._slots:
-            self.ladders[who].missed(self._slots[who][0], now)
+            self.ladders[who].record_miss(self._slots[who][0], now)
         self._slots[who] = index, now
 
     def _work(self, now: float) -> None:
@@ -390,47 +392,52 @@ class Street:
             if not self.batcher.admits(steps, pushed_s + DELAY_S + PATIENCE_S, now):
                 continue
             del self._slots[who]
-            turn = self.ladders[who].turn(index, now)
-            if turn in (Turn.PASS, Turn.HOLD):
+            action = self.ladders[who].action(index, now)
+            if action in (FrameAction.PASS, FrameAction.HOLD):
                 continue
             self._busy.add(who)
             expires_s = pushed_s + DELAY_S + PATIENCE_S
-            ticket = Ticket(str(who), steps, pushed_s + DELAY_S, expires_s, job=(index, turn))
-            self.at(now + PREPARE_S, lambda t, w=who, k=ticket: self._put(t, w, k))  # type: ignore[misc]
-        for ticket in self.batcher.expire(now):
-            index, turn = ticket.job
-            if turn is Turn.PAINT:
-                self.ladders[int(ticket.source)].missed(index, now)
-        for lane in self.lanes:
-            pull = self.batcher.pull(lane, now)
+            queued_job = QueuedJob(
+                str(who), steps, pushed_s + DELAY_S, expires_s, job=(index, action)
+            )
+            self.at(now + PREPARE_S, lambda t, w=who, k=queued_job: self._put(t, w, k))  # type: ignore[misc]
+        for queued_job in self.batcher.expire(now):
+            index, action = queued_job.job
+            if action is FrameAction.GENERATE:
+                self.ladders[int(queued_job.source)].record_miss(index, now)
+        for profile in self.profiles:
+            pull = self.batcher.pull(profile, now)
             if pull.batch:
-                size = lane.padded(len(pull.batch))
+                size = profile.padded(len(pull.batch))
                 took_s = self.cost(pull.batch[0].steps, size, now) * self.random.gauss(1, 0.05)
                 self.at(
-                    now + took_s, lambda t, k=lane, b=pull.batch, s=took_s: self._done(t, k, b, s)
+                    now + took_s,
+                    lambda t, k=profile, b=pull.batch, s=took_s: self._done(t, k, b, s),
                 )  # type: ignore[misc]  # noqa: E501
             elif pull.again_s is not None and pull.again_s > now:
                 self.at(pull.again_s, lambda t: None)
 
-    def _put(self, now: float, who: int, ticket: Ticket) -> None:
+    def _put(self, now: float, who: int, queued_job: QueuedJob) -> None:
         self._busy.discard(who)
-        self.batcher.put(ticket, now)
+        self.batcher.put(queued_job, now)
 
-    def _done(self, now: float, lane: Lane, batch: tuple[Ticket, ...], took_s: float) -> None:
-        self.batcher.done(lane, batch, took_s, now)
-        for ticket in batch:
-            who, (index, turn) = int(ticket.source), ticket.job
-            spent_s = now - ticket.deadline_s + DELAY_S
-            shown = turn is Turn.PAINT and now < ticket.expires_s
-            self.load.worked(ticket.source, took_s / len(batch), now)
-            if turn is Turn.PAINT and not shown:
-                self.ladders[who].missed(index, now)
-            self.ladders[who].painted(
-                index, ticket.steps, spent_s, now, took_s=took_s, mates=len(batch), shown=shown
+    def _done(
+        self, now: float, profile: DeviceProfile, batch: tuple[QueuedJob, ...], took_s: float
+    ) -> None:
+        self.batcher.done(profile, batch, took_s, now)
+        for queued_job in batch:
+            who, (index, action) = int(queued_job.source), queued_job.job
+            spent_s = now - queued_job.deadline_s + DELAY_S
+            shown = action is FrameAction.GENERATE and now < queued_job.expires_s
+            self.load.worked(queued_job.source, took_s / len(batch), now)
+            if action is FrameAction.GENERATE and not shown:
+                self.ladders[who].record_miss(index, now)
+            self.ladders[who].record_generated(
+                index, queued_job.steps, spent_s, now, took_s=took_s, mates=len(batch), shown=shown
             )
             if shown:
-                late_s = max(now + COMPOSITE_S - ticket.deadline_s, 0.0)
-                self.painted.append((ticket.deadline_s - DELAY_S, who, late_s))
+                late_s = max(now + COMPOSITE_S - queued_job.deadline_s, 0.0)
+                self.painted.append((queued_job.deadline_s - DELAY_S, who, late_s))
 
     def changes(self, since_s: float, until_s: float, who: int | None = None) -> int:
         ladders = self.ladders if who is None else [self.ladders[who]]

@@ -17,9 +17,9 @@ from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import BackendError
 from lipwire.engine.model.bundle import DEFAULT_BUNDLE, MANIFEST
 from lipwire.engine.runtime import device, device_pool
-from lipwire.engine.runtime.batcher import Ticket
+from lipwire.engine.runtime.batcher import QueuedJob
 from lipwire.engine.runtime.device import Model
-from lipwire.engine.runtime.device_pool import Fleet
+from lipwire.engine.runtime.device_pool import DevicePool
 from lipwire.engine.runtime.engine import Engine
 from lipwire.engine.runtime.open import open_engine
 from lipwire.engine.session.session import Session
@@ -231,16 +231,16 @@ def test_a_bad_job_does_not_take_its_neighbours_with_it() -> None:
 
     backend = Gated(batch_sizes=(1, 2, 4))
     model = Model([backend])
-    line = Fleet(
+    line = DevicePool(
         model, time.monotonic,
-        lambda ticket, image: done.update({ticket.source: image}),
-        lambda ticket, why: done.update({ticket.source: why}),
+        lambda queued_job, image: done.update({queued_job.source: image}),
+        lambda queued_job, why: done.update({queued_job.source: why}),
     )  # fmt: skip
     now = time.monotonic()
     for name in ("first", "bad", "a", "b"):
         blank = blank_job(model.manifest)
         job = LipJob(name, 0, blank.crop, blank.references, blank.mel, 0, 2, now + 20)
-        line.put(Ticket(name, 2, now + 20, now + 20, job))
+        line.put(QueuedJob(name, 2, now + 20, now + 20, job))
     gate.set()
     wait_for(lambda: len(done) == 4)
     line.close()

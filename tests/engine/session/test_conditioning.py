@@ -11,47 +11,49 @@ from lipwire.engine.audio.mel import LOOKAHEAD_S, SILENCE, log_mel, window, wind
 from lipwire.engine.audio.timeline import MOMENT, SpeechTimeline
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import ConfigError
-from lipwire.engine.session.conditioning import Prompter
+from lipwire.engine.session.conditioning import AudioConditioner
 from lipwire.engine.types import JobSpec, LipJob, Outcome, OutputFrame
 
 
-def prompter(**config: object) -> tuple[Prompter, float]:
+def conditioner(**config: object) -> tuple[AudioConditioner, float]:
     """One for a second of voice, and when that is heard."""
     settings = EngineConfig(**config)  # type: ignore[arg-type]
     speech = SpeechTimeline(settings, LOOKAHEAD_S)
-    return Prompter(speech, settings), speech.push(voiced(1.0), 16_000, 0.0, False)
+    return AudioConditioner(speech, settings), speech.push(voiced(1.0), 16_000, 0.0, False)
 
 
 def test_a_cue_says_how_much_of_the_mouth_is_shown() -> None:
-    prompts, start_s = prompter(fade_s=0.16)
+    prompts, start_s = conditioner(fade_s=0.16)
     assert not prompts.speaks(start_s - 0.25) and prompts.speaks(start_s + 0.5)
     times = np.arange(0, start_s + 1.0, 0.04)
-    cues = [prompts.cue(time_s, 24) for time_s in times]
-    assert all(cue.mel.shape == (80, 24) and cue.cut_s is None for cue in cues)
-    strengths = np.array([cue.strength for cue in cues])
+    cues = [prompts.condition(time_s, 24) for time_s in times]
+    assert all(
+        conditioning.mel.shape == (80, 24) and conditioning.cut_s is None for conditioning in cues
+    )
+    strengths = np.array([conditioning.strength for conditioning in cues])
     assert not strengths[times < start_s - 0.2].any()
     rising = strengths[(strengths > 0) & (strengths < 1)]
     assert rising == pytest.approx([0.25, 0.5, 0.75])
     assert strengths[-1] == 1
     prompts.lose()
-    assert prompts.cue(times[-1] + 0.04, 24).strength == pytest.approx(0.25)
+    assert prompts.condition(times[-1] + 0.04, 24).strength == pytest.approx(0.25)
 
 
 def test_an_interruption_is_in_the_next_cue() -> None:
-    prompts, start_s = prompter(fade_s=0.0)
-    assert prompts.cue(start_s + 0.5, 16).cut_s is None
+    prompts, start_s = conditioner(fade_s=0.0)
+    assert prompts.condition(start_s + 0.5, 16).cut_s is None
     prompts.interrupt(start_s + 0.51)
-    assert prompts.cue(start_s + 0.54, 16).cut_s == start_s + 0.51
+    assert prompts.condition(start_s + 0.54, 16).cut_s == start_s + 0.51
 
 
 def test_where_silence_is_generated_a_mouth_is_always_wanted() -> None:
-    prompts, start_s = prompter(silence="generate", fade_s=0.0)
+    prompts, start_s = conditioner(silence="generate", fade_s=0.0)
     assert prompts.speaks(start_s - 1.0)
-    cue = prompts.cue(start_s - 1.0, 16)
-    assert cue.strength == 1 and np.all(cue.mel == SILENCE)
+    conditioning = prompts.condition(start_s - 1.0, 16)
+    assert conditioning.strength == 1 and np.all(conditioning.mel == SILENCE)
     prompts.silence = "original"
     assert not prompts.speaks(start_s - 0.9)
-    assert prompts.cue(start_s - 0.9, 16).strength < 1
+    assert prompts.condition(start_s - 0.9, 16).strength < 1
 
 
 def test_the_mouth_speaks_while_the_voice_is_heard_and_fades_at_both_ends() -> None:

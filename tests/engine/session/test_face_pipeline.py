@@ -9,30 +9,30 @@ from fakes import FakeTracker, ScriptedTracker, TalkingTracker, face_mesh, pictu
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.alignment import transform
 from lipwire.engine.media.planes import paint_image
-from lipwire.engine.session.face_pipeline import DOUBT_S, GLANCE_FRAMES, Aligned, Painter
+from lipwire.engine.session.face_pipeline import DOUBT_S, GLANCE_FRAMES, Aligned, FacePipeline
 from lipwire.engine.types import U8, Face, JobSpec, Outcome
 
 CONFIG = EngineConfig()
 TWO = JobSpec(references=2)
 
 
-def painter(
+def pipeline(
     tracker: FakeTracker | None = None,
     config: EngineConfig = CONFIG,
     spec: JobSpec = JobSpec(),  # noqa: B008
-) -> Painter:
-    return Painter(tracker or FakeTracker(), config, spec)
+) -> FacePipeline:
+    return FacePipeline(tracker or FakeTracker(), config, spec)
 
 
-def find(paint: Painter, image: U8, time_s: float = 0.0) -> Aligned:
-    found = paint.find(image, time_s)
+def find(faces: FacePipeline, image: U8, time_s: float = 0.0) -> Aligned:
+    found = faces.find(image, time_s)
     assert isinstance(found, Aligned)
     return found
 
 
 def test_the_face_is_cut_out_upright() -> None:
     image = picture()
-    found = find(painter(FakeTracker((0.4, 0.6), 0.5)), image)
+    found = find(pipeline(FakeTracker((0.4, 0.6), 0.5)), image)
     assert found.image is image
     assert found.crop.shape == (128, 128, 3)
     assert found.crop.dtype == np.uint8
@@ -45,7 +45,7 @@ def test_the_face_is_cut_out_upright() -> None:
 def test_unsuitable_pictures_are_not_even_tracked(shape: tuple[int, int]) -> None:
     tracker = FakeTracker()
     image = np.zeros((*shape, 3), np.uint8)
-    assert painter(tracker).find(image, 0.0) is Outcome.UNSUITABLE
+    assert pipeline(tracker).find(image, 0.0) is Outcome.UNSUITABLE
     assert tracker.calls == 0
 
 
@@ -53,13 +53,13 @@ def test_unsuitable_pictures_are_not_even_tracked(shape: tuple[int, int]) -> Non
 def test_the_limits_themselves_are_suitable(shape: tuple[int, int]) -> None:
     config = EngineConfig(min_face_px=8)
     image = np.zeros((*shape, 3), np.uint8)
-    assert isinstance(painter(config=config).find(image, 0.0), Aligned)
+    assert isinstance(pipeline(config=config).find(image, 0.0), Aligned)
 
 
 def test_small_and_turned_faces_are_unusable() -> None:
     image = picture(240, 320)
-    assert painter(FakeTracker(width=0.26)).find(image, 0.0) is Outcome.FACE_UNUSABLE  # 62 px
-    assert isinstance(painter(FakeTracker(width=0.28)).find(image, 0.0), Aligned)
+    assert pipeline(FakeTracker(width=0.26)).find(image, 0.0) is Outcome.FACE_UNUSABLE  # 62 px
+    assert isinstance(pipeline(FakeTracker(width=0.28)).find(image, 0.0), Aligned)
 
     class Turned(FakeTracker):
         def track(self, image: U8) -> Face | None:
@@ -67,24 +67,24 @@ def test_small_and_turned_faces_are_unusable() -> None:
             landmarks[4] = landmarks[234] + (10, 0)
             return Face(landmarks, 1.0)
 
-    assert painter(Turned()).find(image, 0.0) is Outcome.FACE_UNUSABLE
+    assert pipeline(Turned()).find(image, 0.0) is Outcome.FACE_UNUSABLE
 
 
 def test_no_face_is_said() -> None:
-    assert painter(ScriptedTracker({0})).find(picture(), 0.0) is Outcome.NO_FACE
+    assert pipeline(ScriptedTracker({0})).find(picture(), 0.0) is Outcome.NO_FACE
 
 
 def test_a_face_that_returns_is_not_smoothed_from_afar() -> None:
     tracker = ScriptedTracker({2})
-    paint = painter(tracker)
+    faces = pipeline(tracker)
     image = np.full((240, 320, 3), 90, np.uint8)  # he looks the same everywhere
     for index in range(2):
-        find(paint, image, index / 25)
-    assert paint.find(image, 2 / 25) is Outcome.NO_FACE
+        find(faces, image, index / 25)
+    assert faces.find(image, 2 / 25) is Outcome.NO_FACE
     tracker.centre = (0.3, 0.4)
-    assert paint.find(image, 3 / 25) is Outcome.NO_FACE  # seen once, which may be a mistake
-    back = find(paint, image, 4 / 25)
-    fresh = find(painter(FakeTracker((0.3, 0.4))), image)
+    assert faces.find(image, 3 / 25) is Outcome.NO_FACE  # seen once, which may be a mistake
+    back = find(faces, image, 4 / 25)
+    fresh = find(pipeline(FakeTracker((0.3, 0.4))), image)
     assert np.array_equal(back.alignment.matrix, fresh.alignment.matrix)
 
 
@@ -96,20 +96,20 @@ def masked(image: U8, seed: int) -> U8:
     return shown
 
 
-def look_away(frames: int) -> tuple[Painter, U8, U8, list[Aligned | Outcome]]:
+def look_away(frames: int) -> tuple[FacePipeline, U8, U8, list[Aligned | Outcome]]:
     """Somebody is lost and comes back looking otherwise: who sees it, his picture, his first crop
     and what became of the pictures since."""
-    paint = painter(ScriptedTracker({3}, width=0.25), spec=TWO)
+    faces = pipeline(ScriptedTracker({3}, width=0.25), spec=TWO)
     him, away = masked(picture(480, 640), 1), masked(picture(480, 640), 2)
-    first = [find(paint, him, index / 25) for index in range(3)][0].crop
-    assert paint.find(away, 3 / 25) is Outcome.NO_FACE
-    return paint, him, first, [paint.find(away, (4 + index) / 25) for index in range(frames)]
+    first = [find(faces, him, index / 25) for index in range(3)][0].crop
+    assert faces.find(away, 3 / 25) is Outcome.NO_FACE
+    return faces, him, first, [faces.find(away, (4 + index) / 25) for index in range(frames)]
 
 
 def test_who_comes_back_turned_away_keeps_his_references() -> None:
-    paint, him, first, said = look_away(4)
+    faces, him, first, said = look_away(4)
     assert said == [Outcome.NO_FACE] * 4
-    assert np.array_equal(find(paint, him, 8 / 25).references[0], first)
+    assert np.array_equal(find(faces, him, 8 / 25).references[0], first)
 
 
 def test_who_still_looks_otherwise_after_a_while_is_somebody_else() -> None:
@@ -129,18 +129,18 @@ def test_a_shaking_face_gives_a_steady_crop() -> None:
             shake = rng.normal(0, 0.7, 2)
             return Face(face_mesh((160 + shake[0], 120 + shake[1]), 96), 1.0)
 
-    paint = painter(Shaking())
+    faces = pipeline(Shaking())
     image = picture()
-    places = [find(paint, image, i / 25).alignment.matrix[:, 2] for i in range(100)]
-    raw = [find(painter(Shaking()), image).alignment.matrix[:, 2] for _ in range(100)]
+    places = [find(faces, image, i / 25).alignment.matrix[:, 2] for i in range(100)]
+    raw = [find(pipeline(Shaking()), image).alignment.matrix[:, 2] for _ in range(100)]
     assert np.std(places[30:], axis=0).max() < 0.6 * np.std(raw, axis=0).min()
 
 
 def test_painting_shows_the_generated_mouth_and_nothing_else() -> None:
-    found = find(painter(), picture())
+    found = find(pipeline(), picture())
     generated = found.crop.copy()
     generated[64:] = (200, 30, 30)
-    out = paint_image(found.image, Painter.paint(found, generated, 1.0))
+    out = paint_image(found.image, FacePipeline.composite(found, generated, 1.0))
     changed = (out != found.image).any(2)
     rows, cols = np.nonzero(changed)
     there = transform(np.stack([cols, rows], 1), found.alignment.matrix)
@@ -148,36 +148,36 @@ def test_painting_shows_the_generated_mouth_and_nothing_else() -> None:
     assert there[:, 1].min() >= 63.9
     assert there[:, 0].min() > 0
     assert there[:, 0].max() < 127
-    assert not Painter.paint(found, generated, 0.0).change.any()
+    assert not FacePipeline.composite(found, generated, 0.0).change.any()
 
 
 def test_a_box_is_cut_out_as_it_lies_and_averaged_over_five_frames() -> None:
     tracker = FakeTracker((0.5, 0.5), 0.4)
-    paint = painter(tracker, spec=JobSpec(96, "box"))
+    faces = pipeline(tracker, spec=JobSpec(96, "box"))
     image = picture()
-    found = find(paint, image)
+    found = find(faces, image)
     assert found.crop.shape == (96, 96, 3)
     inside = transform(found.face.landmarks, found.alignment.matrix)
     np.testing.assert_allclose(inside.min(0), -0.5 + 0.5 * np.diag(found.alignment.matrix), atol=1)
     np.testing.assert_allclose(inside.max(0), 95.5, atol=1.5)
     assert found.alignment.matrix[0, 1] == found.alignment.matrix[1, 0] == 0  # never turned
     for _ in range(4):
-        find(paint, image)
+        find(faces, image)
     tracker.centre = (0.6, 0.5)  # a jump of 32 px
-    moved = [find(paint, image).alignment.matrix[0, 2] for _ in range(6)]
+    moved = [find(faces, image).alignment.matrix[0, 2] for _ in range(6)]
     steps = np.diff([found.alignment.matrix[0, 2], *moved])
     np.testing.assert_allclose(steps[:5], steps[0], rtol=0.02)  # a fifth of the way each
     assert steps[5] == pytest.approx(0, abs=1e-3)
-    paint.lose()
-    fresh = find(painter(FakeTracker((0.6, 0.5), 0.4), spec=JobSpec(96, "box")), image)
-    assert np.array_equal(find(paint, image).alignment.matrix, fresh.alignment.matrix)
+    faces.lose()
+    fresh = find(pipeline(FakeTracker((0.6, 0.5), 0.4), spec=JobSpec(96, "box")), image)
+    assert np.array_equal(find(faces, image).alignment.matrix, fresh.alignment.matrix)
 
 
 def test_a_mouth_painted_in_a_box_goes_back_into_the_lower_half() -> None:
-    found = find(painter(FakeTracker(), spec=JobSpec(64, "box")), picture())
+    found = find(pipeline(FakeTracker(), spec=JobSpec(64, "box")), picture())
     generated = found.crop.copy()
     generated[32:] = (200, 30, 30)
-    out = paint_image(found.image, Painter.paint(found, generated, 1.0))
+    out = paint_image(found.image, FacePipeline.composite(found, generated, 1.0))
     rows, cols = np.nonzero((out != found.image).any(2))
     there = transform(np.stack([cols, rows], 1), found.alignment.matrix)
     assert len(rows) > 300
@@ -186,7 +186,7 @@ def test_a_mouth_painted_in_a_box_goes_back_into_the_lower_half() -> None:
 
 def test_closing_closes_the_tracker() -> None:
     tracker = FakeTracker()
-    painter(tracker).close()
+    pipeline(tracker).close()
     assert tracker.closed
 
 
@@ -194,18 +194,18 @@ def test_closing_closes_the_tracker() -> None:
 
 
 def test_a_single_reference_is_the_frame_itself() -> None:
-    paint = painter()
+    faces = pipeline()
     for index in range(3):
-        found = find(paint, picture(seed=index), index / 25)
+        found = find(faces, picture(seed=index), index / 25)
         assert np.array_equal(found.references, found.crop[None])
 
 
 def test_references_are_the_most_closed_mouth_and_then_the_widest() -> None:
     tracker = TalkingTracker()
-    paint = painter(tracker, spec=TWO)
+    faces = pipeline(tracker, spec=TWO)
     crops = []
     for index, tracker.opening in enumerate((0.05, 0.0, 0.1, 0.06)):
-        found = find(paint, picture(seed=index), index / 25)
+        found = find(faces, picture(seed=index), index / 25)
         crops.append(found.crop)
     assert found.references.shape == (2, 128, 128, 3)
     assert np.array_equal(found.references[0], crops[1])
@@ -214,23 +214,23 @@ def test_references_are_the_most_closed_mouth_and_then_the_widest() -> None:
 
 def test_a_face_that_was_lost_leaves_no_references_behind() -> None:
     tracker = TalkingTracker()
-    paint = painter(tracker, spec=TWO)
-    find(paint, picture(seed=0))
-    paint.lose()
+    faces = pipeline(tracker, spec=TWO)
+    find(faces, picture(seed=0))
+    faces.lose()
     tracker.opening = 0.05
-    found = find(paint, picture(seed=1), 1 / 25)
+    found = find(faces, picture(seed=1), 1 / 25)
     assert np.array_equal(found.references, np.stack([found.crop] * 2))
 
 
 def test_a_mouth_seen_at_a_glance_is_a_reference_when_the_voice_begins() -> None:
     tracker = TalkingTracker()
-    paint = painter(tracker, spec=TWO)
+    faces = pipeline(tracker, spec=TWO)
     for index in range(2 * GLANCE_FRAMES + 1):  # the first, and then every fifth
-        paint.glance(picture(seed=index), index / 25)
+        faces.glance(picture(seed=index), index / 25)
     assert tracker.calls == 3
     tracker.opening = 0.1
-    found = find(paint, picture(seed=99), 12 / 25)
-    shut = find(painter(TalkingTracker(), spec=TWO), picture(seed=0)).crop
+    found = find(faces, picture(seed=99), 12 / 25)
+    shut = find(pipeline(TalkingTracker(), spec=TWO), picture(seed=0)).crop
     assert np.array_equal(found.references, np.stack([shut, found.crop]))
 
 
@@ -240,17 +240,17 @@ def test_a_mouth_seen_at_a_glance_is_a_reference_when_the_voice_begins() -> None
 def test_the_reach_is_learned_while_looking_and_forgotten_with_the_face() -> None:
     spec = JobSpec(references=2, reach_px=5.0)
     tracker = TalkingTracker()
-    paint = painter(tracker, spec=spec)
-    first = find(paint, picture())
+    faces = pipeline(tracker, spec=spec)
+    first = find(faces, picture())
     assert first.reach is not None and first.reach.tolist() == [1.0] * 7
     for index in range(1, 60):
         tracker.opening = (0.0, 0.12, 0.06)[index % 3]
-        last = find(paint, picture(), index / 25)
+        last = find(faces, picture(), index / 25)
     assert last.reach is not None and last.reach[0] > 1.2
-    paint.lose()
-    again = find(paint, picture(), 3.0)
+    faces.lose()
+    again = find(faces, picture(), 3.0)
     assert again.reach is not None and again.reach.tolist() == [1.0] * 7
 
 
 def test_a_model_that_takes_no_reach_is_told_none() -> None:
-    assert find(painter(spec=TWO), picture()).reach is None
+    assert find(pipeline(spec=TWO), picture()).reach is None

@@ -12,7 +12,7 @@ from fakes import FakeTracker, make_manifest, picture
 
 from lipwire.benchmarks.rig.sync_marker import (
     RATE_HZ,
-    Beacon,
+    SyncMarker,
     beeps,
     find_edges,
     skews,
@@ -28,7 +28,7 @@ CONFIG = EngineConfig(silence="generate", fade_s=0.0)
 TICK_S = 0.005
 PICTURE = picture(120, 160)
 LIPS = (slice(64, 84), slice(64, 96))  # of the face that FakeTracker sees there
-BEACON = Beacon(make_manifest())
+BEACON = SyncMarker(make_manifest())
 
 
 class Room:

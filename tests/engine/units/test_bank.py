@@ -15,7 +15,7 @@ def filled(openings: list[float], capacity: int = 200, period_s: float = 0.04) -
     bank = MouthBank(STATS, capacity)
     for index, opening in enumerate(openings):
         made = unit(opening, index * period_s)
-        bank.see(made.codes)
+        bank.update(made.codes)
         bank.add(made)
     return bank
 

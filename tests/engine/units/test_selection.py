@@ -47,7 +47,7 @@ def knowing(openings_px: list[float]) -> Selector:
     selector = Selector(STATS, typical_px=5.0)
     for index, opening in enumerate(openings_px):
         made = unit(opening, index / 25)
-        selector.bank.see(made.codes)
+        selector.bank.update(made.codes)
         selector.bank.add(made)
     return selector
 

@@ -13,7 +13,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lipwire.engine import ConfigError
 from lipwire.server.api import auth
-from lipwire.server.api.auth import ALL, Forbidden, Gate, Right, Unauthorised, make_jwt, new_token
+from lipwire.server.api.auth import (
+    ALL,
+    Authenticator,
+    Forbidden,
+    Right,
+    Unauthorised,
+    make_jwt,
+    new_token,
+)
 from lipwire.server.config import ServerConfig
 
 SECRET = "s" * 64
@@ -21,8 +29,8 @@ NOW_S = 1_790_000_000.0
 TOKEN = "a-token-that-is-long-enough"
 
 
-def gate(**settings: Any) -> Gate:
-    return Gate(ServerConfig(**settings), clock=lambda: NOW_S)
+def authenticator(**settings: Any) -> Authenticator:
+    return Authenticator(ServerConfig(**settings), clock=lambda: NOW_S)
 
 
 def bearer(secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
@@ -32,11 +40,11 @@ def bearer(secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str
 
 
 def test_without_keys_the_gate_is_open() -> None:
-    assert gate().open and gate().admit(None, Right.PUBLISH) is ALL
+    assert authenticator().open and authenticator().admit(None, Right.PUBLISH) is ALL
 
 
 def test_the_servers_own_token_may_do_all() -> None:
-    guarded = gate(token=TOKEN)
+    guarded = authenticator(token=TOKEN)
     for right in Right:
         assert guarded.admit(f"bearer  {TOKEN} ", right, "any") is ALL
     for wrong in (None, "", TOKEN, f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN}x", "Bearer é"):
@@ -45,7 +53,7 @@ def test_the_servers_own_token_may_do_all() -> None:
 
 
 def test_a_jwt_is_for_what_it_says() -> None:
-    guarded = gate(jwt_secret=SECRET)
+    guarded = authenticator(jwt_secret=SECRET)
     scoped = bearer(scope="watch speak", session="abc")
     assert guarded.admit(scoped, Right.WATCH, "abc").session == "abc"
     for right, session in ((Right.WATCH, "abd"), (Right.WATCH, None), (Right.CONTROL, "abc")):
@@ -68,14 +76,14 @@ def test_a_jwt_is_for_what_it_says() -> None:
 )  # fmt: skip
 def test_claims_that_do_not_count(claims: dict[str, Any], named: str) -> None:
     with pytest.raises(Unauthorised, match=named):
-        gate(jwt_secret=SECRET).admit(bearer(**claims), Right.WATCH)
+        authenticator(jwt_secret=SECRET).admit(bearer(**claims), Right.WATCH)
 
 
 def test_a_ten_minute_token_counts() -> None:
     token = bearer(exp=int(NOW_S) + 600)
-    assert Right.WATCH in gate(jwt_secret=SECRET).admit(token, Right.WATCH).rights
+    assert Right.WATCH in authenticator(jwt_secret=SECRET).admit(token, Right.WATCH).rights
     made = make_jwt(SECRET, frozenset({Right.WATCH}), 600, NOW_S, session="abc", consent=True)
-    grant = gate(jwt_secret=SECRET).admit(f"Bearer {made}", Right.WATCH, "abc")
+    grant = authenticator(jwt_secret=SECRET).admit(f"Bearer {made}", Right.WATCH, "abc")
     assert grant.rights == {Right.WATCH} and grant.session == "abc" and grant.consent
 
 
@@ -84,7 +92,7 @@ def test_signatures_are_checked_with_their_own_algorithm(tmp_path: Path) -> None
     pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     key = tmp_path / "public.pem"
     key.write_bytes(pem)
-    both = gate(jwt_secret=SECRET, jwt_public_key=key)
+    both = authenticator(jwt_secret=SECRET, jwt_public_key=key)
     claims = {"scope": "watch", "iat": int(NOW_S), "exp": int(NOW_S) + 60}
     signed = "Bearer " + jwt.encode(claims, private, "EdDSA")
     for token in (signed, bearer()):
@@ -102,18 +110,18 @@ def test_signatures_are_checked_with_their_own_algorithm(tmp_path: Path) -> None
         with pytest.raises(Unauthorised, match="does not count"):
             both.admit(forged, Right.WATCH)
     with pytest.raises(Unauthorised):
-        gate(jwt_public_key=key).admit(bearer(), Right.WATCH)
+        authenticator(jwt_public_key=key).admit(bearer(), Right.WATCH)
 
 
 def test_keys_that_cannot_be_used(tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
     key.write_text("not a key")
     with pytest.raises(ConfigError, match="not a public key"):
-        gate(jwt_public_key=key)
+        authenticator(jwt_public_key=key)
     other = generate_private_key(SECP256R1()).public_key()
     key.write_bytes(other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     with pytest.raises(ConfigError, match="not an Ed25519 key"):
-        gate(jwt_public_key=key)
+        authenticator(jwt_public_key=key)
 
 
 def test_new_tokens_cannot_be_guessed() -> None:
@@ -144,4 +152,4 @@ def test_a_whole_ipv6_network_is_one_address_and_memory_is_bounded() -> None:
 
 def test_a_token_of_any_length_is_not_read() -> None:
     with pytest.raises(Unauthorised, match="too long"):
-        gate(token=TOKEN, jwt_secret=SECRET).admit("Bearer " + "a." * 3000, Right.WATCH)
+        authenticator(token=TOKEN, jwt_secret=SECRET).admit("Bearer " + "a." * 3000, Right.WATCH)

@@ -102,7 +102,7 @@ async def test_a_viewer_who_lost_pictures_gets_a_key_frame(
             receiver: Any = next(r for r in viewer.pc.getReceivers() if r.track.kind == "video")
             (source,) = receiver.getSynchronizationSources()
             session = server.app.state.sessions.get(publisher.session)
-            (rendition,) = session.relay.renditions["video"].running.values()
+            (rendition,) = session.broadcaster.renditions["video"].running.values()
             await until(lambda: not rendition.keys._wanted, "the first key frame")
             sent = rendition.keys.sent
             await receiver._send_rtcp_pli(source.source)

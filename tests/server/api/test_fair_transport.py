@@ -16,9 +16,9 @@ import websockets
 from calls import Caller, Running, sound_file, tone
 
 from lipwire.server.api import fair_transport
-from lipwire.server.api.fair_transport import MAX_FRAGMENTS, PIECE, Turnstile
+from lipwire.server.api.fair_transport import MAX_FRAGMENTS, PIECE, FairTransport
 from lipwire.server.api.listener import SOCKETS
-from lipwire.server.api.speech_socket import PcmSocket
+from lipwire.server.api.speech_socket import SpeechSocket
 from lipwire.server.call import speech_queue
 
 
@@ -46,12 +46,12 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_transport, "clock", lambda: float(next(ticks)))
 
 
-Made = tuple[Wire, list[bytes], Turnstile]
+Made = tuple[Wire, list[bytes], FairTransport]
 
 
 def made() -> Made:
     wire, got = Wire(), []  # type: tuple[Wire, list[bytes]]
-    return wire, got, Turnstile(wire, got.append, asyncio.get_running_loop())
+    return wire, got, FairTransport(wire, got.append, asyncio.get_running_loop())
 
 
 @pytest.mark.usefixtures("slow")
@@ -209,7 +209,7 @@ async def test_each_message_has_a_turn_of_its_own(message: dict[str, Any]) -> No
         receive=receive, send_json=nothing, application_state=None, close=nothing
     )
     ticker = asyncio.create_task(ticking())
-    await asyncio.wait_for(PcmSocket(socket, peer, 16_000).run(), 60)
+    await asyncio.wait_for(SpeechSocket(socket, peer, 16_000).run(), 60)
     ticker.cancel()
     assert turns >= 200
 

@@ -13,7 +13,7 @@ from fakes import FakeBackend, FakeTracker, picture, voiced
 
 from lipwire.engine import Engine, EngineConfig
 from lipwire.engine.types import U8
-from lipwire.server.call.call import Peer
+from lipwire.server.call.call import Call
 from lipwire.server.call.sessions import Sessions
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import ice, patch
@@ -29,7 +29,7 @@ SILENT = 2.0  # of 32768: Opus gives silence back as one or two steps of noise
 
 @pytest.fixture
 async def sessions(engine: Engine) -> AsyncIterator[Sessions]:
-    patch.install(SETTINGS)
+    patch.apply(SETTINGS)
     ice.offer_addresses(["127.0.0.1"])
     made = Sessions(engine, SETTINGS)
     yield made
@@ -37,11 +37,11 @@ async def sessions(engine: Engine) -> AsyncIterator[Sessions]:
 
 
 @dataclass
-class Call:
+class Established:
     """Both ends."""
 
     caller: Caller
-    peer: Peer
+    peer: Call
 
     def painted(self) -> bool:
         """Whether a picture with another mouth has arrived."""
@@ -53,13 +53,13 @@ class Call:
         return float(np.abs(image[where].astype(int) - shown[where]).mean())
 
 
-async def connect(sessions: Sessions, caller: Caller) -> Call:
+async def connect(sessions: Sessions, caller: Caller) -> Established:
     """Make a call and wait for the first picture; without the ladder, as machines are busy."""
     config = EngineConfig(ladder=False)
     name, answer = await sessions.open(read_offer(await caller.offer(), config=config))
     await caller.accept(answer)
     await until(lambda: bool(caller.pictures), "a picture comes back")
-    return Call(caller, sessions.get(name))
+    return Established(caller, sessions.get(name))
 
 
 async def test_without_a_voice_the_picture_passes_through(sessions: Sessions) -> None:
@@ -149,7 +149,7 @@ async def test_pictures_and_sound_share_one_clock(sessions: Sessions) -> None:
         await until(lambda: len(caller.pictures) > 30 and len(caller.sound) > 60, "some of both")
         assert call.peer.session.stats(0).frames_out > 0
         # How late each left, by the times written on it: far apart if they were on two clocks.
-        assert abs(call.peer.relay.av_offset_s) < 2
+        assert abs(call.peer.broadcaster.av_offset_s) < 2
     steps = np.diff(caller.picture_times_s)
     assert (steps > 0).all()
     blocks = np.diff(caller.sound_times_s[2:]) / 0.02  # more than 1 where some were lost
@@ -225,7 +225,7 @@ async def test_odd_and_tiny_pictures_pass_through(
 
 async def test_a_picture_too_large_is_refused_and_the_call_lives(engine: Engine) -> None:
     settings = ServerConfig(max_pixels=320 * 240)
-    patch.install(settings)
+    patch.apply(settings)
     ice.offer_addresses(["127.0.0.1"])
     sessions = Sessions(engine, settings)
     async with Caller(camera=Camera(picture(360, 480))) as caller:

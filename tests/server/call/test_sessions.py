@@ -9,7 +9,7 @@ import pytest
 from calls import Caller, until
 
 from lipwire.engine import Engine, EngineConfig, SessionClosed
-from lipwire.server.call.call import Peer
+from lipwire.server.call.call import Call
 from lipwire.server.call.sessions import NoSuchSession, ServerFull, Sessions
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import ice, patch
@@ -20,7 +20,7 @@ SETTINGS = ServerConfig(max_sessions=1, connect_timeout_s=0.5)
 
 @pytest.fixture
 async def sessions(engine: Engine) -> AsyncIterator[Sessions]:
-    patch.install(SETTINGS)
+    patch.apply(SETTINGS)
     ice.offer_addresses(["127.0.0.1"])
     made = Sessions(engine, SETTINGS)
     yield made
@@ -124,10 +124,10 @@ async def test_a_caller_that_goes_away_while_it_waits(sessions: Sessions, caller
 async def test_a_stop_in_the_middle_of_an_answer(
     sessions: Sessions, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def forever(self: Peer, offer: Offer) -> None:
+    async def forever(self: Call, offer: Offer) -> None:
         await asyncio.sleep(0.1)
 
-    monkeypatch.setattr(Peer, "_answer", forever)
+    monkeypatch.setattr(Call, "_answer", forever)
     task = asyncio.create_task(sessions.open(read_offer(await caller.offer())))
     await asyncio.sleep(0.01)
     await sessions.close_all()

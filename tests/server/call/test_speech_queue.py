@@ -19,7 +19,7 @@ from lipwire.server.call.speech_queue import (
     NoSpeech,
     NotMedia,
     PcmFramer,
-    Voice,
+    SpeechQueue,
     read_pieces,
     sample_voices,
     speak_file,
@@ -47,8 +47,8 @@ def session() -> Session:
 
 
 @pytest.fixture
-def voice(session: Session, clock: Clock) -> Voice:
-    return Voice(session, clock)
+def voice(session: Session, clock: Clock) -> SpeechQueue:
+    return SpeechQueue(session, clock)
 
 
 def played(session: Session, seconds: float) -> I16:
@@ -84,7 +84,7 @@ def test_half_a_sample_waits_and_can_be_forgotten() -> None:
 # --- into the session ---
 
 
-async def test_what_is_pushed_is_heard(voice: Voice, session: Session) -> None:
+async def test_what_is_pushed_is_heard(voice: SpeechQueue, session: Session) -> None:
     assert await voice.push(tone(1.0), RATE_HZ)
     heard = played(session, 1.6)
     assert loudness(heard) > 1000
@@ -92,7 +92,7 @@ async def test_what_is_pushed_is_heard(voice: Voice, session: Session) -> None:
 
 
 async def test_a_full_backlog_holds_the_source_back(
-    voice: Voice, session: Session, clock: Clock
+    voice: SpeechQueue, session: Session, clock: Clock
 ) -> None:
     task = asyncio.create_task(voice.push(tone(3.0), RATE_HZ))
     await asyncio.sleep(0.3)
@@ -105,7 +105,7 @@ async def test_a_full_backlog_holds_the_source_back(
 
 
 async def test_an_interruption_drops_what_still_waits_outside(
-    voice: Voice, session: Session, clock: Clock
+    voice: SpeechQueue, session: Session, clock: Clock
 ) -> None:
     task = asyncio.create_task(voice.push(tone(10.0), RATE_HZ))
     await asyncio.sleep(0.2)
@@ -115,7 +115,9 @@ async def test_an_interruption_drops_what_still_waits_outside(
     assert await voice.push(tone(0.2), RATE_HZ)  # and the next one is heard again
 
 
-async def test_utterances_follow_each_other(voice: Voice, session: Session, clock: Clock) -> None:
+async def test_utterances_follow_each_other(
+    voice: SpeechQueue, session: Session, clock: Clock
+) -> None:
     async def pieces(hz: float) -> AsyncIterator[I16]:
         for _ in range(3):
             yield tone(0.25, hz)
@@ -132,7 +134,7 @@ async def test_utterances_follow_each_other(voice: Voice, session: Session, cloc
 
 
 async def test_a_live_track_stays_out_while_another_source_speaks(
-    voice: Voice, session: Session, clock: Clock
+    voice: SpeechQueue, session: Session, clock: Clock
 ) -> None:
     await voice.push(tone(0.5, 300), RATE_HZ)
     for _ in range(10):
@@ -144,7 +146,7 @@ async def test_a_live_track_stays_out_while_another_source_speaks(
 
 
 async def test_a_live_track_that_lags_loses_its_silences_only(
-    voice: Voice, session: Session, clock: Clock
+    voice: SpeechQueue, session: Session, clock: Clock
 ) -> None:
     voice.push_live(tone(1.5), RATE_HZ)  # a burst after a stall
     before_s = session.stats(clock.now).speech_backlog_s
@@ -191,7 +193,7 @@ async def test_a_truncated_file_gives_its_start(tmp_path: Path) -> None:
     ids=["text", "zeros", "play list", "concat"],
 )  # fmt: skip
 async def test_what_is_no_media_file_is_named_so(
-    voice: Voice, tmp_path: Path, content: bytes
+    voice: SpeechQueue, tmp_path: Path, content: bytes
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(content)
@@ -200,7 +202,7 @@ async def test_what_is_no_media_file_is_named_so(
     assert str(tmp_path) not in str(caught.value)
 
 
-async def test_a_file_without_a_sample_is_named_so(voice: Voice, tmp_path: Path) -> None:
+async def test_a_file_without_a_sample_is_named_so(voice: SpeechQueue, tmp_path: Path) -> None:
     path = tmp_path / "empty.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
@@ -209,7 +211,7 @@ async def test_a_file_without_a_sample_is_named_so(voice: Voice, tmp_path: Path)
     assert not isinstance(caught.value, NotMedia) and str(tmp_path) not in str(caught.value)
 
 
-async def test_a_silent_file_is_a_voice_too(voice: Voice, tmp_path: Path) -> None:
+async def test_a_silent_file_is_a_voice_too(voice: SpeechQueue, tmp_path: Path) -> None:
     path = tmp_path / "silent.wav"
     path.write_bytes(sound_file(np.zeros(RATE_HZ, np.int16)))
     assert await speak_file(voice, path) == pytest.approx(1.0)

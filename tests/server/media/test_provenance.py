@@ -26,7 +26,7 @@ from lipwire.server.media.provenance import (
     open_credentials,
     read_credentials,
 )
-from lipwire.server.media.watermark import Mark
+from lipwire.server.media.watermark import Watermark
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_both_are_left_out_only_when_asked_and_that_is_logged(
 
 def test_another_text_and_place(inputs: tuple[Path, Path, Path]) -> None:
     clip, voice, out = inputs
-    dub(clip, voice, out, mark=Mark("KI", "bottom-left"))
+    dub(clip, voice, out, mark=Watermark("KI", "bottom-left"))
     change = np.abs(first_picture(out).astype(int) - first_picture(clip)).mean(2)
     assert change[215:236, 5:25].mean() > 20 > change[:30].mean()
 

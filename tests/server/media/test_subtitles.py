@@ -13,7 +13,7 @@ from fakes import voiced
 
 from lipwire.engine import Engine, MediaError, Session
 from lipwire.server.call import speech_queue
-from lipwire.server.call.speech_queue import Voice
+from lipwire.server.call.speech_queue import SpeechQueue
 from lipwire.server.media.subtitles import (
     BURST,
     LINE,
@@ -143,7 +143,7 @@ def test_webvtt_escapes_what_would_be_markup() -> None:
 async def test_the_span_is_what_was_pushed_since_the_last_subtitle(
     engine: Engine, session: Session
 ) -> None:
-    voice = Voice(session, engine.clock)
+    voice = SpeechQueue(session, engine.clock)
     assert voice.take_span() is None
     await voice.push(tone(1.0, rate_hz=24_000), 24_000)
     await voice.push(tone(1.0, rate_hz=24_000), 24_000)
@@ -172,7 +172,7 @@ async def test_spoken_text_is_its_own_subtitle(
 
     monkeypatch.setattr(speech_queue, "synthesise", synthesise)
     told: list[Cue] = []
-    voice = Voice(session, engine.clock)
+    voice = SpeechQueue(session, engine.clock)
     subtitles = Subtitles(engine.clock, told.append)
     voice.on_text = subtitles.add_spoken
     run = asyncio.create_task(subtitles.run())

@@ -27,7 +27,7 @@ from lipwire.server.rtc.codecs import (
     suggest_bitrate,
     vp8_key_size,
 )
-from lipwire.server.rtc.patch import install
+from lipwire.server.rtc.patch import apply
 
 VP8 = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)
 H264 = RTCRtpCodecParameters("video/H264", 90_000, payloadType=99)
@@ -140,7 +140,7 @@ def test_pictures_may_change_their_size() -> None:
 
 
 def test_bit_rates_change_calmly() -> None:
-    install(ServerConfig())
+    apply(ServerConfig())
     encoder = GuardedEncoder(VP8, ServerConfig(start_kbps=1500, max_kbps=2500))
     encoder.encode(av_frame(240, 320))
     assert encoder.target_bitrate == 1_500_000 and not encoder.fresh
@@ -162,7 +162,7 @@ def noise(index: int) -> av.VideoFrame:
 
 
 def test_h264_keeps_its_rate_and_takes_a_new_one_for_one_key_frame() -> None:
-    install(ServerConfig())
+    apply(ServerConfig())
     encoder = GuardedEncoder(H264, ServerConfig(start_kbps=2000))
     sizes, keys = [], 0
     for index in range(150):

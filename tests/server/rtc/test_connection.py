@@ -13,7 +13,7 @@ from calls import Camera, until
 
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import ice, patch
-from lipwire.server.rtc.connection import Link
+from lipwire.server.rtc.connection import PeerConnection
 from lipwire.server.rtc.sdp import Fragment, Offer, Purpose, read_fragment, read_offer
 
 NOWHERE = "a=candidate:1 1 udp 1 127.0.0.1 {} typ host"
@@ -45,8 +45,8 @@ async def make_offer() -> tuple[RTCPeerConnection, Offer]:
 @pytest.fixture
 async def offered() -> AsyncIterator[tuple[RTCPeerConnection, Offer]]:
     """A client and its offer."""
-    patch.install(ServerConfig())
-    ice.install(ServerConfig())
+    patch.apply(ServerConfig())
+    ice.apply(ServerConfig())
     pc, offer = await make_offer()
     yield pc, offer
     await pc.close()
@@ -59,24 +59,24 @@ def ports(sdp: str) -> list[int]:
 async def test_media_stays_within_its_ports(offered: tuple[RTCPeerConnection, Offer]) -> None:
     first, last = free_ports(2)
     settings = ServerConfig(ice_ports=f"{first}-{last}", ice_announce="192.0.2.7")
-    ice.install(settings)
-    links = [Link(settings) for _ in range(3)]
+    ice.apply(settings)
+    links = [PeerConnection(settings) for _ in range(3)]
     answers = [await link.answer(offered[1]) for link in links[:2]]
     assert sorted(port for sdp in answers for port in ports(sdp)) == [first, last]
     assert all(" 192.0.2.7 " in sdp and " 127.0.0.1 " not in sdp for sdp in answers)
     with pytest.raises(ConnectionError, match="every UDP port"):
         await links[2].answer(offered[1])
     await links[0].close()
-    assert ports(await (late := Link(settings)).answer(offered[1]))[0] in (first, last)
+    assert ports(await (late := PeerConnection(settings)).answer(offered[1]))[0] in (first, last)
     for link in (*links, late):
         await link.close()
 
 
 async def test_who_vanishes_is_noticed(offered: tuple[RTCPeerConnection, Offer]) -> None:
     settings = ServerConfig(dead_after_s=2)
-    ice.install(settings)
+    ice.apply(settings)
     pc, offer = offered
-    link = Link(settings)
+    link = PeerConnection(settings)
     await pc.setRemoteDescription(RTCSessionDescription(await link.answer(offer), "answer"))
     run = asyncio.create_task(link.run())
     await until(lambda: link.connected, "connected")
@@ -90,7 +90,7 @@ async def test_who_vanishes_is_noticed(offered: tuple[RTCPeerConnection, Offer])
 
 
 async def test_who_never_connects_is_dropped(offered: tuple[RTCPeerConnection, Offer]) -> None:
-    link = Link(ServerConfig(connect_timeout_s=0.2))
+    link = PeerConnection(ServerConfig(connect_timeout_s=0.2))
     await link.answer(offered[1])
     await asyncio.wait_for(link.run(), 10)
     assert link.over and not link.connected
@@ -101,7 +101,7 @@ async def test_who_never_connects_is_dropped(offered: tuple[RTCPeerConnection, O
 async def test_who_is_ended_before_it_connects_ends_at_once(
     offered: tuple[RTCPeerConnection, Offer],
 ) -> None:
-    link = Link(ServerConfig(connect_timeout_s=120))
+    link = PeerConnection(ServerConfig(connect_timeout_s=120))
     await link.answer(offered[1])
     run = asyncio.create_task(link.run())
     await asyncio.sleep(0)
@@ -114,7 +114,7 @@ async def test_who_is_ended_before_it_connects_ends_at_once(
 async def test_a_stranger_cannot_trickle_without_end(
     offered: tuple[RTCPeerConnection, Offer],
 ) -> None:
-    link = Link(ServerConfig())
+    link = PeerConnection(ServerConfig())
     await link.answer(offered[1])
     connection = link.pc.getTransceivers()[0].receiver.transport.transport._connection
     known = len(connection.remote_candidates)

@@ -19,9 +19,9 @@ from fakes import picture
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc.codecs import GuardedEncoder, make_decoder, make_encoder
 from lipwire.server.rtc.encoding import QUEUED, Renditions, copy_picture
-from lipwire.server.rtc.patch import install
-from lipwire.server.rtc.rate_control import CLIMB_S, TRIAL_S, Placement, make_ladder
-from lipwire.server.rtc.subscription import SENT, Encoded, Seat
+from lipwire.server.rtc.patch import apply
+from lipwire.server.rtc.rate_control import CLIMB_S, TRIAL_S, LayerSelector, make_ladder
+from lipwire.server.rtc.subscription import SENT, Encoded, Subscription
 
 VP8 = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)
 H264 = RTCRtpCodecParameters("video/H264", 90_000, payloadType=99)
@@ -44,12 +44,12 @@ def block(index: int) -> av.AudioFrame:
 
 
 def renditions(kind: str = "video", observe: Callable[[str, float], None] | None = None) -> Any:
-    install(ServerConfig())
+    apply(ServerConfig())
     return Renditions(kind, ServerConfig(), observe or (lambda stage, seconds: None))
 
 
-async def take(seat: Seat) -> Encoded:
-    frame: Encoded = await asyncio.wait_for(seat.recv(), 20)
+async def take(subscription: Subscription) -> Encoded:
+    frame: Encoded = await asyncio.wait_for(subscription.recv(), 20)
     return frame
 
 
@@ -68,7 +68,7 @@ def test_the_ladder_has_three_rungs_and_fits_small_limits() -> None:
 
 
 def test_a_narrow_path_falls_at_once_and_climbs_after_a_trial_that_lasts() -> None:
-    place = Placement(LADDER, 1_500_000, 0.0)
+    place = LayerSelector(LADDER, 1_500_000, 0.0)
     assert place.rung == 0 and not place.settled(0.1)
     assert place.estimate(400_000, 1_500_000, 0.2) and place.rung == 2
     assert place.settled(0.3)
@@ -82,7 +82,7 @@ def test_a_narrow_path_falls_at_once_and_climbs_after_a_trial_that_lasts() -> No
 
 
 def test_a_climb_that_fails_is_tried_less_and_less_often() -> None:
-    place, now = Placement(LADDER, 300_000, 0.0), 0.0
+    place, now = LayerSelector(LADDER, 300_000, 0.0), 0.0
     climbs: list[float] = []
     assert place.rung == 2
     while len(climbs) < 4:
@@ -97,7 +97,7 @@ def test_a_climb_that_fails_is_tried_less_and_less_often() -> None:
 
 
 def test_an_estimate_around_a_border_does_not_flap() -> None:
-    place = Placement(LADDER, 1_500_000, 0.0)
+    place = LayerSelector(LADDER, 1_500_000, 0.0)
     moves = sum(
         place.estimate(1_000_000 + 120_000 * (-1) ** index, 1_000_000, 0.5 * index)
         for index in range(400)
@@ -130,7 +130,7 @@ def test_what_is_encoded_whole_and_cut_by_each_sender_is_the_picture(
 async def test_each_picture_is_encoded_once_for_all_and_a_newcomer_gets_a_key_frame() -> None:
     encodes: list[str] = []
     made = renditions(observe=lambda stage, seconds: encodes.append(stage))
-    one, two = made.seat(lambda: 0.0), made.seat(lambda: 0.0)
+    one, two = made.subscription(lambda: 0.0), made.subscription(lambda: 0.0)
     one.tune(VP8)
     for index in range(3):
         made.put(av_frame(index))
@@ -155,28 +155,28 @@ async def test_each_picture_is_encoded_once_for_all_and_a_newcomer_gets_a_key_fr
 
 async def test_requests_of_many_cost_one_key_frame() -> None:
     made = renditions()
-    seats = [made.seat(lambda: 0.0) for _ in range(4)]
-    for seat in seats:
-        seat.tune(VP8)
+    subscriptions = [made.subscription(lambda: 0.0) for _ in range(4)]
+    for subscription in subscriptions:
+        subscription.tune(VP8)
     keys = []
     for index in range(30):
-        for seat in seats:
-            seat.ask_key()
+        for subscription in subscriptions:
+            subscription.ask_key()
         made.put(av_frame(index))
-        for seat in seats:
-            keys.append((await take(seat)).key)
+        for subscription in subscriptions:
+            keys.append((await take(subscription)).key)
         await asyncio.sleep(0.02)
     assert 1 <= sum(keys) // 4 <= 1 + 30 * 0.5  # by the clock, not by the requests
-    assert seats[0].rendition is not None and seats[0].rendition.keys.asked >= 120
+    assert subscriptions[0].rendition is not None and subscriptions[0].rendition.keys.asked >= 120
     assert sum(keys) // 4 < 25
     made.stop()
 
 
 async def test_a_viewer_with_a_narrow_path_falls_alone_to_a_smaller_picture() -> None:
     made = renditions()
-    wide, narrow = made.seat(lambda: 0.0), made.seat(lambda: 0.0)
-    for seat in (wide, narrow):
-        seat.tune(VP8)
+    wide, narrow = made.subscription(lambda: 0.0), made.subscription(lambda: 0.0)
+    for subscription in (wide, narrow):
+        subscription.tune(VP8)
     before = wide.target_bitrate
     narrow.estimate(300_000)
     assert narrow.rendition is not wide.rendition
@@ -184,8 +184,8 @@ async def test_a_viewer_with_a_narrow_path_falls_alone_to_a_smaller_picture() ->
     assert [f["viewers"] for f in made.figures()] == [1, 1]
     made.put(av_frame(0))
     sizes = []
-    for seat in (wide, narrow):
-        frame = await take(seat)
+    for subscription in (wide, narrow):
+        frame = await take(subscription)
         assert frame.key
         decoder = make_decoder(VP8, 1920 * 1080)
         (shown,) = decoder.decode(JitterFrame(frame.payloads[0], 0))
@@ -199,15 +199,15 @@ async def test_a_viewer_with_a_narrow_path_falls_alone_to_a_smaller_picture() ->
 
 async def test_codecs_have_encodes_of_their_own_and_do_not_disturb_each_other() -> None:
     made = renditions()
-    seats = [made.seat(lambda: 0.0) for _ in range(4)]
-    for seat, codec in zip(seats, (VP8, H264, VP8, H264), strict=True):
-        seat.tune(codec)
-    for seat in seats[2:]:
-        seat.estimate(300_000)
+    subscriptions = [made.subscription(lambda: 0.0) for _ in range(4)]
+    for subscription, codec in zip(subscriptions, (VP8, H264, VP8, H264), strict=True):
+        subscription.tune(codec)
+    for subscription in subscriptions[2:]:
+        subscription.estimate(300_000)
     assert len(made.running) == 4
     for index in range(20):
         made.put(av_frame(index))
-        frames = [await take(seat) for seat in seats]
+        frames = [await take(subscription) for subscription in subscriptions]
         assert {frame.key for frame in frames} == {index == 0}
         assert {frame.timestamp for frame in frames} == {index * 3600}
     made.stop()
@@ -215,24 +215,24 @@ async def test_codecs_have_encodes_of_their_own_and_do_not_disturb_each_other() 
 
 async def test_sound_is_encoded_once_with_its_loudness() -> None:
     made = renditions("audio")
-    seats = [made.seat(lambda: 0.0) for _ in range(3)]
-    for seat in seats:
-        seat.tune(OPUS)
+    subscriptions = [made.subscription(lambda: 0.0) for _ in range(3)]
+    for subscription in subscriptions:
+        subscription.tune(OPUS)
     for index in range(4):
         made.put(block(index))
-        frames = [await take(seat) for seat in seats]
+        frames = [await take(subscription) for subscription in subscriptions]
         assert frames[0] is frames[1] is frames[2] and len(frames[0].payloads) == 1
         assert frames[0].level is not None and -40 < frames[0].level < -20
-    seats[0].estimate(100_000)  # means nothing for sound
+    subscriptions[0].estimate(100_000)  # means nothing for sound
     assert len(made.running) == 1
     made.stop()
 
 
 async def test_a_sender_that_is_too_slow_goes_on_with_a_key_frame() -> None:
     made = renditions()
-    slow, quick = made.seat(lambda: 0.0), made.seat(lambda: 0.0)
-    for seat in (slow, quick):
-        seat.tune(VP8)
+    slow, quick = made.subscription(lambda: 0.0), made.subscription(lambda: 0.0)
+    for subscription in (slow, quick):
+        subscription.tune(VP8)
     for index in range(SENT["video"] + 1):
         made.put(av_frame(index))
         await take(quick)
@@ -250,19 +250,19 @@ async def test_a_sender_that_is_too_slow_goes_on_with_a_key_frame() -> None:
 
 async def test_an_encoder_that_is_too_slow_loses_the_oldest() -> None:
     made = renditions()
-    seat = made.seat(lambda: 0.0)
-    seat.tune(VP8)
+    subscription = made.subscription(lambda: 0.0)
+    subscription.tune(VP8)
     for index in range(5):  # nobody yields to it
         made.put(av_frame(index))
     assert made.dropped == 5 - QUEUED["video"] and made.depth == QUEUED["video"]
-    assert (await take(seat)).timestamp == 3 * 3600
+    assert (await take(subscription)).timestamp == 3 * 3600
     made.stop()
 
 
 async def test_a_fault_costs_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     made = renditions()
-    seat = made.seat(lambda: 0.0)
-    seat.tune(VP8)
+    subscription = made.subscription(lambda: 0.0)
+    subscription.tune(VP8)
     (rendition,) = made.running.values()
 
     def broken(*_: object) -> Any:
@@ -274,7 +274,7 @@ async def test_a_fault_costs_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
         await until(lambda: rendition.depth == 0, "it is taken")
         await asyncio.sleep(0.05)
     made.put(av_frame(1))
-    assert (await take(seat)).timestamp == 3600
+    assert (await take(subscription)).timestamp == 3600
     made.stop()
 
 

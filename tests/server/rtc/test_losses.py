@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fakes import Packet
 
-from lipwire.benchmarks.rig.network import Weather
+from lipwire.benchmarks.rig.network import Impairment
 from lipwire.server.rtc.jitter import VideoBuffer
-from lipwire.server.rtc.rate_control import KeyThrottle, RepeatBudget
+from lipwire.server.rtc.rate_control import KeyThrottle, RetransmissionBudget
 
 VP8, EVERY_S, SECONDS = 97, 0.04, 20.0
 HISTORY = 128  # packets that aiortc can repeat
@@ -30,13 +30,13 @@ class Path:
     """
 
     def __init__(self, seed: int, delay_s: float, lag_s: float) -> None:
-        self._up = Weather(0.02, 0.01, delay_s=delay_s, seed=2 * seed)
-        self._down = Weather(0.02, 0.01, delay_s=delay_s, seed=2 * seed + 1)
+        self._up = Impairment(0.02, 0.01, delay_s=delay_s, seed=2 * seed)
+        self._down = Impairment(0.02, 0.01, delay_s=delay_s, seed=2 * seed + 1)
         self._lag_s, self._random = lag_s, random.Random(seed)
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order, self._alarm_s = itertools.count(), 0.0
         self.buffer, self.keys = VideoBuffer(frozenset({VP8})), KeyThrottle()
-        self._repeats, self._sent = RepeatBudget(), list[Packet]()
+        self._repeats, self._sent = RetransmissionBudget(), list[Packet]()
         self.shown: list[tuple[float, int]] = []
 
     def run(self) -> None:

@@ -34,7 +34,7 @@ from aiortc.rtp import (
 from calls import Camera, Microphone, tone, until
 from fakes import picture
 
-from lipwire.benchmarks.rig.network import Relay, Weather, without_candidates
+from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator, without_candidates
 from lipwire.engine.errors import ConfigError
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import ice, patch, receiver
@@ -49,7 +49,7 @@ SETTINGS = ServerConfig(max_pixels=1280 * 720)
 
 @pytest.fixture(autouse=True)
 def installed() -> None:
-    patch.install(SETTINGS)
+    patch.apply(SETTINGS)
     ice.offer_addresses(["127.0.0.1"])
 
 
@@ -86,7 +86,7 @@ class Link:
 
 @contextlib.asynccontextmanager
 async def link(
-    *tracks: MediaStreamTrack, relay: Relay | None = None, read: bool = True
+    *tracks: MediaStreamTrack, relay: NetworkEmulator | None = None, read: bool = True
 ) -> AsyncIterator[Link]:
     """One peer sends tracks to another, perhaps through a relay."""
     config = RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
@@ -270,11 +270,13 @@ async def test_endless_new_sources_are_not_remembered() -> None:
 
 @pytest.mark.parametrize("codec", ["h264", "vp8"])
 async def test_two_percent_loss_does_not_freeze_the_picture(codec: str) -> None:
-    patch.install(SETTINGS.model_copy(update={"video_codec": codec}))
-    relay = Relay()  # fair until they are connected: lost handshakes are repeated after seconds
+    patch.apply(SETTINGS.model_copy(update={"video_codec": codec}))
+    relay = (
+        NetworkEmulator()
+    )  # fair until they are connected: lost handshakes are repeated after seconds
     async with relay, link(Numbered((240, 320)), Microphone(tone(1.0)), relay=relay) as made:
         await until(lambda: len(made.frames["video"]) > 10, "pictures", 30)
-        relay.up, relay.down = Weather(loss=0.02, burst_loss=0.01), Weather(loss=0.02, seed=2)
+        relay.up, relay.down = Impairment(loss=0.02, burst_loss=0.01), Impairment(loss=0.02, seed=2)
         for _ in range(300):  # at least 3 s, until enough was lost to tell
             await asyncio.sleep(0.02)
             if relay.up.dropped > 12 and made.receiver("video").counts.frames > 100:
@@ -289,10 +291,10 @@ async def test_two_percent_loss_does_not_freeze_the_picture(codec: str) -> None:
 
 
 async def test_lost_sound_is_concealed_and_its_time_kept() -> None:
-    relay = Relay()
+    relay = NetworkEmulator()
     async with relay, link(Microphone(tone(1.0)), relay=relay) as made:
         await until(lambda: len(made.frames["audio"]) > 10, "sound", 30)
-        relay.up = Weather(loss=0.1, seed=5)
+        relay.up = Impairment(loss=0.1, seed=5)
         await until(lambda: made.receiver("audio").counts.lost > 3, "losses", 30)
         stamps = [frame.pts for _, frame in made.frames["audio"]]
         steps = np.diff(stamps)

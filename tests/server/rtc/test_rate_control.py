@@ -10,32 +10,32 @@ import pytest
 from lipwire.server.rtc import rate_control
 from lipwire.server.rtc.rate_control import (
     USUAL_FPS,
-    Governor,
     KeyThrottle,
     PictureRate,
-    RepeatBudget,
+    RateController,
+    RetransmissionBudget,
 )
 
 
-def governor(start: int = 900_000) -> Governor:
-    return Governor(start, 200_000, 2_500_000)
+def rate_controller(start: int = 900_000) -> RateController:
+    return RateController(start, 200_000, 2_500_000)
 
 
 def test_an_estimate_that_flaps_costs_one_key_frame() -> None:
-    made = governor()
+    made = rate_controller()
     rates = [700_000 if index // 5 % 2 else 900_000 for index in range(60)]
     changes = sum(made.estimate(rate, index * 0.04) for index, rate in enumerate(rates))
     assert changes == 1 and made.rate == 700_000
 
 
 def test_noise_is_ignored() -> None:
-    made = governor()
+    made = rate_controller()
     for index in range(200):
         assert not made.estimate(900_000 + 80_000 * (-1) ** index, index * 0.1)
 
 
 def test_a_drop_is_followed_at_once_and_a_rise_when_it_lasts() -> None:
-    made = governor()
+    made = rate_controller()
     assert made.estimate(400_000, 0.0) and made.rate == 400_000
     for index in range(1, 30):
         assert not made.estimate(1_200_000, index * 0.1)
@@ -44,14 +44,14 @@ def test_a_drop_is_followed_at_once_and_a_rise_when_it_lasts() -> None:
 
 
 def test_rebuilds_are_apart_unless_the_path_breaks_down() -> None:
-    made = governor(2_000_000)
+    made = rate_controller(2_000_000)
     assert made.estimate(1_600_000, 0.0)
     assert not made.estimate(1_200_000, 0.3)
     assert made.estimate(500_000, 0.4) and made.rate == 500_000
 
 
 def test_rates_stay_within_their_bounds() -> None:
-    made = governor()
+    made = rate_controller()
     made.estimate(1, 0.0)
     assert made.rate == 200_000
     for index in range(40):
@@ -71,13 +71,13 @@ def test_a_storm_of_requests_is_answered_now_and_then() -> None:
 
 def test_a_request_is_kept_until_it_may_be_answered() -> None:
     keys = KeyThrottle()
-    keys.note(0.0)
+    keys.record(0.0)
     keys.ask()
     assert not keys.take(0.04) and keys.take(rate_control.KEY_REST_S) and not keys.take(10.0)
 
 
 def test_repeats_are_no_amplifier() -> None:
-    budget = RepeatBudget()
+    budget = RetransmissionBudget()
     assert budget.take(7, 0.0) and not budget.take(7, 0.001)  # listed twice in one request
     assert budget.take(7, 0.02)
     given = sum(budget.take(number, 0.02) for number in range(1000, 8000))
@@ -89,7 +89,7 @@ def test_repeats_are_no_amplifier() -> None:
 
 
 def changes(rate: PictureRate, gaps_s: Iterable[float], start_s: float = 0.0) -> int:
-    return sum(rate.note(float(at_s)) for at_s in start_s + np.cumsum([0.0, *gaps_s]))
+    return sum(rate.record(float(at_s)) for at_s in start_s + np.cumsum([0.0, *gaps_s]))
 
 
 @pytest.mark.parametrize("fps", [10, 15, 20, 50, 60])

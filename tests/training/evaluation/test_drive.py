@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeBackend
 
 from lipwire.engine.audio.mel import SILENCE
-from lipwire.engine.face.pitch_compensation import lengthened
+from lipwire.engine.face.pitch_compensation import stretch
 from lipwire.training.data.dataset import ClipData, load_clips
 from lipwire.training.evaluation.drive import Measure, lengths_of, reach_elsewhere
 
@@ -53,7 +53,7 @@ def test_a_dubbed_clip_is_told_of_the_past_alone(
     measure.cross(clip, QUIET, 2)
     jobs, half = list(backend.jobs), FRAMES // 2
     for job, crop, length in zip(jobs, clip.crops, lengths_of(clip), strict=False):
-        assert np.array_equal(job.crop, lengthened(np.asarray(crop), length)), "as the call sees it"
+        assert np.array_equal(job.crop, stretch(np.asarray(crop), length)), "as the call sees it"
     crops, landmarks = np.array(clip.crops), np.array(clip.landmarks)
     crops[half:], landmarks[half:] = 255 - crops[half:], landmarks[half:] * 1.01
     backend.batches.clear()

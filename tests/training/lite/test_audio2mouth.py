@@ -17,8 +17,8 @@ from lipwire.training.data.augment_audio import louder_or_noisier
 from lipwire.training.data.batch import Slot
 from lipwire.training.data.dataset import Clips
 from lipwire.training.lite.audio2mouth import (
-    HeardSource,
-    HearingObjective,
+    Audio2MouthObjective,
+    MelSource,
     speakers_of,
     voiceless,
 )
@@ -40,7 +40,7 @@ def test_speakers_are_measured_each_by_itself(shards: Path) -> None:
 
 
 def test_a_draw_is_a_function_of_seed_and_step(shards: Path) -> None:
-    source = HeardSource(Clips(shards, "train"), 16, 24, VoiceRecipe(), seed=0)
+    source = MelSource(Clips(shards, "train"), 16, 24, VoiceRecipe(), seed=0)
     a, b, c = (source.draw(step, Slot()) for step in (3, 3, 4))
     assert torch.equal(a.mels, b.mels) and not torch.equal(a.mels, c.mels)
     assert a.mels.shape == (16, 80, 24) and a.codes.shape == (16, 7)
@@ -48,7 +48,7 @@ def test_a_draw_is_a_function_of_seed_and_step(shards: Path) -> None:
 
 
 def test_silence_asks_for_a_shut_mouth(shards: Path) -> None:
-    source = HeardSource(Clips(shards, "train"), 64, 24, VoiceRecipe(silence=0.99), seed=0)
+    source = MelSource(Clips(shards, "train"), 64, 24, VoiceRecipe(silence=0.99), seed=0)
     codes = source.draw(0, Slot()).codes
     shut = torch.from_numpy(source.shut)
     assert (codes == shut).all(1).float().mean() > 0.9
@@ -66,7 +66,7 @@ def test_sounds_stay_in_range() -> None:
 def test_a_killed_run_goes_on_exactly(shards: Path, tmp_path: Path) -> None:
     def trainer(folder: Path) -> Trainer:
         clips = Clips(shards, "train")
-        return Trainer(folder, CONFIG, HearingObjective(clips, CONFIG, VoiceRecipe(), SMALL))
+        return Trainer(folder, CONFIG, Audio2MouthObjective(clips, CONFIG, VoiceRecipe(), SMALL))
 
     whole = trainer(tmp_path / "whole")
     curve = [whole.run_step() for _ in range(4)]

@@ -22,9 +22,9 @@ from lipwire.training.data.dataset import Clips
 from lipwire.training.lite.critics import MouthCritics, gradient_penalty, mouth_gan_loss, with_code
 from lipwire.training.lite.dataset import draw, pick_references
 from lipwire.training.lite.denoiser import (
-    Painted,
-    PainterObjective,
-    paint,
+    DenoiserObjective,
+    GeneratedBatch,
+    generate,
     shape_losses,
     train_lite,
 )
@@ -36,9 +36,9 @@ CONFIG = replace(PRESETS["smoke"].train, steps=6, checkpoint_every=3, sample_eve
 RECIPE = LiteRecipe(gan_start=0, shape_warmup=1)
 
 
-def objective(shards: Path) -> PainterObjective:
+def objective(shards: Path) -> DenoiserObjective:
     torch.manual_seed(0)
-    return PainterObjective(Clips(shards, "train"), CONFIG, RECIPE, LiteNet(SMALL))
+    return DenoiserObjective(Clips(shards, "train"), CONFIG, RECIPE, LiteNet(SMALL))
 
 
 def moved(parameters: Iterable[nn.Parameter]) -> bool:
@@ -168,7 +168,7 @@ def test_pixel_losses_of_a_known_estimate(shards: Path) -> None:
     batch = draw(clips, 2, 2, np.random.default_rng(0), augmented=False)
     net = LiteNet(SMALL)
     recipe = replace(RECIPE, code_noise=0.0)
-    painted = paint(net, batch, recipe, torch.Generator().manual_seed(0))
+    painted = generate(net, batch, recipe, torch.Generator().manual_seed(0))
     hidden = batch.crops[:, :, 64:]
     share = np.exp(2.0) / (1 + 2 * np.exp(2.0))  # of each reference, beside painting's 0
     shown = share * (batch.references[:, :3, 64:] + batch.references[:, 3:, 64:])
@@ -184,7 +184,7 @@ class _Reads(ShapeCritic):
 
 
 def test_shape_losses_by_hand() -> None:
-    painted = Painted(
+    painted = GeneratedBatch(
         torch.full((1, 3, 64, 128), 0.5),
         torch.full((1, 7), 0.7),
         torch.ones(1, dtype=torch.bool),
@@ -198,13 +198,13 @@ def test_shape_losses_by_hand() -> None:
 def test_strays_obey_another_code_and_pay_for_no_pixel(shards: Path) -> None:
     batch = draw(Clips(shards, "train"), 6, 2, np.random.default_rng(0), False, strays=1 / 3)
     recipe = replace(RECIPE, code_noise=0.0)
-    painted = paint(LiteNet(SMALL), batch, recipe, torch.Generator().manual_seed(0))
+    painted = generate(LiteNet(SMALL), batch, recipe, torch.Generator().manual_seed(0))
     astray = ~painted.true
     assert astray.tolist() == [True, False, True, False, False, False]
-    assert torch.equal(painted.codes[astray], torch.from_numpy(batch.strays)[astray])
+    assert torch.equal(painted.codes[astray], torch.from_numpy(batch.mismatched)[astray])
     assert torch.equal(painted.codes[painted.true], torch.from_numpy(batch.codes)[painted.true])
     batch.crops[[0, 2], :, 64:] = 1  # the hidden halves of the two: nothing of them is told
-    again = paint(LiteNet(SMALL), batch, recipe, torch.Generator().manual_seed(0))
+    again = generate(LiteNet(SMALL), batch, recipe, torch.Generator().manual_seed(0))
     assert torch.equal(painted.losses["l2"], again.losses["l2"])
     shown = torch.from_numpy(batch.crops)[:, :, 64:]
     features = [shape_losses(_Reads(7), p, shown)["features"] for p in (painted, again)]

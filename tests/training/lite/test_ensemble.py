@@ -17,7 +17,12 @@ from lipwire.training.config import VOICE, VoiceRecipe
 from lipwire.training.data.batch import Slot
 from lipwire.training.data.dataset import Clips
 from lipwire.training.lite.audio2mouth import MAX_GAIN, correlations, speakers_of
-from lipwire.training.lite.ensemble import FRAME_COLUMNS, ChoirSource, said_together, train_voice
+from lipwire.training.lite.ensemble import (
+    FRAME_COLUMNS,
+    EnsembleSource,
+    ensemble_targets,
+    train_voice,
+)
 
 SMALL = LiteConfig(voice_width=32)
 CONFIG = replace(VOICE, steps=60, batch=32, sample_every=60, learning_rate=3e-3, warmup=5)
@@ -31,7 +36,7 @@ def voices(count: int) -> list[Voice]:
 def test_together_is_the_mean_at_every_column_smoothed_over_a_frame() -> None:
     mel = np.random.default_rng(0).uniform(-4, 4, (80, 90)).astype(np.float32)
     both = voices(2)
-    said = said_together(both, mel)
+    said = ensemble_targets(both, mel)
     assert said.shape == (90, 7)
 
     def alone(column: int) -> torch.Tensor:
@@ -46,12 +51,12 @@ def test_together_is_the_mean_at_every_column_smoothed_over_a_frame() -> None:
 def test_the_moment_of_a_frame_is_the_window_that_a_voice_is_given_for_it(shards: Path) -> None:
     """Otherwise the last voice would learn to speak early or late."""
     clips = Clips(shards, "train")
-    source = ChoirSource(clips, 8, VoiceRecipe(), 0, voices(1))
+    source = EnsembleSource(clips, 8, VoiceRecipe(), 0, voices(1))
     mel = np.asarray(clips.clips[0].mel)
     frame = 5
     start = window_start(frame) - (24 - WINDOW_COLUMNS)
     heard = torch.from_numpy(window(mel, start, 24)[None] / MAX_ABS)
-    own = said_together(voices(1), mel)
+    own = ensemble_targets(voices(1), mel)
     with torch.no_grad():
         near = voices(1)[0].layers(heard)[0].numpy()
     column = start + 12

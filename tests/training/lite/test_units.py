@@ -13,7 +13,7 @@ from lipwire.engine.nets.lite import LiteConfig, LiteNet
 from lipwire.training.config import PRESETS, LiteRecipe
 from lipwire.training.data.dataset import Clips
 from lipwire.training.lite.dataset import Start, astray, shares
-from lipwire.training.lite.denoiser import PainterObjective, paint
+from lipwire.training.lite.denoiser import DenoiserObjective, generate
 from lipwire.training.lite.units import (
     APART_FRAMES,
     Looks,
@@ -104,7 +104,7 @@ def test_x_t_begins_at_the_unit(clips: Clips) -> None:
         seen["x_t"], seen["sigma"] = inputs[0], inputs[2]
 
     with net.denoiser.register_forward_pre_hook(note):
-        paint(net, batch, RECIPE, torch.Generator().manual_seed(0))
+        generate(net, batch, RECIPE, torch.Generator().manual_seed(0))
     sigma = seen["sigma"][:, None, None, None]
     signal = (1 - sigma**2).sqrt()
     noise = (seen["x_t"] - signal * torch.from_numpy(unit[:, :, 64:])) / sigma
@@ -113,9 +113,9 @@ def test_x_t_begins_at_the_unit(clips: Clips) -> None:
 
 
 def test_a_killed_run_with_units_goes_on_with_the_same_curve(shards: Path, tmp_path: Path) -> None:
-    def objective() -> PainterObjective:
+    def objective() -> DenoiserObjective:
         torch.manual_seed(0)
-        return PainterObjective(Clips(shards, "train"), CONFIG, RECIPE, LiteNet(SMALL))
+        return DenoiserObjective(Clips(shards, "train"), CONFIG, RECIPE, LiteNet(SMALL))
 
     whole = Trainer(tmp_path / "whole", CONFIG, objective())
     curve = [whole.run_step() for _ in range(3)]
