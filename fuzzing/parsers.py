@@ -202,7 +202,7 @@ def _read_command(data: bytes) -> object:
         set_steps=lambda steps: None,
         session=SimpleNamespace(set_sound=lambda **_: None, set_silence=lambda _: None),
     )
-    handle_command(peer, data.decode("utf-8", "replace"))  # type: ignore[arg-type]
+    handle_command(peer, data.decode("utf-8", "replace"))
     return sent
 
 

@@ -109,7 +109,8 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
         patch.apply(settings, metrics.observe)
         ice.apply(settings)
         app.state.engine = engine or await asyncio.to_thread(_open_engine, settings)
-        app.state.sessions = Sessions(app.state.engine, settings, metrics)
+        app.state.sessions = Sessions(app.state.engine, settings, metrics.observe, metrics.keep)
+        metrics.watch(app.state.sessions)
         if not settings.mark:
             log.warning("the visible mark is off by an explicit setting: say otherwise that the "
                         "pictures are AI-generated")  # fmt: skip

@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections import Counter as Tally
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -19,10 +18,8 @@ from prometheus_client.registry import Collector
 
 from lipwire.engine import Outcome
 from lipwire.engine.overload.levels import RUNGS
-
-if TYPE_CHECKING:
-    from lipwire.server.call.call import Call
-    from lipwire.server.call.sessions import Sessions
+from lipwire.server.call.call import Call
+from lipwire.server.call.sessions import Sessions
 
 # A stage should take a few milliseconds; beyond the last bucket a call is unbearable anyway.
 STAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1)

@@ -23,10 +23,10 @@ from lipwire.engine import Engine, LipwireError, Outcome, Session, SessionClosed
 from lipwire.engine.runtime.engine import Observe, unobserved
 from lipwire.engine.trace import POINTS, SOUND_POINTS, VOICE_POINTS, Trace
 from lipwire.engine.types import SessionStats
-from lipwire.server.api.faces import face_figures
 from lipwire.server.call.broadcast import Broadcaster
 from lipwire.server.call.commands import handle_command
 from lipwire.server.call.events import CHANNEL, EventBus, send_event
+from lipwire.server.call.face_choice import face_figures
 from lipwire.server.call.ingest import Ingest
 from lipwire.server.call.speech_queue import SpeechQueue
 from lipwire.server.config import ServerConfig

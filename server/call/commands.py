@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from lipwire.server.api.faces import FaceBody
-
-if TYPE_CHECKING:
-    from lipwire.server.call.call import Call
+from lipwire.engine import Session
+from lipwire.server.call.events import EventBus
+from lipwire.server.call.face_choice import FaceBody
+from lipwire.server.call.speech_queue import SpeechQueue
 
 MAX_COMMAND_CHARS = 16_384  # JSON is read on the event loop
 
 
-def handle_command(call: Call, message: str | bytes) -> None:
+class Commanded(Protocol):
+    """The part of a call that commands reach."""
+
+    session: Session
+    voice: SpeechQueue
+    events: EventBus
+
+    def interrupt(self) -> None:
+        """Drop the speech that has not been played."""
+
+    def set_steps(self, steps: int) -> None:
+        """Sample with so many steps."""
+
+    def send(self, event: dict[str, Any]) -> None:
+        """Tell the publisher."""
+
+
+def handle_command(call: Commanded, message: str | bytes) -> None:
     """Carry out a command; one that cannot be is answered with an error.
 
     Args:

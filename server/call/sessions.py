@@ -6,10 +6,11 @@ import asyncio
 import logging
 import random
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from lipwire.engine import Engine, LipwireError, SessionClosed
-from lipwire.server.api.metrics import Metrics
+from lipwire.engine.runtime.engine import Observe, unobserved
 from lipwire.server.call.call import Call
 from lipwire.server.config import ServerConfig
 from lipwire.server.media.recording import Archive, RecordingRefused
@@ -54,18 +55,22 @@ class Sessions:
     Args:
         engine: does the work.
         settings: limits.
-        metrics: counts what happens in them.
+        observe: told how long each stage took.
+        on_end: given each call that is over.
     """
 
     def __init__(
-        self, engine: Engine, settings: ServerConfig, metrics: Metrics | None = None
+        self,
+        engine: Engine,
+        settings: ServerConfig,
+        observe: Observe = unobserved,
+        on_end: Callable[[Call], None] | None = None,
     ) -> None:
         self._engine, self.settings = engine, settings
         manifest = engine.backend.manifest
         self.archive = Archive(settings, f"{manifest.name} {manifest.version}")
-        self._metrics = metrics or Metrics()
-        self._metrics.watch(self)
-        engine.observe = self._metrics.observe
+        self._observe, self._on_end = observe, on_end
+        engine.observe = observe
         self._peers: dict[str, Call] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.draining = False
@@ -120,8 +125,9 @@ class Sessions:
             self.archive.check()
         name = secrets.token_urlsafe(24)
         session = self._engine.session(offer.config, name)
-        observe = self._metrics.observe
-        call = Call(name, self._engine, session, self.settings, self._pool, observe, self.archive)
+        call = Call(
+            name, self._engine, session, self.settings, self._pool, self._observe, self.archive
+        )
         self._peers[name] = call
         task = self._tasks[name] = asyncio.create_task(call.run(offer), name=f"peer {name[:6]}")
         task.add_done_callback(lambda done: self._forget(call, done))
@@ -169,7 +175,8 @@ class Sessions:
         self._tasks.pop(call.name, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("call %s ended by a fault", call.name[:6], exc_info=error)
-        self._metrics.keep(call)
+        if self._on_end is not None:
+            self._on_end(call)
         asyncio.get_running_loop().call_later(REST_S, self._rest)
 
     def _rest(self) -> None:

@@ -7,18 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import av
 from aiortc import MediaStreamTrack, RTCRtpCodecParameters
 from aiortc.mediastreams import MediaStreamError
 
 from lipwire.engine.trace import Trace
-from lipwire.server.rtc.rate_control import LayerSelector
+from lipwire.server.rtc.rate_control import KeyThrottle, LayerSelector
 from lipwire.server.rtc.tracks import VIDEO_TIME_BASE
-
-if TYPE_CHECKING:
-    from lipwire.server.rtc.encoding import Rendition, Renditions
 
 # Encoded ones that wait for one viewer's sender. A picture that is left out costs that viewer all
 # until the next key frame, so more of them may wait; still more: delay that never goes away.
@@ -46,6 +43,36 @@ class Encoded:
         return packet
 
 
+class SharedEncode(Protocol):
+    """The encode that a subscription takes from."""
+
+    keys: KeyThrottle
+    subscriptions: list[Subscription]
+
+    @property
+    def target_bitrate(self) -> int:
+        """Bits a second that it is encoded at."""
+
+    def regulate(self, now: float) -> None:
+        """Follow what its receivers' paths carry."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+class SharedEncoder(Protocol):
+    """Encodes for all subscriptions of a kind, and places each at one of its encodes."""
+
+    def place(self, subscription: Subscription, now: float) -> None:
+        """Its codec is known."""
+
+    def estimate(self, subscription: Subscription, bits_per_s: int, now: float) -> None:
+        """Its receiver says what the path carries."""
+
+    def leave(self, subscription: Subscription) -> None:
+        """It has ended."""
+
+
 class Subscription(MediaStreamTrack):
     """One viewer's end of one kind: a track that gives encoded frames.
 
@@ -60,7 +87,7 @@ class Subscription(MediaStreamTrack):
     """
 
     def __init__(
-        self, kind: str, media_time_s: Callable[[], float], renditions: Renditions
+        self, kind: str, media_time_s: Callable[[], float], renditions: SharedEncoder
     ) -> None:
         super().__init__()
         self.kind, self.media_time_s = kind, media_time_s
@@ -70,7 +97,7 @@ class Subscription(MediaStreamTrack):
         self._hungry = kind == "video"  # until a key frame comes
         self.codec: RTCRtpCodecParameters | None = None
         self.layer_selector: LayerSelector | None = None
-        self.rendition: Rendition | None = None
+        self.rendition: SharedEncode | None = None
         self.dropped = 0
         """frames that the sender was too slow for"""
 
