@@ -25,9 +25,9 @@ from lipwire.benchmarks.live.latency import (
     end_server,
     free_port,
     made_clip,
-    sample_voice,
     start_server,
 )
+from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine.backends.cpu import usable_cores
 from lipwire.engine.errors import ConfigError, LipwireError
 from lipwire.engine.model.bundle import open_bundle

@@ -32,6 +32,7 @@ from lipwire.benchmarks.harness.record import describe_bundle, figure
 from lipwire.benchmarks.harness.timing import percentiles
 from lipwire.benchmarks.rig import speech_path
 from lipwire.benchmarks.rig.latency_client import Plan
+from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine.backends.cpu import usable_cores
 from lipwire.engine.errors import LipwireError
 from lipwire.engine.model.bundle import open_bundle
@@ -164,12 +165,6 @@ def made_clip(path: Path, seconds: int = 6) -> Path:
         for packet in stream.encode(None):
             container.mux(packet)
     return path
-
-
-def sample_voice() -> Path:
-    """The first voice that ships with lipwire."""
-    folder = Path(__file__).parents[2] / "server" / "static" / "voices"
-    return sorted(p for p in folder.iterdir() if p.suffix in (".ogg", ".opus", ".mp3", ".wav"))[0]
 
 
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")

@@ -18,8 +18,9 @@ import httpx
 import numpy as np
 from annotated_types import Ge, Le
 
-from lipwire.benchmarks.live.latency import made_clip, sample_voice
+from lipwire.benchmarks.live.latency import made_clip
 from lipwire.benchmarks.live.transport import figures_of, serving, start_probe, verdict
+from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.benchmarks.rig.watch import glance, loop_figures
 
 Calls = Annotated[int, Ge(1)]

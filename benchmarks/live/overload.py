@@ -27,10 +27,11 @@ import numpy as np
 import uvicorn
 from annotated_types import Ge
 
-from lipwire.benchmarks.live.latency import end_server, made_clip, sample_voice
+from lipwire.benchmarks.live.latency import end_server, made_clip
 from lipwire.benchmarks.live.sync import await_server
 from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, speak
 from lipwire.benchmarks.rig.probe import Probe
+from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine import Engine
 from lipwire.engine.backends import Backend, load_backend
 from lipwire.engine.errors import LipwireError

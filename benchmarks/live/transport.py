@@ -23,9 +23,9 @@ from lipwire.benchmarks.live.latency import (
     end_server,
     free_port,
     made_clip,
-    sample_voice,
     start_server,
 )
+from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine.errors import LipwireError
 
 Seconds = Annotated[float, Ge(5)]

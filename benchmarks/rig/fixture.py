@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lipwire.benchmarks.live.latency import sample_voice
+from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine import EngineConfig, OutputFrame, Session, VideoFrame
 from lipwire.engine.backends import Backend
 from lipwire.engine.errors import LipwireError

@@ -19,7 +19,6 @@ from lipwire.benchmarks.live.latency import (
     STAGES,
     digest,
     made_clip,
-    sample_voice,
     stage_table,
     ways,
 )
@@ -32,6 +31,7 @@ from lipwire.benchmarks.rig.latency_client import (
     netem,
     with_clicks,
 )
+from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine import Engine
 from lipwire.engine.errors import LipwireError
 from lipwire.engine.trace import POINTS, Trace
