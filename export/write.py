@@ -18,12 +18,13 @@ from lipwire.engine.audio.mel import HOP, LOOKAHEAD_S, N_FFT, N_MELS
 from lipwire.engine.backends.feeds import feed_shapes
 from lipwire.engine.backends.ort import OrtBackend
 from lipwire.engine.errors import BundleError
-from lipwire.engine.model.bundle import MANIFEST, WEIGHTS, Bundle, Manifest, open_bundle, seal
+from lipwire.engine.model.bundle import MANIFEST, WEIGHTS, Bundle, Manifest, open_bundle
 from lipwire.engine.model.onnx_file import read_tensors
 from lipwire.engine.nets.graphs import STEP, example_inputs, graphs, voice_graph
 from lipwire.engine.nets.reference import sample
 from lipwire.engine.types import SPEECH_RATE_HZ
 from lipwire.export.graph import OPSET, graph_parity, relative_error, write_graph
+from lipwire.export.model_card import seal
 from lipwire.export.precision import to_float16
 
 Precision = Literal["float32", "float16"]

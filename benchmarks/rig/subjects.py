@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from lipwire.engine.errors import ConfigError
-from lipwire.engine.model.bundle import Bundle, Manifest, open_bundle, seal
+from lipwire.engine.model.bundle import Bundle, Manifest, open_bundle
 from lipwire.engine.nets import build_network, make_network
 from lipwire.engine.nets.diff2lip import Diff2LipConfig
 from lipwire.engine.nets.graphs import example_inputs, graphs
 from lipwire.engine.nets.wav2lip import SIZE
+from lipwire.export.model_card import seal
 
 STEPS = (1, 2, 4, 8, 25)
 # Shaped like the paper's, and sampled in seconds.

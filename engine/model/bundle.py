@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 from lipwire.engine.audio.mel import WINDOW_COLUMNS
 from lipwire.engine.errors import BundleError
 from lipwire.engine.face.articulation import CODES
-from lipwire.engine.model.card import MODEL_CARD, model_card
 from lipwire.engine.types import CodeStats, JobSpec
 
 FORMAT_VERSION = 2
@@ -228,26 +226,6 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
         if found != expected:
             raise BundleError(f"{file}: checksum differs from the manifest's; it was altered")
     return Bundle(folder, manifest)
-
-
-def seal(folder: Path, manifest: Manifest, names: Iterable[str]) -> Bundle:
-    """Write the model card and the manifest of a folder's files, with their checksums.
-
-    Args:
-        folder: of the bundle.
-        manifest: its `files` are replaced.
-        names: of the bundle's files; the card is added.
-    """
-    (folder / MODEL_CARD).write_text(model_card(manifest), encoding="utf-8")
-    sums = {name: sha256(folder / name) for name in sorted({*names, MODEL_CARD})}
-    text = replace(manifest, files=sums).to_json()
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
-    return open_bundle(folder)
-
-
-def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
-    """Rewrite fields of a bundle's manifest that do not describe its files, e.g. quality."""
-    return seal(bundle.path, replace(bundle.manifest, **changes), bundle.manifest.files)
 
 
 def check_steps(manifest: Manifest, steps: int) -> int:

@@ -79,7 +79,8 @@ def bundle_on_shards(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write it here too.")] = None,
 ) -> None:
     """Measure a bundle on speakers it has not seen; prints JSON."""
-    from lipwire.engine.model.bundle import check_steps, open_bundle, update_manifest
+    from lipwire.engine.model.bundle import check_steps, open_bundle
+    from lipwire.export.model_card import update_manifest
 
     # Whatever is wrong is said before the minutes, not after them.
     ready(shards)

@@ -15,13 +15,14 @@ import lipwire.export.write as write
 from lipwire.engine.backends.eager import EagerBackend
 from lipwire.engine.backends.ort import OrtBackend
 from lipwire.engine.errors import BackendError, BundleError
-from lipwire.engine.model.bundle import DEFAULT_BUNDLE, open_bundle, update_manifest
+from lipwire.engine.model.bundle import DEFAULT_BUNDLE, open_bundle
 from lipwire.engine.nets import build_network
 from lipwire.engine.nets.graphs import Graph, graphs
 from lipwire.engine.nets.lite import LiteConfig, LiteNet, Voice
 from lipwire.engine.types import JobSpec, LipJob
 from lipwire.export.checkpoint import write_safetensors
 from lipwire.export.graph import graph_parity, relative_error
+from lipwire.export.model_card import update_manifest
 from lipwire.export.precision import to_float16
 from lipwire.export.write import Options
 

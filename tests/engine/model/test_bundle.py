@@ -20,12 +20,10 @@ from lipwire.engine.model.bundle import (
     Manifest,
     check_steps,
     open_bundle,
-    seal,
     sha256,
-    update_manifest,
 )
-from lipwire.engine.model.card import MODEL_CARD
 from lipwire.engine.runtime.open import open_engine
+from lipwire.export.model_card import MODEL_CARD, seal, update_manifest
 
 FILES = {"encode.onnx": b"not really a graph", "step.onnx": b"\x00\x01\x02" * 100}
 

@@ -1,12 +1,14 @@
-"""The page that a bundle carries for people: what it is, where it comes from, how well it does."""
+"""What a folder needs to be a bundle: its model card for people, its manifest with checksums."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from lipwire.engine.model.bundle import Manifest
+from lipwire.engine.model.bundle import MANIFEST, Bundle, Manifest, open_bundle, sha256
 
 MODEL_CARD = "MODEL_CARD.md"
 
@@ -42,6 +44,26 @@ def model_card(manifest: Manifest) -> str:
             lines += ["", f"## {title}", ""]
             lines += [f"- {name}: {_plain(value)}" for name, value in values.items()]
     return "\n".join(lines) + "\n"
+
+
+def seal(folder: Path, manifest: Manifest, names: Iterable[str]) -> Bundle:
+    """Write the model card and the manifest of a folder's files, with their checksums.
+
+    Args:
+        folder: of the bundle.
+        manifest: its `files` are replaced.
+        names: of the bundle's files; the card is added.
+    """
+    (folder / MODEL_CARD).write_text(model_card(manifest), encoding="utf-8")
+    sums = {name: sha256(folder / name) for name in sorted({*names, MODEL_CARD})}
+    text = replace(manifest, files=sums).to_json()
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return open_bundle(folder)
+
+
+def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
+    """Rewrite fields of a bundle's manifest that do not describe its files, e.g. quality."""
+    return seal(bundle.path, replace(bundle.manifest, **changes), bundle.manifest.files)
 
 
 def _list(values: tuple[int, ...]) -> str:
