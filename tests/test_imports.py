@@ -1,4 +1,4 @@
-"""What loads what: the engine starts light, and the packages point one way."""
+"""What loads what: packages and their rooms point one way, and the engine starts light."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,21 +15,88 @@ import lipwire
 from lipwire import engine
 
 REPO = Path(__file__).resolve().parents[1]
-OURS = {"engine", "server", "export", "training", "benchmarks", "cli", ""}
-MAY_IMPORT = {
-    "engine": {"engine"},
-    "server": {"engine", "server"},
-    "export": {"engine", "export"},
-    "training": {"engine", "training"},
-    "benchmarks": {"engine", "server", "export", "training", "benchmarks"},
-    "cli": OURS,
+FOLDERS = ("engine", "server", "export", "training", "benchmarks")
+PACKAGES = {
+    "engine": set(),
+    "server": {"engine"},
+    "export": {"engine"},
+    "training": {"engine"},
+    "benchmarks": {"engine", "server", "export"},
+    "lipwire": set(FOLDERS),
+}
+# What the rooms of a package may import of its others. A folder is a room, and so is a module that
+# lies beside them; an __init__ that only gathers names stands above all.
+BASE = {"engine.types", "engine.config", "engine.errors", "engine.trace", "engine.log_limit"}
+ROOMS: dict[str, set[str]] = {
+    "engine.errors": set(),
+    "engine.trace": set(),
+    "engine.log_limit": set(),
+    "engine.config": {"engine.errors"},
+    "engine.types": {"engine.trace"},
+    "engine.audio": BASE,
+    "engine.face": BASE,
+    "engine.media": BASE,
+    "engine.overload": BASE,
+    "engine.compositing": BASE | {"engine.face", "engine.media"},
+    "engine.units": BASE | {"engine.face", "engine.compositing"},
+    "engine.model": BASE | {"engine.audio", "engine.face"},
+    "engine.nets": BASE | {"engine.audio", "engine.face", "engine.model"},
+    "engine.backends": BASE | {"engine.audio", "engine.face", "engine.model", "engine.nets"},
+    "engine.session": BASE
+    | {"engine.audio", "engine.face", "engine.media", "engine.overload", "engine.compositing"}
+    | {"engine.units"},
+    "engine.runtime": BASE
+    | {"engine.session", "engine.backends", "engine.model", "engine.overload", "engine.face"},
+    "server.config": set(),
+    "server.ops": {"server.config"},
+    "server.rtc": {"server.config"},
+    "server.media": {"server.config", "server.rtc"},
+    "server.dub": {"server.config", "server.media"},
+    "server.call": {"server.config", "server.ops", "server.rtc", "server.media"},
+    "server.api": {"server.config", "server.ops", "server.rtc", "server.media", "server.call"},
+    "training.processes": set(),
+    "training.checkpoint": set(),
+    "training.runlog": set(),
+    "training.lean": {"training.checkpoint"},
+    "training.nets": {"training.checkpoint"},
+    "training.losses": {"training.nets"},
+    "training.config": {"training.losses"},
+    "training.data": {"training.nets", "training.processes"},
+    "training.objective": {"training.data"},
+    "training.families": {"training.checkpoint", "training.config", "training.losses"},
+    "training.loop": {"training.checkpoint", "training.config", "training.data"}
+    | {"training.objective", "training.runlog"},
+    "training.paper": {"training.checkpoint", "training.config", "training.data"}
+    | {"training.families", "training.loop", "training.losses", "training.nets"}
+    | {"training.objective"},
+    "training.lite": {"training.checkpoint", "training.config", "training.data"}
+    | {"training.families", "training.loop", "training.losses", "training.nets"}
+    | {"training.objective", "training.paper", "training.lean"},
+    "training.evaluation": {"training.checkpoint", "training.data", "training.nets"}
+    | {"training.processes", "training.families", "training.lite"},
+    "benchmarks.harness": set(),
+    "benchmarks.rig": {"benchmarks.harness"},
+    "benchmarks.live": {"benchmarks.harness", "benchmarks.rig"},
+    "benchmarks.model": {"benchmarks.harness", "benchmarks.rig"},
 }
 # Off the first breath of `import lipwire`, whatever is done with it later.
 HEAVY = ("torch", "mediapipe", "onnxruntime", "cv2", "av", "soxr", "webrtcvad", "onnx", "jax")
 
 
-def imports(path: Path) -> set[str]:
-    """What a file imports, wherever it does so."""
+def modules() -> dict[str, Path]:
+    """Every module that is installed, by its name without `lipwire.` in front."""
+    paths = [p for folder in FOLDERS for p in (REPO / folder).rglob("*.py")]
+    found = {".".join(p.relative_to(REPO).with_suffix("").parts): p for p in paths}
+    for path in (REPO / "lipwire").rglob("*.py"):
+        found[".".join(path.relative_to(REPO).with_suffix("").parts)] = path
+    return {name.removesuffix(".__init__"): path for name, path in sorted(found.items())}
+
+
+MODULES = modules()
+
+
+def imported(path: Path) -> set[str]:
+    """What a file imports wherever it does so, for its types alone included."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -39,30 +107,79 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def files(package: str) -> list[Path]:
-    return sorted((REPO / ("lipwire/cli" if package == "cli" else package)).rglob("*.py"))
+def ours(path: Path) -> set[str]:
+    """The modules of ours that a file imports, named as in `MODULES`."""
+    found = set()
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        assert top not in FOLDERS, f"{path} imports {name} by its folder"
+        if top == "lipwire":
+            known = rest if rest.partition(".")[0] in FOLDERS else name
+            while known not in MODULES:
+                known = known.rpartition(".")[0] or "lipwire"
+            found.add(known)
+    return found
 
 
-@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def room(module: str) -> str:
+    """engine.face.mesh and engine.face -> engine.face; engine -> engine."""
+    return ".".join(module.split(".")[:2])
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
 def test_packages_point_one_way(package: str) -> None:
-    assert files(package), f"{package} has no files: is the test looking in the right place?"
-    wrong = []
-    for path in files(package):
-        for name in imports(path):
-            top, _, rest = name.partition(".")
-            if top != "lipwire":
-                assert top not in OURS, f"{path} imports {name} by its folder"
-                continue
-            first = rest.split(".")[0]
-            if (first if first in OURS else "") not in MAY_IMPORT[package]:
-                wrong.append(f"{path.relative_to(REPO)} imports {name}")
+    inside = [name for name in MODULES if name.split(".")[0] == package]
+    assert inside, f"{package} has no modules: is the test looking in the right place?"
+    allowed = PACKAGES[package] | {package}
+    wrong = [
+        f"{name} imports {other}"
+        for name in inside
+        for other in ours(MODULES[name])
+        if other.split(".")[0] not in allowed
+    ]
     assert not wrong
+
+
+def test_every_room_is_in_the_table_and_the_table_has_no_circle() -> None:
+    rooms = {room(name) for name in MODULES if "." in name}
+    rooms -= {name for name in rooms if name.split(".")[0] in ("export", "lipwire")}
+    # Files of data, and what is installed with them.
+    assert rooms - {"engine.bundles"} == set(ROOMS)
+    list(TopologicalSorter(ROOMS).static_order())
+
+
+def test_rooms_import_what_the_table_allows() -> None:
+    wrong = []
+    for name, path in MODULES.items():
+        here = room(name)
+        if here not in ROOMS:
+            continue
+        for other in ours(path):
+            there = room(other)
+            if there in ROOMS and there.split(".")[0] == here.split(".")[0]:
+                if there != here and there not in ROOMS[here]:
+                    wrong.append(f"{name} imports {other}")
+    assert not wrong
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Not for their types alone either: a reader has nowhere to begin in a circle."""
+    arrows = {name: ours(path) - {name, "lipwire"} for name, path in MODULES.items()}
+    # An __init__ that gathers names is above what it gathers, but the modules below say
+    # `from lipwire.engine import ...` only where they are outside of that package.
+    for name in arrows:
+        arrows[name] -= {other for other in arrows[name] if name.startswith(f"{other}.")}
+    try:
+        list(TopologicalSorter(arrows).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_the_engine_is_not_asynchronous_and_opens_no_sockets() -> None:
     forbidden = {"asyncio", "socket", "aiortc", "fastapi", "uvicorn"}
-    for path in files("engine"):
-        assert not {name.split(".")[0] for name in imports(path)} & forbidden, path
+    for name, path in MODULES.items():
+        if name.split(".")[0] == "engine":
+            assert not {other.split(".")[0] for other in imported(path)} & forbidden, name
 
 
 def test_importing_the_engine_is_light() -> None:
