@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lipwire.engine.backends import Backend, load_backend
-from lipwire.engine.backends.articulation import open_articulation
 from lipwire.engine.model.bundle import open_bundle
 from lipwire.engine.runtime.engine import Engine
 
@@ -45,6 +44,8 @@ def open_engine(
         for made in backends:
             made.close()
         raise
+    from lipwire.engine.backends.articulation import open_articulation  # loads the runtime
+
     engine = Engine(backends, devices=devices or [backend], articulation=open_articulation(opened))
     try:
         engine.warm_up()
