@@ -7,6 +7,7 @@ of the clock. The stage between two points has the name of the later one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 POINTS = (
     "received",  # its last packet is here
@@ -53,6 +54,8 @@ class Trace:
     """
 
     __slots__ = ("_clock", "at_s", "outcome", "pts")
+    kept: ClassVar[bool] = True
+    """whether it holds anything worth keeping"""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -66,3 +69,15 @@ class Trace:
     def stamp(self, point: str, at_s: float | None = None) -> None:
         """It passed a point, now or at a given time; only the first of several encoders counts."""
         self.at_s.setdefault(point, self._clock() if at_s is None else at_s)
+
+
+class _Untraced(Trace):
+    __slots__ = ()
+    kept = False
+
+    def stamp(self, point: str, at_s: float | None = None) -> None:
+        """Keep nothing."""
+
+
+UNTRACED: Trace = _Untraced(lambda: 0.0)
+"""stands for a trace where none is wanted, so that nobody has to ask; its fields mean nothing"""

@@ -139,9 +139,9 @@ def click_levels(samples: F64) -> F64:
 class Seen:
     """What came back."""
 
-    pictures: list[tuple[float, int | None, Trace | None]] = field(default_factory=list)
+    pictures: list[tuple[float, int | None, Trace]] = field(default_factory=list)
     """when each was read, its number, its trace"""
-    sounds: list[tuple[float, int, Trace | None]] = field(default_factory=list)
+    sounds: list[tuple[float, int, Trace]] = field(default_factory=list)
     """when each block came, its pts, its trace"""
     levels: list[tuple[int, float]] = field(default_factory=list)
     """pts and loudness at CLICK_HZ"""
@@ -266,10 +266,10 @@ async def call(plan: Plan) -> dict[str, Any]:
         "client_cpu_s": used_s, "client_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         / 1024, "own_s": seen.own_s, "columns": columns, "server": list(rows.values()),
         "sent": [[n, t.pts, t.at_s] for n, t in enumerate(camera.traces)],
-        "back": [[at_s, n, t.pts if t else 0, t.at_s if t else {}] for at_s, n, t in seen.pictures],
+        "back": [[at_s, n, t.pts if t.kept else 0, t.at_s] for at_s, n, t in seen.pictures],
         "clicks": heard, "offsets": walls, "first": first, "last": last,
         "spoken": spoken, "voice": list(voice_rows.values()), "sound": list(sound_rows.values()),
-        "sounds": [[at_s, pts, t.at_s if t else {}] for at_s, pts, t in seen.sounds],
+        "sounds": [[at_s, pts, t.at_s] for at_s, pts, t in seen.sounds],
     }  # fmt: skip
 
 
@@ -326,7 +326,7 @@ def _wall_offsets(seen: Seen, kind: str, since_s: float, until_s: float) -> list
     receiver = seen.receivers.get(kind)
     if receiver is None:
         return []
-    times = ([(at_s, t.pts) for at_s, _, t in seen.pictures if t] if kind == "video"
+    times = ([(at_s, t.pts) for at_s, _, t in seen.pictures if t.kept] if kind == "video"
              else [(at_s, pts) for at_s, pts, _ in seen.sounds])  # fmt: skip
     found = [(at_s, receiver.wall_clock_s(pts)) for at_s, pts in times if since_s <= at_s < until_s]
     return [at_s - wall_s for at_s, wall_s in found if wall_s is not None]

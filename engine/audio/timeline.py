@@ -23,7 +23,7 @@ from lipwire.engine.audio.sample_timeline import (
 from lipwire.engine.audio.vad import FRAME, VoiceActivity
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import BacklogFull, MediaError
-from lipwire.engine.trace import Trace
+from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, SPEECH_RATE_HZ
 
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
@@ -76,9 +76,9 @@ class SpeechTimeline:
         self._vad = VoiceActivity(seconds=kept_s)
         self._heard = SampleTimeline(PLAYOUT_RATE_HZ, self._playout)
         self._understood = SampleTimeline(
-            SPEECH_RATE_HZ, self._mel, self._vad, resampled=lambda: self._mark("resampled")
+            SPEECH_RATE_HZ, self._mel, self._vad, resampled=lambda: self._trace.stamp("resampled")
         )
-        self._trace: Trace | None = None  # of what is being pushed
+        self._trace = UNTRACED  # of what is being pushed
         self._rate_hz = 0  # of the utterance under way
         self._paused = True  # whether the lines end in silence that we put there
         self._speech_stop_s = 0.0  # the end of the last thing pushed
@@ -97,7 +97,7 @@ class SpeechTimeline:
         rate_hz: int,
         time_s: float,
         live: bool = False,
-        trace: Trace | None = None,
+        trace: Trace = UNTRACED,
     ) -> float:
         """Schedule more voice; returns when its first sample plays.
 
@@ -149,16 +149,12 @@ class SpeechTimeline:
         start_s = self._heard.end_s + self._stretch.held / rate_hz
         self._stretch.ratio = 1.0 + self._drift.correction
         self._trace = trace
-        self._mark("scheduled")
+        trace.stamp("scheduled")
         self._append(self._stretch.push(samples))
-        self._mark("judged")
-        self._trace = None
+        trace.stamp("judged")
+        self._trace = UNTRACED
         self._speech_stop_s = start_s + len(samples) / rate_hz
         return start_s
-
-    def _mark(self, point: str) -> None:
-        if self._trace is not None:
-            self._trace.stamp(point)
 
     def _append(self, samples: I16) -> None:
         if len(samples):

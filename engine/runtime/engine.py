@@ -32,6 +32,7 @@ from lipwire.engine.runtime.device import DeviceStatus, Model
 from lipwire.engine.runtime.device_pool import DevicePool
 from lipwire.engine.session.conditioning import Listen
 from lipwire.engine.session.session import Session
+from lipwire.engine.trace import UNTRACED
 from lipwire.engine.types import PLAYOUT_RATE_HZ, U8, LipJob, Outcome, VideoFrame
 
 log = logging.getLogger(__name__)
@@ -292,9 +293,9 @@ class Engine:
                 self._wake.notify()
 
     def _painted(self, queued_job: QueuedJob, image: U8) -> None:
-        if (trace := queued_job.job.trace) is not None:
-            trace.stamp("generating", queued_job.started_s)
-            trace.stamp("generated")
+        trace = queued_job.job.trace or UNTRACED
+        trace.stamp("generating", queued_job.started_s)
+        trace.stamp("generated")
         self._load.devices = self._device_pool.live
         self._load.worked(queued_job.source, queued_job.took_s / queued_job.mates, self.clock())
         with self._wake:
@@ -304,8 +305,7 @@ class Engine:
 
     def _composite(self, queued_job: QueuedJob, image: U8, since_s: float) -> None:
         session: Session = queued_job.owner
-        if (trace := queued_job.job.trace) is not None:
-            trace.stamp("compositing")
+        (queued_job.job.trace or UNTRACED).stamp("compositing")
         with self._timed("composite"):
             session.jobs.complete(
                 queued_job.job, image, self.clock(), queued_job.took_s, queued_job.mates

@@ -38,7 +38,7 @@ from lipwire.engine.face.pitch_compensation import (
 from lipwire.engine.face.references import TURNED_PX, ReferenceBank
 from lipwire.engine.face.selector import FaceSelector
 from lipwire.engine.face.tracker import FaceTracker
-from lipwire.engine.trace import Trace
+from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import F32, F64, U8, Alignment, Coverage, Face, JobSpec, Outcome, Patch
 from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
 from lipwire.engine.units.compose import put
@@ -129,7 +129,7 @@ class FacePipeline:
         self._returned = False
         self._doubt_s: float | None = None  # since when it looks like somebody else
 
-    def find(self, image: U8, time_s: float, trace: Trace | None = None) -> Aligned | Outcome:
+    def find(self, image: U8, time_s: float, trace: Trace = UNTRACED) -> Aligned | Outcome:
         """Track and cut out the face, or say why the frame must pass through.
 
         Args:
@@ -145,8 +145,7 @@ class FacePipeline:
         if self._chapters:
             self._turn_to(time_s)
         face = self.selector.update(image, time_s)
-        if trace is not None:
-            trace.stamp("tracked")
+        trace.stamp("tracked")
         self._keep_up(time_s)
         if isinstance(face, Outcome):
             return face

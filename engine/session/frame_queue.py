@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lipwire.engine.audio.fade import left_after
 from lipwire.engine.media.planes import paint_image, paint_planes
 from lipwire.engine.session.face_pipeline import Aligned
+from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import U8, Outcome, OutputFrame, Patch, Planes, VideoFrame
 from lipwire.engine.units.unit import Unit
 
@@ -58,10 +59,14 @@ class FrameState:
     outcome: Outcome = Outcome.FAULT
     ready_s: float = 0.0
 
+    @property
+    def trace(self) -> Trace:
+        """The frame's."""
+        return self.frame.trace or UNTRACED
+
     def stamp(self, point: str) -> None:
         """Note in its trace that it is here."""
-        if self.frame.trace is not None:
-            self.frame.trace.stamp(point)
+        self.trace.stamp(point)
 
     def show(self, picture: ShownFrame, outcome: Outcome, time_s: float) -> None:
         """It is ready."""
@@ -162,8 +167,7 @@ class FrameQueue:
         head = self._states.popleft()
         if head is self.waiting:
             self._waiting.popleft()
-        if head.frame.trace is not None:
-            head.frame.trace.outcome = head.outcome
+        head.trace.outcome = head.outcome
         head.stamp("popped")
         if self.head is not None and self.head.picture is not None:
             self.head.stamp("headed")

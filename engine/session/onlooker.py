@@ -10,6 +10,7 @@ from lipwire.engine.face.active_speaker import Envelope
 from lipwire.engine.face.policy import Choice, Policy
 from lipwire.engine.face.tracker import FaceTracker
 from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
+from lipwire.engine.trace import UNTRACED
 from lipwire.engine.types import F32, I16, Coverage, JobSpec, Outcome, Sighting, VideoFrame
 from lipwire.engine.units.unit import Unit
 
@@ -66,7 +67,7 @@ class LazyFacePipeline:
         found = None
         # Smoothed by the camera's time: arrival jitters.
         if repaint:
-            found = self._pipeline.find(frame.image, frame.time_s, frame.trace)
+            found = self._pipeline.find(frame.image, frame.time_s, frame.trace or UNTRACED)
         else:
             self._pipeline.glance(frame.image, frame.time_s)
         self.sighting = self._pipeline.selector.sighting

@@ -34,7 +34,7 @@ from lipwire.engine.session.frame_queue import ABANDONED_S, FrameQueue
 from lipwire.engine.session.jobs import JobFactory
 from lipwire.engine.session.metrics import SessionMetrics
 from lipwire.engine.session.onlooker import LazyFacePipeline
-from lipwire.engine.trace import Trace
+from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import (
     I16,
     PLAYOUT_RATE_HZ,
@@ -201,9 +201,9 @@ class Session:
         with self._lock:
             self._check_open()
             time_s = self.time_s(now)
+            trace = trace or UNTRACED
             start_s = self._speech.push(samples, rate_hz, time_s, live, trace)
-            if trace is not None:
-                trace.pts = round(start_s * PLAYOUT_RATE_HZ)
+            trace.pts = round(start_s * PLAYOUT_RATE_HZ)
             return start_s - time_s
 
     def flush_speech(self) -> None:

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from lipwire.engine import MediaError, SessionClosed
 from lipwire.engine.audio.timeline import MAX_RATE_HZ, MIN_RATE_HZ
-from lipwire.engine.trace import Trace
+from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import I16
 from lipwire.server.call.call import Call
 from lipwire.server.call.speech_queue import PcmFramer
@@ -161,7 +161,7 @@ class SpeechSocket:
             chunk = max(1, int(LIVE_CHUNK_S * self._rate_hz))
             for start in range(0, len(samples), chunk):
                 piece = samples[start : start + chunk]
-                self._peer.voice.push_live(piece, self._rate_hz, None if start else trace)
+                self._peer.voice.push_live(piece, self._rate_hz, UNTRACED if start else trace)
                 await asyncio.sleep(0)
             self._samples += len(samples)
         elif await self._peer.voice.push(samples, self._rate_hz, trace):

@@ -103,8 +103,9 @@ class Broadcaster:
                 if self._mark is not None:
                     self._mark.draw(frame)
                 self._note("video", frame)
-                if (trace := trace_of(frame)) is not None:
-                    trace.stamp("drawn")
+                trace = trace_of(frame)
+                trace.stamp("drawn")
+                if trace.kept:
                     self._trace(trace)
                 self._give(frame)
             except MediaStreamError:
@@ -120,7 +121,7 @@ class Broadcaster:
             while True:
                 frame = await self._sound.recv()
                 self._note("audio", frame)
-                if (trace := trace_of(frame)) is not None:
+                if (trace := trace_of(frame)).kept:
                     self.sounds.append(trace)
                 self._give(frame)
         except MediaStreamError:

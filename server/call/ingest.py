@@ -63,8 +63,7 @@ class Ingest:
                 frame = await track.recv()
                 self.skipped += self._fresh.is_set()
                 self._newest = frame, self._clock()  # type: ignore[assignment]
-                if (trace := trace_of(frame)) is not None:
-                    trace.stamp("taken")
+                trace_of(frame).stamp("taken")
                 self._fresh.set()
         except MediaStreamError:
             pass  # the camera stopped; the connection's own state says whether the call is over
@@ -79,15 +78,13 @@ class Ingest:
             assert self._newest is not None
             frame, now = self._newest
             trace = trace_of(frame)
-            if trace is not None:
-                trace.stamp("converting")
+            trace.stamp("converting")
             try:
                 image = await loop.run_in_executor(self._pool, to_rgb, frame, False, scaler)
                 self._observe("convert", self._clock() - now)
                 base = Fraction(frame.time_base or Fraction(1, 90_000))
                 taken = VideoFrame(image, frame.pts or 0, base, planes_of(frame), trace)
-                if trace is not None:
-                    trace.stamp("pushed")
+                trace.stamp("pushed")
                 self._session.push_video(taken, now)
             except SessionClosed:
                 return

@@ -21,7 +21,7 @@ import numpy as np
 
 from lipwire.engine import PLAYOUT_RATE_HZ, BacklogFull, LipwireError, MediaError, Session
 from lipwire.engine.media.files import stream_speech
-from lipwire.engine.trace import Trace
+from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import I16
 
 VOICES = Path(__file__).parents[1] / "static" / "voices"
@@ -87,7 +87,7 @@ class SpeechQueue:
         self.on_text: Callable[[str, str | None, float, float], None] | None = None
         """told of text that is spoken: its language, when it is heard (engine's clock), seconds"""
 
-    async def push(self, samples: I16, rate_hz: int, trace: Trace | None = None) -> bool:
+    async def push(self, samples: I16, rate_hz: int, trace: Trace = UNTRACED) -> bool:
         """Schedule more voice, waiting while too much waits; False if an interruption dropped it.
 
         Args:
@@ -106,7 +106,7 @@ class SpeechQueue:
                 while era == self._interrupted:
                     try:
                         piece = samples[start : start + size]
-                        heard_s = self._push(piece, rate_hz, trace=None if start else trace)
+                        heard_s = self._push(piece, rate_hz, trace=UNTRACED if start else trace)
                     except BacklogFull:
                         await asyncio.sleep(RETRY_S)
                     else:
@@ -121,7 +121,7 @@ class SpeechQueue:
         finally:
             self._busy -= 1
 
-    def push_live(self, samples: I16, rate_hz: int, trace: Trace | None = None) -> None:
+    def push_live(self, samples: I16, rate_hz: int, trace: Trace = UNTRACED) -> None:
         """Schedule a piece of a voice that comes as it is spoken; never waits.
 
         It is left out while another source speaks.
@@ -133,13 +133,13 @@ class SpeechQueue:
             self._live_heard = True
 
     def _push(
-        self, samples: I16, rate_hz: int, live: bool = False, trace: Trace | None = None
+        self, samples: I16, rate_hz: int, live: bool = False, trace: Trace = UNTRACED
     ) -> float:
         """When the first of them is heard, on the engine's clock."""
         now = self._clock()
         start_s = now + self._session.push_speech(samples, rate_hz, now, live, trace)
-        if trace is not None:
-            trace.stamp("pushed", now)
+        trace.stamp("pushed", now)
+        if trace.kept:
             self.traces.append(trace)
         self._until_s = start_s + len(samples) / rate_hz
         return start_s

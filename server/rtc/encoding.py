@@ -62,7 +62,7 @@ class _Waiting(NamedTuple):
     own: bool
     pts: int
     time_base: Fraction
-    trace: Trace | None
+    trace: Trace
 
 
 def encode(encoder: GuardedEncoder, frame: Frame, key: bool) -> tuple[list[bytes], int, int | None]:
@@ -190,8 +190,7 @@ class Rendition:
 
     def _work(self, waiting: _Waiting, key: bool) -> tuple[list[bytes], int, int | None]:
         frame = waiting.frame
-        if waiting.trace is not None:
-            waiting.trace.stamp("encoding")
+        waiting.trace.stamp("encoding")
         if self.shrink > 1:
             # A frame's own scaler is one for all threads, and two of them in it wait for ever.
             frame = shrink_picture(frame, self.shrink, self._scaler)
@@ -199,8 +198,7 @@ class Rendition:
             frame = copy_picture(frame)
         frame.pts, frame.time_base = waiting.pts, waiting.time_base
         done = encode(self._encoder, frame, key)
-        if waiting.trace is not None:
-            waiting.trace.stamp("encoded")
+        waiting.trace.stamp("encoded")
         return done
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lipwire.engine.trace import Trace
+from lipwire.engine.trace import UNTRACED, Trace
 
 
 def hang(frame: Any, trace: Trace | None) -> None:
@@ -16,9 +16,9 @@ def hang(frame: Any, trace: Trace | None) -> None:
         frame.opaque = (trace,)
 
 
-def trace_of(frame: Any) -> Trace | None:
-    """A frame's trace, if it has one."""
+def trace_of(frame: Any) -> Trace:
+    """A frame's trace; `UNTRACED` if it has none."""
     match getattr(frame, "opaque", None):
         case (Trace() as trace,):
             return trace
-    return None
+    return UNTRACED

@@ -27,7 +27,7 @@ from av.frame import Frame
 from av.packet import Packet
 
 from lipwire.engine.runtime.engine import Observe, unobserved
-from lipwire.engine.trace import Trace
+from lipwire.engine.trace import UNTRACED
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc.codecs import GuardedEncoder, make_encoder
 from lipwire.server.rtc.encoding import POOLS, encode
@@ -67,7 +67,7 @@ class Sender(RTCRtpSender):
         self._source: GuardedEncoder | None = None
         self._cutter: _Cutter | None = None
         self._rate_hz = 90_000
-        self._trace: Trace | None = None  # of the last picture
+        self._trace = UNTRACED  # of the last picture
         self._encoded: int | None = None  # RTP time of the last frame, before aiortc's offset
         self._origin: int | None = None  # that offset: the RTP time of pts 0
         self._keys, self._repeats = KeyThrottle(), RetransmissionBudget()
@@ -88,9 +88,8 @@ class Sender(RTCRtpSender):
     # --- frames ---
 
     async def _next_encoded_frame(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
-        if self._trace is not None:  # all of it has been sent by now
-            self._trace.stamp("sent")
-            self._trace = None
+        self._trace.stamp("sent")  # all of it has been sent by now
+        self._trace = UNTRACED
         if self._encoded is not None:
             sent: int = get_private(self, RTCRtpSender, "rtp_timestamp")
             self._origin = (sent - self._encoded) & 0xFFFF_FFFF
@@ -120,8 +119,7 @@ class Sender(RTCRtpSender):
         if isinstance(data, Frame):
             now = time.monotonic()
             trace = trace_of(data)
-            if trace is not None:
-                trace.stamp("encoding", now)
+            trace.stamp("encoding", now)
             if encoder.fresh:
                 self._keys.record(now)
             payloads, timestamp, level = await asyncio.get_running_loop().run_in_executor(
@@ -129,9 +127,8 @@ class Sender(RTCRtpSender):
             )
             if self.kind == "video":
                 self._observe("encode", time.monotonic() - now)
-            if trace is not None:
-                trace.stamp("encoded")
-                self._trace = trace
+            trace.stamp("encoded")
+            self._trace = trace
         else:
             payloads, timestamp = encoder.pack(data)
         if not payloads:

@@ -13,7 +13,7 @@ import av
 from aiortc import MediaStreamTrack, RTCRtpCodecParameters
 from aiortc.mediastreams import MediaStreamError
 
-from lipwire.engine.trace import Trace
+from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.server.rtc.rate_control import KeyThrottle, LayerSelector
 from lipwire.server.rtc.tracks import VIDEO_TIME_BASE
 
@@ -33,7 +33,7 @@ class Encoded:
     level: int | None = None
     """loudness of sound, dBov"""
     key: bool = False
-    trace: Trace | None = None
+    trace: Trace = UNTRACED
     """told when a sender has sent it"""
 
     def packet(self) -> av.Packet[Any]:

@@ -12,7 +12,7 @@ from calls import Caller, Camera, Running, keep_aiortc, until
 from fakes import FakeBackend, FakeTracker
 
 from lipwire.engine import Engine
-from lipwire.engine.trace import POINTS, SOUND_POINTS, VOICE_POINTS, Trace
+from lipwire.engine.trace import POINTS, SOUND_POINTS, UNTRACED, VOICE_POINTS, Trace
 from lipwire.server.rtc.frame_trace import hang, trace_of
 
 
@@ -24,8 +24,8 @@ def test_a_frame_keeps_its_trace_when_another_that_held_it_is_gone() -> None:
     del frames[0], frame
     frames.append(av.VideoFrame(16, 16, "yuv420p"))
     gc.collect()
-    assert trace_of(frames[0]) is trace and trace_of(frames[1]) is None
-    assert trace_of(object()) is None
+    assert trace_of(frames[0]) is trace and trace_of(frames[1]) is UNTRACED
+    assert trace_of(object()) is UNTRACED
 
 
 async def test_a_call_gives_the_traces_of_its_last_pictures(
