@@ -4,13 +4,10 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
-
-import server
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -55,11 +52,6 @@ def test_the_model_is_small(wheel: zipfile.ZipFile) -> None:
         i.file_size for i in wheel.infolist() if i.filename.startswith("engine/bundles/lite")
     )
     assert size <= 12_000_000
-
-
-def test_versions_agree() -> None:
-    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    assert project["version"] == server.__version__
 
 
 def test_the_readme_names_files_that_exist() -> None:
