@@ -16,8 +16,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
 	$(BIN)/lipwire serve
 
+# Two files at a time: each test has one thread, and much of it waits. ARGS="-n 0" has them in turn.
 test: $(VENV)/test.stamp  ## everything that needs no GPU
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/test.stamp  ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -31,7 +32,7 @@ format: $(VENV)/test.stamp
 snapshots: $(VENV)/test.stamp  ## what users hold, after a change on purpose
 	LIPWIRE_SNAPSHOTS=write $(BIN)/python -m pytest -q tests/test_public_api.py
 
-lock: $(VENV)/test.stamp  ## newer packages, within the ranges of pyproject.toml
+lock: | $(BIN)/python  ## newer packages, within the ranges of pyproject.toml
 	$(BIN)/pip install -q uv
 	rm -f uv.lock
 	$(BIN)/uv lock -q

@@ -26,7 +26,11 @@ NO_SKIPS = bool(os.environ.get("LIPWIRE_NO_SKIPS"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep optimised graphs of the tests apart from the user's."""
+    """Keep optimised graphs of the tests apart from the user's, and threads few."""
+    # The tests' networks are too small to share out: on a busy machine their threads only wait for
+    # each other. Read when numpy and torch are loaded.
+    for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(pool, "1")
     if "LIPWIRE_CACHE" not in os.environ:
         folder = os.environ["LIPWIRE_CACHE"] = tempfile.mkdtemp(prefix="lipwire-tests-")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
@@ -62,6 +66,17 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.pop("LIPWIRE_HOME")
     if before is not None:
         os.environ["LIPWIRE_HOME"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> Iterator[None]:
+    """ONNX Runtime takes one thread where a test does not say otherwise, as torch does.
+
+    Its threads wait actively: two tests side by side, or a busy machine, and all of them crawl.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.backends.ort.usable_cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="module")

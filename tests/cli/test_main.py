@@ -52,34 +52,6 @@ def shell(*arguments: object, **kwargs: Any) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-def test_help_names_every_command() -> None:
-    shown = call("--help").stdout
-    for name in ("serve", "dub", "doctor", "prepare", "train", "evaluate", "export", "bundle",
-                 "bench"):  # fmt: skip
-        assert f" {name} " in shown
-    assert call().exit_code == 2 or "Usage" in call().stdout
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "serve",
-        "dub",
-        "doctor",
-        "prepare",
-        "train",
-        "evaluate",
-        "export lite",
-        "bench latency",
-        "bench compare",
-    ],
-)
-def test_every_command_has_help(command: str) -> None:
-    result = call(*command.split(), "--help")
-    assert result.exit_code == 0
-    assert "Usage: " in result.stdout
-
-
 def test_the_version_is_the_packages() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     assert project["version"] == lipwire.server.__version__

@@ -27,14 +27,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """These networks are too small to share out; on a busy machine threads wait for each other."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(autouse=True)
 def fresh_accelerate() -> Iterator[None]:
     """Precision and device are process-wide in accelerate; a test must not inherit them."""
