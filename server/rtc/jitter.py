@@ -234,7 +234,8 @@ class VideoBuffer:
 
     def _stop(self, now: float) -> int | None:
         """Where the front picture ends, if all of it is here; a key frame may become the front."""
-        assert self._next is not None
+        if self._next is None:  # nothing has come yet
+            return None
         stop = self._end_of(self._next)
         if stop is None and self._overdue(now) and (start := self._key_start()) is not None:
             stop = self._end_of(start)

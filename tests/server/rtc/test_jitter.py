@@ -71,6 +71,11 @@ def test_numbers_are_unwrapped_both_ways(value: int, last: int | None, whole: in
     assert unwrap(value, last, 16) == whole
 
 
+def test_a_buffer_that_is_asked_before_anything_came_has_nothing() -> None:
+    """A timer may be faster than the first packet."""
+    assert video().poll(0.0) == []
+
+
 def test_a_picture_leaves_with_its_last_packet() -> None:
     frames = run(video(), stream(5), set())
     assert [at_s for at_s, _ in frames] == pytest.approx([0, 0.04, 0.08, 0.12, 0.16])
