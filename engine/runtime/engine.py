@@ -198,7 +198,7 @@ class Engine:
         jobs = [(session, job) for session, job in begun if job is not None]
         for steps in {job.steps for _, job in jobs}:
             batch = [(session, job) for session, job in jobs if job.steps == steps]
-            painted = self.generate([job for _, job in batch])
+            painted = self.paint([job for _, job in batch])
             for (session, job), image in zip(batch, painted, strict=True):
                 self.finish(session, job, image, now)
         return len(due)
@@ -211,7 +211,7 @@ class Engine:
         with self._timed("prepare"):
             return session.jobs.begin(now)
 
-    def generate(self, jobs: Sequence[LipJob]) -> Sequence[U8 | None]:
+    def paint(self, jobs: Sequence[LipJob]) -> Sequence[U8 | None]:
         """The mouths of jobs that take the same steps, uint8[S, S, 3] each; None: it failed."""
         try:
             return self._device_pool.generate_now(jobs)

@@ -140,7 +140,7 @@ def _paint(begun: Pipe[_Begun | I16], engine: Engine, painted: Pipe[_Begun | I16
     try:
         for item in begun:
             if isinstance(item, _Begun) and item.job is not None:
-                item = replace(item, mouth=engine.generate([item.job])[0])
+                item = replace(item, mouth=engine.paint([item.job])[0])
             if not painted.put(item):
                 return
         painted.end()
