@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 
@@ -192,6 +192,9 @@ class Patch:
     """of its upper left pixel; both even, so that chroma lies under whole blocks"""
     change: F32
     """f32[h, w, 3] RGB, to be added; 0 where nothing changes"""
+    weight: F32 | None = None
+    """f32[h, w], 0 to 1: where the face lies that the mouth is part of, if it may be held over the
+    next frames; None: it may not"""
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -201,7 +204,7 @@ class Patch:
 
     def times(self, strength: float) -> Patch:
         """The same mouth, shown only so far."""
-        return Patch(self.x, self.y, self.change * np.float32(strength))
+        return replace(self, change=self.change * np.float32(strength))
 
 
 @dataclass(frozen=True, slots=True)

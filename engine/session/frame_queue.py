@@ -10,7 +10,10 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from lipwire.engine.audio.fade import left_after
+from lipwire.engine.compositing.harmonize import weighted
 from lipwire.engine.media.planes import paint_image, paint_planes
 from lipwire.engine.session.face_pipeline import Aligned
 from lipwire.engine.trace import UNTRACED, Trace
@@ -21,6 +24,12 @@ from lipwire.engine.units.unit import Unit
 # reader costs bounded memory. Shorter: a reader that hiccups misses frames.
 ABANDONED_S = 1.0
 MAX_FLIGHT = 512  # and never more than this, whatever the frame rate
+# A frame that nobody has time for shows the mouth of one at most so many before it: 0.2 s at 25
+# fps. Fewer: on a busy machine the original mouth flashes up; more: the mouth freezes.
+HOLD_FRAMES = 5
+# And only if the face has changed by no more than this, mean levels: a nod changes 4, a cut 40.
+# Lower: quick heads are not held; higher: a mouth lies on what is no face any more.
+HOLD_LEVELS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +125,7 @@ class FrameQueue:
     def __init__(self) -> None:
         self._states: deque[FrameState] = deque()
         self._waiting: deque[FrameState] = deque()  # those of them that no worker has begun
+        self._spoken: tuple[int, ShownFrame] | None = None  # the last that may be held
         self.pushed = 0
         """frames so far"""
         self.ended = False
@@ -158,9 +168,33 @@ class FrameQueue:
     def show(self, state: FrameState, picture: ShownFrame, outcome: Outcome, time_s: float) -> None:
         """A mouth was painted into it."""
         state.show(picture, outcome, time_s)
+        if picture.patch is not None and picture.patch.weight is not None:
+            self._spoken = state.index, picture
         state.stamp("composited")
         if state is self.head:
             state.stamp("headed")
+
+    def hold(self, state: FrameState, time_s: float) -> bool:
+        """Show in a frame the mouth of one shortly before it, in the place that it had there.
+
+        Returns:
+            Whether there was one, and the picture is still much the same.
+        """
+        if self._spoken is None or state.picture is not None:
+            return False
+        index, shown = self._spoken
+        image, patch = state.frame.image, shown.patch
+        assert patch is not None and patch.weight is not None
+        if not 0 < state.index - index <= HOLD_FRAMES or shown.image.shape != image.shape:
+            return False
+        x0, y0, x1, y1 = patch.box
+        before = shown.image[y0:y1, x0:x1].astype(np.float32)
+        now = image[y0:y1, x0:x1].astype(np.float32)
+        if float(np.abs(before - patch.change - now).mean()) > HOLD_LEVELS:
+            return False
+        held = Patch(x0, y0, weighted(before - now, patch.weight))
+        self.show(state, ShownFrame.painted(state.frame, held), Outcome.HELD, time_s)
+        return True
 
     def leave(self) -> FrameState:
         """The head goes out; it is ready."""

@@ -281,6 +281,9 @@ class JobFactory:
         # Whether one that nobody has begun would have been painted is known by the voice alone.
         if late and (state.aligned is not None or self._conditioner.speaks(state.playout_s)):
             self._quality.record_miss(state.index, time_s + self._epoch)
+            # The mouth of a moment ago is less wrong than the one that says something else.
+            if not self._config.offline and self._frame_queue.hold(state, time_s):
+                return
         state.pass_through(outcome, time_s)
 
 

@@ -86,9 +86,9 @@ def put(
     moved = (in_frame - nodes) * window[:, None] @ _inverse(to_crop)[:, :2].T
     moved[np.abs(moved).max(1) < STILL_PX] = 0
     coarse = np.concatenate([transform(in_unit, _inverse(unit.to_crop)), moved + places], axis=1)
+    to_nodes = np.array([[1 / step, 0, 0], [0, 1 / step, 0]])
     fine = cv2.warpAffine(
-        coarse.reshape(down, across, 4).astype(np.float32),
-        np.array([[1 / step, 0, 0], [0, 1 / step, 0]]), (wide, high),
+        coarse.reshape(down, across, 4).astype(np.float32), to_nodes, (wide, high),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
     shown = _fetched(unit.picture, fine[..., :2])
@@ -105,7 +105,11 @@ def put(
     difference -= tint(shown, below, mask, step)
     change = weighted(difference, mask)
     change += np.asarray(cv2.subtract(below, image[y0:y1, x0:x1], dtype=cv2.CV_32F), np.float32)
-    return Patch(x0, y0, change)
+    face = cv2.warpAffine(
+        window.reshape(down, across).astype(np.float32), to_nodes, (wide, high),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    return Patch(x0, y0, change, np.asarray(face, np.float32))
 
 
 def _fetched(picture: U8, places: npt.NDArray[Any]) -> U8:

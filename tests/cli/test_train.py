@@ -114,7 +114,9 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     result = call("train", tmp_path / "none", "run")
     assert result.exit_code == 2 and "no such folder" in result.stderr
     result = call("train", tmp_path, "run", "--preset", "papr")
-    assert result.exit_code == 2 and "there are lite, lite-refine, lite-units, smoke" in result.stderr
+    assert (
+        result.exit_code == 2 and "there are lite, lite-refine, lite-units, smoke" in result.stderr
+    )
     assert call("train", tmp_path, "run", "--steps", 0).exit_code == 2
 
 

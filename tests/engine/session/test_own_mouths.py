@@ -190,3 +190,40 @@ def test_an_engine_hands_its_listener_to_its_sessions() -> None:
     engine.end(session)
     engine.close()
     assert out[-1] is Outcome.PASTED and listener.ahead
+
+
+def test_a_busy_machine_holds_the_mouth_instead_of_flashing_the_original() -> None:
+    session = make()
+    play(session, TALK)
+    first = len(TALK)
+    for index in range(first, first + 12):  # nobody begins them
+        session.push_video(frame(index, SHUT), index / 25)
+    out = list(iter(lambda: session.pop_video((first + 12) / 25 + 0.2), None))
+    assert [o.outcome for o in out[-12:-1]] == [Outcome.HELD] * 5 + [Outcome.OVERLOADED] * 6
+    original = speaking(SHUT)
+    for held in (o for o in out if o.outcome is Outcome.HELD):
+        assert held.box is not None
+        x0, y0, x1, y1 = held.box
+        outside = held.image.copy()
+        outside[y0:y1, x0:x1] = original[y0:y1, x0:x1]
+        assert (outside == original).all() and (held.image != original).any()
+    assert session.stats(3.0).held == 5
+
+
+def test_no_mouth_is_held_over_a_cut_or_after_an_interruption() -> None:
+    for cut in (True, False):
+        session = make(config=EngineConfig(fade_s=0.0))
+        play(session, TALK)
+        session.push_speech(voiced(2.0), 16_000, 1.6)
+        play(session, [SHUT] * 14, len(TALK))
+        first = len(TALK) + 14
+        if not cut:
+            session.interrupt_speech(first / 25)
+        for index in range(first, first + 5):
+            image = speaking(SHUT)
+            if cut:
+                image = np.ascontiguousarray(255 - image)
+            later = index + (0 if cut else 5)
+            session.push_video(VideoFrame(image, later, Fraction(1, 25)), later / 25)
+        out = list(iter(lambda: session.pop_video((first + 16) / 25), None))
+        assert Outcome.HELD not in {o.outcome for o in out[-4:]}
