@@ -210,20 +210,20 @@ def test_a_busy_machine_holds_the_mouth_instead_of_flashing_the_original() -> No
     assert session.stats(3.0).held == 5
 
 
-def test_no_mouth_is_held_over_a_cut_or_after_an_interruption() -> None:
-    for cut in (True, False):
-        session = make(config=EngineConfig(fade_s=0.0))
-        play(session, TALK)
-        session.push_speech(voiced(2.0), 16_000, 1.6)
-        play(session, [SHUT] * 14, len(TALK))
-        first = len(TALK) + 14
-        if not cut:
-            session.interrupt_speech(first / 25)
-        for index in range(first, first + 5):
-            image = speaking(SHUT)
-            if cut:
-                image = np.ascontiguousarray(255 - image)
-            later = index + (0 if cut else 5)
-            session.push_video(VideoFrame(image, later, Fraction(1, 25)), later / 25)
-        out = list(iter(lambda: session.pop_video((first + 16) / 25), None))
-        assert Outcome.HELD not in {o.outcome for o in out[-4:]}
+@pytest.mark.parametrize("cut", [True, False])
+def test_no_mouth_is_held_over_a_cut_or_after_an_interruption(cut: bool) -> None:
+    session = make(config=EngineConfig(fade_s=0.0))
+    play(session, TALK)
+    session.push_speech(voiced(2.0), 16_000, 1.6)
+    play(session, [SHUT] * 14, len(TALK))
+    first = len(TALK) + 14
+    if not cut:
+        session.interrupt_speech(first / 25)
+    for index in range(first, first + 5):
+        image = speaking(SHUT)
+        if cut:
+            image = np.ascontiguousarray(255 - image)
+        later = index + (0 if cut else 5)
+        session.push_video(VideoFrame(image, later, Fraction(1, 25)), later / 25)
+    out = list(iter(lambda: session.pop_video((first + 16) / 25), None))
+    assert Outcome.HELD not in {o.outcome for o in out[-4:]}
