@@ -196,7 +196,7 @@ def test_shape_losses_by_hand() -> None:
 
 
 def test_strays_obey_another_code_and_pay_for_no_pixel(shards: Path) -> None:
-    batch = draw(Clips(shards, "train"), 6, 2, np.random.default_rng(0), False, strays=1 / 3)
+    batch = draw(Clips(shards, "train"), 6, 2, np.random.default_rng(0), False, mismatched=1 / 3)
     recipe = replace(RECIPE, code_noise=0.0)
     painted = generate(LiteNet(SMALL), batch, recipe, torch.Generator().manual_seed(0))
     astray = ~painted.true

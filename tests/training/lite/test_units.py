@@ -87,7 +87,16 @@ def test_shares_and_strays() -> None:
 def test_a_batch_is_a_function_of_its_seed(clips: Clips) -> None:
     starts = shares(8, 1 / 8, 1 / 8, 5 / 8)
     a, b = (draw_units(clips, Looks(), starts, 0.2, 3, np.random.default_rng(1)) for _ in "ab")
-    for name in ("crops", "references", "codes", "strays", "weights", "shown", "starts", "astray"):
+    for name in (
+        "crops",
+        "references",
+        "codes",
+        "mismatched",
+        "weights",
+        "shown",
+        "starts",
+        "astray",
+    ):
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
     assert a.references.shape == (8, 9, 128, 128) and a.shown.shape == (8, 3, 7)
 
