@@ -4,9 +4,9 @@ Pure policy: it knows no clock, no threads and no backends, only tickets, the na
 how long their batches took; callers pass `now`. `engine/runtime/device_pool.py` runs it for real,
 `benchmarks/model/simulate.py` in virtual time.
 
-    batcher.put(ticket, now)                 a job is ready to be painted
-    batcher.pull(lane, now) -> Pull          an idle device asks: a batch, or when to ask again
-    batcher.done(lane, batch, took_s, now)   it has painted it
+    batcher.put(queued, now)                 a job is ready to be painted
+    batcher.pull(profile, now) -> Pull       an idle device asks: a batch, or when to ask again
+    batcher.done(profile, batch, took_s, now) it has painted it
 
 Plan: devices pull, so a fast one simply asks more often. A batch stays open while another job that
 would make it cheaper is expected in time, and closes when it is as large as pays, or when the

@@ -1,6 +1,6 @@
 """The devices: a thread for each, pulling from one queue; what fails or hangs is taken out.
 
-    fleet.put(ticket)          -> painted(ticket, picture) or dropped(ticket, why), from any thread
+    pool.put(queued)           -> painted(queued, picture) or dropped(queued, why), from any thread
 Operations are short and under one lock; backends run without it.
 """
 

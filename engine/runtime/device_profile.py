@@ -1,7 +1,7 @@
 """A device as the batching policy sees it: how long its batches take, and so which sizes pay.
 
-    lane.times.record(steps, size, took_s, now)     a batch was measured
-    lane.expect(steps, count, now)                  what one should take
+    profile.times.record(steps, size, took_s, now)     a batch was measured
+    profile.expect(steps, count, now)                  what one should take
 Pure as `engine/runtime/batcher.py`, which asks it.
 """
 

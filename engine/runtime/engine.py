@@ -1,7 +1,7 @@
 """Engine: one model on any number of devices, any number of sessions.
 
-a CPU thread    Session.jobs.begin (listen, track, align) -> Ticket
-a device        Ticket -> picture               (engine/runtime/device_pool.py)
+a CPU thread    Session.jobs.begin (listen, track, align) -> QueuedJob
+a device        QueuedJob -> picture            (engine/runtime/device_pool.py)
 a CPU thread    Session.jobs.complete (composite)
 """
 

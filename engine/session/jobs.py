@@ -19,7 +19,7 @@ from lipwire.engine.overload.levels import FrameAction
 from lipwire.engine.session.conditioning import AudioConditioner, Conditioning, Listen
 from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
-from lipwire.engine.session.onlooker import LazyFacePipeline
+from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
 from lipwire.engine.types import U8, LipJob, Outcome, Patch
 from lipwire.engine.units.selection import AHEAD
 from lipwire.engine.units.unit import Unit
@@ -34,7 +34,7 @@ class JobFactory:
         name: of the session, in jobs and logs.
         config: seed, delays.
         epoch: the caller's time at which the session's clock started.
-        lock: the session's; guards all of what follows but the onlooker.
+        lock: the session's; guards all of what follows but the face pipeline.
         frame_queue: the session's frames.
         conditioner: says what their mouths say.
         face_pipeline: finds their faces.
@@ -61,7 +61,7 @@ class JobFactory:
         self._articulation = articulation
         self._taken_s: float | None = None  # the camera's time of the last frame that was begun
         self.working = threading.Lock()
-        """held while the onlooker is at work; taken before the session's"""
+        """held while the face pipeline is at work; taken before the session's"""
         self._mouth: tuple[int, U8] | None = None  # what was generated last, and for which frame
         # The last frame that was given out; -1: none whose mouth may be held.
         self._begun = -1

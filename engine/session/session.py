@@ -32,8 +32,8 @@ from lipwire.engine.overload.load_tracker import LoadTracker
 from lipwire.engine.session.conditioning import AudioConditioner, Listen
 from lipwire.engine.session.frame_queue import ABANDONED_S, FrameQueue
 from lipwire.engine.session.jobs import JobFactory
+from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
 from lipwire.engine.session.metrics import SessionMetrics
-from lipwire.engine.session.onlooker import LazyFacePipeline
 from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import (
     I16,

@@ -230,7 +230,7 @@ class _Cutter(Encoder):
 
     @property
     def target_bitrate(self) -> int:
-        """Bits per second of what the seat is given."""
+        """Bits per second of what the subscription is given."""
         return self._seat.target_bitrate
 
     @target_bitrate.setter

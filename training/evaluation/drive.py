@@ -78,8 +78,8 @@ def reach_elsewhere(clips: Sequence[ClipData], number: int, frames: int, typical
 def lengths_of(clip: ClipData) -> list[float]:
     """How many times its length a call shows the model each frame's lower face, see
     `PitchCompensation`."""
-    tilt = PitchCompensation()
-    return [tilt.update(m, IDENTITY, i / PAPER_FPS) for i, m in enumerate(clip.landmarks)]
+    compensation = PitchCompensation()
+    return [compensation.update(m, IDENTITY, i / PAPER_FPS) for i, m in enumerate(clip.landmarks)]
 
 
 def as_seen(clip: ClipData) -> ClipData:
@@ -115,7 +115,7 @@ class Measure:
         return self._drive([(first, references, known, length) for known in told], mels, steps)
 
     def cross(self, clip: ClipData, mels: F32, steps: int, *, settled: bool = False) -> Drive:
-        """The clip's frames, each with what a gallery holds at its time.
+        """The clip's frames, each with what a reference bank holds at its time.
 
         Args:
             clip: shows the face.
@@ -123,15 +123,15 @@ class Measure:
             steps: DDIM steps.
             settled: the call has seen the clip already, and references change no more.
         """
-        gallery, faces = ReferenceBank(self._references), list[Given]()
+        bank, faces = ReferenceBank(self._references), list[Given]()
         reach, lengths = ArticulationScale(self.typical_px), lengths_of(clip)
         for i in range(len(mels)):
             crop, time_s, length = np.ascontiguousarray(clip.crops[i]), i / PAPER_FPS, lengths[i]
             placed = lengthened_alignment(IDENTITY, length)
-            gallery.update(stretch(crop, length), clip.landmarks[i], placed, time_s)
+            bank.update(stretch(crop, length), clip.landmarks[i], placed, time_s)
             reach.update(clip.landmarks[i], placed, time_s)
             known = reach.value if self.typical_px else None
-            faces.append((crop, gallery.references, known, length))
+            faces.append((crop, bank.references, known, length))
         if settled:
             _, references, known, _ = faces[-1]
             faces = [(crop, references, known, length) for crop, _, _, length in faces]

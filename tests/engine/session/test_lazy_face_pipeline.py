@@ -1,4 +1,4 @@
-"""Onlooker: whose face it is, in speech and in silence."""
+"""LazyFacePipeline: whose face it is, in speech and in silence."""
 
 from __future__ import annotations
 
