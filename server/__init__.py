@@ -1,3 +1,3 @@
 """Everything that touches the network or a file of media."""
 
-__version__ = "0.1.0"  # as pyproject.toml has it; a test compares the two
+__version__ = "0.2.0"  # as pyproject.toml has it; a test compares the two
