@@ -11,7 +11,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 LOCK   := requirements/lock.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check format snapshots lock clean
+.PHONY: run test check format snapshots docs lock clean
 
 run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
 	$(BIN)/lipwire serve
@@ -32,12 +32,15 @@ format: $(VENV)/test.stamp
 snapshots: $(VENV)/test.stamp  ## what users hold, after a change on purpose
 	LIPWIRE_SNAPSHOTS=write $(BIN)/python -m pytest -q tests/test_public_api.py
 
+docs: $(VENV)/docs.stamp  ## the site, into build/site; a link that leads nowhere fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 lock: | $(BIN)/python  ## newer packages, within the ranges of pyproject.toml
 	$(BIN)/pip install -q uv
 	rm -f uv.lock
 	$(BIN)/uv lock -q
 	{ sed '/^[^#]/,$$d' $(LOCK); $(BIN)/uv export -q --frozen --no-emit-project --no-hashes \
-	  --no-annotate --no-header --extra train --extra dev | grep -vE '^(nvidia|cuda)-|^triton=='; \
+	  --no-annotate --no-header --extra train --extra dev --extra docs | grep -vE '^(nvidia|cuda)-|^triton=='; \
 	} > $(LOCK).new
 	mv $(LOCK).new $(LOCK)
 	rm -f uv.lock
@@ -61,6 +64,13 @@ $(VENV)/test.stamp: pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/pip install -q -c $(LOCK) -e '.[train,dev]'
 	$(MAKE) -s headless-opencv
 	touch $@ $(VENV)/run.stamp
+
+# The site reads the sources and imports nothing of them: lipwire itself is not installed for it.
+$(VENV)/docs.stamp: pyproject.toml $(LOCK) | $(BIN)/python
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"] \
+	  ["optional-dependencies"]["docs"], sep="\n")' > $@.new
+	$(BIN)/pip install -q -c $(LOCK) -r $@.new
+	mv $@.new $@
 
 # mediapipe brings the OpenCV build that wants libGL; a bare server has none, and the same
 # version without windows serves us as well.

@@ -1,0 +1,27 @@
+"""The site itself is built by `make docs`, which checks the links."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import lipwire
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+def test_the_navigation_names_every_page_and_no_other() -> None:
+    nav = (REPO / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    named = re.findall(r"[\w./-]+\.md$", nav, re.MULTILINE)
+    hooks = (REPO / "docs/hooks.py").read_text()
+    added = dict(re.findall(r'"([\w-]+\.md)": "([\w-]+\.md)"', hooks))
+    assert added and all((REPO / source).is_file() for source in added.values())
+    pages = {path.relative_to(REPO / "docs").as_posix() for path in (REPO / "docs").rglob("*.md")}
+    assert len(set(named)) == len(named)
+    assert set(named) == pages | set(added)
+
+
+def test_the_api_reference_has_every_public_name() -> None:
+    text = (REPO / "docs/api.md").read_text()
+    for name in set(lipwire.__all__) - {"__version__"}:
+        assert f"::: lipwire.{name}\n" in text or f"`{name}`" in text, name
