@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -25,3 +26,21 @@ def test_the_api_reference_has_every_public_name() -> None:
     text = (REPO / "docs/api.md").read_text()
     for name in set(lipwire.__all__) - {"__version__"}:
         assert f"::: lipwire.{name}\n" in text or f"`{name}`" in text, name
+
+
+def defined(tree: ast.AST, before: str = "") -> set[str]:
+    """The classes and functions of a file, and the methods as `Class.method`."""
+    names = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            names |= {before + node.name} | defined(node, f"{before}{node.name}.")
+    return names
+
+
+def test_the_architecture_names_functions_that_exist() -> None:
+    text = (REPO / "ARCHITECTURE.md").read_text()
+    places = re.findall(r"`((?:engine|server)/[\w/]+\.py)(?::([\w.]+))?`", text)
+    assert len(places) > 20
+    for path, name in places:
+        tree = ast.parse((REPO / path).read_text())
+        assert not name or name in defined(tree), f"{path}:{name}"
