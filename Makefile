@@ -11,7 +11,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 LOCK   := requirements/lock.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check format snapshots docs lock clean
+.PHONY: run test coverage check format snapshots docs lock clean
 
 run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
 	$(BIN)/lipwire serve
@@ -19,6 +19,13 @@ run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
 # Two files at a time: each test has one thread, and much of it waits. ARGS="-n 0" has them in turn.
 test: $(VENV)/test.stamp  ## everything that needs no GPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+coverage: $(VENV)/test.stamp  ## the same, and which lines it runs; the floors are in pyproject.toml
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
+	$(BIN)/python -c 'import tomllib; [print(*floor) for floor in tomllib.load(open("pyproject.toml", \
+	  "rb"))["tool"]["lipwire"]["coverage"].items()]' | while read folder floor; do echo "$$folder:"; \
+	$(BIN)/python -m coverage report --include="$$folder/*" --fail-under=$$floor --format=total \
+	|| exit 1; done
 
 check: $(VENV)/test.stamp  ## format, lint, types
 	$(BIN)/ruff format --check .
