@@ -35,7 +35,7 @@ def noise(seed: int, middle: float = 60.0, count: int = 400) -> Any:
 
 
 def test_the_same_thing_twice_is_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.compare.DRAWS", 500)  # of each of forty records
+    monkeypatch.setattr("lipwire.benchmarks.harness.compare.DRAWS", 500)  # of each of forty records
     verdicts = [
         compare(made("a", noise(2 * k)), made("a", noise(2 * k + 1)))["rows"][0]["verdict"]
         for k in range(20)
