@@ -33,6 +33,7 @@ FOLLOWS_S = 0.11
 BLURRED = 0.6
 # The usual mouth is the median of so many frames, a minute: codes but the openings count from it.
 MEDIAN_FRAMES = 1500
+MEDIAN_EVERY = 25  # frames between two looks at it: it changes slowly and takes half a millisecond
 # A bank speaks once it has so many units and its openings range over so much of what this
 # person's do. Less: a shut mouth that is meant to speak; more: the first words are generated
 # without need.
@@ -71,6 +72,8 @@ class MouthBank:
         self._last: tuple[int, float] | None = None  # slot and time of the newest unit
         self._seen: deque[F32] = deque(maxlen=MEDIAN_FRAMES)
         self._median: F32 | None = None
+        self._unseen = 0  # frames that it does not know of
+        self._openings = [0] * 8
         self._nbytes = 0
         self._ready = False
 
@@ -83,7 +86,9 @@ class MouthBank:
         """Note how a mouth was held, f32[codes] as measured, whether it becomes a unit or not."""
         if np.isfinite(codes).all():
             self._seen.append(codes)
-            self._median = None
+            self._unseen += 1
+            if self._unseen >= MEDIAN_EVERY or len(self._seen) < MEDIAN_EVERY:
+                self._median = None
 
     def add(self, unit: Unit) -> bool:
         """Take a unit if it is fit to be shown; with no room the one most like it goes.
@@ -117,6 +122,7 @@ class MouthBank:
         else:
             self.units.append(unit)
         self._nbytes += unit.nbytes
+        self._openings[_step(unit)] += 1
         self._codes[slot], self._looks[slot] = codes, unit.look
         self._times[slot], self._details[slot] = unit.time_s, unit.detail
         self._gaps[slot, :count] = self._gaps[:count, slot] = gaps
@@ -128,6 +134,7 @@ class MouthBank:
 
     def _remove(self, slot: int) -> None:
         self._nbytes -= self.units[slot].nbytes
+        self._openings[_step(self.units[slot])] -= 1
         self._next.pop(slot, None)
         for before in [b for b, after in self._next.items() if after == slot]:
             del self._next[before]
@@ -141,6 +148,7 @@ class MouthBank:
             seen = np.stack(self._seen) if self._seen else np.zeros((1, len(self._mean)))
             self._median = np.median(seen, axis=0).astype(np.float32)
             self._median[:2] = 0
+            self._unseen = 0
         return self._median
 
     def ready(self, range_px: float) -> bool:
@@ -186,12 +194,15 @@ class MouthBank:
     @property
     def coverage(self) -> Coverage:
         """What it holds, for people."""
-        openings = np.array([unit.codes[0] for unit in self.units])
-        steps = np.bincount(np.clip(openings // 2, 0, 7).astype(int), minlength=8)
         return Coverage(
             units=len(self.units),
             capacity=self.capacity,
             mib=self._nbytes / 2**20,
             ready=self._ready,
-            openings=tuple(int(n) for n in steps),
+            openings=tuple(self._openings),
         )
+
+
+def _step(unit: Unit) -> int:
+    """Its opening in steps of 2 px, 0 to 7."""
+    return min(max(int(unit.codes[0] // 2), 0), 7)
