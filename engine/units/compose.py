@@ -5,10 +5,7 @@ Everything is done at the frame's own resolution, with one resampling of each pi
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from lipwire.engine.compositing.harmonize import weighted
 from lipwire.engine.face.alignment import CROP_SIZE, JAW, LIPS_OUTER, transform
@@ -29,8 +26,10 @@ JAW_DRAWN_IN = np.array([0.80, 0.92], np.float32)
 MASK_BLUR_PX = 3.5
 # Light that differs by more is a lip or a fold that moved, not light.
 ODD_LEVELS = 32.0
-TINT_CELLS_PX = 4.0  # of the crop
 TINT_REACH = 2.5  # cells
+# Boxes of more pixels are fetched linearly: faces of 350 px and more, whose units are enlarged
+# anyway. Bicubic takes twice as long there, the time of the next frame.
+LARGE_PX = 90_000
 
 
 def mouth_mask(target: F32) -> F32:
@@ -71,55 +70,81 @@ def put(
     frame = transform(landmarks, to_crop)
     # A mouth that fades in is the frame's that takes the unit's shape, not two at once.
     target = frame + np.float32(strength) * (target_of(unit.landmarks, frame) - frame)
-    x0, y0, x1, y1 = _box(to_crop, image.shape[:2])
+    x0, y0, x1, y1 = box = _box(to_crop, image.shape[:2])
     high, wide = y1 - y0, x1 - x0
     if wide < 4 or high < 4 or strength <= 0:
         return Patch(0, 0, np.zeros((0, 0, 3), np.float32))
-    # Nodes every `step` pixels of the frame; between them the maps are linear.
     step = NODE_PX / float(np.hypot(*to_crop[:, 0]))
-    across, down = int(wide / step) + 2, int(high / step) + 2
-    grid = np.stack(np.meshgrid(np.arange(across), np.arange(down)), axis=-1).astype(np.float32)
-    places = grid.reshape(-1, 2) * np.float32(step) + np.array([x0, y0], np.float32)
-    nodes = transform(places, to_crop)
-    in_unit, in_frame = Morph(unit.landmarks, frame, target).sources(nodes)
-    window = _window(nodes) * np.clip((image.shape[0] - 1 - places[:, 1]) / (2 * step), 0, 1)
-    moved = (in_frame - nodes) * window[:, None] @ _inverse(to_crop)[:, :2].T
-    moved[np.abs(moved).max(1) < STILL_PX] = 0
-    coarse = np.concatenate([transform(in_unit, _inverse(unit.to_crop)), moved + places], axis=1)
-    to_nodes = np.array([[1 / step, 0, 0], [0, 1 / step, 0]])
-    fine = cv2.warpAffine(
-        coarse.reshape(down, across, 4).astype(np.float32), to_nodes, (wide, high),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
-    )  # fmt: skip
-    shown = _fetched(unit.picture, fine[..., :2])
-    below = _fetched(image, fine[..., 2:])
+    in_unit, in_frame, face = _maps(unit, frame, target, to_crop, box, image.shape[0], step)
+    how = cv2.INTER_CUBIC if high * wide <= LARGE_PX else cv2.INTER_LINEAR
+    shown, below = _fetched(unit.picture, in_unit, how), _fetched(image, in_frame, how)
     here = to_crop.copy()
     here[:, 2] += here[:, 0] * x0 + here[:, 1] * y0
-    mask = np.asarray(
-        cv2.warpAffine(
-            mouth_mask(target) * np.float32(strength), here, (wide, high),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        ), np.float32,
-    )  # fmt: skip
+    mask = _warped(mouth_mask(target) * np.float32(strength), here, (wide, high))
     difference = np.asarray(cv2.subtract(shown, below, dtype=cv2.CV_32F), np.float32)
     difference -= tint(shown, below, mask, step)
     change = weighted(difference, mask)
     change += np.asarray(cv2.subtract(below, image[y0:y1, x0:x1], dtype=cv2.CV_32F), np.float32)
-    face = cv2.warpAffine(
-        window.reshape(down, across).astype(np.float32), to_nodes, (wide, high),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
-    )  # fmt: skip
-    return Patch(x0, y0, change, np.asarray(face, np.float32))
+    return Patch(x0, y0, change, face)
 
 
-def _fetched(picture: U8, places: npt.NDArray[Any]) -> U8:
-    """Bicubic; whole places give the very pixels."""
+def _maps(
+    unit: Unit,
+    frame: F32,
+    target: F32,
+    to_crop: F32,
+    box: tuple[int, int, int, int],
+    height: int,
+    step: float,
+) -> tuple[F32, F32, F32]:
+    """For each pixel of a box its place in the unit and in the frame, and how far it may move.
+
+    Args:
+        unit: the mouth.
+        frame: f32[468, 2], landmarks of the frame in the crop.
+        target: f32[468, 2], those of the face to show.
+        to_crop: f32[2, 3], frame -> crop.
+        box: (x0, y0, x1, y1), pixels of the frame.
+        height: of the frame.
+        step: pixels of the frame between two nodes; between them the maps are linear.
+
+    Returns:
+        f32[h, w, 2], f32[h, w, 2] and f32[h, w], 1 inside the lower face, 0 at its edges.
+    """
+    x0, y0, x1, y1 = box
+    size = x1 - x0, y1 - y0
+    across, down = int(size[0] / step) + 2, int(size[1] / step) + 2
+    grid = np.stack(np.meshgrid(np.arange(across), np.arange(down)), axis=-1).astype(np.float32)
+    places = grid.reshape(-1, 2) * np.float32(step) + np.array([x0, y0], np.float32)
+    nodes = transform(places, to_crop)
+    in_unit, in_frame = Morph(unit.landmarks, frame, target).sources(nodes)
+    window = _window(nodes) * np.clip((height - 1 - places[:, 1]) / (2 * step), 0, 1)
+    moved = (in_frame - nodes) * window[:, None] @ _inverse(to_crop)[:, :2].T
+    moved[np.abs(moved).max(1) < STILL_PX] = 0
+    coarse = np.concatenate([transform(in_unit, _inverse(unit.to_crop)), moved + places], axis=1)
+    to_nodes = np.array([[1 / step, 0, 0], [0, 1 / step, 0]], np.float32)
+    fine = _warped(coarse.reshape(down, across, 4).astype(np.float32), to_nodes, size)
+    face = _warped(window.reshape(down, across).astype(np.float32), to_nodes, size)
+    return fine[..., :2], fine[..., 2:], face
+
+
+def _warped(picture: F32, matrix: F32, size: tuple[int, int]) -> F32:
+    """Fetched linearly, f32[h, w, ..], each pixel from where f32[2, 3] maps it; edges go on."""
+    import cv2
+
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpAffine(picture, matrix, size, flags=how, borderMode=cv2.BORDER_REPLICATE),
+        np.float32,
+    )
+
+
+def _fetched(picture: U8, places: F32, how: int) -> U8:
+    """A picture's pixels at f32[h, w, 2]; whole places give the very pixels."""
     import cv2
 
     x, y = cv2.split(np.ascontiguousarray(places))
-    return np.asarray(
-        cv2.remap(picture, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8
-    )
+    return np.asarray(cv2.remap(picture, x, y, how, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def _inverse(matrix: F32) -> F32:
