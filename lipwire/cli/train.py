@@ -76,7 +76,7 @@ def train_model(
     folder: Folder,
     preset: Annotated[
         str,
-        typer.Option(help="lite, lite-refine, smoke, paper, or {lite,paper}-ablation-"
+        typer.Option(help="lite, lite-refine, lite-units, smoke, paper, or {lite,paper}-ablation-"
                           "{reconstruction,syncnet,perceptual,gan}."),
     ] = "lite",
     steps: Steps = None,
@@ -94,7 +94,7 @@ def train_model(
         Path | None, typer.Option(help="Checkpoint that a new run begins with, ours or published.")
     ] = None,
     voice: Annotated[
-        Path | None, typer.Option(help="Checkpoint of `train voice`; presets lite and smoke.")
+        Path | None, typer.Option(help="Checkpoint of `train voice`; lite presets and smoke.")
     ] = None,
 ) -> None:  # fmt: skip
     """Train a model; killed anywhere, the same command goes on."""
@@ -268,8 +268,16 @@ def sheet(
     from lipwire.training.families import open_network
     from lipwire.training.lite.samples import speaker_sheet
 
-    net = open_network(checkpoint).net
-    if not isinstance(net, LiteNet):
+    opened = open_network(checkpoint)
+    if not isinstance(opened.net, LiteNet):
         raise ConfigError(f"{checkpoint}: is not of a lite network")
-    speaker_sheet(net, load_clips(shards, split), who, out, columns)
+    stats = opened.state.get("code_stats")
+    speaker_sheet(
+        opened.net,
+        load_clips(shards, split),
+        who,
+        out,
+        columns,
+        code_stats=None if stats is None else stats.numpy(),
+    )
     print(out)
