@@ -74,6 +74,10 @@ RECENT_S, RECENT = 1.2, 5
 FALLS_BY = 2  # going down, only the newest ones tell
 PAUSE_S = 0.5  # a gap this long between frames says nothing about their rate
 RATE_EWMA = 0.1
+# After so many frames in a row that took no device's time, a second, what was learned under load is
+# out of date. Fewer: a generated frame now and then keeps the rungs moving; more: people are told of
+# a reduced quality that nobody has.
+SPARED = 25
 CHANGES_KEPT = 32  # for those who ask rarely
 
 
@@ -130,6 +134,7 @@ class QualityController:
         self._probed_s = -inf
         self._samples: deque[_Sample] = deque(maxlen=RECENT)
         self._measured = 0  # on this rung
+        self._spared = 0  # frames in a row that took no time of the devices
         # Rung -> when it was climbed to, how long was waited before, what it was thought to need.
         self._climbs: dict[QualityLevel, tuple[float, float, float]] = {}
         # Rung -> how long it is not climbed to, until when, and what it was thought to need.
@@ -225,10 +230,15 @@ class QualityController:
         if self._missed >= FULL * (MODEST if modest else 1.0):
             self._fall(now)
 
-    def spared(self) -> None:
+    def spared(self, now: float) -> None:
         """A frame was shown without any of the devices' time."""
-        if not self.fixed:
-            self._missed = max(self._missed - LEAK, 0.0)
+        if self.fixed:
+            return
+        self._missed = max(self._missed - LEAK, 0.0)
+        self._spared += 1
+        if self._place and self._spared >= SPARED:
+            self._spared = 0
+            self._move(0, now, Reason.ROOM)
 
     def record_generated(
         self,
@@ -254,6 +264,7 @@ class QualityController:
         """
         if self.fixed:
             return
+        self._spared = 0
         if took_s is not None:
             step_s = took_s / (steps + 1)  # encoding the condition counts as one
             around_s = max(spent_s - took_s, 0.0)

@@ -65,6 +65,7 @@ class JobFactory:
         self._mouth: tuple[int, U8] | None = None  # what was generated last, and for which frame
         # The last frame that was given out; -1: none whose mouth may be held.
         self._begun = -1
+        self._own = False  # whether the last frame that was begun had the person's own mouths
         self._faults = LogLimiter(log, "session %s: %d frames failed so far", name)
 
     @property
@@ -101,6 +102,7 @@ class JobFactory:
                         AHEAD if own else 0,
                         period_s,
                     )
+                    self._own = own
                     action = FrameAction.PASS
                     if conditioning.strength > 0:
                         action = (
@@ -223,7 +225,7 @@ class JobFactory:
             state.stamp(point)
         self._composite(state, partial(_pasted, unit), now, Outcome.PASTED)
         with self._lock:
-            self._quality.spared()
+            self._quality.spared(now)
 
     def _composite(
         self,
@@ -280,7 +282,9 @@ class JobFactory:
         late = outcome in (Outcome.OVERLOADED, Outcome.LATE) and state.picture is None
         # Whether one that nobody has begun would have been painted is known by the voice alone.
         if late and (state.aligned is not None or self._conditioner.speaks(state.playout_s)):
-            self._quality.record_miss(state.index, time_s + self._epoch)
+            # Fewer steps would not have helped a frame that takes none.
+            if not self._own:
+                self._quality.record_miss(state.index, time_s + self._epoch)
             # The mouth of a moment ago is less wrong than the one that says something else.
             if not self._config.offline and self._frame_queue.hold(state, time_s):
                 return

@@ -16,6 +16,7 @@ from lipwire.engine.overload.controller import (
     FULL,
     PROBE_S,
     RECENT_S,
+    SPARED,
     TRY_S,
     QualityController,
 )
@@ -95,6 +96,20 @@ class Walk:
     @property
     def path(self) -> list[tuple[str, str]]:
         return [(change.before.name, change.after.name) for change in self.ladder.changes]
+
+
+def test_frames_that_take_no_device_s_time_end_what_was_learned_under_load() -> None:
+    walk = Walk()
+    for index in range(12):
+        walk.ladder.pushed(index * PERIOD_S)
+        walk.ladder.action(index, index * PERIOD_S)
+        walk.ladder.record_miss(index, index * PERIOD_S)
+    assert walk.ladder.rung.name != "full"
+    for index in range(SPARED - 1):
+        walk.ladder.spared(1.0 + index * PERIOD_S)
+    assert walk.ladder.rung.name != "full"
+    walk.ladder.spared(2.0)
+    assert walk.ladder.rung.name == "full" and walk.ladder.reason == Reason.ROOM
 
 
 def test_frames_in_time_change_nothing() -> None:
