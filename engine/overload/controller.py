@@ -74,9 +74,9 @@ RECENT_S, RECENT = 1.2, 5
 FALLS_BY = 2  # going down, only the newest ones tell
 PAUSE_S = 0.5  # a gap this long between frames says nothing about their rate
 RATE_EWMA = 0.1
-# After so many frames in a row that took no device's time, a second, what was learned under load is
-# out of date. Fewer: a generated frame now and then keeps the rungs moving; more: people are told of
-# a reduced quality that nobody has.
+# After so many frames in a row that took no device's time, a second, what was learned under load
+# is out of date. Fewer: a generated frame now and then keeps the rungs moving; more: people are
+# told of a reduced quality that nobody has.
 SPARED = 25
 CHANGES_KEPT = 32  # for those who ask rarely
 
