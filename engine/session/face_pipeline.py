@@ -99,7 +99,7 @@ class FacePipeline:
     """Finds the face in each frame and puts generated mouths back.
 
     Args:
-        tracker: follows this session's face; closed with the painter.
+        tracker: follows this session's face; closed with the pipeline.
         config: limits.
         spec: what the model asks of a job.
         envelope: loudness of the original voice, by which a speaker can be chosen.

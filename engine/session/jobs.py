@@ -137,12 +137,10 @@ class JobFactory:
             )
             if self._conditioner.cut_s != conditioning.cut_s:  # interrupted meanwhile
                 self.cut_short()
-            if state.unit is not None:
-                self._begun = -1  # a mouth that is held would be an older one
-            elif action is FrameAction.PROBE:
+            if action is FrameAction.PROBE and state.unit is None:
                 state.pass_through(Outcome.OVERLOADED, time_s)
             if state.unit is not None:
-                pass
+                self._begun = -1  # a mouth that is held would be an older one
             elif action is not FrameAction.HOLD:
                 self._begun = state.index
             elif self._begun < 0 or state.index - self._begun > 1:  # no mouth to hold

@@ -58,29 +58,28 @@ class LazyFacePipeline:
 
     def look(self, frame: VideoFrame, repaint: bool) -> Aligned | Outcome | None:
         """The face of a frame, or why it must pass through; None if it is not to be repainted."""
-        if self._pipeline is None:
-            self._pipeline = FacePipeline(
-                self._make_tracker(), self._config, self._spec, self._heard
-            )
+        pipeline = self._opened()
         while self._choices:
-            self._pipeline.selector.choose(self._choices.popleft())
+            pipeline.selector.choose(self._choices.popleft())
         found = None
         # Smoothed by the camera's time: arrival jitters.
         if repaint:
-            found = self._pipeline.find(frame.image, frame.time_s, frame.trace or UNTRACED)
+            found = pipeline.find(frame.image, frame.time_s, frame.trace or UNTRACED)
         else:
-            self._pipeline.glance(frame.image, frame.time_s)
-        self.sighting = self._pipeline.selector.sighting
-        self.coverage = self._pipeline.coverage
+            pipeline.glance(frame.image, frame.time_s)
+        self.sighting = pipeline.selector.sighting
+        self.coverage = pipeline.coverage
         return found
+
+    def _opened(self) -> FacePipeline:
+        if self._pipeline is None:
+            tracker = self._make_tracker()
+            self._pipeline = FacePipeline(tracker, self._config, self._spec, self._heard)
+        return self._pipeline
 
     def learn(self, frame: VideoFrame) -> None:
         """Look at a frame of a film before it is dubbed, see `FacePipeline.learn`."""
-        if self._pipeline is None:
-            self._pipeline = FacePipeline(
-                self._make_tracker(), self._config, self._spec, self._heard
-            )
-        self._pipeline.learn(frame.image, frame.time_s)
+        self._opened().learn(frame.image, frame.time_s)
 
     def learned(self) -> None:
         """The film has been seen and begins again."""
