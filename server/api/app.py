@@ -316,6 +316,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     @app.post(
         "/api/sessions/{name}/speech",
         dependencies=SPEAK,
+        response_model_exclude_none=True,
         responses=refusals(*WRITES, 413, 415, 422),
         openapi_extra=ANY_FILE,
     )
@@ -333,11 +334,16 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
                 await asyncio.to_thread(file.flush)
                 if not size:
                     raise MediaError("the body is empty; send the file's bytes")
-                return Spoken(seconds=await speech_queue.speak_file(call.voice, Path(file.name)))
+                notes: list[str] = []
+                seconds = await speech_queue.speak_file(
+                    call.voice, Path(file.name), note=notes.append
+                )
+                return Spoken(seconds=seconds, notes=notes or None)
 
     @app.post(
         "/api/sessions/{name}/sample",
         dependencies=SPEAK,
+        response_model_exclude_none=True,
         responses=refusals(*WRITES, 413, 422),
     )
     async def sample(name: str, body: SampleBody) -> Spoken:
@@ -352,6 +358,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     @app.post(
         "/api/sessions/{name}/say",
         dependencies=SPEAK,
+        response_model_exclude_none=True,
         responses=refusals(*WRITES, 413, 422, 501),
     )
     async def say(name: str, body: SayBody) -> Spoken:

@@ -105,6 +105,9 @@ class Spoken(Body):
     """How much voice was scheduled."""
 
     seconds: float
+    notes: list[str] | None = Field(
+        default=None, description="of a file: which stream was taken, what was left out"
+    )
 
 
 class Problem(BaseModel):
