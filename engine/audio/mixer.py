@@ -21,8 +21,8 @@ class Mixer:
     """Reads both voices in order and gives the sound that leaves.
 
     Blocks of 10 ms lie at fixed places in time, so it does not matter in what pieces it is read.
-    Where neither the original nor a loudness is asked for, the voice leaves bit by bit as it came: all
-    of it off-line, and live what stays below the limiter's ceiling.
+    Where neither the original nor a loudness is asked for, the voice leaves bit by bit as it came:
+    off-line all of it, live what of it is below the limiter's ceiling.
 
     Args:
         speech: the new voice.

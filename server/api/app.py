@@ -219,8 +219,8 @@ def _add_session_routes(app: FastAPI) -> None:
         offer = read_offer(body.sdp, Purpose.CALL, body.type, config, private)
         if not (body.consent or grant.consent):
             raise ConsentMissing('the person shown must have agreed: send "consent": true')
-        opened, _, sdp = await sessions().publish(offer, name, body.record)
-        response.headers["Location"] = f"/api/sessions/{opened}"
+        opened, link, sdp = await sessions().publish(offer, name, body.record)
+        response.headers["Location"] = whip.location(name, link)
         return AnswerBody(id=opened, sdp=sdp)
 
     @app.post(

@@ -1,10 +1,13 @@
 """The WebSocket that takes a new voice as raw PCM, in bursts faster than real time.
 
 In: binary messages, 16-bit little-endian at the declared rate, mono or of `channels`, cut anywhere;
-headers of WAV are read and taken off, and other formats refused (`lipwire.server.call.pcm_reader`).
+headers of WAV are read and taken off, other formats refused (`lipwire.server.call.pcm_reader`).
 With `live=true` in the address they come as they are spoken, and what a stall held up is not heard
-late for ever; `{"type": "flush"}` ends an utterance, `{"type": "interrupt"}` drops what has not been heard.
-Out: `ready`, `flushed`, `interrupted`, `error`.
+late for ever; `{"type": "flush"}` ends an utterance, `{"type": "interrupt"}` drops what has not
+been heard.
+Out: `ready`; `begins` with `in_s` when an utterance's first sample has its time; `flushed` with
+its `seconds` and `heard_in_s` when its last has; `interrupted` with `unheard_s`, what was dropped;
+`error`.
 """
 
 from __future__ import annotations
@@ -144,11 +147,14 @@ class SpeechSocket:
             await self._queue.put("flush")
         elif kind == "interrupt":
             self._reader.reset()
+            waiting_s = 0.0
             while not self._queue.empty():
-                self._queue.get_nowait()
+                if isinstance(item := self._queue.get_nowait(), tuple):
+                    waiting_s += len(item[0]) / item[1]
+            unheard_s = round(self._peer.voice.unheard_s + waiting_s, 3)
             self._taken_s = self._ahead_s = 0.0
             self._peer.interrupt()
-            await self._send({"type": "interrupted"})
+            await self._send({"type": "interrupted", "unheard_s": unheard_s})
         else:
             expected = 'text must be {"type":"flush"} or {"type":"interrupt"}'
             if len(text) > MAX_TEXT_CHARS or "audio" in text:
@@ -171,9 +177,11 @@ class SpeechSocket:
             with contextlib.suppress(SessionClosed):
                 if isinstance(item, str):
                     self._peer.voice.flush()
-                    seconds = round(self._taken_s, 3)
-                    self._taken_s = 0.0
-                    await self._send({"type": "flushed", "seconds": seconds})
+                    seconds, self._taken_s = round(self._taken_s, 3), 0.0
+                    heard_in_s = round(self._peer.voice.unheard_s, 3)
+                    await self._send(
+                        {"type": "flushed", "seconds": seconds, "heard_in_s": heard_in_s}
+                    )
                 else:
                     await self._push_sound(*item)
             await asyncio.sleep(0)  # what waits in the queue is taken without waiting, too
@@ -191,6 +199,9 @@ class SpeechSocket:
                 await asyncio.sleep(0)
             self._taken_s += seconds
         elif await self._peer.voice.push(samples, rate_hz, trace):
+            if not self._taken_s:
+                in_s = self._peer.voice.unheard_s - seconds
+                await self._send({"type": "begins", "in_s": round(max(0.0, in_s), 3)})
             self._taken_s += seconds
 
     async def _send(self, event: dict[str, Any]) -> None:

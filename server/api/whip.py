@@ -22,6 +22,7 @@ from lipwire.server.api.auth import Claims, Right
 from lipwire.server.api.schemas import DEFAULT_LUFS, WRITES, refusals
 from lipwire.server.call.sessions import ConsentMissing, ServerFull, Sessions, check_match
 from lipwire.server.rtc import ice
+from lipwire.server.rtc.connection import PeerConnection
 from lipwire.server.rtc.sdp import Offer, OfferRefused, Purpose, read_fragment, read_offer
 
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
@@ -111,6 +112,11 @@ class Wishes:
     hops: Annotated[int, Query(ge=0, le=1000, alias=HOPS)] = 0
 
 
+def location(name: str | None, link: PeerConnection) -> str:
+    """The address of a publisher, by which it alone ends its session."""
+    return f"/whip/{link.name}" if name is None else f"/whip/live/{name}/{link.name}"
+
+
 async def _publish(request: Request, grant: Claims, wishes: Wishes, name: str | None) -> Response:
     sessions = _sessions(request)
     try:
@@ -132,9 +138,8 @@ async def _publish(request: Request, grant: Claims, wishes: Wishes, name: str | 
     offer = await _offer(request, Purpose.INGEST, config)
     if not (wishes.consent or grant.consent):
         raise ConsentMissing("the person shown must have agreed: add ?consent=true to the address")
-    opened, link, answer = await sessions.publish(offer, name, wishes.record)
-    location = f"/whip/{opened}" if name is None else f"/whip/live/{name}/{link.name}"
-    return _created(request, location, link.etag, answer)
+    _, link, answer = await sessions.publish(offer, name, wishes.record)
+    return _created(request, location(name, link), link.etag, answer)
 
 
 @router.post(

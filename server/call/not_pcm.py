@@ -35,11 +35,17 @@ _SIGNATURES = tuple(
         (rb"G(.{187}G){4}", "an MPEG transport stream"),
     )
 )
-# In a long utterance one of millions of messages may begin, or be, like these by chance: the shorter
-# a signature, the more of them. Eight loud samples are text more often than one would think.
+# In a long utterance one of millions of messages may begin, or be, like these by chance: the
+# shorter a signature, the more of them. Eight loud samples are text more often than one thinks.
 _TEXT = re.compile(rb"[\t\n\r -~]{64,}")
 _SHORT_TEXT = re.compile(rb"[\t\n\r -~]{4,}")
 LOUD, CLIPPED = 16_384, 32_700
+_FLOATS = {
+    "<f8": "64-bit float sound",
+    "<f4": "32-bit float sound",
+    ">f8": "big-endian float sound",
+    ">f4": "big-endian float sound",
+}
 WINDOW = 2048  # samples that are looked at together
 # kbit/s of MPEG-1 and MPEG-2 layer III, and kHz/10 (ISO/IEC 11172-3 table 2.4.2.3, 13818-3)
 _KBPS = (
@@ -119,8 +125,7 @@ def _foreign_window(samples: I16, first: bool) -> str | None:
     if (np.abs(samples.astype(np.int32)) > 12_000).mean() < 0.15:
         return None
     raw = samples.astype("<i2").tobytes()
-    for code, what in (("<f8", "64-bit float sound"), ("<f4", "32-bit float sound"),
-                       (">f8", "big-endian float sound"), (">f4", "big-endian float sound")):  # fmt: skip
+    for code, what in _FLOATS.items():
         size = int(code[2])
         for offset in range(0, size, 2):
             whole = (len(raw) - offset) // size * size

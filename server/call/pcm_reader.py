@@ -22,8 +22,10 @@ MAX_HEADER = 64 * 1024  # bytes before a WAV's samples: nobody's pictures and co
 _HEADER = re.compile(rb"RIFF.{4}WAVE", re.DOTALL)
 _BEFORE = 12  # bytes of it
 # What stands behind the samples of a WAV.
-_TRAILERS = {b"LIST", b"id3 ", b"ID3 ", b"bext", b"fact", b"cue ", b"smpl", b"PEAK", b"iXML", b"_PMX",
-             b"JUNK", b"PAD ", b"afsp", b"cart", b"inst", b"DISP", b"acid", b"axml"}  # fmt: skip
+_TRAILERS = {
+    *(b"LIST", b"INFO", b"id3 ", b"ID3 ", b"bext", b"fact", b"cue ", b"smpl", b"PEAK", b"iXML"),
+    *(b"_PMX", b"JUNK", b"PAD ", b"afsp", b"cart", b"inst", b"DISP", b"acid", b"axml"),
+}
 # Sizes from here on are those of writers that did not know theirs, as is 0.
 _UNKNOWN_SIZE = 0x7FFFFF00
 PCM, FLOAT, ALAW, MULAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE

@@ -98,6 +98,11 @@ class SpeechQueue:
         finally:
             self._busy -= 1
 
+    @property
+    def unheard_s(self) -> float:
+        """How long what was pushed goes on being heard."""
+        return max(0.0, self._until_s - self._clock())
+
     def push_live(self, samples: I16, rate_hz: int, trace: Trace = UNTRACED) -> None:
         """Schedule a piece of a voice that comes as it is spoken; never waits.
 
