@@ -261,5 +261,5 @@ def targets() -> dict[str, Callable[[], Target]]:
             ],
             (),
         ),
-        "pcm": lambda: Target(_read_pcm, lambda: [bytes(1000)], ()),
+        "pcm": lambda: Target(_read_pcm, lambda: [bytes(1000)], (LipwireError,)),
     }
