@@ -434,6 +434,7 @@ def _open_engine(settings: ServerConfig) -> Engine:
         backend=settings.backend,
         threads=settings.threads,
         devices=settings.devices or None,
+        tracker=settings.tracker,
     )
 
 
