@@ -6,8 +6,10 @@ A refusal drops a voice, so each test asks for what no sound has; what is doubtf
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipwire.engine.types import F64, I16
 
@@ -141,7 +143,7 @@ def _foreign_window(samples: I16, first: bool) -> str | None:
     return "noise at full scale, as compressed sound or another format gives"
 
 
-def _levels(values: np.ndarray) -> bool:
+def _levels(values: NDArray[Any]) -> bool:
     """Whether floats are the levels of a sound: every one zero or of its size."""
     with np.errstate(all="ignore"):
         sizes = np.abs(values.astype(np.float64))

@@ -14,7 +14,7 @@ import numpy as np
 
 from lipwire.engine import MediaError
 from lipwire.engine.audio.timeline import MAX_RATE_HZ, MIN_RATE_HZ
-from lipwire.engine.types import F64, I16
+from lipwire.engine.types import F64, I16, U8
 from lipwire.server.call.not_pcm import LOOK, foreign, foreign_samples, undecided
 
 MAX_CHANNELS = 8
@@ -254,7 +254,7 @@ def _decode(data: bytes, form: Format) -> I16:
     return _mixed(high.astype(np.float64), form.channels)
 
 
-def _g711(codes: np.ndarray, tag: int) -> F64:
+def _g711(codes: U8, tag: int) -> F64:
     """ITU-R's companded 8-bit sound, G.711 tables 1a and 2a, f64[N] on the scale of int16."""
     if tag == MULAW:
         bits = ~codes.astype(np.int64) & 0xFF
