@@ -438,9 +438,8 @@ def test_a_name_is_shown_where_to_watch(page: Any) -> None:
         page.click("#join")
     frames(opened.value, "video", 5)
     page.click("#stop")
-    opened.value.wait_for_function(
-        "document.getElementById('words').textContent.includes('session')"
-    )
+    gone = "document.getElementById('words').textContent.includes('session')"
+    opened.value.wait_for_function(gone, timeout=60_000)
 
 
 # --- Chromium as a judge of WHIP and WHEP, from a page of its own ---
