@@ -284,16 +284,17 @@ class FacePipeline:
         """What the bank holds."""
         return Coverage() if self._units is None else self._units.coverage
 
-    def choose(self, aligned: Aligned, codes: F32) -> Unit | None:
+    def choose(self, aligned: Aligned, codes: F32, *, strict: bool = True) -> Unit | None:
         """The person's own mouth for a frame; None if none is in a pose like this.
 
         Args:
             aligned: of `find`.
             codes: f32[K, codes], what the voice asks for now and next.
+            strict: see `Selector.choose`.
         """
         if self._units is None or aligned.look is None:
             return None
-        return self._units.choose(codes, aligned.look, aligned.time_s)
+        return self._units.choose(codes, aligned.look, aligned.time_s, strict=strict)
 
     def _align(self, face: Face, time_s: float) -> Alignment:
         size = self._spec.crop_size

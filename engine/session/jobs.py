@@ -20,7 +20,7 @@ from lipwire.engine.session.conditioning import AudioConditioner, Conditioning, 
 from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
-from lipwire.engine.types import U8, LipJob, Outcome, Patch
+from lipwire.engine.types import F32, U8, LipJob, Outcome, Patch
 from lipwire.engine.units.selection import AHEAD
 from lipwire.engine.units.unit import Unit
 
@@ -113,12 +113,20 @@ class JobFactory:
                 found = self._face_pipeline.look(
                     state.frame, repaint=action is not FrameAction.PASS
                 )
+                spared = True
                 if own and isinstance(found, Aligned):
-                    state.unit = self._choose(found, conditioning)
+                    codes = self._codes(found, conditioning)
+                    state.unit = self._face_pipeline.choose_unit(found, codes)
                     if state.unit is None:
                         with self._lock:
-                            action = self._quality.action(state.index, now)
-                if found is None or (action is FrameAction.PASS and isinstance(found, Aligned)):
+                            self._own = False
+                            action = self._quality.action(state.index, now, spare=True)
+                        if action is not FrameAction.GENERATE:
+                            spared = False
+                            state.unit = self._face_pipeline.choose_unit(found, codes, strict=False)
+                if found is None or (
+                    action is FrameAction.PASS and state.unit is None and isinstance(found, Aligned)
+                ):
                     found = Outcome.OVERLOADED if conditioning.strength > 0 else Outcome.SILENT
         except Exception as error:
             self._complain(error, "tracking", state)
@@ -128,7 +136,8 @@ class JobFactory:
             if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE, Outcome.OCCLUDED):
                 self._conditioner.lose()
             if isinstance(found, Outcome):
-                state.pass_through(found, time_s)
+                if found is not Outcome.OVERLOADED or not self._hold(state, time_s):
+                    state.pass_through(found, time_s)
                 return None
             state.aligned, state.strength, state.cut_s = (
                 found,
@@ -137,7 +146,7 @@ class JobFactory:
             )
             if self._conditioner.cut_s != conditioning.cut_s:  # interrupted meanwhile
                 self.cut_short()
-            if action is FrameAction.PROBE and state.unit is None:
+            if action is FrameAction.PROBE and state.unit is None and not self._hold(state, time_s):
                 state.pass_through(Outcome.OVERLOADED, time_s)
             if state.unit is not None:
                 self._begun = -1  # a mouth that is held would be an older one
@@ -149,8 +158,9 @@ class JobFactory:
                 state.after = self._begun
             mouth = self._mouth
         if state.unit is not None:
-            self._paste(state, state.unit, now)
-            return None
+            self._paste(state, state.unit, now, spared)
+            if action is not FrameAction.PROBE:
+                return None
         if action is FrameAction.HOLD:
             if mouth is not None and mouth[0] == state.after:
                 self._paint(state, mouth[1], now, Outcome.HELD)
@@ -174,13 +184,10 @@ class JobFactory:
         self._taken_s = taken_s
         return gap_s if 0.01 < gap_s < 0.1 else 1 / PAPER_FPS
 
-    def _choose(self, found: Aligned, conditioning: Conditioning) -> Unit | None:
-        """The person's own mouth for what is heard."""
-        if self._articulation is None:
-            return None
-        return self._face_pipeline.choose_unit(
-            found, self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
-        )
+    def _codes(self, found: Aligned, conditioning: Conditioning) -> F32:
+        """What is heard now and next, f32[K, codes]."""
+        assert self._articulation is not None
+        return self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
 
     def complete(
         self,
@@ -217,13 +224,14 @@ class JobFactory:
         """Put a generated mouth into its frame."""
         self._composite(state, partial(_generated, generated), now, outcome)
 
-    def _paste(self, state: FrameState, unit: Unit, now: float) -> None:
-        """Put one of the person's own mouths into a frame."""
+    def _paste(self, state: FrameState, unit: Unit, now: float, spared: bool) -> None:
+        """Put one of the person's own mouths into a frame; `spared`: the network was not wanted."""
         for point in ("generating", "generated", "compositing"):  # nothing had to be generated
             state.stamp(point)
         self._composite(state, partial(_pasted, unit), now, Outcome.PASTED)
-        with self._lock:
-            self._quality.spared(now)
+        if spared:
+            with self._lock:
+                self._quality.spared(now)
 
     def _composite(
         self,
@@ -287,6 +295,13 @@ class JobFactory:
             if not self._config.offline and self._frame_queue.hold(state, time_s):
                 return
         state.pass_through(outcome, time_s)
+
+    def _hold(self, state: FrameState, time_s: float) -> bool:
+        """Show the mouth of a moment ago; where it has gone, the next one fades in."""
+        if self._frame_queue.hold(state, time_s):
+            return True
+        self._conditioner.lose()
+        return False
 
 
 def _generated(generated: U8, aligned: Aligned, strength: float) -> Patch:

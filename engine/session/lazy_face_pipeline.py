@@ -91,9 +91,11 @@ class LazyFacePipeline:
         """Whether the person's own mouths can speak."""
         return self._pipeline is not None and self._pipeline.speaks
 
-    def choose_unit(self, aligned: Aligned, codes: F32) -> Unit | None:
-        """The person's own mouth for a frame; None if none is in a pose like this."""
-        return None if self._pipeline is None else self._pipeline.choose(aligned, codes)
+    def choose_unit(self, aligned: Aligned, codes: F32, *, strict: bool = True) -> Unit | None:
+        """The person's own mouth for a frame, see `FacePipeline.choose`."""
+        if self._pipeline is None:
+            return None
+        return self._pipeline.choose(aligned, codes, strict=strict)
 
     def close(self) -> None:
         """Free the tracker."""

@@ -25,6 +25,9 @@ OWN_S = 0.4
 # mouth is generated until one resembles them more than the second. Lower: mouths askew; higher: a
 # head that turns is generated where its own mouths would do.
 UNLIKE, ALIKE = 0.5, 0.62
+# Under overload one that resembles them so much is shown all the same: the network has no time.
+# Lower: mouths of another side of the face; higher: the original mouth beneath another voice.
+LEAST_LIKE = 0.3
 
 
 def best_path(targets: F32, joins: F32, previous: int | None = None) -> tuple[list[int], float]:
@@ -75,13 +78,14 @@ class Selector:
         """
         return self.bank.ready(opening_scale * self._typical_px)
 
-    def choose(self, wanted: F32, look: F32, time_s: float) -> Unit | None:
+    def choose(self, wanted: F32, look: F32, time_s: float, *, strict: bool = True) -> Unit | None:
         """The mouth for a picture; None if the bank has none in a pose like this.
 
         Args:
             wanted: f32[K, codes], in spreads: of this picture and of the next ones as far as known.
             look: f32[D], see `Unit.look`.
             time_s: when the picture was taken.
+            strict: for poses at some distance None as well; otherwise the nearest will do.
         """
         bank = self.bank
         if not len(bank):
@@ -91,7 +95,8 @@ class Selector:
         path, _ = best_path(costs, bank.joins(), shown)
         similar = bank.similarity(path[0], look)
         self._unlike = similar < (ALIKE if self._unlike else UNLIKE)
-        self._shown = None if self._unlike else bank.units[path[0]]
+        good = not self._unlike if strict else similar >= LEAST_LIKE
+        self._shown = bank.units[path[0]] if good else None
         return self._shown
 
     def pause(self) -> None:
