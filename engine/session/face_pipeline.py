@@ -23,7 +23,7 @@ from lipwire.engine.face.alignment import (
     transform,
     turned_px,
 )
-from lipwire.engine.face.articulation import OPENING
+from lipwire.engine.face.articulation import OPENING, raw_codes
 from lipwire.engine.face.articulation_scale import ArticulationScale
 from lipwire.engine.face.exposure import gain_of, lit, times
 from lipwire.engine.face.identity import face_similarity, likeness_of
@@ -43,7 +43,8 @@ from lipwire.engine.types import F32, F64, U8, Alignment, Coverage, Face, JobSpe
 from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
 from lipwire.engine.units.compose import put
 from lipwire.engine.units.selection import Selector
-from lipwire.engine.units.unit import Unit, look_of, unit_of
+from lipwire.engine.units.unit import Unit, look_of, to_small_crop, unit_of
+from lipwire.engine.units.usual import UsualMouth
 
 # One in so many silent frames is looked at. Fewer: references are old when the voice begins, and a
 # quick head is lost in between. More: tracking a face that is not repainted takes a core's time
@@ -84,6 +85,8 @@ class Aligned:
     """when it was taken"""
     look: F32 | None = None
     """f32[D], see `Unit.look`; None for a model without units"""
+    reference_codes: F32 | None = None
+    """f32[R, codes], see `LipJob`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,10 @@ class FacePipeline:
         self.selector = FaceSelector(tracker, config, envelope)
         self._references = ReferenceBank(spec.references)
         self._reach = ArticulationScale(spec.reach_px) if spec.reach_px else None
-        self._units = Selector(spec.codes, spec.reach_px or 1.0) if spec.codes else None
+        self._units = (
+            Selector(spec.codes, spec.reach_px or 1.0) if spec.codes and config.own_mouths else None
+        )
+        self._usual = UsualMouth(spec.codes) if spec.codes and not self._units else None
         self._chapters: list[_Chapter] = []  # of a film that is seen before it is dubbed
         self._learning = False
         self._occlusion = OcclusionDetector()
@@ -172,14 +178,25 @@ class FacePipeline:
         look = None if self._likeness is None else look_of(self._likeness)
         if self._units is not None and look is not None and self._open:
             unit = unit_of(image, alignment, face.landmarks, look, time_s)
-            self._units.bank.update(unit.codes)
+            self._units.bank.usual.update(unit.codes)
             if self._occlusion.share < BARE:
                 self._units.bank.add(unit)
+        elif self._usual is not None:
+            small = transform(face.landmarks, to_small_crop(alignment))
+            self._usual.update(raw_codes(small[None])[0])
         gain = gain_of(long)
         references = np.stack([lit(shown) for shown in self._references.references])
         return Aligned(
-            image, times(long, gain), references, alignment, face, reach, gain, length, time_s, look
+            image, times(long, gain), references, alignment, face, reach, gain, length, time_s,
+            look, self._reference_codes(),
         )  # fmt: skip
+
+    def _reference_codes(self) -> F32 | None:
+        """f32[R, codes], what the references show, for a model that is told."""
+        usual = self._usual if self._units is None else self._units.bank.usual
+        if usual is None or not self._spec.reference_codes:
+            return None
+        return usual.told(self._references.codes)
 
     def _refuse(self, why: Outcome) -> Outcome:
         self.selector.record(why)
@@ -323,6 +340,8 @@ class FacePipeline:
                 self._reach.clear()
             if self._units is not None:
                 self._units.clear()
+            if self._usual is not None:
+                self._usual.clear()
         self._occlusion.clear()
         self._likeness, self._frontal, self._returned, self._doubt_s = None, None, False, None
 

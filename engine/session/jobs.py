@@ -165,6 +165,7 @@ class JobFactory:
             steps=steps,
             deadline_s=state.playout_s + self._epoch,
             reach=found.reach,
+            reference_codes=found.reference_codes,
             trace=state.frame.trace,
         )
 

@@ -39,7 +39,7 @@ def test_it_is_the_cheapest_of_all_sequences(
 
 def wanted(selector: Selector, *openings_px: float) -> F32:
     """Codes that ask for such mouths once they are as expressive as people are."""
-    codes = np.stack([unit(opening).codes for opening in openings_px]) - selector.bank.median
+    codes = np.stack([unit(opening).codes for opening in openings_px]) - selector.bank.usual.median
     return (codes - np.array(STATS.mean)) / np.array(STATS.spread) / EXPRESSION
 
 
@@ -47,7 +47,7 @@ def knowing(openings_px: list[float]) -> Selector:
     selector = Selector(STATS, typical_px=5.0)
     for index, opening in enumerate(openings_px):
         made = unit(opening, index / 25)
-        selector.bank.update(made.codes)
+        selector.bank.usual.update(made.codes)
         selector.bank.add(made)
     return selector
 
