@@ -81,6 +81,11 @@ class ServerConfig(BaseSettings):
     # one is stopped; more: a stranger can keep the event loop busy with offers.
     rate_per_s: float = Field(default=5, gt=0, le=100_000)
     rate_burst: int = Field(default=40, ge=1, le=100_000)
+    # How long a named session that lost its publisher waits for it. Shorter: a client that restarts
+    # loses its viewers; longer: the place stays taken.
+    name_grace_s: float = Field(
+        default=30, ge=0, le=3600, description="a lost publisher may take its name over again"
+    )
     # Voice that may wait to be played; beyond it the sources wait. Memory: 0.1 MB a second.
     speech_backlog_max_s: float = Field(default=120, ge=1, le=3600)
     peers: Names = Field(default=(), description="servers that publishers are sent to when full")

@@ -33,7 +33,7 @@ from lipwire.engine import (
 )
 from lipwire.server import __version__
 from lipwire.server.api import faces, operations, whip
-from lipwire.server.api.access import bearer_subprotocol, require
+from lipwire.server.api.access import bearer_subprotocol, identify, require
 from lipwire.server.api.auth import Authenticator, Claims, Forbidden, Right, Unauthorised
 from lipwire.server.api.errors import add_problems
 from lipwire.server.api.guard import RequestGuard
@@ -44,6 +44,7 @@ from lipwire.server.api.schemas import (
     WRITES,
     AnswerBody,
     ChangeBody,
+    Listed,
     OfferBody,
     SampleBody,
     SayBody,
@@ -200,14 +201,10 @@ def _add_session_routes(app: FastAPI) -> None:
         found: Sessions = app.state.sessions
         return found
 
-    @app.post(
-        "/api/sessions", status_code=201, responses=refusals(400, 401, 403, 413, 422, 429, 503)
-    )
-    async def open_session(
-        body: OfferBody, grant: Annotated[Claims, Depends(require(Right.PUBLISH))]
+    async def begin(
+        body: OfferBody, response: Response, grant: Claims, name: str | None
     ) -> AnswerBody:
-        """Begin a call from an SDP offer; 503 with Retry-After when there is no room."""
-        sessions().check_room()
+        sessions().check_publish(name)
         settings = sessions().settings
         config = EngineConfig(
             steps=body.steps,
@@ -222,8 +219,52 @@ def _add_session_routes(app: FastAPI) -> None:
         offer = read_offer(body.sdp, Purpose.CALL, body.type, config, private)
         if not (body.consent or grant.consent):
             raise ConsentMissing('the person shown must have agreed: send "consent": true')
-        name, sdp = await sessions().open(offer, body.record)
-        return AnswerBody(id=name, sdp=sdp)
+        opened, link, sdp = await sessions().publish(offer, name, body.record)
+        response.headers["Location"] = whip.location(name, link)
+        return AnswerBody(id=opened, sdp=sdp)
+
+    @app.post(
+        "/api/sessions", status_code=201, responses=refusals(400, 401, 403, 413, 422, 429, 503)
+    )
+    async def open_session(
+        body: OfferBody,
+        response: Response,
+        grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
+    ) -> AnswerBody:
+        """Begin a call from an SDP offer; 503 with Retry-After when there is no room."""
+        return await begin(body, response, grant, None)
+
+    @app.post(
+        "/api/sessions/{name}",
+        status_code=201,
+        responses=refusals(400, 401, 403, 409, 413, 422, 429, 503),
+    )
+    async def open_named_session(
+        name: str,
+        body: OfferBody,
+        response: Response,
+        grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
+    ) -> AnswerBody:
+        """The same under a name, by which others watch and voice it.
+
+        A session that lost its publisher is taken over: its viewers and its voice stay.
+        """
+        return await begin(body, response, grant, name)
+
+    @app.get("/api/sessions", responses=refusals(401, 403))
+    async def list_sessions(request: Request) -> list[Listed]:
+        """The sessions that the token may see.
+
+        Named ones for the right to watch, and those of random ids, which are secrets, for the
+        right to control.
+        """
+        grant = identify(request)
+        return [
+            Listed(**call.listed())
+            for call in sessions().peers
+            if grant.may(Right.CONTROL, call.name)
+            or (call.named and grant.may(Right.WATCH, call.name))
+        ]
 
     @app.delete(
         "/api/sessions/{name}",
@@ -275,6 +316,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     @app.post(
         "/api/sessions/{name}/speech",
         dependencies=SPEAK,
+        response_model_exclude_none=True,
         responses=refusals(*WRITES, 413, 415, 422),
         openapi_extra=ANY_FILE,
     )
@@ -292,11 +334,16 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
                 await asyncio.to_thread(file.flush)
                 if not size:
                     raise MediaError("the body is empty; send the file's bytes")
-                return Spoken(seconds=await speech_queue.speak_file(call.voice, Path(file.name)))
+                notes: list[str] = []
+                seconds = await speech_queue.speak_file(
+                    call.voice, Path(file.name), note=notes.append
+                )
+                return Spoken(seconds=seconds, notes=notes or None)
 
     @app.post(
         "/api/sessions/{name}/sample",
         dependencies=SPEAK,
+        response_model_exclude_none=True,
         responses=refusals(*WRITES, 413, 422),
     )
     async def sample(name: str, body: SampleBody) -> Spoken:
@@ -311,6 +358,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     @app.post(
         "/api/sessions/{name}/say",
         dependencies=SPEAK,
+        response_model_exclude_none=True,
         responses=refusals(*WRITES, 413, 422, 501),
     )
     async def say(name: str, body: SayBody) -> Spoken:

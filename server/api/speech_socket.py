@@ -3,7 +3,9 @@
 In: binary messages, 16-bit mono little-endian at the declared rate, cut anywhere; with `live=true`
 in the address they come as they are spoken, and what a stall held up is not heard late for ever;
 `{"type": "flush"}` ends an utterance, `{"type": "interrupt"}` drops what has not been heard.
-Out: `ready`, `flushed`, `interrupted`, `error`.
+Out: `ready`; `begins` with `in_s` when an utterance's first sample has its time; `flushed` with
+its `seconds` and `heard_in_s` when its last has; `interrupted` with `unheard_s`, what was dropped;
+`error`.
 """
 
 from __future__ import annotations
@@ -122,11 +124,15 @@ class SpeechSocket:
             await self._queue.put("flush")
         elif kind == "interrupt":
             self._framer.reset()
+            held = []
             while not self._queue.empty():
-                self._queue.get_nowait()
+                if isinstance(item := self._queue.get_nowait(), tuple):
+                    held.append(item)
+            waiting = sum(len(item[0]) for item in held) / self._rate_hz
+            unheard_s = round(self._peer.voice.unheard_s + waiting, 3)
             self._samples = self._ahead = 0
             self._peer.interrupt()
-            await self._send({"type": "interrupted"})
+            await self._send({"type": "interrupted", "unheard_s": unheard_s})
         else:
             await self._send(
                 {"type": "error", "error": 'text must be {"type":"flush"} or {"type":"interrupt"}'}
@@ -148,7 +154,10 @@ class SpeechSocket:
                     self._peer.voice.flush()
                     seconds = round(self._samples / self._rate_hz, 3)
                     self._samples = 0
-                    await self._send({"type": "flushed", "seconds": seconds})
+                    heard_in_s = round(self._peer.voice.unheard_s, 3)
+                    await self._send(
+                        {"type": "flushed", "seconds": seconds, "heard_in_s": heard_in_s}
+                    )
                 else:
                     await self._push_sound(*item)
             await asyncio.sleep(0)  # what waits in the queue is taken without waiting, too
@@ -165,6 +174,9 @@ class SpeechSocket:
                 await asyncio.sleep(0)
             self._samples += len(samples)
         elif await self._peer.voice.push(samples, self._rate_hz, trace):
+            if not self._samples:
+                in_s = self._peer.voice.unheard_s - len(samples) / self._rate_hz
+                await self._send({"type": "begins", "in_s": round(max(0.0, in_s), 3)})
             self._samples += len(samples)
 
     async def _send(self, event: dict[str, Any]) -> None:

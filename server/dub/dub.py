@@ -25,7 +25,8 @@ from lipwire.engine import Engine, open_engine
 from lipwire.engine.backends.cpu import usable_cores
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import MediaError
-from lipwire.engine.media.files import probe_video, read_frames, stream_speech
+from lipwire.engine.media.files import probe_video, read_frames
+from lipwire.engine.media.sound import stream_speech
 from lipwire.engine.session.session import Session
 from lipwire.engine.types import I16, PLAYOUT_RATE_HZ, U8, LipJob, Outcome, OutputFrame, VideoFrame
 from lipwire.server import __version__

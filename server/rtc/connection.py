@@ -72,6 +72,10 @@ class PeerConnection:
             self._over.set()
             self._connected.set()  # nobody need wait for it any more
 
+    async def wait_connected(self) -> None:
+        """Return when media flows, or it never will."""
+        await self._connected.wait()
+
     async def wait_over(self) -> None:
         """Return when it has ended or is about to."""
         await self._over.wait()

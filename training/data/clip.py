@@ -17,7 +17,8 @@ from lipwire.engine.errors import LipwireError, MediaError
 from lipwire.engine.face.alignment import CROP_SIZE, align, face_width_px, profile_ratio, transform
 from lipwire.engine.face.mesh import load_mediapipe
 from lipwire.engine.face.tracker import MediaPipeTracker
-from lipwire.engine.media.files import as_float, at_rate, read_frames, stream_sound
+from lipwire.engine.media.files import at_rate, read_frames
+from lipwire.engine.media.sound import as_float, stream_sound
 from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ, U8
 from lipwire.training.data.framing import alignments
 from lipwire.training.data.layouts import Clip

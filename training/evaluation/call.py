@@ -36,7 +36,8 @@ from lipwire.engine.errors import MediaError
 from lipwire.engine.face.alignment import align, alignment_from, fit_similarity, transform
 from lipwire.engine.face.articulation import opening_px
 from lipwire.engine.face.tracker import MediaPipeTracker
-from lipwire.engine.media.files import at_rate, read_frames, read_speech
+from lipwire.engine.media.files import at_rate, read_frames
+from lipwire.engine.media.sound import read_speech
 from lipwire.engine.runtime.engine import Engine
 from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Alignment, Outcome, VideoFrame
 from lipwire.training.data.dataset import to_planes

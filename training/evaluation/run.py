@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from lipwire.engine.audio.mel import PAPER_FPS, log_mel
 from lipwire.engine.errors import ConfigError, MediaError
 from lipwire.engine.face.tracker import MediaPipeTracker
-from lipwire.engine.media.files import as_float
+from lipwire.engine.media.sound import as_float
 from lipwire.engine.model.bundle import open_bundle
 from lipwire.engine.types import SPEECH_RATE_HZ
 from lipwire.training.data.clip import Rejected

@@ -23,7 +23,8 @@ import lipwire.server.dub.dub
 import lipwire.server.media.mp4
 from lipwire.engine import BundleError, ConfigError, Engine, LipwireError, MediaError, open_engine
 from lipwire.engine.config import EngineConfig
-from lipwire.engine.media.files import probe_video, read_frames, read_speech
+from lipwire.engine.media.files import probe_video, read_frames
+from lipwire.engine.media.sound import read_speech
 from lipwire.engine.types import I16, U8, LipJob, Planes
 from lipwire.server.dub.dub import dub as disclosing_dub
 from lipwire.server.media.mp4 import Mp4Writer
