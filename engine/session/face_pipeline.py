@@ -42,8 +42,8 @@ from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import F32, F64, U8, Alignment, Coverage, Face, JobSpec, Outcome, Patch
 from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
 from lipwire.engine.units.compose import put
-from lipwire.engine.units.selection import Selector
-from lipwire.engine.units.unit import Unit, look_of, to_small_crop, unit_of
+from lipwire.engine.units.selection import ChosenUnit, Selector
+from lipwire.engine.units.unit import look_of, to_small_crop, unit_of
 from lipwire.engine.units.usual import UsualMouth
 
 # One in so many silent frames is looked at. Fewer: references are old when the voice begins, and a
@@ -301,7 +301,7 @@ class FacePipeline:
         """What the bank holds."""
         return Coverage() if self._units is None else self._units.coverage
 
-    def choose(self, aligned: Aligned, codes: F32) -> Unit | None:
+    def choose(self, aligned: Aligned, codes: F32) -> ChosenUnit | None:
         """The person's own mouth for a frame; None if none is in a pose like this.
 
         Args:
@@ -363,9 +363,10 @@ class FacePipeline:
         return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
 
     @staticmethod
-    def paste(aligned: Aligned, unit: Unit, strength: float) -> Patch:
+    def paste(aligned: Aligned, chosen: ChosenUnit, strength: float) -> Patch:
         """What one of the person's own mouths changes in a frame."""
-        return put(aligned.image, aligned.alignment, aligned.face.landmarks, unit, strength)
+        landmarks, unit = aligned.face.landmarks, chosen.unit
+        return put(aligned.image, aligned.alignment, landmarks, unit, strength, chosen.change)
 
     def close(self) -> None:
         """Free the tracker."""

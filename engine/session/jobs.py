@@ -21,8 +21,7 @@ from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
 from lipwire.engine.types import U8, LipJob, Outcome, Patch
-from lipwire.engine.units.selection import AHEAD
-from lipwire.engine.units.unit import Unit
+from lipwire.engine.units.selection import AHEAD, ChosenUnit
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +174,7 @@ class JobFactory:
         self._taken_s = taken_s
         return gap_s if 0.01 < gap_s < 0.1 else 1 / PAPER_FPS
 
-    def _choose(self, found: Aligned, conditioning: Conditioning) -> Unit | None:
+    def _choose(self, found: Aligned, conditioning: Conditioning) -> ChosenUnit | None:
         """The person's own mouth for what is heard."""
         if self._articulation is None:
             return None
@@ -218,7 +217,7 @@ class JobFactory:
         """Put a generated mouth into its frame."""
         self._composite(state, partial(_generated, generated), now, outcome)
 
-    def _paste(self, state: FrameState, unit: Unit, now: float) -> None:
+    def _paste(self, state: FrameState, unit: ChosenUnit, now: float) -> None:
         """Put one of the person's own mouths into a frame."""
         for point in ("generating", "generated", "compositing"):  # nothing had to be generated
             state.stamp(point)
@@ -294,5 +293,5 @@ def _generated(generated: U8, aligned: Aligned, strength: float) -> Patch:
     return FacePipeline.composite(aligned, generated, strength)
 
 
-def _pasted(unit: Unit, aligned: Aligned, strength: float) -> Patch:
+def _pasted(unit: ChosenUnit, aligned: Aligned, strength: float) -> Patch:
     return FacePipeline.paste(aligned, unit, strength)

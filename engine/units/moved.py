@@ -13,7 +13,7 @@ HALF = CROP_SIZE // 2
 NODE_PX = 4  # between two nodes of the warp; between them it is linear
 
 
-def moved_unit(unit: Unit, landmarks: F32) -> U8:
+def moved_unit(unit: Unit, landmarks: F32, change: F32 | None = None) -> U8:
     """The lower half of the 128 px crop, with the unit's mouth, chin and neck moved to this pose.
 
     Nothing of the frame's own lower half is in it but the pose: not its mouth, which is to go.
@@ -21,6 +21,7 @@ def moved_unit(unit: Unit, landmarks: F32) -> U8:
     Args:
         unit: the mouth.
         landmarks: f32[468, 2] of the frame, pixels of the 128 px crop.
+        change: f32[codes], by how much the unit's codes are changed; None: not at all.
 
     Returns:
         uint8[64, 128, 3].
@@ -30,7 +31,7 @@ def moved_unit(unit: Unit, landmarks: F32) -> U8:
     across, down = CROP_SIZE // NODE_PX + 1, HALF // NODE_PX + 1
     grid = np.stack(np.meshgrid(np.arange(across), np.arange(down)), axis=-1)
     nodes = grid.reshape(-1, 2).astype(np.float32) * NODE_PX + np.array([0, HALF], np.float32)
-    target = target_of(unit.landmarks, landmarks)
+    target = target_of(unit.landmarks, landmarks, change)
     in_unit, _ = Morph(unit.landmarks, landmarks, target).sources(nodes)
     back = np.asarray(cv2.invertAffineTransform(unit.to_crop), np.float32)
     coarse = transform(in_unit, back).reshape(down, across, 2).astype(np.float32)

@@ -6,11 +6,14 @@ voice is known ahead, for the next pictures; the first of them is shown.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from lipwire.engine.types import F32, CodeStats, Coverage
 from lipwire.engine.units.bank import CAPACITY, MouthBank
+from lipwire.engine.units.shape import allowed_change
 from lipwire.engine.units.unit import Unit
 
 # So many of the next pictures are looked at. More changed nothing, as sound is seldom known so far.
@@ -25,6 +28,15 @@ OWN_S = 0.4
 # mouth is generated until one resembles them more than the second. Lower: mouths askew; higher: a
 # head that turns is generated where its own mouths would do.
 UNLIKE, ALIKE = 0.5, 0.62
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChosenUnit:
+    """A mouth to show."""
+
+    unit: Unit
+    change: F32
+    """f32[codes], what is asked for beyond what the unit shows, as measured"""
 
 
 def best_path(targets: F32, joins: F32, previous: int | None = None) -> tuple[list[int], float]:
@@ -75,7 +87,7 @@ class Selector:
         """
         return self.bank.ready(opening_scale * self._typical_px)
 
-    def choose(self, wanted: F32, look: F32, time_s: float) -> Unit | None:
+    def choose(self, wanted: F32, look: F32, time_s: float) -> ChosenUnit | None:
         """The mouth for a picture; None if the bank has none in a pose like this.
 
         Args:
@@ -87,12 +99,17 @@ class Selector:
         if not len(bank):
             return None
         shown = next((i for i, unit in enumerate(bank.units) if unit is self._shown), None)
-        costs = bank.costs(wanted * np.float32(EXPRESSION), look, (time_s - OWN_S, time_s + OWN_S))
+        wanted = wanted * np.float32(EXPRESSION)
+        costs = bank.costs(wanted, look, (time_s - OWN_S, time_s + OWN_S))
         path, _ = best_path(costs, bank.joins(), shown)
         similar = bank.similarity(path[0], look)
         self._unlike = similar < (ALIKE if self._unlike else UNLIKE)
         self._shown = None if self._unlike else bank.units[path[0]]
-        return self._shown
+        if self._shown is None:
+            return None
+        return ChosenUnit(
+            self._shown, allowed_change(bank.usual.measured(wanted[0]), self._shown.codes)
+        )
 
     def pause(self) -> None:
         """What is shown next follows nothing."""

@@ -15,6 +15,7 @@ from lipwire.engine.face.identity import likeness_of
 from lipwire.engine.types import F32, U8, Alignment
 from lipwire.engine.units.bank import CODE_WEIGHTS, LOOK_COST
 from lipwire.engine.units.moved import moved_unit
+from lipwire.engine.units.shape import allowed_change
 from lipwire.engine.units.unit import look_of, unit_of
 from lipwire.training.data.dataset import I64, ClipData, Clips
 from lipwire.training.lite.dataset import (
@@ -33,21 +34,33 @@ BANK_SIZES = (20, 200)  # from a second of a call to a full bank
 CHOICE_NOISE = 0.3
 # A share of them is chosen badly, as from a bank that has nothing near.
 POOR_CHOICES, POOR_CHOICE_NOISE = 0.15, 1.5
+# Of the code that a chosen mouth is moved towards, in spreads.
+SHAPE_NOISE = 0.3
 # A share of them was taken in a light that differs by so much, each colour by a third of it.
 OTHER_LIGHT, LIGHT_SPREAD = 0.3, 0.12
 _WHOLE = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
 
 
-def moved_crop(clip: ClipData, index: int, unit: int) -> U8:
-    """Frame `index` with the mouth of frame `unit` moved to its pose, uint8[S, S, 3].
+def moved_crop(clip: ClipData, index: int, unit: int, asked: F32) -> tuple[U8, F32]:
+    """Frame `index` with the mouth of frame `unit` moved to its pose.
 
     Nothing of the frame's own hidden half is in it.
+
+    Args:
+        clip: to look in.
+        index: of the frame.
+        unit: of another.
+        asked: f32[7], the code that its mouth is moved towards, in the clip's own units.
+
+    Returns:
+        uint8[S, S, 3], and the code that it shows now, f32[7].
     """
     picture = np.ascontiguousarray(clip.crops[unit])
     mouth = unit_of(picture, _WHOLE, clip.landmarks[unit], np.zeros(1, np.float32), 0.0)
     crop = np.array(clip.crops[index])
-    crop[CROP_SIZE // 2 :] = moved_unit(mouth, clip.landmarks[index])
-    return crop
+    change = allowed_change(asked, clip.codes[unit])
+    crop[CROP_SIZE // 2 :] = moved_unit(mouth, clip.landmarks[index], change)
+    return crop, clip.codes[unit] + change
 
 
 def other_light(crop: U8, rng: np.random.Generator) -> U8:
@@ -188,7 +201,12 @@ def draw_units(
         moved = None
         if found:
             slot = 1 + unit_slot(references)
-            moved = slot, other_light(moved_crop(clip, index, frames[slot]), rng)
+            heard = rng.standard_normal(len(asked), np.float32) * clips.code_stats[1]
+            crop, now = moved_crop(clip, index, frames[slot], asked + SHAPE_NOISE * heard)
+            moved = slot, other_light(crop, rng)
         planes, weight = shown_to_a_camera(clip, frames, augmented, rng, moved)
-        rows.append(row_of(clips, clip, frames, planes, weight, clip.codes[other]))
+        row = row_of(clips, clip, frames, planes, weight, clip.codes[other])
+        if found:
+            row[-1][slot - 1] = clips.normalised(now)
+        rows.append(row)
     return stacked(rows, starts, stray)

@@ -59,7 +59,9 @@ def test_the_mouth_that_is_asked_for_is_shown() -> None:
         selector.pause()
         found = selector.choose(wanted(selector, opening), look, 60.0)
         assert found is not None
-        assert float(found.codes[0]) == pytest.approx(opening, abs=0.8)
+        assert float(found.unit.codes[0]) == pytest.approx(opening, abs=0.8)
+        shown = found.unit.codes + found.change
+        assert float(shown[0]) == pytest.approx(float(unit(opening).codes[0]), abs=0.05)
 
 
 def test_a_movement_is_taken_as_it_was_in_life() -> None:
@@ -70,7 +72,7 @@ def test_a_movement_is_taken_as_it_was_in_life() -> None:
     for index in range(len(speech)):
         found = selector.choose(wanted(selector, *speech[index : index + 3]), look, 60 + index / 25)
         assert found is not None
-        times.append(round(found.time_s * 25))
+        times.append(round(found.unit.time_s * 25))
     assert times == list(range(len(speech)))
 
 
@@ -82,7 +84,7 @@ def test_equal_calls_are_shown_equal_mouths() -> None:
         selector = knowing([float(i * 7 % 11) for i in range(40)])
         look = selector.bank.units[0].look
         units = [selector.choose(codes, look, 60 + i / 25) for i, codes in enumerate(asked)]
-        told.append([u.time_s if u is not None else None for u in units])
+        told.append([u.unit.time_s if u is not None else None for u in units])
     assert told[0] == told[1]
 
 
