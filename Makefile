@@ -1,6 +1,6 @@
-# `make run` and `make test` set up all they need in .venv: Python 3.11 or 3.12 is enough.
-PYTHON ?= $(shell for python in python3.11 python3.12 python3 python; do $$python -c \
-  'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
+# `make run` and `make test` set up all they need in .venv: Python 3.11, 3.12 or 3.13 is enough.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do $$python -c \
+  'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
   && { echo $$python; break; }; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -56,12 +56,11 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "lipwire needs Python 3.11 or 3.12 with venv: install python3.12 and python3.12-venv, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "lipwire needs Python 3.11, 3.12 or 3.13 with venv: install python3.12 and python3.12-venv, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run.stamp: pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/pip install -q -c $(LOCK) -e .
-	$(MAKE) -s headless-opencv
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml $(LOCK) | $(BIN)/python
@@ -79,13 +78,12 @@ $(VENV)/docs.stamp: pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/pip install -q -c $(LOCK) -r $@.new
 	mv $@.new $@
 
-# mediapipe brings the OpenCV build that wants libGL; a bare server has none, and the same
-# version without windows serves us as well.
+# The tests' MediaPipe brings an OpenCV that wants libGL and lies in the folder of ours; where there
+# is no libGL, ours is put back.
 .PHONY: headless-opencv
 headless-opencv:
 	@$(BIN)/python -c "import cv2" 2>/dev/null || { \
-	  version=$$($(BIN)/pip show opencv-contrib-python | sed -n 's/^Version: //p'); \
-	  echo "no libGL here: taking opencv-contrib-python-headless $$version"; \
+	  version=$$($(BIN)/pip show opencv-python-headless | sed -n 's/^Version: //p'); \
 	  $(BIN)/pip uninstall -q -y opencv-contrib-python; \
-	  $(BIN)/pip install -q --no-deps "opencv-contrib-python-headless==$$version"; \
+	  $(BIN)/pip install -q --no-deps --force-reinstall "opencv-python-headless==$$version"; \
 	  $(BIN)/python -c "import cv2"; }

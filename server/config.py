@@ -46,6 +46,9 @@ class ServerConfig(BaseSettings):
     devices: Names = Field(
         default=(), description="where the model runs, e.g. cuda:0,cuda:1; none: the runtime's own"
     )
+    tracker: Literal["litert", "mediapipe"] = Field(
+        default="litert", description="what runs MediaPipe's face nets; mediapipe: an extra"
+    )
 
     # Otherwise a device that is too slow makes pictures late and lets others pass.
     ladder: bool = Field(default=True, description="lower the quality under overload, by rungs")

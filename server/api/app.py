@@ -53,7 +53,7 @@ from lipwire.server.api.schemas import (
     SubtitleBody,
     refusals,
 )
-from lipwire.server.api.speech_socket import SpeechSocket, read_rate, refuse
+from lipwire.server.api.speech_socket import SpeechSocket, read_query, refuse
 from lipwire.server.call import speech_queue
 from lipwire.server.call.call import TooManySources
 from lipwire.server.call.sessions import ConsentMissing, NoSuchSession, Sessions
@@ -396,7 +396,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
 
     @app.websocket("/api/sessions/{name}/speech")
     async def speech_socket(socket: WebSocket, name: str) -> None:
-        """16-bit mono PCM in, at `?rate=`, perhaps `&live=true`; see
+        """16-bit PCM in, at `?rate=`, perhaps `&channels=2`, `&live=true`; see
         `lipwire.server.api.speech_socket`."""
         try:
             require(Right.SPEAK)(socket)
@@ -406,15 +406,14 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             await socket.send_denial_response(JSONResponse({"error": str(error)}, status))
             return
         try:
-            rate_hz = read_rate(socket.query_params.get("rate"))
+            rate_hz, channels, live = read_query(socket.query_params)
         except MediaError as error:
             await refuse(socket, str(error))
             return
-        live = socket.query_params.get("live") == "true"
         try:
             with call.source():
                 await socket.accept(bearer_subprotocol(socket))
-                await SpeechSocket(socket, call, rate_hz, live).run()
+                await SpeechSocket(socket, call, rate_hz, live, channels).run()
         except TooManySources as error:
             await refuse(socket, str(error))
 
@@ -435,6 +434,7 @@ def _open_engine(settings: ServerConfig) -> Engine:
         backend=settings.backend,
         threads=settings.threads,
         devices=settings.devices or None,
+        tracker=settings.tracker,
     )
 
 

@@ -43,29 +43,6 @@ class NoSpeech(LipwireError):
     """This machine cannot speak text."""
 
 
-class PcmFramer:
-    """Bytes as they come off a socket -> int16 samples; half a sample waits for its other half."""
-
-    def __init__(self) -> None:
-        self._carry = b""
-
-    @property
-    def dangling(self) -> bool:
-        """Whether half a sample is waiting."""
-        return bool(self._carry)
-
-    def feed(self, data: bytes) -> I16:
-        """The whole samples so far, int16[N] from little-endian bytes."""
-        data = self._carry + data
-        whole = len(data) & ~1
-        self._carry = data[whole:]
-        return np.frombuffer(data[:whole], "<i2").astype(np.int16)
-
-    def reset(self) -> None:
-        """Forget the half that is waiting."""
-        self._carry = b""
-
-
 class SpeechQueue:
     """The way into one session's speech, for all its sources.
 
