@@ -11,7 +11,12 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 LOCK   := requirements/lock.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test coverage check format snapshots docs lock clean
+# The frameworks that our adapters are tested with, as they are published.
+PEERS  := pipecat livekit
+pipecat_WHEEL := pipecat-ai==1.14.0
+livekit_WHEEL := livekit-agents==1.8.9
+
+.PHONY: run test clients coverage check format snapshots docs lock clean
 
 run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
 	$(BIN)/lipwire serve
@@ -19,6 +24,16 @@ run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
 # Two files at a time: each test has one thread, and much of it waits. ARGS="-n 0" has them in turn.
 test: $(VENV)/test.stamp  ## everything that needs no GPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Environments without lipwire: the adapters install beside today's frameworks, and are typed.
+clients: $(PEERS:%=build/clients/%.stamp)  ## for tests/clients/test_adapters.py, which skips without
+
+build/clients/%.stamp: Makefile $(wildcard clients/*/pyproject.toml clients/*/*/*.py clients/*/*/*/*/*.py)
+	$(PYTHON) -m venv build/clients/$*
+	build/clients/$*/bin/pip install -q mypy ./clients/python ./clients/$* $($*_WHEEL)
+	cd clients/$* && MYPYPATH=. ../../build/clients/$*/bin/mypy --strict --namespace-packages \
+	  --explicit-package-bases --no-error-summary $$(find . -name '*.py' -not -path './build/*')
+	touch $@
 
 coverage: $(VENV)/test.stamp  ## the same, and which lines it runs; the floors are in pyproject.toml
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)

@@ -6,8 +6,8 @@ With `live=true` in the address they come as they are spoken, and what a stall h
 late for ever; `{"type": "flush"}` ends an utterance, `{"type": "interrupt"}` drops what has not
 been heard.
 Out: `ready`; `begins` with `in_s` when an utterance's first sample has its time; `flushed` with
-its `seconds` and `heard_in_s` when its last has; `interrupted` with `unheard_s`, what was dropped;
-`error`.
+its `seconds` and `heard_in_s` when its last has; both with that time on the clock of the media's
+sender reports, `at_s`; `interrupted` with `unheard_s`, what was dropped; `error`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import I16
 from lipwire.server.call.call import Call
 from lipwire.server.call.pcm_reader import MAX_CHANNELS, PcmReader
+from lipwire.server.rtc.rtcp import ntp_seconds, to_ntp
 
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001  # RFC 6455 section 7.4.1
 # Messages read ahead of a full backlog, so that an interruption behind them is still seen. More:
@@ -178,10 +179,9 @@ class SpeechSocket:
                 if isinstance(item, str):
                     self._peer.voice.flush()
                     seconds, self._taken_s = round(self._taken_s, 3), 0.0
-                    heard_in_s = round(self._peer.voice.unheard_s, 3)
-                    await self._send(
-                        {"type": "flushed", "seconds": seconds, "heard_in_s": heard_in_s}
-                    )
+                    in_s = self._peer.voice.unheard_s
+                    event = {"type": "flushed", "seconds": seconds, "heard_in_s": round(in_s, 3)}
+                    await self._send({**event, "at_s": _report_s(in_s)})
                 else:
                     await self._push_sound(*item)
             await asyncio.sleep(0)  # what waits in the queue is taken without waiting, too
@@ -200,14 +200,20 @@ class SpeechSocket:
             self._taken_s += seconds
         elif await self._peer.voice.push(samples, rate_hz, trace):
             if not self._taken_s:
-                in_s = self._peer.voice.unheard_s - seconds
-                await self._send({"type": "begins", "in_s": round(max(0.0, in_s), 3)})
+                in_s = max(0.0, self._peer.voice.unheard_s - seconds)
+                event = {"type": "begins", "in_s": round(in_s, 3), "at_s": _report_s(in_s)}
+                await self._send(event)
             self._taken_s += seconds
 
     async def _send(self, event: dict[str, Any]) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it left while we spoke
             if self._socket.application_state is WebSocketState.CONNECTED:
                 await self._socket.send_json(event)
+
+
+def _report_s(in_s: float) -> float:
+    """A moment ahead as sender reports name it, seconds since 1900."""
+    return ntp_seconds(to_ntp(time.monotonic() + in_s))
 
 
 async def refuse(socket: WebSocket, reason: str) -> None:

@@ -7,7 +7,9 @@ import contextlib
 import logging
 import secrets
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 # What may wait for a slow reader: a second of sound, and of pictures less than can be seen as lag.
 PICTURES, SOUNDS = 5, 50
 AGAIN_S, AGAIN_MAX_S = 0.2, 2.0  # between attempts to connect again: the first, the longest
+# After an interruption: how long what is still under way is not heard, at most, and the level of
+# silence. Shorter: a syllable of what was dropped is heard; longer: the next voice loses its first.
+HUSH_S, QUIET = 0.4, 30
 CHUNK_BYTES = 2**18  # of voice at once; the server takes messages of at most 1 MiB
 
 
@@ -67,6 +72,7 @@ class LipwireCall:
         self._there = asyncio.Event()  # set while `_link` works
         self._error: Exception | None = None
         self._eras = 0  # interruptions
+        self._hush_until_s = 0.0
         self._speaking = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self.reconnects = 0
@@ -143,8 +149,13 @@ class LipwireCall:
     def _on_frame(self, frame: Picture | Sound) -> None:
         if isinstance(frame, Picture):
             self._pictures.put(frame)
-        else:
-            self._sounds.put(frame)
+            return
+        if time.monotonic() < self._hush_until_s:
+            # Until what was under way has come; silence after it is the end of it.
+            if np.abs(frame.samples.astype(np.int32)).max(initial=0) < QUIET:
+                self._hush_until_s = 0.0
+            frame = replace(frame, samples=np.zeros_like(frame.samples))
+        self._sounds.put(frame)
 
     def _on_event(self, event: dict[str, Any]) -> None:
         if event.get("type") == "stats":
@@ -214,6 +225,7 @@ class LipwireCall:
         """Drop the voice that has not been heard, here too."""
         self._eras += 1
         self._sounds.clear()
+        self._hush_until_s = time.monotonic() + HUSH_S
         if self._link is not None:
             with contextlib.suppress(CallLost):
                 await self._link.send({"type": "interrupt"})

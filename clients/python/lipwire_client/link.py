@@ -211,7 +211,8 @@ class Link:
     async def _listen(self, socket: ClientConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
             async for message in socket:
-                self._on_event(json.loads(message))
+                if not self.lost.is_set():
+                    self._on_event(json.loads(message))
         if socket is self._socket:
             self.lose("the voice's socket closed")
 

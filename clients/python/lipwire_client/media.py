@@ -158,7 +158,7 @@ class MediaClock:
 
     def time_s(self, pts: int) -> float | None:
         """When a frame belongs, seconds; None before the first report."""
-        origin = getattr(self._mapper, "_origin", None)
+        origin: int | None = getattr(self._mapper, "_origin", None)
         if self._at is None or origin is None:
             return None
         ntp_s, rtp = self._at
