@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -42,6 +42,7 @@ from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import F32, F64, U8, Alignment, Coverage, Face, JobSpec, Outcome, Patch
 from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
 from lipwire.engine.units.compose import put
+from lipwire.engine.units.moved import moved_unit, unit_slot
 from lipwire.engine.units.selection import ChosenUnit, Selector
 from lipwire.engine.units.unit import look_of, to_small_crop, unit_of
 from lipwire.engine.units.usual import UsualMouth
@@ -87,6 +88,8 @@ class Aligned:
     """f32[D], see `Unit.look`; None for a model without units"""
     reference_codes: F32 | None = None
     """f32[R, codes], see `LipJob`"""
+    start: U8 | None = None
+    """uint8[S/2, S, 3], see `LipJob`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +305,7 @@ class FacePipeline:
         return Coverage() if self._units is None else self._units.coverage
 
     def choose(self, aligned: Aligned, codes: F32) -> ChosenUnit | None:
-        """The person's own mouth for a frame; None if none is in a pose like this.
+        """The person's own mouth for a frame; None if none of another moment is known.
 
         Args:
             aligned: of `find`.
@@ -311,6 +314,32 @@ class FacePipeline:
         if self._units is None or aligned.look is None:
             return None
         return self._units.choose(codes, aligned.look, aligned.time_s)
+
+    def begin_at(self, aligned: Aligned, chosen: ChosenUnit) -> Aligned:
+        """The frame with a unit, moved to its pose, as a reference and as what sampling begins at.
+
+        Args:
+            aligned: of `find`.
+            chosen: the unit.
+
+        Returns:
+            `aligned` itself for a model that is not told what its references show.
+        """
+        codes = aligned.reference_codes
+        if codes is None or self._units is None:
+            return aligned
+        size = self._spec.crop_size
+        crop = align(aligned.image, aligned.alignment)
+        points = transform(aligned.face.landmarks, to_small_crop(aligned.alignment))
+        crop[size // 2 :] = moved_unit(chosen.unit, points, size, chosen.change)
+        crop = times(stretch(crop, aligned.length), aligned.gain)
+        references, slot = aligned.references.copy(), unit_slot(len(aligned.references))
+        references[slot] = crop
+        codes = codes.copy()
+        codes[slot] = self._units.bank.usual.told(chosen.codes)
+        return replace(
+            aligned, references=references, reference_codes=codes, start=crop[size // 2 :]
+        )
 
     def _align(self, face: Face, time_s: float) -> Alignment:
         size = self._spec.crop_size

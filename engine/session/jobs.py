@@ -112,11 +112,15 @@ class JobFactory:
                 found = self._face_pipeline.look(
                     state.frame, repaint=action is not FrameAction.PASS
                 )
-                if own and isinstance(found, Aligned):
-                    state.unit = self._choose(found, conditioning)
-                    if state.unit is None:
+                if isinstance(found, Aligned):
+                    chosen = self._choose(found, conditioning)
+                    if own and chosen is not None and chosen.alike:
+                        state.unit = chosen
+                    elif own:
                         with self._lock:
                             action = self._quality.action(state.index, now)
+                    if state.unit is None and action is FrameAction.GENERATE and chosen is not None:
+                        found = self._face_pipeline.begin_at(found, chosen)
                 if found is None or (action is FrameAction.PASS and isinstance(found, Aligned)):
                     found = Outcome.OVERLOADED if conditioning.strength > 0 else Outcome.SILENT
         except Exception as error:
@@ -165,6 +169,7 @@ class JobFactory:
             deadline_s=state.playout_s + self._epoch,
             reach=found.reach,
             reference_codes=found.reference_codes,
+            start=found.start,
             trace=state.frame.trace,
         )
 
@@ -176,7 +181,7 @@ class JobFactory:
 
     def _choose(self, found: Aligned, conditioning: Conditioning) -> ChosenUnit | None:
         """The person's own mouth for what is heard."""
-        if self._articulation is None:
+        if self._articulation is None or not self._face_pipeline.knows:
             return None
         return self._face_pipeline.choose_unit(
             found, self._articulation([conditioning.mel, *conditioning.ahead], found.reach)

@@ -37,7 +37,7 @@ LEAST_UNITS, LEAST_RANGE = 12, 0.5
 # A full bank takes a frame that follows no other only if it is so far from all units: stray frames
 # would break up stretches of speech.
 NOVEL = 4.0
-_FORBIDDEN = np.float32(1e6)
+FORBIDDEN = np.float32(1e6)  # what a unit costs that shows the very mouth to be replaced
 
 
 class MouthBank:
@@ -152,7 +152,7 @@ class MouthBank:
         costs += LOOK_COST * (1 - self._looks[:count] @ look)
         if own is not None:
             times = self._times[:count]
-            costs[:, (times >= own[0]) & (times <= own[1])] += _FORBIDDEN
+            costs[:, (times >= own[0]) & (times <= own[1])] += FORBIDDEN
         return np.asarray(costs, np.float32)
 
     def joins(self) -> F32:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lipwire.engine.types import F32, CodeStats, Coverage
-from lipwire.engine.units.bank import CAPACITY, MouthBank
+from lipwire.engine.units.bank import CAPACITY, FORBIDDEN, MouthBank
 from lipwire.engine.units.shape import allowed_change
 from lipwire.engine.units.unit import Unit
 
@@ -37,6 +37,13 @@ class ChosenUnit:
     unit: Unit
     change: F32
     """f32[codes], what is asked for beyond what the unit shows, as measured"""
+    alike: bool
+    """whether it is of a pose like the present one, so that it can be shown as it is"""
+
+    @property
+    def codes(self) -> F32:
+        """f32[codes], what it shows once it is changed, as measured."""
+        return self.unit.codes + self.change
 
 
 def best_path(targets: F32, joins: F32, previous: int | None = None) -> tuple[list[int], float]:
@@ -88,7 +95,7 @@ class Selector:
         return self.bank.ready(opening_scale * self._typical_px)
 
     def choose(self, wanted: F32, look: F32, time_s: float) -> ChosenUnit | None:
-        """The mouth for a picture; None if the bank has none in a pose like this.
+        """The mouth for a picture; None if the bank has none of another moment.
 
         Args:
             wanted: f32[K, codes], in spreads: of this picture and of the next ones as far as known.
@@ -102,14 +109,14 @@ class Selector:
         wanted = wanted * np.float32(EXPRESSION)
         costs = bank.costs(wanted, look, (time_s - OWN_S, time_s + OWN_S))
         path, _ = best_path(costs, bank.joins(), shown)
-        similar = bank.similarity(path[0], look)
-        self._unlike = similar < (ALIKE if self._unlike else UNLIKE)
-        self._shown = None if self._unlike else bank.units[path[0]]
-        if self._shown is None:
+        if costs[0, path[0]] >= FORBIDDEN:
+            self._shown = None
             return None
-        return ChosenUnit(
-            self._shown, allowed_change(bank.usual.measured(wanted[0]), self._shown.codes)
-        )
+        unit, similar = bank.units[path[0]], bank.similarity(path[0], look)
+        self._unlike = similar < (ALIKE if self._unlike else UNLIKE)
+        self._shown = None if self._unlike else unit
+        change = allowed_change(bank.usual.measured(wanted[0]), unit.codes)
+        return ChosenUnit(unit, change, not self._unlike)
 
     def pause(self) -> None:
         """What is shown next follows nothing."""

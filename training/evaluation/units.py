@@ -27,10 +27,11 @@ from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.articulation import OPENING
 from lipwire.engine.nets.lite import LiteNet
 from lipwire.engine.types import F32
+from lipwire.engine.units.moved import unit_slot
 from lipwire.training.data.dataset import I64, ClipData, load_clips, to_planes
 from lipwire.training.families import LiteFamily, alpha_bars, estimates, open_network
 from lipwire.training.lite.samples import write_rows
-from lipwire.training.lite.units import APART_FRAMES, Looks, choose, moved_crop, unit_slot
+from lipwire.training.lite.units import APART_FRAMES, Looks, choose, moved_crop
 from lipwire.training.nets.imagenet import MouthFeatures
 
 FAMILY = LiteFamily()

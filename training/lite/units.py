@@ -14,7 +14,7 @@ from lipwire.engine.face.articulation import OPENING
 from lipwire.engine.face.identity import likeness_of
 from lipwire.engine.types import F32, U8, Alignment
 from lipwire.engine.units.bank import CODE_WEIGHTS, LOOK_COST
-from lipwire.engine.units.moved import moved_unit
+from lipwire.engine.units.moved import moved_unit, unit_slot
 from lipwire.engine.units.shape import allowed_change
 from lipwire.engine.units.unit import look_of, unit_of
 from lipwire.training.data.dataset import I64, ClipData, Clips
@@ -59,7 +59,7 @@ def moved_crop(clip: ClipData, index: int, unit: int, asked: F32) -> tuple[U8, F
     mouth = unit_of(picture, _WHOLE, clip.landmarks[unit], np.zeros(1, np.float32), 0.0)
     crop = np.array(clip.crops[index])
     change = allowed_change(asked, clip.codes[unit])
-    crop[CROP_SIZE // 2 :] = moved_unit(mouth, clip.landmarks[index], change)
+    crop[CROP_SIZE // 2 :] = moved_unit(mouth, clip.landmarks[index], CROP_SIZE, change)
     return crop, clip.codes[unit] + change
 
 
@@ -72,11 +72,6 @@ def other_light(crop: U8, rng: np.random.Generator) -> U8:
     half = CROP_SIZE // 2
     lit[half:] = np.clip(crop[half:] * gains, 0, 255).round()
     return lit
-
-
-def unit_slot(references: int) -> int:
-    """Which of a network's references is the unit; the most closed mouth comes before it."""
-    return min(1, references - 1)
 
 
 def unit_costs(asked: F32, look: F32, codes: F32, looks: F32) -> F32:

@@ -131,6 +131,7 @@ def jobs(count: int, bundle: Any, steps: int = 2) -> list[Any]:
     blank = blank_job(bundle.manifest, steps)
     rng = np.random.default_rng(3)
     size, shown = bundle.manifest.crop_size, bundle.manifest.references
+    told = bundle.manifest.reference_codes
     return [
         replace(
             blank,
@@ -140,7 +141,7 @@ def jobs(count: int, bundle: Any, steps: int = 2) -> list[Any]:
             seed=index % 2,
             reach=rng.uniform(0.6, 1.6, CODES).astype(np.float32),
             reference_codes=rng.normal(size=(shown, CODES)).astype(np.float32),
-            start=picture(size // 2, size, index + 5) if index % 2 else None,
+            start=picture(size // 2, size, index + 5) if index % 2 and told else None,
         )
         for index in range(count)
     ]

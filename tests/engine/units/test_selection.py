@@ -96,9 +96,18 @@ def test_a_pose_that_no_unit_has_is_left_to_the_model_until_one_resembles_it() -
     other /= np.linalg.norm(other)
     assert float(look @ other) == pytest.approx(0, abs=1e-5)
     between = np.float32(0.56) * look + np.float32(np.sqrt(1 - 0.56**2)) * other
-    assert selector.choose(wanted(selector, 5.0), between, 60.0) is not None
-    assert selector.choose(wanted(selector, 5.0), other, 60.0) is None
-    assert selector.choose(wanted(selector, 5.0), between, 60.0) is None  # no flicker
+    alike = []
+    for seen in (between, other, between, look):  # no flicker between the second and the third
+        found = selector.choose(wanted(selector, 5.0), seen, 60.0)
+        assert found is not None
+        alike.append(found.alike)
+    assert alike == [True, False, False, True]
+
+
+def test_the_mouths_of_this_moment_are_not_chosen() -> None:
+    selector = knowing([float(i % 10) for i in range(8)])  # all within 0.4 s
+    look = selector.bank.units[0].look
+    assert selector.choose(wanted(selector, 5.0), look, 0.2) is None
     assert selector.choose(wanted(selector, 5.0), look, 60.0) is not None
 
 
