@@ -23,7 +23,7 @@ from lipwire.engine.face.alignment import (
     transform,
     turned_px,
 )
-from lipwire.engine.face.articulation import OPENING, raw_codes
+from lipwire.engine.face.articulation import OPENING
 from lipwire.engine.face.articulation_scale import ArticulationScale
 from lipwire.engine.face.exposure import gain_of, lit, times
 from lipwire.engine.face.identity import face_similarity, likeness_of
@@ -44,7 +44,7 @@ from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
 from lipwire.engine.units.compose import put
 from lipwire.engine.units.moved import moved_unit, unit_slot
 from lipwire.engine.units.selection import ChosenUnit, Selector
-from lipwire.engine.units.unit import look_of, to_small_crop, unit_of
+from lipwire.engine.units.unit import codes_of, look_of, to_small_crop, unit_of
 from lipwire.engine.units.usual import UsualMouth
 
 # One in so many silent frames is looked at. Fewer: references are old when the voice begins, and a
@@ -180,13 +180,12 @@ class FacePipeline:
             reach = self._reach.value
         look = None if self._likeness is None else look_of(self._likeness)
         if self._units is not None and look is not None and self._open:
-            unit = unit_of(image, alignment, face.landmarks, look, time_s)
-            self._units.bank.usual.update(unit.codes)
-            if self._occlusion.share < BARE:
-                self._units.bank.add(unit)
+            bank, codes = self._units.bank, codes_of(alignment, face.landmarks)
+            bank.usual.update(codes)
+            if self._occlusion.share < BARE and bank.wants(codes, look, time_s):
+                bank.add(unit_of(image, alignment, face.landmarks, look, time_s))
         elif self._usual is not None:
-            small = transform(face.landmarks, to_small_crop(alignment))
-            self._usual.update(raw_codes(small[None])[0])
+            self._usual.update(codes_of(alignment, face.landmarks))
         gain = gain_of(long)
         references = np.stack([lit(shown) for shown in self._references.references])
         return Aligned(
