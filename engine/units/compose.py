@@ -34,6 +34,10 @@ CRISP = 0.4
 # Boxes of more pixels are fetched linearly: faces of 350 px and more, whose units are enlarged
 # anyway. Bicubic takes twice as long there, the time of the next frame.
 LARGE_PX = 90_000
+_WHOLE: F32 = np.empty(0, np.float32)  # no second map: the first has both coordinates
+
+Part = tuple[slice, slice]
+"""rows and columns"""
 
 
 def mouth_mask(target: F32) -> F32:
@@ -95,14 +99,16 @@ def put(
     # Each picture is fetched where it is needed: the frame where it moves, the unit under the mask.
     original = image[y0:y1, x0:x1]
     below, change = original.copy(), np.zeros((high, wide, 3), np.float32)
-    if (nodes := _extent(moves)) is not None:
-        part = tuple(
+    if (moving := _extent(moves)) is not None:
+        rows, columns = (
             slice(max((s.start - 2) * step, 0), min(s.stop * step, most))
-            for s, most in zip(nodes, (high, wide), strict=True)
+            for s, most in zip(moving, (high, wide), strict=True)
         )
+        part: Part = rows, columns
         below[part] = _fetched(image, _fine(in_frame, step, part), how)
         change[part] = cv2.subtract(below[part], original[part], dtype=cv2.CV_32F)
-    if (part := _extent(mask > 0)) is not None:
+    if (seen := _extent(mask > 0)) is not None:
+        part = seen
         shown = crisp(_fetched(unit.picture, _fine(in_unit, step, part), how))
         under, weight = below[part], mask[part]
         difference = np.asarray(cv2.subtract(shown, under, dtype=cv2.CV_32F), np.float32)
@@ -155,10 +161,6 @@ def _maps(
     )
 
 
-Part = tuple[slice, slice]
-"""rows and columns"""
-
-
 def _fine(coarse: F32, step: int, part: Part) -> F32:
     """What nodes say for the pixels of a part of their box, linear between them, f32[h, w, ..].
 
@@ -203,7 +205,7 @@ def _fetched(picture: U8, places: F32, how: int) -> U8:
     import cv2
 
     return np.asarray(
-        cv2.remap(picture, places, None, how, borderMode=cv2.BORDER_REPLICATE), np.uint8
+        cv2.remap(picture, places, _WHOLE, how, borderMode=cv2.BORDER_REPLICATE), np.uint8
     )
 
 

@@ -34,7 +34,8 @@ from lipwire.server.config import ServerConfig
 from lipwire.server.media.recording import Archive
 from lipwire.server.media.watermark import make_mark
 from lipwire.server.ops.logs import name_session
-from lipwire.server.rtc.connection import PeerConnection, reception
+from lipwire.server.rtc.codecs import DECODED_PIXELS
+from lipwire.server.rtc.connection import PeerConnection, reception, refusals
 from lipwire.server.rtc.sdp import Offer, Purpose
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,9 @@ class Call:
         self.name, self.session, self.named = name, session, named
         self._engine, self._settings = engine, settings
         self.voice = SpeechQueue(session, engine.clock)
-        self.ingest = Ingest(name, session, self.voice, engine.clock, pool, observe)
+        self.ingest = Ingest(
+            name, session, self.voice, engine.clock, pool, observe, settings.max_pixels
+        )
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
         # A name's publishers follow each other, and each has an address of its own to end it by.
@@ -417,6 +420,18 @@ class Call:
             "voice": Purpose.VOICE in purposes,
         }
 
+    def _pictures(self) -> dict[str, Any]:
+        """Of what sizes they come, and why they are refused."""
+        refused, size = refusals(self.publisher.pc)
+        limit = max(self._settings.max_pixels, DECODED_PIXELS)
+        told = "1920x1088" if limit == DECODED_PIXELS else f"{limit} pixels"
+        return {
+            "size": _by(self.ingest.size),
+            "scaled_to": _by(self.ingest.scaled_to),
+            "refused": refused,
+            "reason": size and f"pictures of {_by(size)} pixels are larger than {told}",
+        }
+
     def disclosure(self) -> dict[str, Any]:
         """What everybody who is shown the result should be told (EU AI Act, article 50)."""
         return {
@@ -460,8 +475,13 @@ class Call:
             "renditions": self.broadcaster.renditions["video"].figures(),
             "recording": self.events.figures(),
             "reception": reception(self.publisher.pc),
+            "pictures": self._pictures(),
             **self.disclosure(),
         }
+
+
+def _by(size: tuple[int, int] | None) -> str | None:
+    return None if size is None else f"{size[0]}x{size[1]}"
 
 
 def _table(points: Sequence[str], traces: Iterable[Trace]) -> dict[str, Any]:
