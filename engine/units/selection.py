@@ -18,9 +18,9 @@ from lipwire.engine.units.unit import Unit
 
 # So many of the next pictures are looked at. More changed nothing, as sound is seldom known so far.
 AHEAD = 4
-# What is heard moves less than people do, by regression to the mean. Less: mouths move little, 0.77
-# of people's at 1.3; more: mumblers shout.
-EXPRESSION = 1.5
+# What is heard moves less than people do, by regression to the mean. Less: mouths move little, 0.76
+# of people's at 1.25; more: mumblers shout.
+EXPRESSION = 1.4
 # Units from so near the picture show the mouth that is to be replaced, in the best of poses: they
 # would be chosen whatever the voice says.
 OWN_S = 0.4

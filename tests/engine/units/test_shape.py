@@ -8,7 +8,7 @@ from mouths import STATS, in_crop, mouth, unit
 
 from lipwire.engine.face.articulation import OPENING, raw_codes
 from lipwire.engine.units.morph import CONTROLS, target_of
-from lipwire.engine.units.shape import MOST_PX, allowed_change, moved_landmarks
+from lipwire.engine.units.shape import MOST_PX, SLIT_PX, allowed_change, moved_landmarks
 from lipwire.engine.units.usual import UsualMouth
 
 
@@ -38,7 +38,7 @@ def test_the_target_has_the_asked_opening() -> None:
 def test_shut_lips_do_not_open_without_teeth() -> None:
     shut, wide = unit(0.0).codes, unit(10.0).codes
     change = allowed_change(wide, shut)
-    assert change[OPENING] == pytest.approx(1.0 + 0.5 * shut[OPENING])
+    assert change[OPENING] == pytest.approx(SLIT_PX + 0.5 * shut[OPENING])
     assert np.abs(change).max() <= MOST_PX
     closing = allowed_change(shut - 3, unit(2.0).codes)
     assert unit(2.0).codes[OPENING] + closing[OPENING] >= 0
