@@ -142,6 +142,10 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
+    @app.get("/view/{name}", include_in_schema=False)
+    async def view(name: str) -> FileResponse:
+        return FileResponse(STATIC / "view.html", headers={"Cache-Control": "no-cache"})
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(
@@ -192,7 +196,8 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     # Files of a package: nothing is loaded from another host.
     swagger = StaticFiles(packages=[("fastapi_offline", "static")])
     app.mount("/static/swagger", swagger, name="swagger")
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    # In a checkout the client is a link to its package.
+    app.mount("/static", StaticFiles(directory=STATIC, follow_symlink=True), name="static")
     return app
 
 
@@ -255,15 +260,15 @@ def _add_session_routes(app: FastAPI) -> None:
     async def list_sessions(request: Request) -> list[Listed]:
         """The sessions that the token may see.
 
-        Named ones for the right to watch, and those of random ids, which are secrets, for the
-        right to control.
+        Named ones for the right to watch; random ids and names of 32 characters or more, which are
+        secrets, for the right to control.
         """
         grant = identify(request)
         return [
             Listed(**call.listed())
             for call in sessions().peers
             if grant.may(Right.CONTROL, call.name)
-            or (call.named and grant.may(Right.WATCH, call.name))
+            or (call.public and grant.may(Right.WATCH, call.name))
         ]
 
     @app.delete(

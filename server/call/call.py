@@ -41,6 +41,7 @@ from lipwire.server.rtc.sdp import Offer, Purpose
 log = logging.getLogger(__name__)
 
 FIGURES_EVERY_S = 0.5
+SECRET_CHARS = 32  # random ids have as many
 # How long a publisher of a taken name is listened for. Shorter: one whose picture stands still
 # sends only a report a second and would lose its name; longer: a reconnecting one waits.
 LISTEN_S, LISTEN_EVERY_S = 2.0, 0.1
@@ -105,6 +106,9 @@ class Call:
         )
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
+        # Long names, such as clients make who need one to come back, are kept like random ids.
+        self.public = named and len(name) < SECRET_CHARS
+        """whether the name may be listed and logged"""
         # A name's publishers follow each other, and each has an address of its own to end it by.
         self.publisher = PeerConnection(settings, None if named else name)
         self._next: asyncio.Queue[PeerConnection] = asyncio.Queue()
@@ -127,7 +131,7 @@ class Call:
 
     async def run(self, offer: Offer) -> None:
         """Answer an offer and serve it until `end`, a failure or the peer's leaving."""
-        name_session(self.name, self.named)
+        name_session(self.name, self.public)
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 await self._answer(offer)
@@ -176,7 +180,7 @@ class Call:
             gone = self.publisher
             await gone.close()
             seconds = self._settings.name_grace_s
-            log.info("%s has lost its publisher and waits %g s for another", self.name, seconds)
+            log.info("the publisher is lost; %g s are waited for another", seconds)
             try:
                 self.publisher = await asyncio.wait_for(self._next.get(), seconds)
             except TimeoutError:
@@ -187,9 +191,10 @@ class Call:
         await link.wait_connected()
         if link.connected:
             self._live = True
-            name = self.name if self.named else self.name[:6] + "..."
+            name = self.name if self.public else self.name[:6] + "..."
             log.info("%s is live: POST /whep/%s to watch, /whip/%s/voice or the socket "
-                     "/api/sessions/%s/speech for the voice", name, name, name, name)  # fmt: skip
+                     "/api/sessions/%s/speech for the voice, /view/%s in a browser",
+                     name, name, name, name, name)  # fmt: skip
 
     async def take_over(self, offer: Offer) -> tuple[PeerConnection, str]:
         """Let a name be published again; viewers and voice stay. Returns link and answer.
@@ -413,7 +418,7 @@ class Call:
         purposes = [purpose for purpose, _ in self.links.values()]
         return {
             "id": self.name,
-            "named": self.named,
+            "named": self.public,
             "live": self.publisher.connected,
             "seconds": round(self.session.time_s(self._engine.clock()), 2),
             "viewers": purposes.count(Purpose.WATCH),

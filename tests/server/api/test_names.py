@@ -51,7 +51,7 @@ async def test_a_named_session_is_found_and_survives_its_publisher(
         assert first.location.startswith("/whip/live/studio/")
         await connected(viewer.watch(), "/whep/live/studio")
         await connected(voice.speak(500), "/whip/live/studio/voice")
-        assert "POST /whep/studio to watch" in caplog.text
+        assert "POST /whep/studio to watch" in caplog.text and "/view/studio" in caplog.text
         (listed,) = (await client.get("/api/sessions")).json()
         assert listed.pop("seconds") > 0
         assert listed == {
@@ -113,13 +113,14 @@ async def test_a_token_decides_who_may_use_a_name_and_see_it(engine: Engine) -> 
     with Running(engine, jwt_secret=SECRET) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
             named, secret = Client(client).publish(), Client(client).publish()
+            long = "s" * 32  # kept like a random id
             async with named, secret:
                 client.headers.update(bearer(Right.PUBLISH, session="studio"))
                 refused = await named.post("/whip/live/other")
                 assert refused.status_code == 403 and "another session" in refused.text
                 await connected(named, "/whip/live/studio")
                 client.headers.update(bearer(Right.PUBLISH))
-                await connected(secret, "/whip")
+                await connected(secret, f"/whip/live/{long}")
                 for rights, session, count in (
                     ((Right.CONTROL,), None, 2),
                     ((Right.WATCH,), None, 1),
