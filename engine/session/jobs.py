@@ -20,9 +20,8 @@ from lipwire.engine.session.conditioning import AudioConditioner, Conditioning, 
 from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
-from lipwire.engine.types import F32, U8, LipJob, Outcome, Patch
-from lipwire.engine.units.selection import AHEAD
-from lipwire.engine.units.unit import Unit
+from lipwire.engine.types import U8, LipJob, Outcome, Patch
+from lipwire.engine.units.selection import AHEAD, ChosenUnit
 
 log = logging.getLogger(__name__)
 
@@ -113,17 +112,19 @@ class JobFactory:
                 found = self._face_pipeline.look(
                     state.frame, repaint=action is not FrameAction.PASS
                 )
-                spared = True
-                if own and isinstance(found, Aligned):
-                    codes = self._codes(found, conditioning)
-                    state.unit = self._face_pipeline.choose_unit(found, codes)
-                    if state.unit is None:
+                if isinstance(found, Aligned):
+                    chosen = self._choose(found, conditioning)
+                    if own and chosen is not None and chosen.alike:
+                        state.unit = chosen
+                    elif own:
                         with self._lock:
                             self._own = False
                             action = self._quality.action(state.index, now, spare=True)
-                        if action is not FrameAction.GENERATE:
-                            spared = False
-                            state.unit = self._face_pipeline.choose_unit(found, codes, strict=False)
+                        near = chosen is not None and chosen.near
+                        if near and action is not FrameAction.GENERATE:
+                            state.unit = chosen
+                    if state.unit is None and action is FrameAction.GENERATE and chosen is not None:
+                        found = self._face_pipeline.begin_at(found, chosen)
                 if found is None or (
                     action is FrameAction.PASS and state.unit is None and isinstance(found, Aligned)
                 ):
@@ -158,7 +159,7 @@ class JobFactory:
                 state.after = self._begun
             mouth = self._mouth
         if state.unit is not None:
-            self._paste(state, state.unit, now, spared)
+            self._paste(state, state.unit, now)
             if action is not FrameAction.PROBE:
                 return None
         if action is FrameAction.HOLD:
@@ -175,6 +176,8 @@ class JobFactory:
             steps=steps,
             deadline_s=state.playout_s + self._epoch,
             reach=found.reach,
+            reference_codes=found.reference_codes,
+            start=found.start,
             trace=state.frame.trace,
         )
 
@@ -184,10 +187,13 @@ class JobFactory:
         self._taken_s = taken_s
         return gap_s if 0.01 < gap_s < 0.1 else 1 / PAPER_FPS
 
-    def _codes(self, found: Aligned, conditioning: Conditioning) -> F32:
-        """What is heard now and next, f32[K, codes]."""
-        assert self._articulation is not None
-        return self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
+    def _choose(self, found: Aligned, conditioning: Conditioning) -> ChosenUnit | None:
+        """The person's own mouth for what is heard."""
+        if self._articulation is None or not self._face_pipeline.knows:
+            return None
+        return self._face_pipeline.choose_unit(
+            found, self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
+        )
 
     def complete(
         self,
@@ -224,12 +230,12 @@ class JobFactory:
         """Put a generated mouth into its frame."""
         self._composite(state, partial(_generated, generated), now, outcome)
 
-    def _paste(self, state: FrameState, unit: Unit, now: float, spared: bool) -> None:
-        """Put one of the person's own mouths into a frame; `spared`: the network was not wanted."""
+    def _paste(self, state: FrameState, unit: ChosenUnit, now: float) -> None:
+        """Put one of the person's own mouths into a frame."""
         for point in ("generating", "generated", "compositing"):  # nothing had to be generated
             state.stamp(point)
         self._composite(state, partial(_pasted, unit), now, Outcome.PASTED)
-        if spared:
+        if unit.alike:  # otherwise it stands in for what the network has no time for
             with self._lock:
                 self._quality.spared(now)
 
@@ -308,5 +314,5 @@ def _generated(generated: U8, aligned: Aligned, strength: float) -> Patch:
     return FacePipeline.composite(aligned, generated, strength)
 
 
-def _pasted(unit: Unit, aligned: Aligned, strength: float) -> Patch:
+def _pasted(unit: ChosenUnit, aligned: Aligned, strength: float) -> Patch:
     return FacePipeline.paste(aligned, unit, strength)
