@@ -83,7 +83,11 @@ def open_media(path: str | Path, part: Part | None = None) -> Any:
     """
     import av
 
-    if not Path(path).exists():
+    try:
+        there = Path(path).exists()
+    except OSError as error:  # a name that is too long
+        raise MediaError(f"{path}: {error.strerror}") from error
+    if not there:
         raise MediaError(f"{path}: no such file")
     if Path(path).is_dir():
         raise MediaError(f"{path}: is a folder, not a media file")
@@ -123,9 +127,9 @@ def open_part(
 
 def joined(path: str | Path) -> list[Part | None]:
     """The files that were joined into one (`cat a.wav b.wav`); [None] for what is a single one."""
-    if not Path(path).is_file() or not (size := Path(path).stat().st_size):
-        return [None]
     try:
+        if not Path(path).is_file() or not (size := Path(path).stat().st_size):
+            return [None]
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             begins = _boxes(data) if data[4:8] == b"ftyp" else _beginnings(data)
     except OSError:
@@ -171,7 +175,7 @@ def decode(container: Any, stream: Any, on_damage: OnDamage, what: str) -> Itera
     import av
 
     damaged = 0
-    packets = container.demux(stream)
+    packets, decoder = container.demux(stream), _decoder(stream)
     while True:
         try:
             packet = next(packets)
@@ -182,7 +186,10 @@ def decode(container: Any, stream: Any, on_damage: OnDamage, what: str) -> Itera
             on_damage(f"{what}: reading stopped ({getattr(error, 'strerror', None) or error})")
             packet = None
         try:
-            yield from packet.decode() if packet else stream.codec_context.decode(None)
+            for frame in decoder.decode(packet):
+                # As the decoder of a stream gives them by itself.
+                frame.time_base = frame.time_base or stream.time_base
+                yield frame
         except EOFError:
             pass
         except av.FFmpegError:
@@ -191,6 +198,17 @@ def decode(container: Any, stream: Any, on_damage: OnDamage, what: str) -> Itera
             break
     if damaged:
         on_damage(f"{what}: {damaged} damaged piece{'s' * (damaged > 1)} left out")
+
+
+def _decoder(stream: Any) -> Any:
+    """The stream's own, or, of WebM with transparency, libvpx: FFmpeg's decodes no alpha."""
+    import av
+
+    codec = stream.codec_context
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(codec.name)
+    if stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
+        return codec
+    return av.CodecContext.create(name, "r")
 
 
 def choose(streams: list[Any], path: str | Path, what: str, on_damage: OnDamage) -> Any:

@@ -24,6 +24,8 @@ from lipwire.engine.media.container import (
     open_media,
     open_part,
 )
+from lipwire.engine.media.fields import progressive
+from lipwire.engine.media.orientation import Orientation, orientation_of
 from lipwire.engine.media.planes import planes_of
 from lipwire.engine.types import U8, VideoFrame
 
@@ -35,12 +37,12 @@ class VideoInfo:
     """What a container says about its first video stream, and its first picture."""
 
     width: int
-    """pixels, as shown: after rotation"""
+    """pixels, as shown"""
     height: int
     rate: Fraction
     """frames per second, the average when they vary"""
-    rotation: int
-    """degrees counter-clockwise that the picture is turned to be shown"""
+    orientation: Orientation
+    """how the picture is turned and mirrored to be shown"""
     frames: int
     """as the container counts or as duration and rate imply; 0 if unknown"""
     duration_s: float
@@ -48,6 +50,8 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)
     """width of a pixel over its height, as shown"""
     colour: Colour = Colour()
+    still: bool = False
+    """it is a single picture: a photograph, or the cover of a song"""
 
 
 def _video_stream(container: Any, path: str | Path, on_damage: OnDamage = ignore) -> Any:
@@ -86,14 +90,15 @@ def _duration_s(stream: Any) -> float:
 
 
 def probe_video(path: str | Path) -> VideoInfo:
-    """Size, rate, rotation, colours and length of a file's first video stream.
+    """Size, rate, orientation, colours and length of a file's first video stream.
 
     Raises:
         MediaError: unreadable, without video, or without a single picture that decodes.
     """
     with open_media(path) as container:
         stream = _video_stream(container, path)
-        frame = next(decode(container, stream, ignore, str(path)), None)
+        frames = decode(container, stream, ignore, str(path))
+        frame = next(frames, None)
         if frame is None:
             raise MediaError(f"{path}: its video stream holds no picture that can be decoded")
         _check_size(frame.width, frame.height, path)
@@ -101,17 +106,19 @@ def probe_video(path: str | Path) -> VideoInfo:
         duration_s = _duration_s(stream) or (container.duration or 0) / 1_000_000
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         width, height = frame.width, frame.height
-        if round(frame.rotation / 90) % 2:
+        lies = orientation_of(frame)
+        if lies.swap:
             width, height, aspect = height, width, 1 / aspect
         return VideoInfo(
             width=width,
             height=height,
             rate=rate,
-            rotation=int(frame.rotation),
+            orientation=lies,
             frames=stream.frames or round(duration_s * rate),
             duration_s=duration_s,
             pixel_aspect=aspect,
             colour=colour_of(frame),
+            still=stream.frames <= 1 and duration_s * rate < 2 and next(frames, None) is None,
         )
 
 
@@ -126,15 +133,28 @@ def to_rgb(frame: Any, exact: bool = False, scaler: Any = None) -> U8:
     """
     from av.video.reformatter import VideoReformatter
 
+    clear = has_alpha(frame)
     shown = (scaler or VideoReformatter()).reformat(
         frame,
-        format="rgb24",
+        format="rgba" if clear else "rgb24",
         src_colorspace=missing_matrix(frame),
         interpolation=exact_upwards() if exact else None,
     )
     image = np.asarray(shown.to_ndarray(), np.uint8)
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    if clear:  # what it hides may be anything, and shows as players show nothing: black
+        opaque = image[..., 3:].astype(np.uint16)
+        image = ((image[..., :3] * opaque + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(orientation_of(frame).apply(image))
+
+
+def has_alpha(frame: Any) -> bool:
+    """Whether an av.VideoFrame may be transparent."""
+    return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+
+
+def _transparent(frame: Any) -> bool:
+    """Whether some of an av.VideoFrame is."""
+    return has_alpha(frame) and bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
 
 
 def read_frames(
@@ -153,7 +173,7 @@ def read_frames(
         MediaError: unreadable, without a video stream, or larger than 8K.
     """
     base: Fraction | None = None
-    last, step = -1, 1
+    last, step, told = -1, 1, False
     for part in joined(path):
         with open_part(path, part, on_damage, "video") as container:
             if container is None:
@@ -163,6 +183,9 @@ def read_frames(
             ahead: int | None = None if base else 0  # of the times that this part tells
             base = base or own
             for frame, time in _pictures(container, stream, own, path, on_damage):
+                if not told and _transparent(frame):
+                    told = True
+                    on_damage("video: its transparency is lost; what is transparent is black")
                 pts = round(time * own / base)
                 if ahead is None:
                     ahead = max(0, last + step - pts)
@@ -178,9 +201,11 @@ def _pictures(
     step = max(1, round(1 / (base * _rate(stream))))
     first: int | None = None
     last, count = 0, 0
-    for frame in decode(container, stream, on_damage, "video"):
+    for frame in progressive(decode(container, stream, on_damage, "video"), on_damage):
         _check_size(frame.width, frame.height, path)
         pts = frame.pts
+        if pts is not None and frame.time_base != base:  # a filter's
+            pts = round(pts * frame.time_base / base)
         if first is None:
             first = pts = pts or 0
         elif pts is None or pts <= last:
@@ -190,9 +215,12 @@ def _pictures(
         yield frame, pts
     if first is None:
         return
-    told_s, found_s = _duration_s(stream), float((last + step - first) * base)
+    # AVI counts frames that only repeat the one before, or stand for what begins late.
+    counted = container.format.name != "avi"
+    told_s = _duration_s(stream)
+    found_s = float((last + step - (first if counted else 0)) * base)
     # A few frames are often cut away by an edit list, and durations are rounded.
-    if count < stream.frames * 0.98 - 3:
+    if counted and count < stream.frames * 0.98 - 3:
         on_damage(f"video: only {count} of {stream.frames} pictures could be decoded")
     elif found_s < told_s * 0.98 - 0.25:
         on_damage(f"video: ends after {found_s:.2f} of {told_s:.2f} s")

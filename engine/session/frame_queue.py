@@ -18,7 +18,7 @@ from lipwire.engine.media.planes import paint_image, paint_planes
 from lipwire.engine.session.face_pipeline import Aligned
 from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import U8, Outcome, OutputFrame, Patch, Planes, VideoFrame
-from lipwire.engine.units.unit import Unit
+from lipwire.engine.units.selection import ChosenUnit
 
 # A live frame that nobody has fetched so long after its last moment is dropped, so that a stalled
 # reader costs bounded memory. Shorter: a reader that hiccups misses frames.
@@ -62,7 +62,7 @@ class FrameState:
     strength: float = 1.0
     cut_s: float | None = None  # of the interruption that its strength takes into account
     after: int | None = None  # the frame whose mouth it waits for
-    unit: Unit | None = None  # the person's own mouth that is shown in it
+    unit: ChosenUnit | None = None  # the person's own mouth that is shown in it
     # Set when it is ready to go out:
     picture: ShownFrame | None = None
     outcome: Outcome = Outcome.FAULT

@@ -21,8 +21,7 @@ from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
 from lipwire.engine.types import U8, LipJob, Outcome, Patch
-from lipwire.engine.units.selection import AHEAD
-from lipwire.engine.units.unit import Unit
+from lipwire.engine.units.selection import AHEAD, ChosenUnit
 
 log = logging.getLogger(__name__)
 
@@ -113,11 +112,15 @@ class JobFactory:
                 found = self._face_pipeline.look(
                     state.frame, repaint=action is not FrameAction.PASS
                 )
-                if own and isinstance(found, Aligned):
-                    state.unit = self._choose(found, conditioning)
-                    if state.unit is None:
+                if isinstance(found, Aligned):
+                    chosen = self._choose(found, conditioning)
+                    if own and chosen is not None and chosen.alike:
+                        state.unit = chosen
+                    elif own:
                         with self._lock:
                             action = self._quality.action(state.index, now)
+                    if state.unit is None and action is FrameAction.GENERATE and chosen is not None:
+                        found = self._face_pipeline.begin_at(found, chosen)
                 if found is None or (action is FrameAction.PASS and isinstance(found, Aligned)):
                     found = Outcome.OVERLOADED if conditioning.strength > 0 else Outcome.SILENT
         except Exception as error:
@@ -165,6 +168,8 @@ class JobFactory:
             steps=steps,
             deadline_s=state.playout_s + self._epoch,
             reach=found.reach,
+            reference_codes=found.reference_codes,
+            start=found.start,
             trace=state.frame.trace,
         )
 
@@ -174,9 +179,9 @@ class JobFactory:
         self._taken_s = taken_s
         return gap_s if 0.01 < gap_s < 0.1 else 1 / PAPER_FPS
 
-    def _choose(self, found: Aligned, conditioning: Conditioning) -> Unit | None:
+    def _choose(self, found: Aligned, conditioning: Conditioning) -> ChosenUnit | None:
         """The person's own mouth for what is heard."""
-        if self._articulation is None:
+        if self._articulation is None or not self._face_pipeline.knows:
             return None
         return self._face_pipeline.choose_unit(
             found, self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
@@ -217,7 +222,7 @@ class JobFactory:
         """Put a generated mouth into its frame."""
         self._composite(state, partial(_generated, generated), now, outcome)
 
-    def _paste(self, state: FrameState, unit: Unit, now: float) -> None:
+    def _paste(self, state: FrameState, unit: ChosenUnit, now: float) -> None:
         """Put one of the person's own mouths into a frame."""
         for point in ("generating", "generated", "compositing"):  # nothing had to be generated
             state.stamp(point)
@@ -293,5 +298,5 @@ def _generated(generated: U8, aligned: Aligned, strength: float) -> Patch:
     return FacePipeline.composite(aligned, generated, strength)
 
 
-def _pasted(unit: Unit, aligned: Aligned, strength: float) -> Patch:
+def _pasted(unit: ChosenUnit, aligned: Aligned, strength: float) -> Patch:
     return FacePipeline.paste(aligned, unit, strength)

@@ -58,7 +58,12 @@ def mouth_mask(target: F32) -> F32:
 
 
 def put(
-    image: U8, alignment: Alignment, landmarks: F32, unit: Unit, strength: float = 1.0
+    image: U8,
+    alignment: Alignment,
+    landmarks: F32,
+    unit: Unit,
+    strength: float = 1.0,
+    change: F32 | None = None,
 ) -> Patch:
     """What showing a unit's mouth changes in a frame.
 
@@ -68,6 +73,7 @@ def put(
         landmarks: f32[468, 2], pixels of the frame.
         unit: the mouth.
         strength: 0 leaves the frame as it is.
+        change: f32[codes], by how much the unit's codes are changed; None: not at all.
 
     Returns:
         The change; exactly 0 in the upper half of the face and outside the lower one.
@@ -77,7 +83,7 @@ def put(
     to_crop = to_small_crop(alignment)
     frame = transform(landmarks, to_crop)
     # A mouth that fades in is the frame's that takes the unit's shape, not two at once.
-    target = frame + np.float32(strength) * (target_of(unit.landmarks, frame) - frame)
+    target = frame + np.float32(strength) * (target_of(unit.landmarks, frame, change) - frame)
     x0, y0, x1, y1 = box = _box(to_crop, image.shape[:2])
     high, wide = y1 - y0, x1 - x0
     if wide < 4 or high < 4 or strength <= 0:

@@ -122,7 +122,7 @@ def write_film(path: Path, images: Sequence[U8], speech: I16) -> None:
     """
     import av
 
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{os.getpid()}.partial")
     try:
         with av.open(f"file:{partial}", "w", format="mp4") as container:
             video = container.add_stream(

@@ -55,7 +55,7 @@ def test_rotated_video_is_read_upright(tmp_path: Path, degrees: int) -> None:
         assert np.array_equal(after, np.rot90(before, -degrees // 90))  # clockwise
     info = probe_video(path)
     assert (info.height, info.width) == turned[0].shape[:2]
-    assert info.rotation % 360 == 360 - degrees
+    assert info.orientation.swap == (degrees != 180)
 
 
 def test_pixel_shape_turns_with_the_picture(tmp_path: Path) -> None:
