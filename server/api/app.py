@@ -401,7 +401,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
 
     @app.websocket("/api/sessions/{name}/speech")
     async def speech_socket(socket: WebSocket, name: str) -> None:
-        """16-bit PCM in, at `?rate=`, perhaps `&channels=2`, `&live=true`; see
+        """16-bit PCM in, at `?rate=`, perhaps `&channels=2`, `&live=true`, or `?format=auto`; see
         `lipwire.server.api.speech_socket`."""
         try:
             require(Right.SPEAK)(socket)
@@ -411,14 +411,14 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             await socket.send_denial_response(JSONResponse({"error": str(error)}, status))
             return
         try:
-            rate_hz, channels, live = read_query(socket.query_params)
+            declared = read_query(socket.query_params)
         except MediaError as error:
             await refuse(socket, str(error))
             return
         try:
             with call.source():
                 await socket.accept(bearer_subprotocol(socket))
-                await SpeechSocket(socket, call, rate_hz, live, channels).run()
+                await SpeechSocket(socket, call, declared).run()
         except TooManySources as error:
             await refuse(socket, str(error))
 
