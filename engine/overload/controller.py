@@ -199,12 +199,19 @@ class QualityController:
             self._period_s += (RATE_EWMA if self._period_s else 1.0) * (gap - self._period_s)
         self._pushed_s = now
 
-    def action(self, index: int, now: float) -> FrameAction:
-        """What to do for frame `index`, which could be painted."""
+    def action(self, index: int, now: float, spare: bool = False) -> FrameAction:
+        """What to do for frame `index`, which could be painted.
+
+        Args:
+            index: its number.
+            now: the caller's time.
+            spare: there may be a mouth that takes no device's time. It is shown in every frame
+                rather than a generated one in every second.
+        """
         rung = self.rung
         if self.fixed:
             return FrameAction.GENERATE
-        if rung.every == 0:
+        if rung.every == 0 or (spare and rung.every > 1):
             if now - self._probed_s < PROBE_S:
                 return FrameAction.PASS
             self._probed_s = now

@@ -118,10 +118,16 @@ class JobFactory:
                         state.unit = chosen
                     elif own:
                         with self._lock:
-                            action = self._quality.action(state.index, now)
+                            self._own = False
+                            action = self._quality.action(state.index, now, spare=True)
+                        near = chosen is not None and chosen.near
+                        if near and action is not FrameAction.GENERATE:
+                            state.unit = chosen
                     if state.unit is None and action is FrameAction.GENERATE and chosen is not None:
                         found = self._face_pipeline.begin_at(found, chosen)
-                if found is None or (action is FrameAction.PASS and isinstance(found, Aligned)):
+                if found is None or (
+                    action is FrameAction.PASS and state.unit is None and isinstance(found, Aligned)
+                ):
                     found = Outcome.OVERLOADED if conditioning.strength > 0 else Outcome.SILENT
         except Exception as error:
             self._complain(error, "tracking", state)
@@ -131,7 +137,8 @@ class JobFactory:
             if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE, Outcome.OCCLUDED):
                 self._conditioner.lose()
             if isinstance(found, Outcome):
-                state.pass_through(found, time_s)
+                if found is not Outcome.OVERLOADED or not self._hold(state, time_s):
+                    state.pass_through(found, time_s)
                 return None
             state.aligned, state.strength, state.cut_s = (
                 found,
@@ -140,7 +147,7 @@ class JobFactory:
             )
             if self._conditioner.cut_s != conditioning.cut_s:  # interrupted meanwhile
                 self.cut_short()
-            if action is FrameAction.PROBE and state.unit is None:
+            if action is FrameAction.PROBE and state.unit is None and not self._hold(state, time_s):
                 state.pass_through(Outcome.OVERLOADED, time_s)
             if state.unit is not None:
                 self._begun = -1  # a mouth that is held would be an older one
@@ -153,7 +160,8 @@ class JobFactory:
             mouth = self._mouth
         if state.unit is not None:
             self._paste(state, state.unit, now)
-            return None
+            if action is not FrameAction.PROBE:
+                return None
         if action is FrameAction.HOLD:
             if mouth is not None and mouth[0] == state.after:
                 self._paint(state, mouth[1], now, Outcome.HELD)
@@ -227,8 +235,9 @@ class JobFactory:
         for point in ("generating", "generated", "compositing"):  # nothing had to be generated
             state.stamp(point)
         self._composite(state, partial(_pasted, unit), now, Outcome.PASTED)
-        with self._lock:
-            self._quality.spared(now)
+        if unit.alike:  # otherwise it stands in for what the network has no time for
+            with self._lock:
+                self._quality.spared(now)
 
     def _composite(
         self,
@@ -292,6 +301,13 @@ class JobFactory:
             if not self._config.offline and self._frame_queue.hold(state, time_s):
                 return
         state.pass_through(outcome, time_s)
+
+    def _hold(self, state: FrameState, time_s: float) -> bool:
+        """Show the mouth of a moment ago; where it has gone, the next one fades in."""
+        if self._frame_queue.hold(state, time_s):
+            return True
+        self._conditioner.lose()
+        return False
 
 
 def _generated(generated: U8, aligned: Aligned, strength: float) -> Patch:

@@ -28,6 +28,9 @@ OWN_S = 0.4
 # mouth is generated until one resembles them more than the second. Lower: mouths askew; higher: a
 # head that turns is generated where its own mouths would do.
 UNLIKE, ALIKE = 0.5, 0.62
+# Under overload one that resembles them so much is shown all the same: the network has no time.
+# Lower: mouths of another side of the face; higher: the original mouth beneath another voice.
+LEAST_LIKE = 0.3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +42,8 @@ class ChosenUnit:
     """f32[codes], what is asked for beyond what the unit shows, as measured"""
     alike: bool
     """whether it is of a pose like the present one, so that it can be shown as it is"""
+    near: bool = True
+    """whether the pose is near enough for where nothing better can be had"""
 
     @property
     def codes(self) -> F32:
@@ -116,7 +121,7 @@ class Selector:
         self._unlike = similar < (ALIKE if self._unlike else UNLIKE)
         self._shown = None if self._unlike else unit
         change = allowed_change(bank.usual.measured(wanted[0]), unit.codes)
-        return ChosenUnit(unit, change, not self._unlike)
+        return ChosenUnit(unit, change, not self._unlike, similar >= LEAST_LIKE)
 
     def pause(self) -> None:
         """What is shown next follows nothing."""
