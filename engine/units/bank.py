@@ -13,7 +13,7 @@ from lipwire.engine.types import F32, F64, CodeStats, Coverage
 from lipwire.engine.units.unit import Unit
 from lipwire.engine.units.usual import UsualMouth
 
-# Units of a call: eight seconds, at most 25 MiB. More: selection takes longer, N squared; fewer:
+# Units of a call: eight seconds, at most 35 MiB. More: selection takes longer, N squared; fewer:
 # mouths are missing, and neighbours seldom follow each other as they did in life.
 CAPACITY = 200
 FILM_CAPACITY = 500  # of a film that is dubbed, which has the time and the memory
