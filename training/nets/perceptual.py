@@ -30,6 +30,12 @@ class Perceptual(nn.Module):
 
     name: str
 
+    def __call__(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """In float32 always: eight bits of a small difference, as autocast takes, are noise."""
+        with torch.autocast(found.device.type, enabled=False):
+            distance: Tensor = super().__call__(found.float(), wanted.float())
+            return distance
+
     def forward(self, found: Tensor, wanted: Tensor) -> Tensor:
         """f32[B, 3, S, S] in ±1, twice -> f32[B]."""
         raise NotImplementedError

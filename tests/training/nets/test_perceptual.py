@@ -13,6 +13,7 @@ from lipwire.training.nets.perceptual import (
     SPREAD,
     VGG_WIDTHS,
     GaborFeatures,
+    Perceptual,
     VggFeatures,
     load_perceptual,
 )
@@ -137,3 +138,17 @@ def test_it_is_its_own_name_and_needs_no_file() -> None:
     x = torch.rand(2, 3, 32, 32)
     assert measure.name == "gabor" and measure(x, x).tolist() == [0.0, 0.0]
     assert measure(x, x.flip(0)).shape == (2,) and not list(measure.parameters())
+
+
+@pytest.mark.parametrize("measure", [VggFeatures, GaborFeatures])
+def test_mixed_precision_leaves_distances_alone(measure: type[Perceptual]) -> None:
+    torch.manual_seed(0)
+    distance = measure()
+    a = torch.rand(1, 3, 32, 32) * 2 - 1
+    b = a + 1e-3 * torch.randn_like(a)
+    with torch.no_grad():
+        wanted = distance(a, b)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = distance(a, b)
+            assert torch.conv2d(a, a).dtype == torch.bfloat16, "it is on"
+    assert found.dtype == torch.float32 and torch.equal(found, wanted)
