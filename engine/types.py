@@ -73,6 +73,8 @@ class Face:
     """f32[468, 2], pixels of the frame, MediaPipe's face-mesh order"""
     confidence: float
     """0 to 1"""
+    told: bool = False
+    """where it is was said, not seen: nobody looks whether the picture has a mouth there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,15 @@ class OutputFrame:
     """the frame's"""
 
 
+class Enrolled(StrEnum):
+    """What became of a bank that a session was given (`lipwire.engine.units.enrolled`)."""
+
+    NONE = "none"  # none was given
+    WAITING = "waiting"  # until a face looks into the camera
+    USED = "used"
+    REFUSED = "refused"  # the face is another person's
+
+
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """What is kept of the person's own mouths (`lipwire.engine.units`), for people."""
@@ -247,6 +258,7 @@ class Coverage:
     """whether mouths are chosen among them"""
     openings: tuple[int, ...] = (0,) * 8
     """units by opening, from shut to wide, in steps of 2 px of a 128 px crop"""
+    enrolled: Enrolled = Enrolled.NONE
 
 
 @dataclass(frozen=True, slots=True)

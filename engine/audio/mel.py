@@ -77,6 +77,8 @@ def _columns(emphasised: F32) -> F32:
     return np.clip(scaled, -MAX_ABS, MAX_ABS).astype(np.float32)
 
 
+# Columns that are kept once they are final: windows go forth, to what is heard next, and back.
+KEPT_COLUMNS = 128
 SILENCE = -MAX_ABS  # the value of every band when nothing sounds
 
 
@@ -135,7 +137,7 @@ class MelStream:
         # sample before it that the pre-emphasis sees.
         self._lead = HALF + 1
         self._samples.append(np.zeros(self._lead, np.int16))
-        # Of the last window: the next one shares most of them.
+        # Of the last windows: the next ones share most of them.
         self._known, self._known_from = np.zeros((N_MELS, 0), np.float32), 0
 
     @property
@@ -185,13 +187,14 @@ class MelStream:
             # Column c spans [200 c - 400, 200 c + 400), one sample earlier for the pre-emphasis.
             begin = first * HOP - HALF - 1 + self._lead
             sound = self._samples.read(begin, begin + 1 + (count - 1) * HOP + N_FFT)
-            known = self._known[:, max(first - self._known_from, 0) :][:, :count]
-            if first < self._known_from:
-                known = known[:, :0]
-            fresh = known.shape[1]
-            if fresh < count:
-                rest = preemphasise(sound[fresh * HOP :].astype(np.float32) / 32768.0)[1:]
-                known = np.concatenate([known, _columns(rest)], axis=1)
-            self._known, self._known_from = known, first
-            out[:, -count:] = known
+            if not self._known_from <= first <= self._known_from + self._known.shape[1]:
+                self._known, self._known_from = self._known[:, :0], first
+            ready = self._known_from + self._known.shape[1] - first  # columns of this window
+            if ready < count:
+                rest = preemphasise(sound[ready * HOP :].astype(np.float32) / 32768.0)[1:]
+                known = np.concatenate([self._known, _columns(rest)], axis=1)
+                old = max(known.shape[1] - max(KEPT_COLUMNS, count), 0)
+                self._known, self._known_from = known[:, old:], self._known_from + old
+            left = first - self._known_from
+            out[:, -count:] = self._known[:, left : left + count]
         return out
