@@ -455,6 +455,7 @@ def test_a_name_is_shown_where_to_watch(page: Any) -> None:
     assert page.get_attribute("#join", "href") == "/view/studio"
     with page.context.expect_page() as opened:
         page.click("#join")
+    opened.value.wait_for_selector("video", state="attached")
     frames(opened.value, "video", 5)
     page.click("#stop")
     gone = "document.getElementById('words').textContent.includes('session')"
