@@ -44,10 +44,15 @@ def _mel_to_hz(mel: F64) -> F64:
 
 @cache
 def mel_filters() -> F32:
-    """Triangular filters of unit area (Slaney, 1998), f32[80, 401]."""
-    low, high = (float(mel) for mel in _hz_to_mel(np.array([F_MIN_HZ, F_MAX_HZ])))
-    edges = _mel_to_hz(np.linspace(low, high, N_MELS + 2))
-    bins = np.fft.rfftfreq(N_FFT, 1 / SPEECH_RATE_HZ)
+    """Of this log-mel, f32[80, 401]."""
+    return slaney_filters(N_FFT, N_MELS, F_MIN_HZ, F_MAX_HZ)
+
+
+def slaney_filters(n_fft: int, bands: int, low_hz: float, high_hz: float) -> F32:
+    """Triangular filters of unit area (Slaney, 1998) at 16 kHz, f32[bands, n_fft // 2 + 1]."""
+    low, high = (float(mel) for mel in _hz_to_mel(np.array([low_hz, high_hz])))
+    edges = _mel_to_hz(np.linspace(low, high, bands + 2))
+    bins = np.fft.rfftfreq(n_fft, 1 / SPEECH_RATE_HZ)
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
     area = 2.0 / (edges[2:] - edges[:-2])
@@ -77,6 +82,8 @@ def _columns(emphasised: F32) -> F32:
     return np.clip(scaled, -MAX_ABS, MAX_ABS).astype(np.float32)
 
 
+# Of the columns that windows have shared, so many are kept: a window and what it looks ahead.
+KEPT_COLUMNS = 160
 SILENCE = -MAX_ABS  # the value of every band when nothing sounds
 
 
@@ -135,7 +142,8 @@ class MelStream:
         # sample before it that the pre-emphasis sees.
         self._lead = HALF + 1
         self._samples.append(np.zeros(self._lead, np.int16))
-        # Of the last window: the next one shares most of them.
+        # Of the last windows: the next one shares most of them, also where it begins earlier than
+        # one that looked ahead.
         self._known, self._known_from = np.zeros((N_MELS, 0), np.float32), 0
 
     @property
@@ -185,13 +193,16 @@ class MelStream:
             # Column c spans [200 c - 400, 200 c + 400), one sample earlier for the pre-emphasis.
             begin = first * HOP - HALF - 1 + self._lead
             sound = self._samples.read(begin, begin + 1 + (count - 1) * HOP + N_FFT)
-            known = self._known[:, max(first - self._known_from, 0) :][:, :count]
-            if first < self._known_from:
-                known = known[:, :0]
-            fresh = known.shape[1]
-            if fresh < count:
-                rest = preemphasise(sound[fresh * HOP :].astype(np.float32) / 32768.0)[1:]
-                known = np.concatenate([known, _columns(rest)], axis=1)
-            self._known, self._known_from = known, first
-            out[:, -count:] = known
+            stop = self._known_from + self._known.shape[1]
+            if not self._known_from <= first <= stop:
+                self._known, self._known_from, stop = self._known[:, :0], first, first
+            if stop < first + count:
+                rest = sound[(stop - first) * HOP :].astype(np.float32) / 32768.0
+                fresh = _columns(preemphasise(rest)[1:])
+                old = min(first, max(self._known_from, stop - KEPT_COLUMNS)) - self._known_from
+                kept = self._known[:, old:]
+                self._known_from += old
+                self._known = np.concatenate([kept, fresh], axis=1)
+            at = first - self._known_from
+            out[:, -count:] = self._known[:, at : at + count]
         return out

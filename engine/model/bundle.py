@@ -52,6 +52,8 @@ class Manifest:
     """range of a typical speaker's opening, see `JobSpec`; 0: the graphs take no reach"""
     codes: dict[str, list[float]] = field(default_factory=dict)
     """mean and spread of the articulation codes, see `CodeStats`; empty: not known"""
+    expression: float = 1.5
+    """see `CodeStats`; 1.5 for the voices of bundles that say nothing, which move too little"""
     network: dict[str, Any] = field(default_factory=dict)
     """the torch network's own settings, see lipwire.engine.nets.build_network"""
     noise_seed: int = 0
@@ -81,7 +83,9 @@ class Manifest:
         columns = int(self.mel.get("columns", WINDOW_COLUMNS))
         codes = None
         if self.codes:
-            codes = CodeStats(tuple(self.codes["mean"]), tuple(self.codes["spread"]))
+            codes = CodeStats(
+                tuple(self.codes["mean"]), tuple(self.codes["spread"]), self.expression
+            )
         return JobSpec(self.crop_size, self.framing, self.references, columns, self.reach_px, codes)
 
     def to_json(self) -> str:
@@ -174,6 +178,7 @@ def _check_types(path: Path, values: dict[str, Any]) -> None:
         ("reach_px", _is_length(values.get("reach_px", 0.0)), "pixels, 0 for a model without"),
         ("codes", _are_stats(values.get("codes", {})),
          f"mean and spread of {CODES} codes, or empty"),
+        ("expression", _is_length(values.get("expression", 1.5)), "a factor"),
         ("network", isinstance(values.get("network", {}), dict), "the network's settings"),
         ("mel", isinstance(values.get("mel", {}), dict), "the sound's settings"),
     ):  # fmt: skip
