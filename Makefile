@@ -1,6 +1,6 @@
-# `make run` and `make test` set up all they need in .venv: Python 3.11 or 3.12 is enough.
-PYTHON ?= $(shell for python in python3.11 python3.12 python3 python; do $$python -c \
-  'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
+# `make run` and `make test` set up all they need in .venv: Python 3.11, 3.12 or 3.13 is enough.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do $$python -c \
+  'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
   && { echo $$python; break; }; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -11,7 +11,12 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 LOCK   := requirements/lock.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test coverage check format snapshots docs lock clean
+# The frameworks that our adapters are tested with, as they are published.
+PEERS  := pipecat livekit
+pipecat_WHEEL := pipecat-ai==1.14.0
+livekit_WHEEL := livekit-agents==1.8.9
+
+.PHONY: run test clients coverage check format snapshots docs lock clean
 
 run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
 	$(BIN)/lipwire serve
@@ -19,6 +24,16 @@ run: $(VENV)/run.stamp  ## start the server with the shipped model on port 8080
 # Two files at a time: each test has one thread, and much of it waits. ARGS="-n 0" has them in turn.
 test: $(VENV)/test.stamp  ## everything that needs no GPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Environments without lipwire: the adapters install beside today's frameworks, and are typed.
+clients: $(PEERS:%=build/clients/%.stamp)  ## for tests/clients/test_adapters.py, which skips without
+
+build/clients/%.stamp: Makefile $(wildcard clients/*/pyproject.toml clients/*/*/*.py clients/*/*/*/*/*.py)
+	$(PYTHON) -m venv build/clients/$*
+	build/clients/$*/bin/pip install -q mypy ./clients/python ./clients/$* $($*_WHEEL)
+	cd clients/$* && MYPYPATH=. ../../build/clients/$*/bin/mypy --strict --namespace-packages \
+	  --explicit-package-bases --no-error-summary $$(find . -name '*.py' -not -path './build/*')
+	touch $@
 
 coverage: $(VENV)/test.stamp  ## the same, and which lines it runs; the floors are in pyproject.toml
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
@@ -56,12 +71,11 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "lipwire needs Python 3.11 or 3.12 with venv: install python3.12 and python3.12-venv, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "lipwire needs Python 3.11, 3.12 or 3.13 with venv: install python3.12 and python3.12-venv, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run.stamp: pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/pip install -q -c $(LOCK) -e .
-	$(MAKE) -s headless-opencv
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml $(LOCK) | $(BIN)/python
@@ -79,13 +93,12 @@ $(VENV)/docs.stamp: pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/pip install -q -c $(LOCK) -r $@.new
 	mv $@.new $@
 
-# mediapipe brings the OpenCV build that wants libGL; a bare server has none, and the same
-# version without windows serves us as well.
+# The tests' MediaPipe brings an OpenCV that wants libGL and lies in the folder of ours; where there
+# is no libGL, ours is put back.
 .PHONY: headless-opencv
 headless-opencv:
 	@$(BIN)/python -c "import cv2" 2>/dev/null || { \
-	  version=$$($(BIN)/pip show opencv-contrib-python | sed -n 's/^Version: //p'); \
-	  echo "no libGL here: taking opencv-contrib-python-headless $$version"; \
+	  version=$$($(BIN)/pip show opencv-python-headless | sed -n 's/^Version: //p'); \
 	  $(BIN)/pip uninstall -q -y opencv-contrib-python; \
-	  $(BIN)/pip install -q --no-deps "opencv-contrib-python-headless==$$version"; \
+	  $(BIN)/pip install -q --no-deps --force-reinstall "opencv-python-headless==$$version"; \
 	  $(BIN)/python -c "import cv2"; }

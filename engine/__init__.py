@@ -9,7 +9,7 @@
         out = session.pop_video(now)                 # lipwire.OutputFrame | None
         sound = session.pop_audio(now)               # lipwire.AudioChunk | None
 
-Importing it loads neither torch nor mediapipe nor a runtime; opening an engine does.
+Importing it loads neither torch nor a runtime; opening an engine does.
 """
 
 import os

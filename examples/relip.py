@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 import lipwire
-from lipwire.engine.media.files import read_frames, read_speech
+from lipwire.engine.media.files import read_frames
+from lipwire.engine.media.sound import read_speech
 
 BASE = Fraction(1, 90_000)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 from dataclasses import dataclass, field
@@ -129,7 +130,7 @@ def write_safetensors(bundle: Path, out: Path) -> Path:
     about = {"kind": manifest.kind, "name": manifest.name, "version": manifest.version,
              "licence": manifest.licence, "net_config": json.dumps(manifest.network)}  # fmt: skip
     about |= {k: json.dumps(v) for k, v in manifest.training.items() if k in ("step", "config")}
-    partial = out.with_name(f".{out.name}.partial")
+    partial = out.with_name(f".{os.getpid()}.partial")
     try:
         save_file(tensors, partial, about)
         partial.replace(out)

@@ -42,7 +42,8 @@ from aiortc.rtp import (
 
 from lipwire.engine.errors import LipwireError
 from lipwire.server.call.commands import handle_command
-from lipwire.server.call.speech_queue import PcmFramer, _pieces, check_upload
+from lipwire.server.call.pcm_reader import PcmReader
+from lipwire.server.call.speech_queue import _pieces, check_upload
 from lipwire.server.rtc.codecs import make_decoder
 from lipwire.server.rtc.jitter import AudioBuffer, VideoBuffer
 from lipwire.server.rtc.patch import StrictRtcp, StrictRtp
@@ -207,8 +208,10 @@ def _read_command(data: bytes) -> object:
 
 
 def _read_pcm(data: bytes) -> object:
-    framer = PcmFramer()
-    return [framer.feed(data[k : k + 7]) for k in range(0, len(data), 7)]
+    small, whole = PcmReader(24_000), PcmReader(24_000, 2)
+    whole.feed(data)
+    whole.end()
+    return [small.feed(data[k : k + 7]) for k in range(0, len(data), 7)], small.end()
 
 
 def _buffers(data: bytes) -> object:
@@ -258,5 +261,5 @@ def targets() -> dict[str, Callable[[], Target]]:
             ],
             (),
         ),
-        "pcm": lambda: Target(_read_pcm, lambda: [bytes(1000)], ()),
+        "pcm": lambda: Target(_read_pcm, lambda: [bytes(1000)], (LipwireError,)),
     }

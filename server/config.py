@@ -46,6 +46,9 @@ class ServerConfig(BaseSettings):
     devices: Names = Field(
         default=(), description="where the model runs, e.g. cuda:0,cuda:1; none: the runtime's own"
     )
+    tracker: Literal["litert", "mediapipe"] = Field(
+        default="litert", description="what runs MediaPipe's face nets; mediapipe: an extra"
+    )
 
     # Otherwise a device that is too slow makes pictures late and lets others pass.
     ladder: bool = Field(default=True, description="lower the quality under overload, by rungs")
@@ -68,10 +71,12 @@ class ServerConfig(BaseSettings):
     max_viewers: int = Field(default=16, ge=0, le=1000, description="WHEP viewers of a session")
     max_upload_mb: float = Field(default=64, gt=0, le=4096, description="largest voice file")
     max_text_chars: int = Field(default=2000, ge=1, le=100_000, description="longest text to speak")
-    # Pictures beyond it are refused before a decoder allocates anything for them.
-    max_pixels: int = Field(default=1280 * 720, ge=256, description="largest incoming picture")
-    # H.264 with a fast preset costs a third of VP8, but Chromium was seen to show it later once
-    # pictures are painted (docs/media.md). A peer that lacks the first gets the other.
+    # Those beyond 1920x1088 as well are refused before a decoder allocates anything for them.
+    max_pixels: int = Field(
+        default=1280 * 720, ge=256, description="larger incoming pictures are scaled down to it"
+    )
+    # H.264 with a fast preset takes 0.8 of VP8's time at 1 dB less, and Chromium was seen to show
+    # it later once pictures are painted (docs/media.md). A peer without the first gets the other.
     video_codec: Literal["h264", "vp8"] = Field(default="vp8", description="codec tried first")
     # A talking head at 640x480 shows blocks around the mouth below 1 Mbit/s; above 2.5 Mbit/s VP8
     # costs more of a core than it gives back.
@@ -81,6 +86,11 @@ class ServerConfig(BaseSettings):
     # one is stopped; more: a stranger can keep the event loop busy with offers.
     rate_per_s: float = Field(default=5, gt=0, le=100_000)
     rate_burst: int = Field(default=40, ge=1, le=100_000)
+    # How long a named session that lost its publisher waits for it. Shorter: a client that restarts
+    # loses its viewers; longer: the place stays taken.
+    name_grace_s: float = Field(
+        default=30, ge=0, le=3600, description="a lost publisher may take its name over again"
+    )
     # Voice that may wait to be played; beyond it the sources wait. Memory: 0.1 MB a second.
     speech_backlog_max_s: float = Field(default=120, ge=1, le=3600)
     peers: Names = Field(default=(), description="servers that publishers are sent to when full")

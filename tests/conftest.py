@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from lipwire.engine.face.tracker import MediaPipeTracker
+    from lipwire.engine.face.tracker import MeshTracker
     from lipwire.engine.model.bundle import Bundle
 
 # How long an example takes is the machine's affair, and that of whatever else runs on it.
@@ -80,18 +80,18 @@ def one_core() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def built_tracker() -> Iterator[MediaPipeTracker]:
-    """MediaPipe, which takes a second to open."""
-    from lipwire.engine.face.tracker import MediaPipeTracker
+def built_tracker() -> Iterator[MeshTracker]:
+    """The face nets, loaded."""
+    from lipwire.engine.face.tracker import MeshTracker
 
-    made = MediaPipeTracker()
+    made = MeshTracker()
     yield made
     made.close()
 
 
 @pytest.fixture
-def tracker(built_tracker: MediaPipeTracker) -> MediaPipeTracker:
-    """MediaPipe, which has seen nothing yet."""
+def tracker(built_tracker: MeshTracker) -> MeshTracker:
+    """The face tracker, which has seen nothing yet."""
     built_tracker.forget()
     return built_tracker
 

@@ -80,7 +80,18 @@ ROOMS: dict[str, set[str]] = {
     "benchmarks.model": {"benchmarks.harness", "benchmarks.rig"},
 }
 # Off the first breath of `import lipwire`, whatever is done with it later.
-HEAVY = ("torch", "mediapipe", "onnxruntime", "cv2", "av", "soxr", "webrtcvad", "onnx", "jax")
+HEAVY = (
+    "torch",
+    "mediapipe",
+    "ai_edge_litert",
+    "onnxruntime",
+    "cv2",
+    "av",
+    "soxr",
+    "webrtcvad",
+    "onnx",
+    "jax",
+)
 
 
 def modules() -> dict[str, Path]:

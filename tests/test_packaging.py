@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import lipwire
+from lipwire.engine.face import mediapipe_nets
 
 REPO = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "server", "export", "training", "benchmarks")
@@ -56,6 +57,8 @@ def test_the_model_and_the_page_are_in_the_wheel(wheel: zipfile.ZipFile) -> None
         if p.is_file() and "__pycache__" not in p.parts
     }
     assert any(n.endswith("manifest.json") for n in here) and any(n.endswith(".html") for n in here)
+    here |= {f"lipwire/engine/bundles/face/{m.rpartition('/')[2]}" for m in mediapipe_nets.SHA256}
+    here.add("lipwire/engine/bundles/face/NOTICE")
     assert here <= names, f"missing from the wheel: {sorted(here - names)}"
 
 

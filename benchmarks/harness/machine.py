@@ -10,7 +10,7 @@ from typing import Any
 
 from lipwire.engine.backends.cpu import usable_cores
 
-PACKAGES = ("onnxruntime", "mediapipe", "aiortc", "av", "numpy", "opencv-contrib-python")
+PACKAGES = ("onnxruntime", "ai-edge-litert", "aiortc", "av", "numpy", "opencv-python-headless")
 
 
 def describe_machine() -> dict[str, Any]:

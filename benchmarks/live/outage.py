@@ -200,7 +200,8 @@ def drain(*, calls: Calls = 1, drain_s: Annotated[float, Ge(0), Le(60)] = 5) -> 
 async def _faults(url: str, file: Path, clip: Path, seconds: float) -> dict[str, Any]:
     from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, speak
     from lipwire.benchmarks.rig.probe import Probe
-    from lipwire.engine.media.files import read_frames, read_speech
+    from lipwire.engine.media.files import read_frames
+    from lipwire.engine.media.sound import read_speech
     from lipwire.server.config import ServerConfig
     from lipwire.server.rtc import ice, patch
 

@@ -36,7 +36,8 @@ from lipwire.engine import Engine
 from lipwire.engine.backends import Backend, load_backend
 from lipwire.engine.errors import LipwireError
 from lipwire.engine.face.tracker import FaceTracker
-from lipwire.engine.media.files import read_frames, read_speech
+from lipwire.engine.media.files import read_frames
+from lipwire.engine.media.sound import read_speech
 from lipwire.engine.types import U8, LipJob
 from lipwire.server.api.app import create_app
 from lipwire.server.config import ServerConfig

@@ -38,7 +38,7 @@ from lipwire.benchmarks.rig.sync_marker import (
 )
 from lipwire.engine import Engine
 from lipwire.engine.errors import LipwireError
-from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.face.tracker import MeshTracker
 from lipwire.engine.types import F64, U8
 from lipwire.server.api.app import create_app
 from lipwire.server.config import ServerConfig
@@ -59,7 +59,7 @@ def mouth_box(images: Sequence[U8]) -> Box:
     Raises:
         LipwireError: no picture shows a face.
     """
-    tracker = MediaPipeTracker()
+    tracker = MeshTracker()
     faces = [face for face in map(tracker.track, images) if face is not None]
     tracker.close()
     if not faces:

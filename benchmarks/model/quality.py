@@ -36,7 +36,7 @@ from lipwire.engine.compositing.blend import SHARP_ROWS, SIDES
 from lipwire.engine.compositing.harmonize import blurred
 from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.alignment import CROP_SIZE, align, jaw_mask, lips_mask
-from lipwire.engine.face.tracker import MediaPipeTracker, TrackerPool
+from lipwire.engine.face.tracker import MeshTracker, TrackerPool
 from lipwire.engine.media.planes import paint_image
 from lipwire.engine.types import F32, PLAYOUT_RATE_HZ, U8, Outcome
 
@@ -213,7 +213,7 @@ def _grain(take: Take) -> list[float]:
 def _lips(take: Take) -> list[tuple[F32, F32]]:
     """Landmarks of the lips as they came in and went out, each followed by a tracker of its own."""
     found = []
-    with closing(MediaPipeTracker()) as one, closing(MediaPipeTracker()) as other:
+    with closing(MeshTracker()) as one, closing(MeshTracker()) as other:
         for image, out in take.pairs():
             before, after = one.track(image), other.track(out.image)
             if before is not None and after is not None:
@@ -228,7 +228,7 @@ def silence(stage: Stage) -> dict[str, float]:
     images = portrait(2 * stage.frames, grain=2)
     take = stage.play(images, speech, EngineConfig(silence="generate"))
     openings = []
-    with closing(MediaPipeTracker()) as tracker:
+    with closing(MeshTracker()) as tracker:
         for _, out in take.pairs():
             face = tracker.track(out.image)
             openings.append(np.nan if face is None else opening_px(face.landmarks))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from lipwire.benchmarks.rig.fixture import FPS, Take, clip, play, portrait, voic
 from lipwire.engine import EngineConfig
 from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.alignment import face_width_px
-from lipwire.engine.face.tracker import MediaPipeTracker, TrackerPool
+from lipwire.engine.face.litert import FaceMesh
+from lipwire.engine.face.tracker import MeshTracker, TrackerPool
 from lipwire.engine.types import F32, U8
 
 FRAMES = 72
@@ -161,15 +161,6 @@ def hand(image: U8, points: F32, index: int) -> U8:
     return out
 
 
-@cache
-def _meshes() -> Any:
-    """MediaPipe's face mesh, for its depths."""
-    from lipwire.engine.face.mesh import load_mediapipe, quiet_stderr
-
-    with quiet_stderr():
-        return load_mediapipe().solutions.face_mesh.FaceMesh(static_image_mode=True)
-
-
 def _spread(values: F32, weight: F32, sigma_px: float) -> F32:
     """Scattered values laid out over a picture, the nearer the more (normalised convolution)."""
     found, known = np.zeros_like(values), np.zeros_like(values)
@@ -194,12 +185,10 @@ def profile(image: U8, points: F32, index: int) -> U8:
     side = round(1.1 * face_width_px(points))
     x0, y0 = (max(round(float(at)) - side, 0) for at in points[5])
     part = np.ascontiguousarray(image[y0 : y0 + 2 * side, x0 : x0 + 2 * side])
-    seen = _meshes().process(part).multi_face_landmarks
-    if not seen:
+    mesh = FaceMesh(0.5, still=True).process(part)
+    if mesh is None:
         raise ConfigError(f"no face in picture {index} that should turn")
-    tall, broad = part.shape[:2]
-    mesh = np.array([(p.x * broad + x0, p.y * tall + y0, p.z * broad) for p in seen[0].landmark])
-    mesh = mesh[:468]
+    mesh += np.array([x0, y0, 0], np.float32)
     wide, fine = face_width_px(points), 3
     middle, behind = float(mesh[[234, 454], 0].mean()), float(mesh[[234, 454], 2].mean())
     chin, brow, radius = float(mesh[152, 1]), float(mesh[10, 1]), 0.68 * wide
@@ -286,7 +275,7 @@ def case(name: str, corpus: Path | None) -> list[U8]:
     if draw is plain:
         return images
     out = []
-    with closing(MediaPipeTracker()) as tracker:
+    with closing(MeshTracker()) as tracker:
         for index, image in enumerate(images):
             face_there = tracker.track(image)
             if face_there is None:

@@ -16,7 +16,8 @@ from lipwire.engine import EngineConfig, OutputFrame, Session, VideoFrame
 from lipwire.engine.backends import Backend
 from lipwire.engine.errors import LipwireError
 from lipwire.engine.face.tracker import FaceTracker
-from lipwire.engine.media.files import read_frames, stream_speech
+from lipwire.engine.media.files import read_frames
+from lipwire.engine.media.sound import stream_speech
 from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Patch
 

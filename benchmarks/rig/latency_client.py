@@ -29,8 +29,9 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, PacedTrack, speak, there_and_back
 from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator, without_candidates
 from lipwire.benchmarks.rig.probe import read_number, write_number
-from lipwire.engine.media.files import at_rate, read_frames, read_speech
+from lipwire.engine.media.files import at_rate, read_frames
 from lipwire.engine.media.planes import frame_of, planes_of
+from lipwire.engine.media.sound import read_speech
 from lipwire.engine.trace import Trace
 from lipwire.engine.types import F64, I16, Planes
 from lipwire.server.config import ServerConfig

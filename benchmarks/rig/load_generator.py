@@ -35,7 +35,8 @@ from av.packet import Packet
 
 from lipwire.benchmarks.harness.machine import process_cpu_s
 from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, PacedTrack, speak
-from lipwire.engine.media.files import at_rate, read_frames, read_speech
+from lipwire.engine.media.files import at_rate, read_frames
+from lipwire.engine.media.sound import read_speech
 from lipwire.engine.types import I16
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import ice, patch

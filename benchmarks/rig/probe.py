@@ -263,7 +263,7 @@ async def ride(
     for probe in probes:
         await probe.connect()
         if speech is not None:
-            from lipwire.engine.media.files import read_speech
+            from lipwire.engine.media.sound import read_speech
 
             voice = read_speech(speech, SPEECH_RATE_HZ)
             socket = url.replace("http", "ws", 1)

@@ -21,7 +21,8 @@ class Mixer:
     """Reads both voices in order and gives the sound that leaves.
 
     Blocks of 10 ms lie at fixed places in time, so it does not matter in what pieces it is read.
-    Where neither the original nor a loudness is asked for, the voice leaves bit by bit as it came.
+    Where neither the original nor a loudness is asked for, the voice leaves bit by bit as it came:
+    off-line all of it, live what of it is below the limiter's ceiling.
 
     Args:
         speech: the new voice.
@@ -89,7 +90,8 @@ class Mixer:
     def read(self, count: int) -> AudioChunk:
         """The next `count` samples."""
         start = self._next
-        limited = self.wants_original or not self._levelling.resting or self._gain
+        live = not self._config.offline  # a stranger's stream may be noise at full scale
+        limited = live or self.wants_original or not self._levelling.resting or self._gain
         while self._stop < start + count + (CONTEXT if limited else 0):
             self._mixed = np.concatenate([self._mixed, self._mix_block()])
         if limited:

@@ -29,6 +29,7 @@ _STABLE = {
     98: (52.5, 61.6), 327: (75.1, 61.7),
 }  # fmt: skip
 STABLE_INDICES = tuple(_STABLE)
+_STABLE_ROWS = np.array(STABLE_INDICES)
 _TEMPLATE: F64 = np.array(list(_STABLE.values()))
 
 CHIN = 152
@@ -51,15 +52,22 @@ def fit_similarity(landmarks: F32, size: int = CROP_SIZE) -> F64:
     Returns:
         f64[4] (a, b, x, y) of the map [[a, -b, x], [b, a, y]]: smooth it, then `alignment_from`.
     """
-    source = landmarks[list(STABLE_INDICES)].astype(np.float64)
-    target = _TEMPLATE * (size / CROP_SIZE)
-    centre, goal = source.mean(0), target.mean(0)
-    s, t = source - centre, target - goal
-    norm = max(float((s**2).sum()), 1e-9)
-    a = float((s * t).sum()) / norm
-    b = float((s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum()) / norm
+    source = landmarks[_STABLE_ROWS].astype(np.float64)
+    t, goal = _centred_template(size)
+    centre = source.sum(0) / len(source)
+    s = source - centre
+    norm = max(float(np.vdot(s, s)), 1e-9)
+    a = float(np.vdot(s, t)) / norm
+    b = float(np.vdot(s[:, 0], t[:, 1]) - np.vdot(s[:, 1], t[:, 0])) / norm
     return np.array([a, b, goal[0] - a * centre[0] + b * centre[1],
                      goal[1] - b * centre[0] - a * centre[1]])  # fmt: skip
+
+
+@cache
+def _centred_template(size: int) -> tuple[F64, F64]:
+    """Where the stable landmarks lie in a crop: f64[N, 2] around their mean, f64[2]."""
+    target = _TEMPLATE * (size / CROP_SIZE)
+    return target - target.mean(0), target.mean(0)
 
 
 def alignment_from(similarity: F64, size: int = CROP_SIZE) -> Alignment:
@@ -120,7 +128,7 @@ def turned_px(landmarks: F32) -> float:
     profiles. There `profile_ratio` falls again, as the mesh guesses where the hidden ear is.
     """
     similarity = fit_similarity(landmarks)
-    seen = transform(landmarks[list(STABLE_INDICES)], alignment_from(similarity).matrix)
+    seen = transform(landmarks[_STABLE_ROWS], alignment_from(similarity).matrix)
     return float(np.abs(seen - _TEMPLATE).mean())
 
 

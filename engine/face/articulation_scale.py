@@ -101,7 +101,11 @@ def range_px(openings: Sequence[float] | F64) -> float:
     """How far moving openings range, without the rare ones; 0 for none."""
     if len(openings) == 0:
         return 0.0
-    low, high = np.percentile(openings, (LOW, HIGH))
+    # numpy's percentiles take ten times as long, and every frame asks.
+    ordered = np.sort(np.asarray(openings, np.float64))
+    low, high = np.interp(
+        np.array((LOW, HIGH)) / 100 * (len(ordered) - 1), np.arange(len(ordered)), ordered
+    )
     return float(high - low)
 
 

@@ -1,13 +1,8 @@
-"""Mesh: one of MediaPipe's face meshes, following one face through a window of the picture."""
+"""Mesh: a face mesh of MediaPipe's, following one face through a window of the picture."""
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -30,56 +25,6 @@ QUICK = 0.12
 EDGE = 0.6
 
 
-_stderr = threading.Lock()  # two at once would each save the other's null as the real one
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Hide what is printed on stderr meanwhile: the native libraries cannot be told to be quiet."""
-    with _stderr:
-        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(null, 2)
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(null)
-
-
-def load_mediapipe() -> Any:
-    """MediaPipe: it pulls in much, so it is loaded only where faces are tracked."""
-    import mediapipe
-
-    # Without PortAudio it keeps that error for later, and with it whoever is being served now.
-    recorder = sys.modules.get("mediapipe.tasks.python.audio.core.audio_record")
-    error = getattr(recorder, "sd_error", None)
-    if isinstance(error, Exception):
-        error.__traceback__ = None
-    return mediapipe
-
-
-def drawn_face(side: int = 192) -> U8:
-    """A face simple enough to draw and good enough to be found, uint8[S, S, 3]."""
-    y, x = np.mgrid[0:side, 0:side] / side * 2 - 1
-    image: F32 = np.full((side, side, 3), (70, 90, 110), np.float32)
-
-    def blob(cx: float, cy: float, rx: float, ry: float, colour: tuple[int, int, int]) -> None:
-        far = np.hypot((x - cx) / rx, (y - cy) / ry)[..., None]
-        inside = np.clip((1.15 - far) / 0.3, 0, 1).astype(np.float32)
-        image[:] = image * (1 - inside) + np.array(colour, np.float32) * inside
-
-    blob(0, -0.12, 0.52, 0.62, (60, 40, 30))  # hair
-    blob(0, 0.05, 0.44, 0.58, (215, 170, 140))
-    for side_x in (-1, 1):
-        blob(side_x * 0.18, -0.17, 0.12, 0.03, (70, 45, 35))  # brow
-        blob(side_x * 0.18, -0.05, 0.09, 0.045, (240, 235, 230))
-        blob(side_x * 0.18, -0.05, 0.04, 0.04, (40, 30, 30))
-        blob(side_x * 0.05, 0.2, 0.03, 0.02, (120, 70, 60))  # nostril
-    blob(0, 0.36, 0.16, 0.045, (170, 70, 75))  # mouth
-    return image.astype(np.uint8)
-
-
 def reduced(image: U8, side_px: int) -> U8:
     """uint8[H, W, 3] no larger than `side_px`, contiguous."""
     import cv2
@@ -92,27 +37,30 @@ def reduced(image: U8, side_px: int) -> U8:
     return np.asarray(cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=how), np.uint8)
 
 
+class Graph(Protocol):
+    """A net of landmarks and what feeds it; keeps where the face was."""
+
+    def process(self, image: U8) -> F32 | None:
+        """f32[468, 3] of one face in uint8[H, W, 3]: x, y in pixels, z on their scale; or None."""
+        ...
+
+    def forget(self) -> None:
+        """Detect again in the next picture."""
+        ...
+
+    def close(self) -> None:
+        """Free it."""
+        ...
+
+
 class Mesh:
     """One face mesh, which looks at the whole picture or through a window that follows its face."""
 
-    def __init__(self, min_confidence: float, still: bool) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "2")
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
         self._aimed: F32 | None = None  # set by `aim`, until the next picture
         self._window: tuple[int, int, int, int] | None = None
         self._box: F32 | None = None  # of the last face seen through a window
-        with quiet_stderr():
-            mp = load_mediapipe()
-            self._graph: Any = mp.solutions.face_mesh.FaceMesh(
-                static_image_mode=still,
-                max_num_faces=1,
-                refine_landmarks=False,
-                min_detection_confidence=min_confidence,
-                min_tracking_confidence=min_confidence,
-            )
-            # The first picture and the first face build their graphs and print; no frame of a
-            # session should wait for that. The last picture makes it forget the drawing.
-            self._graph.process(drawn_face())
-            self.forget()
 
     def aim(self, box: F32) -> None:
         """Follow the face in f32[4] from the next picture on."""
@@ -180,17 +128,17 @@ class Mesh:
         if only is not None:
             seen = _hide_others(seen, only - np.array([x0, y0, x0, y0], np.float32))
         small = reduced(seen, TRACK_SIDE_PX)
-        found = self._graph.process(small).multi_face_landmarks
-        if not found:
+        marks = self._graph.process(small)
+        if marks is None:
             return None
-        points = np.array([(p.x, p.y) for p in found[0].landmark], np.float32)
-        points = points * np.array([x1 - x0, y1 - y0], np.float32) + np.array([x0, y0], np.float32)
+        scale = np.array([(x1 - x0) / small.shape[1], (y1 - y0) / small.shape[0]], np.float32)
+        points = marks[:, :2] * scale + np.array([x0, y0], np.float32)
         return Face(np.asarray(points, np.float32), confidence=1.0)
 
     def forget(self) -> None:
         """Lose the face it follows, so that it can follow somebody else's."""
         self._window = self._box = self._aimed = None
-        self._graph.process(np.zeros((64, 64, 3), np.uint8))
+        self._graph.forget()
 
     def close(self) -> None:
         """Free the graph."""

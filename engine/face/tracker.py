@@ -1,18 +1,22 @@
-"""Where faces are: the tracker protocol, MediaPipe behind it, and a pool of them."""
+"""Where faces are: the tracker protocol, MediaPipe's nets behind it, and a pool of them."""
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from lipwire.engine.face.detectors import Detectors
 from lipwire.engine.face.mesh import TRACK_SIDE_PX, Mesh, reduced
 from lipwire.engine.types import F32, U8, Face
 
 TILES = 6
+# Of a detection or a tracked face. Lower: false faces in curtains; higher: faces lost in poor
+# light.
+MIN_CONFIDENCE = 0.5
 
 
 class FaceTracker(Protocol):
@@ -39,26 +43,64 @@ class FaceTracker(Protocol):
         ...
 
 
-class MediaPipeTracker:
+Runtime = Literal["litert", "mediapipe"]
+"""what runs MediaPipe's nets: LiteRT, or MediaPipe itself where it is installed"""
+
+
+class Detectors(Protocol):
+    """Search for faces, for any number of trackers; keep nothing from picture to picture."""
+
+    def find(self, image: U8) -> F32:
+        """Faces in uint8[H, W, 3]: f32[N, 4] (x0, y0, x1, y1), pixels, brows to chin."""
+        ...
+
+    def close(self) -> None:
+        """Free them."""
+        ...
+
+
+def _graphs(runtime: Runtime) -> Any:
+    """The module that runs the nets: its `FaceMesh` is a `Graph`, its `Detectors` are such.
+
+    Raises:
+        BundleError: the nets are missing, when one of them is made.
+        ConfigError: the runtime is not installed, likewise.
+    """
+    if runtime == "mediapipe" or importlib.util.find_spec("ai_edge_litert") is None:
+        from lipwire.engine.face import mediapipe_graphs
+
+        return mediapipe_graphs
+    from lipwire.engine.face import litert
+
+    return litert
+
+
+class MeshTracker:
     """MediaPipe's face mesh: detects once, then follows the face it has, which keeps it chosen.
 
     Args:
-        min_confidence: below it a detection or a tracked face is dropped. Lower: false faces in
-            curtains; higher: faces lost in poor light.
+        min_confidence: below it a detection or a tracked face is dropped.
         still: treat every picture on its own (for photographs).
         detectors: shared with others, who close them; None makes its own.
+        runtime: what runs the nets.
+
+    Raises:
+        BundleError: the nets are missing.
+        ConfigError: the runtime is not installed.
     """
 
     def __init__(
         self,
-        min_confidence: float = 0.5,
+        min_confidence: float = MIN_CONFIDENCE,
         still: bool = False,
         detectors: Detectors | None = None,
+        runtime: Runtime = "litert",
     ) -> None:
-        self._min_confidence = min_confidence
-        self._mesh = Mesh(min_confidence, still)
+        graphs = _graphs(runtime)
+        self._open = partial(graphs.FaceMesh, min_confidence)
+        self._mesh = Mesh(self._open(still))
         self._scouts: list[Mesh] = []  # of other faces; made when somebody asks for them
-        self._detectors = detectors or Detectors(min_confidence)
+        self._detectors = detectors or graphs.Detectors(min_confidence)
         self._own = [] if detectors else [self._detectors]
         self._empty = 0  # searches since one found something
 
@@ -81,17 +123,18 @@ class MediaPipeTracker:
         if self._empty % 2 == 0 and max(image.shape[:2]) > TRACK_SIDE_PX:
             tile = _tiles(image.shape)[self._empty // 2 % TILES]
         x0, y0, x1, y1 = tile
-        found = self._detectors.find(reduced(image[y0:y1, x0:x1], TRACK_SIDE_PX))
+        small = reduced(image[y0:y1, x0:x1], TRACK_SIDE_PX)
+        found = self._detectors.find(small)
         if not len(found):
             return found
         self._empty = 0
-        size, place = (x1 - x0, y1 - y0) * 2, (x0, y0) * 2
-        return np.asarray(found * size + place, np.float32)
+        scale = ((x1 - x0) / small.shape[1], (y1 - y0) / small.shape[0]) * 2
+        return np.asarray(found * scale + (x0, y0) * 2, np.float32)
 
     def glimpse(self, image: U8, boxes: F32) -> list[Face | None]:
         """Landmarks of other faces, in f32[N, 4], without losing the one it follows."""
         while len(self._scouts) < len(boxes):
-            self._scouts.append(Mesh(self._min_confidence, False))
+            self._scouts.append(Mesh(self._open(False)))
         return [self._peek(i, image, box) for i, box in enumerate(boxes)]
 
     def _peek(self, index: int, image: U8, box: F32) -> Face | None:
@@ -126,17 +169,22 @@ def _tiles(shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
 class TrackerPool:
     """Lends trackers to sessions and takes them back, ready for the next.
 
-    Building one takes as long as ten frames, which a call that begins would lose, and the native
-    library is said to keep some memory of every one that was ever built. All of them search with
-    the same detectors.
+    MediaPipe takes as long as ten frames to build one, which a call that begins would lose, and is
+    said to keep some memory of every one that was ever built. All search with the same detectors.
 
     Args:
-        make: builds a tracker that searches with the `detectors` it is given, when none is idle.
+        runtime: what runs the nets.
+        make: builds a tracker from the `detectors` and the `runtime` it is given, when none is
+            idle.
     """
 
-    def __init__(self, make: Callable[..., MediaPipeTracker] = MediaPipeTracker) -> None:
-        self._make, self._detectors = make, Detectors()
-        self._idle: list[MediaPipeTracker] = []
+    def __init__(
+        self, runtime: Runtime = "litert", make: Callable[..., MeshTracker] = MeshTracker
+    ) -> None:
+        self._runtime: Runtime = runtime
+        self._make = make
+        self._detectors: Detectors | None = None  # opened by the first who needs a tracker
+        self._idle: list[MeshTracker] = []
         self._lock = threading.Lock()
         self._closed = False
 
@@ -144,9 +192,12 @@ class TrackerPool:
         """A tracker that follows nobody yet; closing it gives it back."""
         with self._lock:
             tracker = self._idle.pop() if self._idle else None
-        return _Lent(tracker or self._make(detectors=self._detectors), self)
+            if self._detectors is None:
+                self._detectors = _graphs(self._runtime).Detectors(MIN_CONFIDENCE)
+        made = tracker or self._make(detectors=self._detectors, runtime=self._runtime)
+        return _Lent(made, self)
 
-    def give_back(self, tracker: MediaPipeTracker) -> None:
+    def give_back(self, tracker: MeshTracker) -> None:
         """Take a tracker back, or free it if the pool has been closed."""
         with self._lock:
             keep = not self._closed
@@ -163,18 +214,19 @@ class TrackerPool:
             idle, self._idle = self._idle, []
         for tracker in idle:
             tracker.close()
-        self._detectors.close()
+        if self._detectors is not None:
+            self._detectors.close()
 
 
 class _Lent:
     """A tracker that goes back to its pool instead of being freed."""
 
-    def __init__(self, tracker: MediaPipeTracker, pool: TrackerPool) -> None:
-        self._tracker: MediaPipeTracker | None = tracker
+    def __init__(self, tracker: MeshTracker, pool: TrackerPool) -> None:
+        self._tracker: MeshTracker | None = tracker
         self._pool = pool
 
     @property
-    def _held(self) -> MediaPipeTracker:
+    def _held(self) -> MeshTracker:
         assert self._tracker is not None, "given back already"
         return self._tracker
 

@@ -1,11 +1,11 @@
-"""Pictures and sound out of files, through PyAV (loaded on first use).
+"""Pictures out of files, through PyAV (loaded on first use).
 
 Damaged files give what can be decoded of them; what was lost is told to `on_damage`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,18 +15,21 @@ import numpy as np
 
 from lipwire.engine.errors import MediaError
 from lipwire.engine.media.colour import Colour, colour_of, exact_upwards, missing_matrix
+from lipwire.engine.media.container import (
+    OnDamage,
+    choose,
+    decode,
+    ignore,
+    joined,
+    open_media,
+    open_part,
+)
+from lipwire.engine.media.fields import progressive
+from lipwire.engine.media.orientation import Orientation, orientation_of
 from lipwire.engine.media.planes import planes_of
-from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ, U8, VideoFrame
-
-OnDamage = Callable[[str], None]
-"""Is told, in one line, what could not be decoded."""
+from lipwire.engine.types import U8, VideoFrame
 
 MAX_PIXELS = 8192 * 4320  # 8K; beyond it one frame in RGB alone is over 100 MB
-# Of sound in files. A few hundred bytes may claim any: FFmpeg's resampler from 1 GHz takes 10 s and
-# 1 GiB to make, and one from 1 Hz makes 48,000 samples of each.
-LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 2_000, 768_000
-# What FFmpeg would also open, though it is text, or a list that makes it open other files.
-REFUSED_FORMATS = {"tty", "bin", "xbin", "adf", "idf", "hls", "dash", "concat"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,12 @@ class VideoInfo:
     """What a container says about its first video stream, and its first picture."""
 
     width: int
-    """pixels, as shown: after rotation"""
+    """pixels, as shown"""
     height: int
     rate: Fraction
     """frames per second, the average when they vary"""
-    rotation: int
-    """degrees counter-clockwise that the picture is turned to be shown"""
+    orientation: Orientation
+    """how the picture is turned and mirrored to be shown"""
     frames: int
     """as the container counts or as duration and rate imply; 0 if unknown"""
     duration_s: float
@@ -47,76 +50,19 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)
     """width of a pixel over its height, as shown"""
     colour: Colour = Colour()
+    still: bool = False
+    """it is a single picture: a photograph, or the cover of a song"""
 
 
-def _open(path: str | Path) -> Any:
-    """Open a container, with one-line errors."""
-    import av
-
-    if not Path(path).exists():
-        raise MediaError(f"{path}: no such file")
-    if Path(path).is_dir():
-        raise MediaError(f"{path}: is a folder, not a media file")
-    try:
-        # `file:` keeps a name with a colon a name; the whitelist keeps playlists off the network.
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
-    except PermissionError as error:
-        raise MediaError(f"{path}: may not be read") from error
-    except (av.FFmpegError, ValueError, OSError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise MediaError(f"{path}: not a media file that can be read ({why})") from error
-    names = set(container.format.name.split(","))
-    if names & REFUSED_FORMATS:
-        container.close()
-        raise MediaError(f"{path}: is not a media file but {sorted(names)[0]!r}")
-    return container
-
-
-def _decode(container: Any, stream: Any, on_damage: OnDamage, what: str) -> Iterator[Any]:
-    """Every frame of a stream that decodes; damaged packets are left out and counted."""
-    import av
-
-    damaged = 0
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            break
-        except (av.FFmpegError, OSError) as error:
-            # The demuxer gives up here; what the decoder still holds is worth having.
-            on_damage(f"{what}: reading stopped ({getattr(error, 'strerror', None) or error})")
-            packet = None
-        try:
-            yield from packet.decode() if packet else stream.codec_context.decode(None)
-        except EOFError:
-            pass
-        except av.FFmpegError:
-            damaged += 1  # the decoder finds its feet again at the next key frame
-        if packet is None:
-            break
-    if damaged:
-        on_damage(f"{what}: {damaged} damaged piece{'s' * (damaged > 1)} left out")
-
-
-def _ignore(_: str) -> None:
-    pass
-
-
-# --- pictures ---
-
-
-def _video_stream(container: Any, path: str | Path) -> Any:
-    """The first video stream that is not the cover picture of a song."""
+def _video_stream(container: Any, path: str | Path, on_damage: OnDamage = ignore) -> Any:
+    """The video stream that is shown; the cover picture of a song is none."""
     import av
 
     cover = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & cover]
     if not streams:
         raise MediaError(f"{path}: has no video stream")
-    stream = streams[0]
-    if stream.codec_context is None:
-        raise MediaError(f"{path}: its video is in a format that cannot be decoded")
+    stream = choose(streams, path, "video", on_damage)
     _check_size(stream.codec_context.width, stream.codec_context.height, path)
     stream.thread_type = "AUTO"
     return stream
@@ -135,22 +81,24 @@ def _duration_s(stream: Any) -> float:
     """Declared length of a stream, 0 if unknown."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    try:  # Matroska says it in a tag, as 00:00:02.000000000
+    try:  # Matroska says in a tag when it ends, as 00:00:02.000000000
         hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        ends_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        return ends_s - float((stream.start_time or 0) * stream.time_base)
     except (KeyError, ValueError):
         return 0.0
 
 
 def probe_video(path: str | Path) -> VideoInfo:
-    """Size, rate, rotation, colours and length of a file's first video stream.
+    """Size, rate, orientation, colours and length of a file's first video stream.
 
     Raises:
         MediaError: unreadable, without video, or without a single picture that decodes.
     """
-    with _open(path) as container:
+    with open_media(path) as container:
         stream = _video_stream(container, path)
-        frame = next(_decode(container, stream, _ignore, str(path)), None)
+        frames = decode(container, stream, ignore, str(path))
+        frame = next(frames, None)
         if frame is None:
             raise MediaError(f"{path}: its video stream holds no picture that can be decoded")
         _check_size(frame.width, frame.height, path)
@@ -158,17 +106,19 @@ def probe_video(path: str | Path) -> VideoInfo:
         duration_s = _duration_s(stream) or (container.duration or 0) / 1_000_000
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         width, height = frame.width, frame.height
-        if round(frame.rotation / 90) % 2:
+        lies = orientation_of(frame)
+        if lies.swap:
             width, height, aspect = height, width, 1 / aspect
         return VideoInfo(
             width=width,
             height=height,
             rate=rate,
-            rotation=int(frame.rotation),
+            orientation=lies,
             frames=stream.frames or round(duration_s * rate),
             duration_s=duration_s,
             pixel_aspect=aspect,
             colour=colour_of(frame),
+            still=stream.frames <= 1 and duration_s * rate < 2 and next(frames, None) is None,
         )
 
 
@@ -183,19 +133,32 @@ def to_rgb(frame: Any, exact: bool = False, scaler: Any = None) -> U8:
     """
     from av.video.reformatter import VideoReformatter
 
+    clear = has_alpha(frame)
     shown = (scaler or VideoReformatter()).reformat(
         frame,
-        format="rgb24",
+        format="rgba" if clear else "rgb24",
         src_colorspace=missing_matrix(frame),
         interpolation=exact_upwards() if exact else None,
     )
     image = np.asarray(shown.to_ndarray(), np.uint8)
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    if clear:  # what it hides may be anything, and shows as players show nothing: black
+        opaque = image[..., 3:].astype(np.uint16)
+        image = ((image[..., :3] * opaque + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(orientation_of(frame).apply(image))
+
+
+def has_alpha(frame: Any) -> bool:
+    """Whether an av.VideoFrame may be transparent."""
+    return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+
+
+def _transparent(frame: Any) -> bool:
+    """Whether some of an av.VideoFrame is."""
+    return has_alpha(frame) and bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
 
 
 def read_frames(
-    path: str | Path, on_damage: OnDamage = _ignore
+    path: str | Path, on_damage: OnDamage = ignore
 ) -> Generator[VideoFrame, None, None]:
     """Every picture of the first video stream, in order, upright.
 
@@ -209,30 +172,58 @@ def read_frames(
     Raises:
         MediaError: unreadable, without a video stream, or larger than 8K.
     """
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        base = stream.time_base or Fraction(1, 90_000)
-        step = max(1, round(1 / (base * _rate(stream))))
-        first: int | None = None
-        last, count = 0, 0
-        for frame in _decode(container, stream, on_damage, "video"):
-            _check_size(frame.width, frame.height, path)
-            pts = frame.pts
-            if first is None:
-                first = pts = pts or 0
-            elif pts is None or pts <= last:
-                pts = last + step
-            last = pts
-            count += 1
-            yield VideoFrame(to_rgb(frame, exact=True), pts, base, planes_of(frame))
+    base: Fraction | None = None
+    last, step, told = -1, 1, False
+    for part in joined(path):
+        with open_part(path, part, on_damage, "video") as container:
+            if container is None:
+                continue
+            stream = _video_stream(container, path, ignore if base else on_damage)
+            own = stream.time_base or Fraction(1, 90_000)
+            ahead: int | None = None if base else 0  # of the times that this part tells
+            base = base or own
+            for frame, time in _pictures(container, stream, own, path, on_damage):
+                if not told and _transparent(frame):
+                    told = True
+                    on_damage("video: its transparency is lost; what is transparent is black")
+                pts = round(time * own / base)
+                if ahead is None:
+                    ahead = max(0, last + step - pts)
+                last = pts + ahead
+                yield VideoFrame(to_rgb(frame, exact=True), last, base, planes_of(frame))
+            step = max(1, round(1 / (base * _rate(stream))))
+
+
+def _pictures(
+    container: Any, stream: Any, base: Fraction, path: str | Path, on_damage: OnDamage
+) -> Iterator[tuple[Any, int]]:
+    """The av.VideoFrames of a stream with times, in units of `base`, that only grow."""
+    step = max(1, round(1 / (base * _rate(stream))))
+    first: int | None = None
+    last, count = 0, 0
+    for frame in progressive(decode(container, stream, on_damage, "video"), on_damage):
+        _check_size(frame.width, frame.height, path)
+        pts = frame.pts
+        if pts is not None and frame.time_base != base:  # a filter's
+            pts = round(pts * frame.time_base / base)
         if first is None:
-            return
-        told_s, found_s = _duration_s(stream), float((last + step - first) * base)
-        # A few frames are often cut away by an edit list, and durations are rounded.
-        if count < stream.frames * 0.98 - 3:
-            on_damage(f"video: only {count} of {stream.frames} pictures could be decoded")
-        elif found_s < told_s * 0.98 - 0.25:
-            on_damage(f"video: ends after {found_s:.2f} of {told_s:.2f} s")
+            first = pts = pts or 0
+        elif pts is None or pts <= last:
+            pts = last + step
+        last = pts
+        count += 1
+        yield frame, pts
+    if first is None:
+        return
+    # AVI counts frames that only repeat the one before, or stand for what begins late.
+    counted = container.format.name != "avi"
+    told_s = _duration_s(stream)
+    found_s = float((last + step - (first if counted else 0)) * base)
+    # A few frames are often cut away by an edit list, and durations are rounded.
+    if counted and count < stream.frames * 0.98 - 3:
+        on_damage(f"video: only {count} of {stream.frames} pictures could be decoded")
+    elif found_s < told_s * 0.98 - 0.25:
+        on_damage(f"video: ends after {found_s:.2f} of {told_s:.2f} s")
 
 
 def at_rate(frames: Iterable[VideoFrame], fps: int | Fraction) -> Iterator[U8]:
@@ -255,110 +246,3 @@ def at_rate(frames: Iterable[VideoFrame], fps: int | Fraction) -> Iterator[U8]:
         shown = frame
     if shown is not None:
         yield shown.image
-
-
-# --- sound ---
-
-
-@dataclass(frozen=True, slots=True)
-class Sound:
-    """A piece of a file's sound."""
-
-    samples: I16
-    """int16[N] mono"""
-    time_s: float
-    """of its first sample, on the clock of the file's pictures"""
-
-
-def read_speech(path: str | Path, rate_hz: int = SPEECH_RATE_HZ) -> I16:
-    """A file's first audio stream as int16[N] mono at `rate_hz`; a truncated file gives its start.
-
-    Raises:
-        MediaError: unreadable, without audio, or without a sample that decodes.
-    """
-    return np.concatenate(list(stream_speech(path, rate_hz)))
-
-
-def stream_speech(
-    path: str | Path, rate_hz: int = SPEECH_RATE_HZ, on_damage: OnDamage = _ignore
-) -> Generator[I16, None, None]:
-    """The pieces of `read_speech` as they are decoded, so that long files need little memory.
-
-    Args:
-        path: a file.
-        rate_hz: of the samples wanted.
-        on_damage: hears what was lost.
-
-    Raises:
-        MediaError: unreadable, without audio, or without a sample that decodes.
-    """
-    heard = False
-    for sound in stream_sound(path, rate_hz, on_damage):
-        heard = True
-        yield sound.samples
-    if not heard:
-        raise MediaError(f"{path}: its audio stream holds no sound that can be decoded")
-
-
-def stream_sound(
-    path: str | Path, rate_hz: int, on_damage: OnDamage = _ignore
-) -> Generator[Sound, None, None]:
-    """Like `stream_speech`, with the time of each piece: to stay in step with the file's pictures.
-
-    Args:
-        path: a file.
-        rate_hz: of the samples wanted.
-        on_damage: hears what was lost.
-
-    Raises:
-        MediaError: unreadable, without audio, or with a rate or channels that no sound has.
-    """
-    import av
-
-    with _open(path) as container:
-        if not container.streams.audio:
-            raise MediaError(f"{path}: has no audio stream")
-        stream = container.streams.audio[0]
-        if stream.codec_context is None:
-            raise MediaError(f"{path}: its sound is in a format that cannot be decoded")
-        resampler, shape = None, None
-        base_s, done = 0.0, 0  # time of the resampler's first sample, and how many came out since
-        for frame in _decode(container, stream, on_damage, "sound"):
-            if not LOWEST_RATE_HZ <= frame.sample_rate <= HIGHEST_RATE_HZ:
-                raise MediaError(f"{path}: {frame.sample_rate} Hz is no sample rate of sound")
-            now = (frame.format.name, frame.layout.name, frame.sample_rate)
-            time_s = base_s + done / rate_hz if frame.pts is None else float(frame.time)
-            # A hole in the times (a lost packet, a pause in a recording) starts afresh; what the
-            # resampler holds back, some milliseconds, is not a hole.
-            hole = abs(time_s - base_s - done / rate_hz) > 0.1
-            if shape != now or hole:
-                for samples in _flush(resampler, rate_hz, shape):
-                    yield Sound(samples, base_s + done / rate_hz)
-                    done += len(samples)
-                resampler = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
-                shape, base_s, done = now, time_s, 0
-            try:
-                pieces = resampler.resample(frame)  # type: ignore[union-attr]
-            except av.FFmpegError as error:  # 17 channels and more: none knows where they belong
-                raise MediaError(
-                    f"{path}: sound of {frame.layout.name} cannot be mixed into one"
-                ) from error
-            for piece in pieces:
-                samples = np.ascontiguousarray(piece.to_ndarray()[0], np.int16)
-                yield Sound(samples, base_s + done / rate_hz)
-                done += len(samples)
-        for samples in _flush(resampler, rate_hz, shape):
-            yield Sound(samples, base_s + done / rate_hz)
-            done += len(samples)
-
-
-def _flush(resampler: Any, rate_hz: int, shape: tuple[str, str, int] | None) -> Iterator[I16]:
-    """What a resampler still holds; one that had nothing to change holds nothing."""
-    if resampler is not None and shape != ("s16", "mono", rate_hz):
-        for piece in resampler.resample(None):
-            yield np.ascontiguousarray(piece.to_ndarray()[0], np.int16)
-
-
-def as_float(samples: I16) -> F32:
-    """int16 -> f32 in ±1."""
-    return samples.astype(np.float32) / 32768.0

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lipwire.engine.media.colour import FULL_RANGE, colour_of, rgb_to_yuv
+from lipwire.engine.media.orientation import orientation_of
 from lipwire.engine.types import F32, U8, Patch, Planes
 
 
@@ -21,10 +22,10 @@ def planes_of(frame: Any) -> Planes | None:
     """
     if frame.format.name != "yuv420p" or int(frame.color_range) == FULL_RANGE:
         return None
-    turns = round(frame.rotation / 90) % 4
-    if turns and (frame.width % 2 or frame.height % 2):
+    lies = orientation_of(frame)
+    if not lies.as_is and (frame.width % 2 or frame.height % 2):
         return None
-    y, u, v = (np.rot90(pixels, turns) if turns else pixels for pixels in _views(frame))
+    y, u, v = map(lies.apply, _views(frame))
     for plane in (y, u, v):
         plane.flags.writeable = False  # the decoder may still predict from it
     return Planes(y, u, v, colour_of(frame).matrix)

@@ -23,7 +23,7 @@ import numpy as np
 from lipwire.engine.backends import Backend, blank_job
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import ConfigError, SessionClosed
-from lipwire.engine.face.tracker import FaceTracker, TrackerPool
+from lipwire.engine.face.tracker import FaceTracker, Runtime, TrackerPool
 from lipwire.engine.log_limit import LogLimiter
 from lipwire.engine.model.bundle import check_steps
 from lipwire.engine.overload.load_tracker import LoadTracker
@@ -56,12 +56,14 @@ class Engine:
     Args:
         backend: paints the mouths; several of one bundle are so many devices. Closed with the
             engine.
-        make_tracker: makes a face tracker for each session; None lends MediaPipe's from a pool.
+        make_tracker: makes a face tracker for each session; None lends MediaPipe's nets from a
+            pool.
         clock: seconds that only move forward; every `now` given to its sessions is on this clock.
         devices: names of the devices, for people.
         cpu_threads: that track and composite; None decides by the machine.
         articulation: tells the codes that a voice asks for, by which a person's own mouths are
             chosen; None: every mouth is generated.
+        tracker: what runs the face nets of the pool, LiteRT or MediaPipe (the extra `mediapipe`).
 
     Use `open_engine` to make one from a bundle, and `with` to end it.
     """
@@ -75,6 +77,7 @@ class Engine:
         devices: Sequence[str] | None = None,
         cpu_threads: int | None = None,
         articulation: Listen | None = None,
+        tracker: Runtime = "litert",
     ) -> None:
         backends = backend if isinstance(backend, Sequence) else [backend]
         self.clock = clock
@@ -85,7 +88,7 @@ class Engine:
         self.observe: Observe = unobserved
         """told how long preparing, generating and compositing took, by the thread that did it"""
         self._articulation = articulation
-        self._pool = TrackerPool()
+        self._pool = TrackerPool(tracker)
         self._make_tracker = make_tracker or self._pool
         self._sessions: dict[str, Session] = {}
         self._wake = threading.Condition()  # guards what follows

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lipwire.engine.backends import Backend, load_backend
+from lipwire.engine.face.tracker import Runtime
 from lipwire.engine.model.bundle import open_bundle
 from lipwire.engine.runtime.engine import Engine
 
@@ -17,6 +18,7 @@ def open_engine(
     threads: int | None = None,
     devices: Sequence[str] | None = None,
     batch_sizes: tuple[int, ...] | None = None,
+    tracker: Runtime = "litert",
 ) -> Engine:
     """Open a model on this machine, warm: the first frame of a session costs no more than others.
 
@@ -28,10 +30,13 @@ def open_engine(
             workers. None takes the runtime's own choice of one.
         batch_sizes: frames that are painted together, ascending; fewer sizes open faster. None
             leaves them to the runtime.
+        tracker: what runs MediaPipe's face nets: LiteRT, or MediaPipe itself (the extra
+            `mediapipe`).
 
     Raises:
         BundleError: the bundle is incomplete, altered or unknown.
         BackendError: the runtime or a device is missing, refuses the model or lacks memory for it.
+        ConfigError: the tracker is not installed.
     """
 
     opened = open_bundle(bundle)
@@ -46,7 +51,12 @@ def open_engine(
         raise
     from lipwire.engine.backends.articulation import open_articulation  # loads the runtime
 
-    engine = Engine(backends, devices=devices or [backend], articulation=open_articulation(opened))
+    engine = Engine(
+        backends,
+        devices=devices or [backend],
+        articulation=open_articulation(opened),
+        tracker=tracker,
+    )
     try:
         engine.warm_up()
     except BaseException:

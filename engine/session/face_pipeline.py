@@ -43,7 +43,7 @@ from lipwire.engine.types import F32, F64, U8, Alignment, Coverage, Face, JobSpe
 from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
 from lipwire.engine.units.compose import put
 from lipwire.engine.units.selection import Selector
-from lipwire.engine.units.unit import Unit, look_of, unit_of
+from lipwire.engine.units.unit import Unit, codes_of, look_of, unit_of
 
 # One in so many silent frames is looked at. Fewer: references are old when the voice begins, and a
 # quick head is lost in between. More: tracking a face that is not repainted takes a core's time
@@ -171,10 +171,10 @@ class FacePipeline:
             reach = self._reach.value
         look = None if self._likeness is None else look_of(self._likeness)
         if self._units is not None and look is not None and self._open:
-            unit = unit_of(image, alignment, face.landmarks, look, time_s)
-            self._units.bank.update(unit.codes)
-            if self._occlusion.share < BARE:
-                self._units.bank.add(unit)
+            bank, codes = self._units.bank, codes_of(alignment, face.landmarks)
+            bank.update(codes)
+            if self._occlusion.share < BARE and bank.wants(codes, look, time_s):
+                bank.add(unit_of(image, alignment, face.landmarks, look, time_s))
         gain = gain_of(long)
         references = np.stack([lit(shown) for shown in self._references.references])
         return Aligned(

@@ -90,6 +90,28 @@ class MouthBank:
             if self._unseen >= MEDIAN_EVERY or len(self._seen) < MEDIAN_EVERY:
                 self._median = None
 
+    def wants(self, codes: F32, look: F32, time_s: float) -> bool:
+        """Whether a mouth would be taken for how it is held; told before its picture is cut out.
+
+        Args:
+            codes: f32[codes], as measured.
+            look: f32[D], see `Unit.look`.
+            time_s: when it is seen.
+        """
+        if len(self.units) < self.capacity or self._follows(time_s):
+            return True
+        return float(self._unlike(codes, look).min()) >= NOVEL
+
+    def _follows(self, time_s: float) -> bool:
+        """Whether the newest unit is of the frame before."""
+        return self._last is not None and 0 < time_s - self._last[1] <= FOLLOWS_S
+
+    def _unlike(self, codes: F32, look: F32) -> F32:
+        """How unlike every unit a mouth is, f32[N]."""
+        count = len(self.units)
+        gaps = ((self._codes[:count] - codes * self._scale) ** 2).sum(1)
+        return np.asarray(gaps + LOOK_COST * (1 - self._looks[:count] @ look), np.float32)
+
     def add(self, unit: Unit) -> bool:
         """Take a unit if it is fit to be shown; with no room the one most like it goes.
 
@@ -106,14 +128,13 @@ class MouthBank:
             return False
         if self._looks.shape[1] != len(unit.look):
             self._looks = np.zeros((self.capacity, len(unit.look)), np.float32)
-        codes = unit.codes * self._scale
+        if not self.wants(unit.codes, unit.look, unit.time_s):
+            return False
+        codes, follows = unit.codes * self._scale, self._follows(unit.time_s)
         gaps = ((self._codes[:count] - codes) ** 2).sum(1)
-        follows = self._last is not None and 0 < unit.time_s - self._last[1] <= FOLLOWS_S
         slot = count
         if count == self.capacity:
-            alike = gaps + LOOK_COST * (1 - self._looks[:count] @ unit.look)
-            if not follows and float(alike.min()) < NOVEL:
-                return False
+            alike = self._unlike(unit.codes, unit.look)
             if self._last is not None:
                 alike[self._last[0]] = np.inf  # what it follows stays
             slot = int(alike.argmin())

@@ -6,6 +6,7 @@ Everything is done at the frame's own resolution, with one resampling of each pi
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from lipwire.engine.compositing.harmonize import weighted
 from lipwire.engine.face.alignment import CROP_SIZE, JAW, LIPS_OUTER, transform
@@ -33,6 +34,10 @@ CRISP = 0.4
 # Boxes of more pixels are fetched linearly: faces of 350 px and more, whose units are enlarged
 # anyway. Bicubic takes twice as long there, the time of the next frame.
 LARGE_PX = 90_000
+_WHOLE: F32 = np.empty(0, np.float32)  # no second map: the first has both coordinates
+
+Part = tuple[slice, slice]
+"""rows and columns"""
 
 
 def mouth_mask(target: F32) -> F32:
@@ -48,7 +53,7 @@ def mouth_mask(target: F32) -> F32:
     rows = np.arange(len(mask), dtype=np.float32)
     under_nose = max(float(target[2, 1]) - 1.0, CROP_SIZE / 2)
     mask *= np.clip((rows - under_nose) / 5, 0, 1)[:, None]
-    mask[mask < 1e-3] = 0
+    mask = np.asarray(cv2.threshold(mask, 1e-3, 0, cv2.THRESH_TOZERO)[1], np.float32)
     return np.minimum(mask, 1)
 
 
@@ -77,19 +82,33 @@ def put(
     high, wide = y1 - y0, x1 - x0
     if wide < 4 or high < 4 or strength <= 0:
         return Patch(0, 0, np.zeros((0, 0, 3), np.float32))
-    step = NODE_PX / float(np.hypot(*to_crop[:, 0]))
-    in_unit, in_frame, face = _maps(unit, frame, target, to_crop, box, image.shape[0], step)
+    step = max(round(NODE_PX / float(np.hypot(*to_crop[:, 0]))), 2)
+    in_unit, in_frame, moves, window = _maps(
+        unit, frame, target, to_crop, box, step, image.shape[0]
+    )
     how = cv2.INTER_CUBIC if high * wide <= LARGE_PX else cv2.INTER_LINEAR
-    shown, below = _fetched(unit.picture, in_unit, how), _fetched(image, in_frame, how)
-    shown = crisp(shown)
     here = to_crop.copy()
     here[:, 2] += here[:, 0] * x0 + here[:, 1] * y0
     mask = _warped(mouth_mask(target) * np.float32(strength), here, (wide, high))
-    difference = np.asarray(cv2.subtract(shown, below, dtype=cv2.CV_32F), np.float32)
-    difference -= tint(shown, below, mask, step)
-    change = weighted(difference, mask)
-    change += np.asarray(cv2.subtract(below, image[y0:y1, x0:x1], dtype=cv2.CV_32F), np.float32)
-    return Patch(x0, y0, change, face)
+    # Each picture is fetched where it is needed: the frame where it moves, the unit under the mask.
+    original = image[y0:y1, x0:x1]
+    below, change = original.copy(), np.zeros((high, wide, 3), np.float32)
+    if (moving := _extent(moves)) is not None:
+        rows, columns = (
+            slice(max((s.start - 2) * step, 0), min(s.stop * step, most))
+            for s, most in zip(moving, (high, wide), strict=True)
+        )
+        part: Part = rows, columns
+        below[part] = _fetched(image, _fine(in_frame, step, part), how)
+        change[part] = cv2.subtract(below[part], original[part], dtype=cv2.CV_32F)
+    if (seen := _extent(mask > 0)) is not None:
+        part = seen
+        shown = crisp(_fetched(unit.picture, _fine(in_unit, step, part), how))
+        under, weight = below[part], mask[part]
+        difference = np.asarray(cv2.subtract(shown, under, dtype=cv2.CV_32F), np.float32)
+        difference -= tint(shown, under, weight, step)
+        change[part] += weighted(difference, weight)
+    return Patch(x0, y0, change, _fine(window, step, (slice(0, high), slice(0, wide))))
 
 
 def _maps(
@@ -98,10 +117,10 @@ def _maps(
     target: F32,
     to_crop: F32,
     box: tuple[int, int, int, int],
+    step: int,
     height: int,
-    step: float,
-) -> tuple[F32, F32, F32]:
-    """For each pixel of a box its place in the unit and in the frame, and how far it may move.
+) -> tuple[F32, F32, npt.NDArray[np.bool_], F32]:
+    """For nodes all over a box their places in the unit and in the frame, and how far they move.
 
     Args:
         unit: the mouth.
@@ -109,27 +128,59 @@ def _maps(
         target: f32[468, 2], those of the face to show.
         to_crop: f32[2, 3], frame -> crop.
         box: (x0, y0, x1, y1), pixels of the frame.
+        step: pixels between two nodes; the first lies a step before the middle of the box's first.
         height: of the frame.
-        step: pixels of the frame between two nodes; between them the maps are linear.
 
     Returns:
-        f32[h, w, 2], f32[h, w, 2] and f32[h, w], 1 inside the lower face, 0 at its edges.
+        f32[n, m, 2], f32[n, m, 2], bool[n, m] whether the frame moves there, and f32[n, m] how far
+        it may: 1 inside the lower face, 0 at its edges.
     """
     x0, y0, x1, y1 = box
-    size = x1 - x0, y1 - y0
-    across, down = int(size[0] / step) + 2, int(size[1] / step) + 2
+    across, down = (-(-size // step) + 2 for size in (x1 - x0, y1 - y0))
     grid = np.stack(np.meshgrid(np.arange(across), np.arange(down)), axis=-1).astype(np.float32)
-    places = grid.reshape(-1, 2) * np.float32(step) + np.array([x0, y0], np.float32)
+    first = np.array([x0, y0], np.float32) - (step + 1) / 2
+    places = np.asarray(grid.reshape(-1, 2) * step + first, np.float32)
     nodes = transform(places, to_crop)
     in_unit, in_frame = Morph(unit.landmarks, frame, target).sources(nodes)
     window = _window(nodes) * np.clip((height - 1 - places[:, 1]) / (2 * step), 0, 1)
     moved = (in_frame - nodes) * window[:, None] @ _inverse(to_crop)[:, :2].T
-    moved[np.abs(moved).max(1) < STILL_PX] = 0
-    coarse = np.concatenate([transform(in_unit, _inverse(unit.to_crop)), moved + places], axis=1)
-    to_nodes = np.array([[1 / step, 0, 0], [0, 1 / step, 0]], np.float32)
-    fine = _warped(coarse.reshape(down, across, 4).astype(np.float32), to_nodes, size)
-    face = _warped(window.reshape(down, across).astype(np.float32), to_nodes, size)
-    return fine[..., :2], fine[..., 2:], face
+    moves = np.abs(moved).max(1) >= STILL_PX
+    places[moves] += moved[moves]
+    shape = down, across
+    return (
+        transform(in_unit, _inverse(unit.to_crop)).reshape(*shape, 2),
+        places.reshape(*shape, 2),
+        moves.reshape(shape),
+        np.asarray(window, np.float32).reshape(shape),
+    )
+
+
+def _fine(coarse: F32, step: int, part: Part) -> F32:
+    """What nodes say for the pixels of a part of their box, linear between them, f32[h, w, ..].
+
+    Not by `cv2.warpAffine`: it has 32 places between two nodes, which makes stairs of straight
+    edges.
+    """
+    import cv2
+
+    near = [slice(s.start // step, -(-s.stop // step) + 2) for s in part]
+    some = coarse[near[0], near[1]]
+    size = some.shape[1] * step, some.shape[0] * step
+    rows, columns = (
+        slice(s.start + step - n.start * step, s.stop + step - n.start * step)
+        for s, n in zip(part, near, strict=True)
+    )
+    return np.asarray(cv2.resize(some, size, interpolation=cv2.INTER_LINEAR), np.float32)[
+        rows, columns
+    ]
+
+
+def _extent(there: npt.NDArray[np.bool_]) -> Part | None:
+    """Around what is true; None if nothing is."""
+    rows, columns = np.flatnonzero(there.any(1)), np.flatnonzero(there.any(0))
+    if not len(rows):
+        return None
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _warped(picture: F32, matrix: F32, size: tuple[int, int]) -> F32:
@@ -147,8 +198,9 @@ def _fetched(picture: U8, places: F32, how: int) -> U8:
     """A picture's pixels at f32[h, w, 2]; whole places give the very pixels."""
     import cv2
 
-    x, y = cv2.split(np.ascontiguousarray(places))
-    return np.asarray(cv2.remap(picture, x, y, how, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    return np.asarray(
+        cv2.remap(picture, places, _WHOLE, how, borderMode=cv2.BORDER_REPLICATE), np.uint8
+    )
 
 
 def crisp(picture: U8) -> U8:

@@ -117,7 +117,18 @@ class Morph:
 
 def _felt(points: F32, nodes: F32) -> F32:
     """Wendland's C2 function of the distance, f32[N, M]: 1 at a node, 0 from the reach on."""
-    gap = points[:, None] - nodes[None]
-    near = np.maximum(1 - np.sqrt((gap * gap).sum(2)) / np.float32(REACH_PX), 0)
+    across = points[:, :1] - nodes[:, 0]
+    down = points[:, 1:] - nodes[:, 1]
+    across *= across
+    down *= down
+    across += down
+    near = np.sqrt(across, out=across)
+    near *= np.float32(-1 / REACH_PX)
+    near += 1
+    np.maximum(near, 0, out=near)
     square = near * near
-    return np.asarray(square * square * (4 * (1 - near) + 1), np.float32)
+    square *= square
+    near *= -4
+    near += 5
+    square *= near
+    return square

@@ -43,6 +43,11 @@ class Unit:
         return sum(part.nbytes for part in parts)
 
 
+def codes_of(alignment: Alignment, landmarks: F32) -> F32:
+    """How the mouth in a frame is held, f32[codes]; landmarks f32[468, 2] in pixels of it."""
+    return raw_codes(transform(landmarks, to_small_crop(alignment))[None])[0]
+
+
 def unit_of(image: U8, alignment: Alignment, landmarks: F32, look: F32, time_s: float) -> Unit:
     """The mouth in a frame as a unit.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import shutil
@@ -14,7 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from lipwire.engine.errors import LipwireError
 from lipwire.engine.model.bundle import open_bundle
 from lipwire.server.config import ServerConfig
 
-PYTHONS = ((3, 11), (3, 13))  # from .. below: mediapipe 0.10.21 has no wheel for 3.13
+PYTHONS = ((3, 11), (3, 14))  # from .. below
 MEMORY_GIB = 2.0  # one session and its browser; with less the machine swaps and frames are late
 PAGE = Path(__file__).parents[1] / "server" / "static" / "index.html"
 
@@ -72,8 +71,7 @@ def examine(settings: ServerConfig) -> Report:
         ("optional runtimes", _optional_runtimes),
         ("gpu", _gpu),
         ("model", lambda: _model(settings.bundle)),
-        ("face tracker", _tracker),
-        ("system libraries", _libraries),
+        ("face tracker", lambda: _tracker(settings.tracker)),
         ("webrtc", _webrtc),
         ("files", _files),
         ("espeak-ng", _espeak),
@@ -124,7 +122,7 @@ def _python() -> Iterator[Finding]:
     if PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
         yield Finding("python", Level.OK, f"{found} at {sys.executable}")
     else:
-        yield Finding("python", Level.MISSING, found, "use Python 3.11 or 3.12")
+        yield Finding("python", Level.MISSING, found, "use Python 3.11, 3.12 or 3.13")
 
 
 def _machine() -> Iterator[Finding]:
@@ -217,43 +215,27 @@ def _model(bundle: Path | None) -> Iterator[Finding]:
     )
 
 
-def _tracker() -> Iterator[Finding]:
-    from lipwire.engine.face.tracker import MediaPipeTracker
+def _tracker(runtime: Literal["litert", "mediapipe"]) -> Iterator[Finding]:
+    from lipwire.engine.face.tracker import MeshTracker
 
+    package = {"litert": "ai-edge-litert", "mediapipe": "mediapipe"}[runtime]
     try:
-        tracker = MediaPipeTracker()
+        tracker = MeshTracker(runtime=runtime)
         try:
             tracker.track(np.zeros((480, 640, 3), np.uint8))
         finally:
             tracker.close()
     except Exception as error:
         line = " ".join(str(error).split())
-        advice = "pip install mediapipe==0.10.21"
-        if ".so" in line:
+        advice = f"pip install --force-reinstall {package}"
+        if ".so" in line:  # of the OpenCV that mediapipe brings
             advice = "apt-get install libgl1 libglib2.0-0, or the headless OpenCV (see the README)"
         yield Finding("face tracker", Level.MISSING, line, advice)
         return
-    yield Finding("face tracker", Level.OK, f"MediaPipe {_installed('mediapipe')} loads and runs")
-
-
-def _libraries() -> Iterator[Finding]:
-    """The two that OpenCV's usual build wants; servers often have neither."""
-    if not sys.platform.startswith("linux"):
-        return
-    headless = _installed("opencv-contrib-python-headless") is not None
-    for name, library in (("libGL", "libGL.so.1"), ("libglib", "libgthread-2.0.so.0")):
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            if headless:
-                yield Finding(name, Level.OK, f"no {library}, and the headless OpenCV needs none")
-            else:
-                # Whether it is really needed is for the tracker's line to say.
-                yield Finding(
-                    name, Level.WARN, f"no {library}", "apt-get install libgl1 libglib2.0-0"
-                )
-        else:
-            yield Finding(name, Level.OK, library)
+    yield Finding(
+        "face tracker", Level.OK,
+        f"MediaPipe's nets load and run by {package} {_installed(package)}",
+    )  # fmt: skip
 
 
 # --- media ---

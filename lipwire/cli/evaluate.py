@@ -148,7 +148,7 @@ def as_in_a_call(
     if json_file is not None and not json_file.parent.is_dir():
         raise ConfigError(f"{json_file.parent}: no such folder")
     from lipwire.engine import open_engine
-    from lipwire.engine.media.files import read_speech
+    from lipwire.engine.media.sound import read_speech
     from lipwire.engine.types import PLAYOUT_RATE_HZ
     from lipwire.training.evaluation.call import measure_films
 

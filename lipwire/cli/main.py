@@ -30,11 +30,19 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
+FILE_HINT = " (the name of a file that begins with - goes behind --)"
+
+
+def _looks_like_a_file(argument: str) -> bool:
+    return argument.startswith("-") and not argument.startswith("--") and "." in argument
+
+
 class _Commands(TyperGroup):
     """Turns our errors into one line."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
+        given = [*getattr(ctx, "_protected_args", ()), *ctx.args]
         try:
             return super().invoke(ctx)
         except LipwireError as error:
@@ -44,6 +52,11 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             print("lipwire: interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            # Typer brings a click of its own, or uses the one that is installed.
+            if type(error).__name__ == "NoSuchOption" and any(map(_looks_like_a_file, given)):
+                error.message += FILE_HINT  # type: ignore[attr-defined]
+            raise
 
 
 app = typer.Typer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,7 +104,7 @@ def write_arrays(path: Path, arrays: Mapping[str, F32]) -> None:
     Raises:
         MediaError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial.npz")
+    partial = path.with_name(f".{os.getpid()}.partial.npz")
     try:
         np.savez(partial, **arrays)
         partial.replace(path)

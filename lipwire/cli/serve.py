@@ -35,6 +35,10 @@ def serve(
         list[str] | None,
         typer.Option(help="Where the model runs, e.g. cuda:0 or cpu; may repeat."),
     ] = None,
+    tracker: Annotated[
+        Literal["litert", "mediapipe"] | None,
+        typer.Option(help="What runs MediaPipe's face nets.", show_default="litert"),
+    ] = None,
     max_sessions: Annotated[int | None, typer.Option(help="Calls at the same time.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with any setting; see docs/server.md.")
@@ -101,6 +105,7 @@ def serve(
         threads=threads,
         backend=backend,
         devices=tuple(device) if device else None,
+        tracker=tracker,
         max_sessions=max_sessions,
         log_level=log_level,
         log_format=log_format,

@@ -27,6 +27,12 @@ def require(right: Right) -> Callable[[HTTPConnection], Claims]:
     return check
 
 
+def identify(connection: HTTPConnection) -> Claims:
+    """What a request's token is for, whatever that is."""
+    authenticator: Authenticator = connection.app.state.authenticator
+    return authenticator.identify(_authorization(connection))
+
+
 def bearer_subprotocol(connection: HTTPConnection) -> str | None:
     """The subprotocol that carries a token: a server that accepts must name it."""
     offered = connection.headers.get("sec-websocket-protocol", "").split(",")

@@ -33,7 +33,7 @@ from lipwire.engine import (
 )
 from lipwire.server import __version__
 from lipwire.server.api import faces, operations, whip
-from lipwire.server.api.access import bearer_subprotocol, require
+from lipwire.server.api.access import bearer_subprotocol, identify, require
 from lipwire.server.api.auth import Authenticator, Claims, Forbidden, Right, Unauthorised
 from lipwire.server.api.errors import add_problems
 from lipwire.server.api.guard import RequestGuard
@@ -44,6 +44,7 @@ from lipwire.server.api.schemas import (
     WRITES,
     AnswerBody,
     ChangeBody,
+    Listed,
     OfferBody,
     SampleBody,
     SayBody,
@@ -52,7 +53,7 @@ from lipwire.server.api.schemas import (
     SubtitleBody,
     refusals,
 )
-from lipwire.server.api.speech_socket import SpeechSocket, read_rate, refuse
+from lipwire.server.api.speech_socket import SpeechSocket, read_query, refuse
 from lipwire.server.call import speech_queue
 from lipwire.server.call.call import TooManySources
 from lipwire.server.call.sessions import ConsentMissing, NoSuchSession, Sessions
@@ -141,6 +142,10 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
+    @app.get("/view/{name}", include_in_schema=False)
+    async def view(name: str) -> FileResponse:
+        return FileResponse(STATIC / "view.html", headers={"Cache-Control": "no-cache"})
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(
@@ -191,7 +196,8 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     # Files of a package: nothing is loaded from another host.
     swagger = StaticFiles(packages=[("fastapi_offline", "static")])
     app.mount("/static/swagger", swagger, name="swagger")
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    # In a checkout the client is a link to its package.
+    app.mount("/static", StaticFiles(directory=STATIC, follow_symlink=True), name="static")
     return app
 
 
@@ -200,14 +206,10 @@ def _add_session_routes(app: FastAPI) -> None:
         found: Sessions = app.state.sessions
         return found
 
-    @app.post(
-        "/api/sessions", status_code=201, responses=refusals(400, 401, 403, 413, 422, 429, 503)
-    )
-    async def open_session(
-        body: OfferBody, grant: Annotated[Claims, Depends(require(Right.PUBLISH))]
+    async def begin(
+        body: OfferBody, response: Response, grant: Claims, name: str | None
     ) -> AnswerBody:
-        """Begin a call from an SDP offer; 503 with Retry-After when there is no room."""
-        sessions().check_room()
+        sessions().check_publish(name)
         settings = sessions().settings
         config = EngineConfig(
             steps=body.steps,
@@ -222,8 +224,52 @@ def _add_session_routes(app: FastAPI) -> None:
         offer = read_offer(body.sdp, Purpose.CALL, body.type, config, private)
         if not (body.consent or grant.consent):
             raise ConsentMissing('the person shown must have agreed: send "consent": true')
-        name, sdp = await sessions().open(offer, body.record)
-        return AnswerBody(id=name, sdp=sdp)
+        opened, link, sdp = await sessions().publish(offer, name, body.record)
+        response.headers["Location"] = whip.location(name, link)
+        return AnswerBody(id=opened, sdp=sdp)
+
+    @app.post(
+        "/api/sessions", status_code=201, responses=refusals(400, 401, 403, 413, 422, 429, 503)
+    )
+    async def open_session(
+        body: OfferBody,
+        response: Response,
+        grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
+    ) -> AnswerBody:
+        """Begin a call from an SDP offer; 503 with Retry-After when there is no room."""
+        return await begin(body, response, grant, None)
+
+    @app.post(
+        "/api/sessions/{name}",
+        status_code=201,
+        responses=refusals(400, 401, 403, 409, 413, 422, 429, 503),
+    )
+    async def open_named_session(
+        name: str,
+        body: OfferBody,
+        response: Response,
+        grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
+    ) -> AnswerBody:
+        """The same under a name, by which others watch and voice it.
+
+        A session that lost its publisher is taken over: its viewers and its voice stay.
+        """
+        return await begin(body, response, grant, name)
+
+    @app.get("/api/sessions", responses=refusals(401, 403))
+    async def list_sessions(request: Request) -> list[Listed]:
+        """The sessions that the token may see.
+
+        Named ones for the right to watch; random ids and names of 32 characters or more, which are
+        secrets, for the right to control.
+        """
+        grant = identify(request)
+        return [
+            Listed(**call.listed())
+            for call in sessions().peers
+            if grant.may(Right.CONTROL, call.name)
+            or (call.public and grant.may(Right.WATCH, call.name))
+        ]
 
     @app.delete(
         "/api/sessions/{name}",
@@ -275,6 +321,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     @app.post(
         "/api/sessions/{name}/speech",
         dependencies=SPEAK,
+        response_model_exclude_none=True,
         responses=refusals(*WRITES, 413, 415, 422),
         openapi_extra=ANY_FILE,
     )
@@ -292,11 +339,16 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
                 await asyncio.to_thread(file.flush)
                 if not size:
                     raise MediaError("the body is empty; send the file's bytes")
-                return Spoken(seconds=await speech_queue.speak_file(call.voice, Path(file.name)))
+                notes: list[str] = []
+                seconds = await speech_queue.speak_file(
+                    call.voice, Path(file.name), note=notes.append
+                )
+                return Spoken(seconds=seconds, notes=notes or None)
 
     @app.post(
         "/api/sessions/{name}/sample",
         dependencies=SPEAK,
+        response_model_exclude_none=True,
         responses=refusals(*WRITES, 413, 422),
     )
     async def sample(name: str, body: SampleBody) -> Spoken:
@@ -311,6 +363,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
     @app.post(
         "/api/sessions/{name}/say",
         dependencies=SPEAK,
+        response_model_exclude_none=True,
         responses=refusals(*WRITES, 413, 422, 501),
     )
     async def say(name: str, body: SayBody) -> Spoken:
@@ -348,7 +401,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
 
     @app.websocket("/api/sessions/{name}/speech")
     async def speech_socket(socket: WebSocket, name: str) -> None:
-        """16-bit mono PCM in, at `?rate=`, perhaps `&live=true`; see
+        """16-bit PCM in, at `?rate=`, perhaps `&channels=2`, `&live=true`; see
         `lipwire.server.api.speech_socket`."""
         try:
             require(Right.SPEAK)(socket)
@@ -358,15 +411,14 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             await socket.send_denial_response(JSONResponse({"error": str(error)}, status))
             return
         try:
-            rate_hz = read_rate(socket.query_params.get("rate"))
+            rate_hz, channels, live = read_query(socket.query_params)
         except MediaError as error:
             await refuse(socket, str(error))
             return
-        live = socket.query_params.get("live") == "true"
         try:
             with call.source():
                 await socket.accept(bearer_subprotocol(socket))
-                await SpeechSocket(socket, call, rate_hz, live).run()
+                await SpeechSocket(socket, call, rate_hz, live, channels).run()
         except TooManySources as error:
             await refuse(socket, str(error))
 
@@ -387,6 +439,7 @@ def _open_engine(settings: ServerConfig) -> Engine:
         backend=settings.backend,
         threads=settings.threads,
         devices=settings.devices or None,
+        tracker=settings.tracker,
     )
 
 

@@ -61,6 +61,10 @@ class Claims:
     consent: bool = False
     """whether the token itself says that the person shown has agreed"""
 
+    def may(self, right: Right, session: str) -> bool:
+        """Whether it is for this."""
+        return right in self.rights and self.session in (None, session)
+
 
 ALL = Claims(frozenset(Right))
 
@@ -103,16 +107,21 @@ class Authenticator:
             Unauthorised: no token, or none that counts.
             Forbidden: the token is for something else.
         """
-        if self.open:
-            return ALL
-        grant = self._read(authorization)
+        grant = self.identify(authorization)
         if right not in grant.rights:
             raise Forbidden(f"the token is not for this: its scope lacks {right.value!r}")
         if grant.session is not None and grant.session != session:
             raise Forbidden("the token is for another session")
         return grant
 
-    def _read(self, authorization: str | None) -> Claims:
+    def identify(self, authorization: str | None) -> Claims:
+        """What a request's token is for.
+
+        Raises:
+            Unauthorised: no token, or none that counts.
+        """
+        if self.open:
+            return ALL
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:

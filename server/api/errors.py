@@ -24,6 +24,8 @@ STATUS: tuple[tuple[type[LipwireError], int, str], ...] = (
     (sessions.ServerFull, 503, "full"),
     (call.TooManyViewers, 503, "viewers"),
     (call.NotLive, 409, "not_live"),
+    (call.NameTaken, 409, "name_taken"),
+    (sessions.BadName, 400, "name"),
     (call.VoiceTaken, 409, "voice_taken"),
     (call.TooManySources, 429, "sources"),
     (sessions.PreconditionMissing, 428, "precondition"),
@@ -56,7 +58,7 @@ def add_problems(app: FastAPI, refused: Callable[[str], None]) -> None:
     def answer(status: int, text: str, cause: str) -> JSONResponse:
         refused(cause)
         headers = {}
-        if status in (429, 503) or cause == "not_live":
+        if status in (429, 503) or cause in ("not_live", "name_taken"):
             headers["Retry-After"] = str(RETRY_AFTER_S)
         if status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="lipwire"'  # RFC 6750 section 3

@@ -20,6 +20,7 @@ from lipwire.engine import Outcome
 from lipwire.engine.overload.levels import RUNGS
 from lipwire.server.call.call import Call
 from lipwire.server.call.sessions import Sessions
+from lipwire.server.rtc.connection import refusals
 
 # A stage should take a few milliseconds; beyond the last bucket a call is unbearable anyway.
 STAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1)
@@ -95,6 +96,8 @@ class Metrics(Collector):
                        "ones were replaced by newer ones before any work.", "outcome", totals,
                        [*(o.value for o in Outcome), "skipped"])  # fmt: skip
         yield _counter("lipwire_media_bytes", "Bytes over UDP.", "direction", totals, ["in", "out"])
+        yield _counter("lipwire_pictures_refused", "Key pictures that came and were not decoded.",
+                       "reason", totals, ["size"])  # fmt: skip
 
         changes = CounterMetricFamily(
             "lipwire_overload_changes",
@@ -161,6 +164,7 @@ def _counts(call: Call) -> dict[tuple[str, str], int]:
     for (before, after), count in stats.rung_changes.items():
         counts[CHANGES, f"{before} {after}"] = count
     counts["lipwire_frames", "skipped"] = call.ingest.skipped
+    counts["lipwire_pictures_refused", "size"] = refusals(call.publisher.pc)[0]
     counts["lipwire_media_bytes", "in"] = received
     counts["lipwire_media_bytes", "out"] = sent
     return counts

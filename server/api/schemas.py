@@ -40,6 +40,17 @@ class OfferBody(Body):
     record: bool = Field(default=False, description="keep the result as a file on the server")
 
 
+class Listed(Body):
+    """A session in the list."""
+
+    id: str
+    named: bool
+    live: bool = Field(description="its publisher is connected")
+    seconds: float
+    viewers: int
+    voice: bool = Field(description="a voice link is attached")
+
+
 class AnswerBody(Body):
     """The session and the answer for the browser."""
 
@@ -94,6 +105,9 @@ class Spoken(Body):
     """How much voice was scheduled."""
 
     seconds: float
+    notes: list[str] | None = Field(
+        default=None, description="of a file: which stream was taken, what was left out"
+    )
 
 
 class Problem(BaseModel):

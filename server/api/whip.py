@@ -1,6 +1,7 @@
 """WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep) as thin routes over `signaling`.
 
     POST /whip?consent=true            begin a session: picture and original voice in
+    POST /whip/live/{name}             the same under a name, which is the session's id
     POST /whip/{id}/voice              be its new voice
     POST /whep/{id}                    watch it
     PATCH, DELETE on each Location     late candidates; the end
@@ -10,6 +11,7 @@ All of them answer GET, HEAD and OPTIONS, as the texts ask.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
@@ -20,6 +22,7 @@ from lipwire.server.api.auth import Claims, Right
 from lipwire.server.api.schemas import DEFAULT_LUFS, WRITES, refusals
 from lipwire.server.call.sessions import ConsentMissing, ServerFull, Sessions, check_match
 from lipwire.server.rtc import ice
+from lipwire.server.rtc.connection import PeerConnection
 from lipwire.server.rtc.sdp import Offer, OfferRefused, Purpose, read_fragment, read_offer
 
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
@@ -95,6 +98,50 @@ def _created(request: Request, location: str, etag: str, answer: str) -> Respons
 # --- beginning ---
 
 
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a publisher's address asks for."""
+
+    consent: Annotated[bool, Query(description="the person shown has agreed")] = False
+    steps: Annotated[int | None, Query(description="diffusion steps a picture")] = None
+    original_level: Annotated[float, Query(ge=0, le=1)] = 0.0
+    silence: Literal["original", "generate"] = "original"
+    ducking: bool = False
+    loudness_lufs: Annotated[float, Query(ge=-40, le=-8)] = DEFAULT_LUFS
+    record: Annotated[bool, Query(description="keep the result as a file")] = False
+    hops: Annotated[int, Query(ge=0, le=1000, alias=HOPS)] = 0
+
+
+def location(name: str | None, link: PeerConnection) -> str:
+    """The address of a publisher, by which it alone ends its session."""
+    return f"/whip/{link.name}" if name is None else f"/whip/live/{name}/{link.name}"
+
+
+async def _publish(request: Request, grant: Claims, wishes: Wishes, name: str | None) -> Response:
+    sessions = _sessions(request)
+    try:
+        sessions.check_publish(name)
+    except ServerFull:
+        if (other := sessions.elsewhere(wishes.hops)) is None:
+            raise
+        url = request.url.include_query_params(**{HOPS: wishes.hops + 1})
+        return Response(status_code=307, headers={"Location": f"{other}{url.path}?{url.query}"})
+    config = EngineConfig(
+        steps=wishes.steps,
+        original_level=wishes.original_level,
+        silence=wishes.silence,
+        ducking=wishes.ducking,
+        loudness_lufs=wishes.loudness_lufs,
+        speech_backlog_max_s=sessions.settings.speech_backlog_max_s,
+        ladder=sessions.settings.ladder,
+    )
+    offer = await _offer(request, Purpose.INGEST, config)
+    if not (wishes.consent or grant.consent):
+        raise ConsentMissing("the person shown must have agreed: add ?consent=true to the address")
+    _, link, answer = await sessions.publish(offer, name, wishes.record)
+    return _created(request, location(name, link), link.etag, answer)
+
+
 @router.post(
     "/whip",
     status_code=201,
@@ -105,45 +152,47 @@ def _created(request: Request, location: str, etag: str, answer: str) -> Respons
 async def publish(
     request: Request,
     grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
-    consent: Annotated[bool, Query(description="the person shown has agreed")] = False,
-    steps: Annotated[int | None, Query(description="diffusion steps a picture")] = None,
-    original_level: Annotated[float, Query(ge=0, le=1)] = 0.0,
-    silence: Literal["original", "generate"] = "original",
-    ducking: bool = False,
-    loudness_lufs: Annotated[float, Query(ge=-40, le=-8)] = DEFAULT_LUFS,
-    record: Annotated[bool, Query(description="keep the result as a file")] = False,
-    hops: Annotated[int, Query(ge=0, le=1000, alias=HOPS)] = 0,
+    wishes: Annotated[Wishes, Depends()],
 ) -> Response:
     """Begin a session from an SDP offer; its id is the end of Location.
 
     Clients that can set an address and a token only state the consent by `?consent=true`, or the
     token carries it.
     """
-    sessions = _sessions(request)
-    try:
-        sessions.check_room()
-    except ServerFull:
-        if (other := sessions.elsewhere(hops)) is None:
-            raise
-        url = request.url.include_query_params(**{HOPS: hops + 1})
-        return Response(status_code=307, headers={"Location": f"{other}{url.path}?{url.query}"})
-    config = EngineConfig(
-        steps=steps,
-        original_level=original_level,
-        silence=silence,
-        ducking=ducking,
-        loudness_lufs=loudness_lufs,
-        speech_backlog_max_s=sessions.settings.speech_backlog_max_s,
-        ladder=sessions.settings.ladder,
-    )
-    offer = await _offer(request, Purpose.INGEST, config)
-    if not (consent or grant.consent):
-        raise ConsentMissing("the person shown must have agreed: add ?consent=true to the address")
-    name, answer = await sessions.open(offer, record)
-    etag = sessions.get(name).publisher.etag
-    return _created(request, f"/whip/{name}", etag, answer)
+    return await _publish(request, grant, wishes, None)
 
 
+# Before the routes of random ids: `live` is nobody's.
+@router.post(
+    "/whip/live/{name}",
+    status_code=201,
+    response_class=Response,
+    responses={**CREATED, **MOVED, **refusals(400, 401, 403, 409, 413, 415, 422, 429, 503)},
+    openapi_extra=TAKES_OFFER,
+)
+async def publish_named(
+    request: Request,
+    name: str,
+    grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
+    wishes: Annotated[Wishes, Depends()],
+) -> Response:
+    """The same under a name, which is the session's id.
+
+    A session that lost its publisher is taken over: its viewers and its voice stay. 409 while its
+    publisher is there.
+    """
+    return await _publish(request, grant, wishes, name)
+
+
+@router.post(
+    "/whip/live/{name}/voice",
+    status_code=201,
+    response_class=Response,
+    dependencies=[Depends(require(Right.SPEAK))],
+    responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422)},
+    openapi_extra=TAKES_OFFER,
+    include_in_schema=False,
+)
 @router.post(
     "/whip/{name}/voice",
     status_code=201,
@@ -157,6 +206,15 @@ async def voice(request: Request, name: str) -> Response:
     return await _attach(request, name, Purpose.VOICE, f"/whip/{name}/voice")
 
 
+@router.post(
+    "/whep/live/{name}",
+    status_code=201,
+    response_class=Response,
+    dependencies=[Depends(require(Right.WATCH))],
+    responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422, 503)},
+    openapi_extra=TAKES_OFFER,
+    include_in_schema=False,
+)
 @router.post(
     "/whep/{name}",
     status_code=201,
@@ -194,6 +252,18 @@ async def _trickle(
 
 
 @router.patch(
+    "/whip/live/{name}/{link}",
+    status_code=204,
+    dependencies=[Depends(require(Right.PUBLISH))],
+    responses=TRICKLED,
+    openapi_extra=TAKES_FRAGMENT,
+)
+async def trickle_named_publisher(request: Request, name: str, link: str) -> Response:
+    """Late candidates of the publisher of a name."""
+    return await _trickle(request, Purpose.INGEST, name, link)
+
+
+@router.patch(
     "/whip/{name}",
     status_code=204,
     dependencies=[Depends(require(Right.PUBLISH))],
@@ -227,6 +297,19 @@ async def trickle_voice(request: Request, name: str, link: str) -> Response:
 async def trickle_viewer(request: Request, name: str, link: str) -> Response:
     """Late candidates of a viewer."""
     return await _trickle(request, Purpose.WATCH, name, link)
+
+
+@router.delete(
+    "/whip/live/{name}/{link}",
+    status_code=200,
+    response_class=Response,
+    dependencies=[Depends(require(Right.PUBLISH))],
+    responses=refusals(*WRITES),
+)
+async def unpublish_named(request: Request, name: str, link: str) -> Response:
+    """End the session, for its viewers too; 404 for a publisher that was taken over."""
+    await _sessions(request).close(name, link)
+    return Response(status_code=200)
 
 
 @router.delete(
@@ -293,18 +376,25 @@ async def whip_endpoint() -> Response:
     return _empty("POST")
 
 
-def _add_reads(path: str, purpose: Purpose, right: Right, own_link: bool, endpoint: bool) -> None:
-    """GET, HEAD and OPTIONS of an address that names a session."""
+def _add_reads(
+    path: str, purpose: Purpose, right: Right, own_link: bool, endpoint: bool, exists: bool = True
+) -> None:
+    """GET, HEAD and OPTIONS of an address that names a session, which perhaps is yet to begin."""
 
     async def read(request: Request, name: str, link: str | None = None) -> Response:
         if request.method != "OPTIONS":
             require(right)(request)  # a preflight carries no token (RFC 9725 section 4.7)
-            _sessions(request).link(name, purpose, link if own_link else None)
+            if exists:
+                _sessions(request).link(name, purpose, link if own_link else None)
         return _empty("POST" if endpoint else "PATCH, DELETE", endpoint)
 
     router.add_api_route(path, read, methods=READS, include_in_schema=False)
 
 
+_add_reads("/whip/live/{name}", Purpose.INGEST, Right.PUBLISH, False, True, exists=False)
+_add_reads("/whep/live/{name}", Purpose.WATCH, Right.WATCH, False, True)
+_add_reads("/whip/live/{name}/voice", Purpose.VOICE, Right.SPEAK, False, True)
+_add_reads("/whip/live/{name}/{link}", Purpose.INGEST, Right.PUBLISH, True, False)
 _add_reads("/whip/{name}", Purpose.INGEST, Right.PUBLISH, False, False)
 _add_reads("/whip/{name}/voice", Purpose.VOICE, Right.SPEAK, False, True)
 _add_reads("/whip/{name}/voice/{link}", Purpose.VOICE, Right.SPEAK, True, False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict
@@ -33,10 +34,17 @@ from lipwire.server.config import ServerConfig
 from lipwire.server.media.recording import Archive
 from lipwire.server.media.watermark import make_mark
 from lipwire.server.ops.logs import name_session
-from lipwire.server.rtc.connection import PeerConnection, reception
+from lipwire.server.rtc.codecs import DECODED_PIXELS
+from lipwire.server.rtc.connection import PeerConnection, reception, refusals
 from lipwire.server.rtc.sdp import Offer, Purpose
 
+log = logging.getLogger(__name__)
+
 FIGURES_EVERY_S = 0.5
+SECRET_CHARS = 32  # random ids have as many
+# How long a publisher of a taken name is listened for. Shorter: one whose picture stands still
+# sends only a report a second and would lose its name; longer: a reconnecting one waits.
+LISTEN_S, LISTEN_EVERY_S = 2.0, 0.1
 # Voices of one session that are under way: they wait for each other, on disk and in memory.
 MAX_SOURCES = 8
 
@@ -51,6 +59,10 @@ class VoiceTaken(LipwireError):
 
 class TooManyViewers(LipwireError):
     """As many watch this session as may."""
+
+
+class NameTaken(LipwireError):
+    """Somebody else publishes under this name."""
 
 
 class TooManySources(LipwireError):
@@ -72,6 +84,7 @@ class Call:
         pool: converts colours.
         observe: told how long each stage of a picture took, seconds.
         archive: keeps recordings.
+        named: by its publisher, who may come back after a loss.
     """
 
     def __init__(
@@ -83,14 +96,24 @@ class Call:
         pool: Executor,
         observe: Observe = unobserved,
         archive: Archive | None = None,
+        named: bool = False,
     ) -> None:
-        self.name, self.session = name, session
+        self.name, self.session, self.named = name, session, named
         self._engine, self._settings = engine, settings
         self.voice = SpeechQueue(session, engine.clock)
-        self.ingest = Ingest(name, session, self.voice, engine.clock, pool, observe)
+        self.ingest = Ingest(
+            name, session, self.voice, engine.clock, pool, observe, settings.max_pixels
+        )
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
-        self.publisher = PeerConnection(settings, name)
+        # Long names, such as clients make who need one to come back, are kept like random ids.
+        self.public = named and len(name) < SECRET_CHARS
+        """whether the name may be listed and logged"""
+        # A name's publishers follow each other, and each has an address of its own to end it by.
+        self.publisher = PeerConnection(settings, None if named else name)
+        self._next: asyncio.Queue[PeerConnection] = asyncio.Queue()
+        self._over = asyncio.Event()
+        self._live = self._taking_over = False  # whether somebody has published
         self.links: dict[str, tuple[Purpose, PeerConnection]] = {}
         """those that watch or voice the session, by id"""
         self.broadcaster = Broadcaster(
@@ -108,17 +131,16 @@ class Call:
 
     async def run(self, offer: Offer) -> None:
         """Answer an offer and serve it until `end`, a failure or the peer's leaving."""
-        name_session(self.name)
-        self.publisher.pc.on("track", self._on_track)
-        self.publisher.pc.on("datachannel", self._on_channel)
+        name_session(self.name, self.public)
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 await self._answer(offer)
+                self._tasks.create_task(self.ingest.push_video())
                 self._tasks.create_task(self.broadcaster.run_pictures())
                 self._tasks.create_task(self.broadcaster.run_sound())
                 self._tasks.create_task(self.events.run())
                 self._tasks.create_task(self._report())
-                await self.publisher.run()
+                await self._serve_publishers()
                 raise _Over
         except* _Over:
             pass
@@ -134,12 +156,92 @@ class Call:
             self.ingest.forget()
             self.events.close()
             links = [self.publisher, *(link for _, link in self.links.values())]
+            while not self._next.empty():
+                links.append(self._next.get_nowait())
             await asyncio.gather(*(link.close() for link in links))
             await asyncio.to_thread(self._engine.end, self.session)
 
     async def _answer(self, offer: Offer) -> None:
+        self.answer.set_result(await self._answer_publisher(self.publisher, offer))
+
+    async def _answer_publisher(self, link: PeerConnection, offer: Offer) -> str:
+        link.pc.on("track", partial(self._on_track, link))
+        link.pc.on("datachannel", self._on_channel)
         tracks = self.broadcaster.subscribe() if offer.purpose is Purpose.CALL else ()
-        self.answer.set_result(await self.publisher.answer(offer, tracks))
+        return await link.answer(offer, tracks)
+
+    async def _serve_publishers(self) -> None:
+        """Return when the call is over: the publisher of a name may be lost and come back."""
+        while True:
+            self._start(self._note_live(self.publisher))
+            await self.publisher.run()
+            if self._over.is_set() or not (self.named and self._live):
+                return
+            gone = self.publisher
+            await gone.close()
+            seconds = self._settings.name_grace_s
+            log.info("the publisher is lost; %g s are waited for another", seconds)
+            try:
+                self.publisher = await asyncio.wait_for(self._next.get(), seconds)
+            except TimeoutError:
+                return
+            self._add_traffic(gone)
+
+    async def _note_live(self, link: PeerConnection) -> None:
+        await link.wait_connected()
+        if link.connected:
+            self._live = True
+            name = self.name if self.public else self.name[:6] + "..."
+            log.info("%s is live: POST /whep/%s to watch, /whip/%s/voice or the socket "
+                     "/api/sessions/%s/speech for the voice, /view/%s in a browser",
+                     name, name, name, name, name)  # fmt: skip
+
+    async def take_over(self, offer: Offer) -> tuple[PeerConnection, str]:
+        """Let a name be published again; viewers and voice stay. Returns link and answer.
+
+        Raises:
+            NameTaken: its publisher is still there.
+            Exception: aiortc's; the offer cannot be answered.
+        """
+        if self._taking_over:
+            raise NameTaken(f"somebody else takes {self.name!r} over just now; try again")
+        self._taking_over = True
+        try:
+            if not self.publisher.over and await self._heard_from(self.publisher):
+                raise NameTaken(f"the name {self.name!r} is taken; its publisher is connected")
+            link = PeerConnection(self._settings)
+            try:
+                answer = await self._answer_publisher(link, offer)
+                if self.ended:
+                    raise SessionClosed("the session ended meanwhile")
+            except BaseException:
+                await link.close()
+                raise
+            self.publisher.end("another publisher takes its name over")
+            self._next.put_nowait(link)
+            config = offer.config
+            if config.steps is not None:
+                self.session.set_steps(config.steps)
+            self.session.set_silence(config.silence)
+            self.session.set_sound(
+                original_level=config.original_level,
+                ducking=config.ducking,
+                loudness_lufs="off" if config.loudness_lufs is None else config.loudness_lufs,
+            )
+            return link, answer
+        finally:
+            self._taking_over = False
+
+    async def _heard_from(self, link: PeerConnection) -> bool:
+        """Whether anything comes from a publisher; one that died is noticed much later."""
+        before = link.traffic()[0]
+        for _ in range(round(LISTEN_S / LISTEN_EVERY_S)):
+            await asyncio.sleep(LISTEN_EVERY_S)
+            if link.over:
+                return False
+            if link.traffic()[0] > before:
+                return True
+        return False
 
     def _refuse(self, cause: Exception) -> None:
         self.answer.set_exception(cause)
@@ -147,16 +249,18 @@ class Call:
 
     def end(self, reason: str) -> None:
         """End the call; `run` returns soon after."""
+        self._over.set()
         self.publisher.end(reason)
+        self._next.put_nowait(self.publisher)  # whoever waits for the next one need not
 
     async def wait_ended(self) -> None:
         """Return when the call is over or about to be."""
-        await self.publisher.wait_over()
+        await self._over.wait()
 
     @property
     def ended(self) -> bool:
         """Whether the call is over or about to be."""
-        return self.publisher.over
+        return self._over.is_set()
 
     # --- further links ---
 
@@ -169,7 +273,7 @@ class Call:
             VoiceTaken: another link is the voice.
             Exception: aiortc's; the offer cannot be answered.
         """
-        if not self.publisher.connected:
+        if not self._live:
             raise NotLive("nobody publishes into this session yet; try again soon")
         taken = [link for purpose, link in self.links.values() if purpose is offer.purpose]
         if offer.purpose is Purpose.VOICE and taken:
@@ -228,12 +332,11 @@ class Call:
 
     # --- media in ---
 
-    def _on_track(self, track: MediaStreamTrack) -> None:
+    def _on_track(self, link: PeerConnection, track: MediaStreamTrack) -> None:
         if track.kind == "video":
             self._start(self.ingest.drain_video(track))
-            self._start(self.ingest.push_video())
             return
-        sections = [t for t in self.publisher.pc.getTransceivers() if t.kind == "audio"]
+        sections = [t for t in link.pc.getTransceivers() if t.kind == "audio"]
         first = not sections or sections[0].receiver.track is track
         self._start(self.ingest.drain_audio(track, original=first))
 
@@ -310,6 +413,30 @@ class Call:
             "sound": _table(SOUND_POINTS, blocks),
         }
 
+    def listed(self) -> dict[str, Any]:
+        """What the list of sessions says of it."""
+        purposes = [purpose for purpose, _ in self.links.values()]
+        return {
+            "id": self.name,
+            "named": self.public,
+            "live": self.publisher.connected,
+            "seconds": round(self.session.time_s(self._engine.clock()), 2),
+            "viewers": purposes.count(Purpose.WATCH),
+            "voice": Purpose.VOICE in purposes,
+        }
+
+    def _pictures(self) -> dict[str, Any]:
+        """Of what sizes they come, and why they are refused."""
+        refused, size = refusals(self.publisher.pc)
+        limit = max(self._settings.max_pixels, DECODED_PIXELS)
+        told = "1920x1088" if limit == DECODED_PIXELS else f"{limit} pixels"
+        return {
+            "size": _by(self.ingest.size),
+            "scaled_to": _by(self.ingest.scaled_to),
+            "refused": refused,
+            "reason": size and f"pictures of {_by(size)} pixels are larger than {told}",
+        }
+
     def disclosure(self) -> dict[str, Any]:
         """What everybody who is shown the result should be told (EU AI Act, article 50)."""
         return {
@@ -353,8 +480,13 @@ class Call:
             "renditions": self.broadcaster.renditions["video"].figures(),
             "recording": self.events.figures(),
             "reception": reception(self.publisher.pc),
+            "pictures": self._pictures(),
             **self.disclosure(),
         }
+
+
+def _by(size: tuple[int, int] | None) -> str | None:
+    return None if size is None else f"{size[0]}x{size[1]}"
 
 
 def _table(points: Sequence[str], traces: Iterable[Trace]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from fractions import Fraction
@@ -15,7 +16,7 @@ from fractions import Fraction
 import av
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from lipwire.engine import Session, SessionClosed, VideoFrame
 from lipwire.engine.media.files import to_rgb
@@ -38,6 +39,7 @@ class Ingest:
         clock: the session's, seconds.
         pool: converts colours.
         observe: told how long each stage of a picture took, seconds.
+        max_pixels: larger pictures are scaled down to it.
     """
 
     def __init__(
@@ -48,10 +50,15 @@ class Ingest:
         clock: Callable[[], float],
         pool: Executor,
         observe: Observe,
+        max_pixels: int,
     ) -> None:
         self._name, self._session, self._voice = name, session, voice
         self._clock, self._pool, self._observe = clock, pool, observe
         self._newest: tuple[av.VideoFrame, float] | None = None
+        self._max_pixels = max_pixels
+        self.size: tuple[int, int] | None = None
+        self.scaled_to: tuple[int, int] | None = None
+        """of the newest picture, width and height: as it came, and what it was scaled to"""
         self._fresh = asyncio.Event()  # set while `_newest` waits
         self.skipped = 0
         """pictures replaced in the slot before they were converted"""
@@ -71,7 +78,7 @@ class Ingest:
     async def push_video(self) -> None:
         """Hand the newest picture to the session, each once."""
         loop = asyncio.get_running_loop()
-        faults, scaler = 0, VideoReformatter()
+        faults, scaler, shrinker = 0, VideoReformatter(), VideoReformatter()
         while True:
             await self._fresh.wait()
             self._fresh.clear()
@@ -80,6 +87,12 @@ class Ingest:
             trace = trace_of(frame)
             trace.stamp("converting")
             try:
+                self.size = frame.width, frame.height
+                self.scaled_to = fitting(*self.size, self._max_pixels)
+                if self.scaled_to is not None:
+                    frame = await loop.run_in_executor(
+                        self._pool, _scaled, frame, self.scaled_to, shrinker
+                    )
                 image = await loop.run_in_executor(self._pool, to_rgb, frame, False, scaler)
                 self._observe("convert", self._clock() - now)
                 base = Fraction(frame.time_base or Fraction(1, 90_000))
@@ -115,3 +128,19 @@ class Ingest:
     def forget(self) -> None:
         """Let go of the picture that is kept."""
         self._newest = None
+
+
+def fitting(width: int, height: int, max_pixels: int) -> tuple[int, int] | None:
+    """The largest even size of the same shape within `max_pixels`; None: it is within."""
+    if width * height <= max_pixels:
+        return None
+    share = math.sqrt(max_pixels / (width * height))
+    # The little more keeps 1280 from becoming 1279.999.
+    even = (max(2, int(side * share / 2 + 1e-6) * 2) for side in (width, height))
+    return next(even), next(even)
+
+
+def _scaled(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReformatter) -> av.VideoFrame:
+    small = scaler.reformat(frame, *size, format="yuv420p", interpolation=Interpolation.AREA)
+    small.pts, small.time_base = frame.pts, frame.time_base
+    return small

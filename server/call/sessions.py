@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from lipwire.engine import Engine, LipwireError, SessionClosed
 from lipwire.engine.runtime.engine import Observe, unobserved
-from lipwire.server.call.call import Call
+from lipwire.server.call.call import Call, NameTaken
 from lipwire.server.config import ServerConfig
 from lipwire.server.media.recording import Archive, RecordingRefused
 from lipwire.server.ops import memory
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 # After a call's end: what answers its DELETE still holds it. Longer: idle servers stay large.
 REST_S = 1.0
+# Names stand in addresses, logs and the names of recordings. `live` stands before names.
+NAME, RESERVED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"), "live"
 ANSWER_S = 10.0  # an answer takes milliseconds; longer means that something hangs
 
 
@@ -39,6 +42,10 @@ class NoSuchSession(LipwireError, KeyError):
     def __str__(self) -> str:
         """The message itself; a KeyError would show it in quotes."""
         return str(self.args[0])
+
+
+class BadName(LipwireError):
+    """A name that no session can have."""
 
 
 class PreconditionMissing(LipwireError):
@@ -100,20 +107,64 @@ class Sessions:
                 f"all {self.settings.max_sessions} calls that this server takes are running"
             )
 
+    def check_publish(self, name: str | None) -> None:
+        """`check_room` for a publisher of this name: who takes one over needs no room.
+
+        Raises:
+            BadName: a name that cannot be used.
+            ServerFull: no room.
+        """
+        if name is None or check_name(name) not in self._peers:
+            self.check_room()
+
     def elsewhere(self, hops: int) -> str | None:
         """Another server for a publisher when this one is full; None once all have been asked."""
         if hops >= len(self.settings.peers):
             return None
         return random.choice(self.settings.peers)
 
-    async def open(self, offer: Offer, record: bool = False) -> tuple[str, str]:
-        """Begin a call; returns its id (192 random bits) and the answer's SDP.
+    async def publish(
+        self, offer: Offer, name: str | None = None, record: bool = False
+    ) -> tuple[str, PeerConnection, str]:
+        """Begin a call, or take over the one of this name whose publisher was lost.
+
+        Returns its id, the publisher's link and the answer's SDP; see `open`.
+
+        Raises:
+            NameTaken: its publisher is there.
+        """
+        call = None if name is None else self._peers.get(name)
+        if name is None or call is None or call.ended:
+            if call is not None and (task := self._tasks.get(call.name)) is not None:
+                await asyncio.wait({task})  # it is about to be over
+            opened, answer = await self.open(offer, record, name)
+            return opened, self.get(opened).publisher, answer
+        if self.draining:
+            self.check_room()
+        if not call.named:
+            raise NameTaken("this is the id of another session")
+        try:
+            link, answer = await asyncio.wait_for(call.take_over(offer), ANSWER_S)
+        except LipwireError:
+            raise
+        except Exception as error:
+            raise _unanswered(error) from error
+        if record:
+            call.events.record(True)
+        return name, link, answer
+
+    async def open(
+        self, offer: Offer, record: bool = False, chosen: str | None = None
+    ) -> tuple[str, str]:
+        """Begin a call; returns its id (192 random bits, or the chosen name) and the answer's SDP.
 
         Args:
             offer: the publisher's, who has consent.
             record: keep what leaves as a file, from the first picture on.
+            chosen: the publisher's name for it.
 
         Raises:
+            BadName: a name that cannot be used.
             ServerFull: no room.
             RecordingRefused: this server does not record, or cannot now.
             BundleError: the model does not offer the steps asked for.
@@ -123,11 +174,14 @@ class Sessions:
         self.check_room()
         if record:
             self.archive.check()
-        name = secrets.token_urlsafe(24)
+        name = secrets.token_urlsafe(24) if chosen is None else check_name(chosen)
+        if name in self._peers:  # two of them at once
+            raise NameTaken(f"the name {name!r} is taken; its publisher is connecting")
         session = self._engine.session(offer.config, name)
         call = Call(
-            name, self._engine, session, self.settings, self._pool, self._observe, self.archive
-        )
+            name, self._engine, session, self.settings, self._pool, self._observe, self.archive,
+            named=chosen is not None,
+        )  # fmt: skip
         self._peers[name] = call
         task = self._tasks[name] = asyncio.create_task(call.run(offer), name=f"peer {name[:6]}")
         task.add_done_callback(lambda done: self._forget(call, done))
@@ -201,19 +255,24 @@ class Sessions:
             NoSuchSession: there is none.
         """
         call = self.get(name)
-        if link_name is None:
+        if link_name is None or (purpose is Purpose.INGEST and link_name == call.publisher.name):
             return call.publisher
         found_purpose, link = call.links.get(link_name, (None, None))
         if link is None or link.over or found_purpose is not purpose:
             raise NoSuchSession("no link of this id; it may have ended")
         return link
 
-    async def close(self, name: str) -> None:
+    async def close(self, name: str, publisher: str | None = None) -> None:
         """End a call and wait until everything of it is gone.
+
+        Args:
+            name: its id.
+            publisher: only if this is its publisher's link.
 
         Raises:
             NoSuchSession: there is none.
         """
+        self.link(name, Purpose.INGEST, publisher)
         self.get(name).end("it was closed")
         if (task := self._tasks.get(name)) is not None:
             await asyncio.wait({task})
@@ -239,6 +298,20 @@ class Sessions:
         await self.close_all()
         await asyncio.to_thread(self.archive.close)
         self._pool.shutdown()
+
+
+def check_name(name: str) -> str:
+    """A name that a publisher may give its session.
+
+    Raises:
+        BadName: it may not.
+    """
+    if not NAME.fullmatch(name) or name == RESERVED:
+        raise BadName(
+            "a session's name has 1 to 64 letters, digits, '.', '-' and '_', begins with a letter "
+            f"or digit, and is not {RESERVED!r}"
+        )
+    return name
 
 
 def check_match(if_match: str | None, etag: str) -> None:

@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 
 from lipwire.engine import PLAYOUT_RATE_HZ, BacklogFull, LipwireError, MediaError, Session
-from lipwire.engine.media.files import stream_speech
+from lipwire.engine.media.sound import stream_speech
 from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import I16
 
@@ -41,29 +41,6 @@ class NotMedia(MediaError):
 
 class NoSpeech(LipwireError):
     """This machine cannot speak text."""
-
-
-class PcmFramer:
-    """Bytes as they come off a socket -> int16 samples; half a sample waits for its other half."""
-
-    def __init__(self) -> None:
-        self._carry = b""
-
-    @property
-    def dangling(self) -> bool:
-        """Whether half a sample is waiting."""
-        return bool(self._carry)
-
-    def feed(self, data: bytes) -> I16:
-        """The whole samples so far, int16[N] from little-endian bytes."""
-        data = self._carry + data
-        whole = len(data) & ~1
-        self._carry = data[whole:]
-        return np.frombuffer(data[:whole], "<i2").astype(np.int16)
-
-    def reset(self) -> None:
-        """Forget the half that is waiting."""
-        self._carry = b""
 
 
 class SpeechQueue:
@@ -120,6 +97,11 @@ class SpeechQueue:
             return era == self._interrupted
         finally:
             self._busy -= 1
+
+    @property
+    def unheard_s(self) -> float:
+        """How long what was pushed goes on being heard."""
+        return max(0.0, self._until_s - self._clock())
 
     def push_live(self, samples: I16, rate_hz: int, trace: Trace = UNTRACED) -> None:
         """Schedule a piece of a voice that comes as it is spoken; never waits.
@@ -213,7 +195,7 @@ def check_upload(path: Path) -> None:
         raise NotMedia("the file is not a sound or video file that can be read") from error
 
 
-def _pieces(path: Path) -> Iterator[I16]:
+def _pieces(path: Path, note: Callable[[str], None] = lambda _: None) -> Iterator[I16]:
     """The sound of a checked file, in pieces of about CHUNK_S; at least one sample.
 
     Raises:
@@ -222,7 +204,7 @@ def _pieces(path: Path) -> Iterator[I16]:
     waiting: list[I16] = []
     total = 0
     try:
-        for piece in stream_speech(path, PLAYOUT_RATE_HZ):
+        for piece in stream_speech(path, PLAYOUT_RATE_HZ, note):
             waiting.append(piece)
             total += len(piece)
             if sum(map(len, waiting)) >= CHUNK_S * PLAYOUT_RATE_HZ:
@@ -236,9 +218,16 @@ def _pieces(path: Path) -> Iterator[I16]:
         raise MediaError("the file's audio stream holds no sound that can be decoded")
 
 
-async def read_pieces(path: Path) -> AsyncIterator[I16]:
-    """A file's sound at 48 kHz, decoded beside the event loop as it is asked for."""
-    pieces = _pieces(path)
+async def read_pieces(
+    path: Path, note: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[I16]:
+    """A file's sound at 48 kHz, decoded beside the event loop as it is asked for.
+
+    Args:
+        path: a checked file.
+        note: hears, in a line each, what was chosen or left out.
+    """
+    pieces = _pieces(path, note)
     while True:
         piece = await asyncio.to_thread(next, pieces, None)
         if piece is None:
@@ -257,7 +246,10 @@ async def scratch_file() -> AsyncIterator[IO[bytes]]:
 
 
 async def speak_file(
-    voice: SpeechQueue, path: Path, begins: Callable[[float], None] | None = None
+    voice: SpeechQueue,
+    path: Path,
+    begins: Callable[[float], None] | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> float:
     """Let a call's voice speak a file; returns the seconds scheduled.
 
@@ -265,13 +257,14 @@ async def speak_file(
         voice: the call's.
         path: of any kind that can be uploaded.
         begins: told when it will be heard, once that is known (engine's clock).
+        note: hears, in a line each, what was chosen or left out.
 
     Raises:
         NotMedia: not a sound or video file.
         MediaError: without sound.
     """
     await asyncio.to_thread(check_upload, path)
-    return await voice.speak(read_pieces(path), PLAYOUT_RATE_HZ, begins)
+    return await voice.speak(read_pieces(path, note), PLAYOUT_RATE_HZ, begins)
 
 
 def espeak() -> str | None:

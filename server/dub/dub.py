@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +27,8 @@ from lipwire.engine import Engine, open_engine
 from lipwire.engine.backends.cpu import usable_cores
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import MediaError
-from lipwire.engine.media.files import probe_video, read_frames, stream_speech
+from lipwire.engine.media.files import probe_video, read_frames
+from lipwire.engine.media.sound import stream_speech
 from lipwire.engine.session.session import Session
 from lipwire.engine.types import I16, PLAYOUT_RATE_HZ, U8, LipJob, Outcome, OutputFrame, VideoFrame
 from lipwire.server import __version__
@@ -45,6 +48,7 @@ Written = tuple[OutputFrame, int] | I16
 FEW_CORES = 2
 QUEUE_BYTES = 128 << 20  # decoded pictures that may wait on either side
 DEFAULT_MARK = Watermark()
+STILL_FPS = 25  # of a single picture that is held
 SILENCE_PEAK = 64  # of int16: below it nobody hears anything
 
 
@@ -93,12 +97,19 @@ class _Begun:
     """set when it is painted; None with a job: that failed"""
 
 
-def _decode(video: Path, frames: Pipe[VideoFrame], warn: Callable[[str], None]) -> None:
-    """The decoding thread; what breaks after the first frame only ends the video there."""
+def _decode(video: Path, held: int, frames: Pipe[VideoFrame], warn: Callable[[str], None]) -> None:
+    """The decoding thread; what breaks after the first frame only ends the video there.
+
+    Args:
+        video: the film.
+        held: frames for which a single picture is shown; 0: it is a film.
+        frames: takes them.
+        warn: hears what was lost.
+    """
     begun = False
     try:
         with closing(read_frames(video, warn)) as source:
-            for frame in source:
+            for frame in _hold(source, held) if held else source:
                 if not frames.put(frame):
                     return
                 begun = True
@@ -107,6 +118,14 @@ def _decode(video: Path, frames: Pipe[VideoFrame], warn: Callable[[str], None]) 
             frames.end(error)
         warn(f"video: reading stopped ({error})")
     frames.end()
+
+
+def _hold(frames: Iterator[VideoFrame], count: int) -> Iterator[VideoFrame]:
+    """The first frame so often, at STILL_FPS."""
+    frame = next(frames)
+    step = max(1, round(1 / (frame.time_base * STILL_FPS)))
+    for index in range(count):
+        yield replace(frame, pts=frame.pts + index * step)
 
 
 def _begin(
@@ -212,8 +231,8 @@ def dub(
 
     The output has the video's size (an odd side grows by a pixel, see
     `lipwire.engine.media.colour.to_yuv`), frame times and colours. Where the voice ends early,
-    silence and the original mouth follow; a longer voice is cut. A damaged input gives a file of
-    what could be decoded, and a warning.
+    silence and the original mouth follow; a longer voice is cut. A single picture is held as long
+    as the voice. A damaged input gives a file of what could be decoded, and a warning.
 
     Args:
         video: any container that PyAV opens.
@@ -253,6 +272,12 @@ def dub(
         voice = stack.enter_context(
             closing(stream_speech(speech, PLAYOUT_RATE_HZ, warnings.append))
         )
+        held = 0
+        if info.still:
+            voice_s = sum(map(len, stream_speech(speech, PLAYOUT_RATE_HZ))) / PLAYOUT_RATE_HZ
+            held = max(1, math.ceil(voice_s * STILL_FPS))
+            info = replace(info, frames=held, rate=Fraction(STILL_FPS), duration_s=voice_s)
+            warnings.append(f"video: is a single picture; held for {voice_s:.2f} s of the voice")
         first_sound = next(voice)  # a file without sound is refused before the model is loaded
         original = stack.enter_context(
             closing(original_sound(video, original_level > 0 or ducking, warnings.append))
@@ -266,7 +291,7 @@ def dub(
         looked_at = _learn(video, session, info.frames, progress) if engine.chooses else 0
         waiting = int(np.clip(QUEUE_BYTES // (3 * info.width * info.height), 1, 16))
         frames: Pipe[VideoFrame] = Pipe(waiting)
-        stack.enter_context(PipeThread(frames, _decode, video, frames, warnings.append))
+        stack.enter_context(PipeThread(frames, _decode, video, held, frames, warnings.append))
         source = iter(frames)
         origin = next(source)  # probe_video has seen it
         base, start = origin.time_base, origin.pts

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lipwire.engine.errors import MediaError
-from lipwire.engine.media.files import Sound, stream_sound
+from lipwire.engine.media.sound import Sound, stream_sound
 from lipwire.engine.session.session import Session
 from lipwire.engine.types import I16, PLAYOUT_RATE_HZ
 from lipwire.server.media.mp4 import AUDIO_BLOCK

@@ -22,6 +22,7 @@ SUFFIXES = (".mp4", ".m4v", ".mov")
 CRF = 18  # lower: larger files for nothing one sees; higher: skin turns to blocks
 PRESET = "veryfast"  # slower ones take the core that paints mouths
 AUDIO_BIT_RATE = 128_000
+NAME_BYTES = 255  # of a file's name, on every usual file system
 AUDIO_BLOCK = 1024  # samples of one AAC frame: writing in these leaves nothing in between
 
 
@@ -31,6 +32,8 @@ def check_out(out: Path, *inputs: Path) -> None:
     Raises:
         ConfigError: names what is wrong with it.
     """
+    if (size := len(os.fsencode(out.name))) > NAME_BYTES:
+        raise ConfigError(f"the name of the output has {size} bytes; {NAME_BYTES} are the most")
     if out.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{out}: the output must end in one of {', '.join(SUFFIXES)}")
     if out.is_dir():
@@ -71,7 +74,7 @@ class Mp4Writer:
         import av
 
         self._out, self._info, self._time_base, self._mark = out, info, time_base, mark
-        self._partial = out.with_name(f".{out.stem}.{secrets.token_hex(4)}{out.suffix}")
+        self._partial = out.with_name(f".{out.stem[:32]}.{secrets.token_hex(4)}{out.suffix}")
         self._samples = 0
         try:
             # faststart puts the index in front, so that browsers play before all is loaded.

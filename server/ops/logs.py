@@ -16,9 +16,14 @@ ID = re.compile(r"[\w-]{32}")  # as it stands in addresses: 192 bits in base64
 _session: ContextVar[str] = ContextVar("session", default="")
 
 
-def name_session(name: str) -> None:
-    """Whatever this task and those it starts log from now on belongs to this session."""
-    _session.set(name[:SHOWN])
+def name_session(name: str, public: bool = False) -> None:
+    """Whatever this task and those it starts log from now on belongs to this session.
+
+    Args:
+        name: its id.
+        public: it is a name that its publisher chose, no secret.
+    """
+    _session.set(name if public else name[:SHOWN])
 
 
 class _WithSession(logging.Filter):

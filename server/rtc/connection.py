@@ -72,6 +72,10 @@ class PeerConnection:
             self._over.set()
             self._connected.set()  # nobody need wait for it any more
 
+    async def wait_connected(self) -> None:
+        """Return when media flows, or it never will."""
+        await self._connected.wait()
+
     async def wait_over(self) -> None:
         """Return when it has ended or is about to."""
         await self._over.wait()
@@ -113,7 +117,8 @@ class PeerConnection:
         sections = [t.mid for t in pc.getTransceivers()] + ([pc.sctp.mid] if pc.sctp else [])
         self._mids = {mid for mid in sections if mid is not None}
         self._ufrag, self._candidates = offer.ufrag, offer.candidates
-        return finish_answer(pc.localDescription.sdp, self._settings.start_kbps)
+        answer = offer.plain.complete(pc.localDescription.sdp)
+        return finish_answer(answer, self._settings.start_kbps)
 
     def restarts(self, fragment: Fragment) -> bool:
         """Whether a fragment asks for new ICE credentials: aiortc cannot change them."""
@@ -183,11 +188,22 @@ class PeerConnection:
             self._closed.set()
 
 
-def reception(pc: RTCPeerConnection) -> dict[str, float]:
-    """What became of the packets of the pictures that a connection gets; empty without any."""
+def _video_receiver(pc: RTCPeerConnection) -> Receiver | None:
     receivers = (t.receiver for t in pc.getTransceivers() if t.kind == "video")
     receiver = next(receivers, None)
-    if not isinstance(receiver, Receiver):
+    return receiver if isinstance(receiver, Receiver) else None
+
+
+def refusals(pc: RTCPeerConnection) -> tuple[int, tuple[int, int] | None]:
+    """How many key pictures were too large to decode, and the newest one's size if it was."""
+    receiver = _video_receiver(pc)
+    return (0, None) if receiver is None else (receiver.refused, receiver.too_large)
+
+
+def reception(pc: RTCPeerConnection) -> dict[str, float]:
+    """What became of the packets of the pictures that a connection gets; empty without any."""
+    receiver = _video_receiver(pc)
+    if receiver is None:
         return {}
     counts = receiver.counts
     return {

@@ -14,6 +14,7 @@ import aiortc
 import aiortc.rtcdtlstransport
 import aiortc.rtcpeerconnection
 import aiortc.rtcrtpreceiver
+import aiortc.rtp
 from aiortc import RTCRtpCodecCapability, RTCRtpCodecParameters
 from aiortc.codecs import h264, is_rtx, vpx
 from aiortc.codecs.base import Decoder
@@ -30,7 +31,7 @@ from aiortc.rtp import (
 from lipwire.engine.errors import ConfigError
 from lipwire.engine.runtime.engine import Observe, unobserved
 from lipwire.server.config import ServerConfig
-from lipwire.server.rtc.codecs import LOWEST_BITRATE, make_decoder
+from lipwire.server.rtc.codecs import DECODED_PIXELS, LOWEST_BITRATE, make_decoder
 from lipwire.server.rtc.receiver import NewestTrack, Receiver
 from lipwire.server.rtc.sender import Sender
 
@@ -44,6 +45,7 @@ REPLACED = (
     (aiortc.rtcrtpreceiver, "get_decoder"),
     (aiortc.rtcdtlstransport, "RtpPacket"),
     (aiortc.rtcdtlstransport, "RtcpPacket"),
+    (aiortc.rtp, "DYNAMIC_PAYLOAD_TYPES"),
     (vpx, "MIN_BITRATE"),
     (vpx, "MAX_BITRATE"),
     (h264, "MIN_BITRATE"),
@@ -143,7 +145,7 @@ def apply(settings: ServerConfig, observe: Observe = unobserved) -> None:
         return order_codecs(codecs, settings.video_codec)
 
     def decoder(codec: RTCRtpCodecParameters) -> Decoder:
-        return make_decoder(codec, settings.max_pixels, observe)
+        return make_decoder(codec, max(settings.max_pixels, DECODED_PIXELS), observe)
 
     highest = settings.max_kbps * 1000
     values: tuple[object, ...] = (
@@ -154,6 +156,7 @@ def apply(settings: ServerConfig, observe: Observe = unobserved) -> None:
         decoder,
         StrictRtp,
         StrictRtcp,
+        [*range(35, 64), *range(96, 128)],  # as browsers do, where RTCP is multiplexed (RFC 5761)
         min(LOWEST_BITRATE, highest),
         highest,
         min(LOWEST_BITRATE, highest),

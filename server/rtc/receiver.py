@@ -184,6 +184,8 @@ class Receiver(RTCRtpReceiver):
         self._packet_s = self._pli_s = float("-inf")
         self.faults = self.plis = self.nacks = 0
         """packets that made us fail; requests sent for key frames; packets asked for again"""
+        self.refused, self.too_large = 0, None  # type: int, tuple[int, int] | None
+        """key pictures that were too large to decode; the newest one's size, if it was"""
 
     # --- life ---
 
@@ -270,7 +272,12 @@ class Receiver(RTCRtpReceiver):
             codec = self._codecs.get(frame.payload_type)
             if codec is not None:
                 frame.complete_s = time.monotonic()
+                frame.on_size = self._note_size if self._video else None
                 self._waiting.put((codec, frame))
+
+    def _note_size(self, size: tuple[int, int], decoded: bool) -> None:
+        self.refused += not decoded
+        self.too_large = None if decoded else size
 
     # --- requests ---
 

@@ -11,6 +11,7 @@ from aiortc.sdp import MediaDescription, SessionDescription
 from lipwire.engine import EngineConfig, LipwireError
 from lipwire.server.rtc.codecs import suggest_bitrate
 from lipwire.server.rtc.ice import filter_candidates
+from lipwire.server.rtc.plain_offer import PlainOffer, Unusable
 
 MAX_SDP_BYTES = 64 * 1024  # browsers send 5 to 7 kB
 MAX_SECTIONS = 8  # more than any purpose has; parsing costs the event loop
@@ -52,7 +53,7 @@ class Offer:
     """An offer that has been looked at; make it with `read_offer`."""
 
     sdp: str
-    """with unusable candidates taken out"""
+    """as aiortc reads it, with unusable candidates taken out"""
     purpose: Purpose
     audio: int
     """audio sections"""
@@ -60,6 +61,8 @@ class Offer:
     """ICE user name"""
     candidates: int
     """usable ones"""
+    plain: PlainOffer
+    """puts the offer's own words back into the answer"""
     config: EngineConfig = field(default_factory=EngineConfig)
 
 
@@ -92,44 +95,42 @@ def read_offer(
         raise OfferError("the body is not SDP: it does not begin with v=0")
     if len(re.findall(r"^m=", sdp, re.MULTILINE)) > MAX_SECTIONS:
         raise OfferRefused(f"the offer has more than {MAX_SECTIONS} sections")
+    sends, needs_audio = purpose in (Purpose.CALL, Purpose.WATCH), purpose is Purpose.VOICE
     try:
+        plain = PlainOffer(sdp, sends, needs_audio)
+        _check_kinds(plain.kinds, purpose)
         # Filtered first: reading thousands of candidates would hold up every other call. Only WHIP
         # and WHEP have a way for more to come.
-        sdp = filter_candidates(sdp, private, end=purpose is Purpose.CALL)
-        description = SessionDescription.parse(sdp)
+        sdp = filter_candidates(plain.write(), private, end=purpose is Purpose.CALL)
+        media = SessionDescription.parse(sdp).media
+    except OfferRefused:
+        raise
+    except Unusable as error:
+        raise OfferRefused(str(error)) from error
     except Exception as error:  # the parser fails in many ways on what is not SDP
         raise OfferError("the body is not SDP that can be read") from error
-    media = description.media
-    _check_sections(media, purpose)
-    if any(m.ice is None or not m.ice.usernameFragment or not m.ice.password for m in media):
+    _check_directions(media, purpose)
+    # All have the transport of the one that the offer bundles them on.
+    dtls, ice = media[0].dtls, media[0].ice
+    if ice is None or not ice.usernameFragment or not ice.password:
         raise OfferRefused("the offer has no ICE user name or password")
-    if any(m.dtls is None or not m.dtls.fingerprints for m in media):
+    if dtls is None or not dtls.fingerprints:
         raise OfferRefused("the offer has no DTLS fingerprint")
     if any(m.kind != "application" and not m.rtcp_mux for m in media):
         raise OfferRefused("the offer does not multiplex RTCP (a=rtcp-mux)")
-    ufrags = [m.ice.usernameFragment or "" for m in media if m.ice is not None]
-    mids = [m.rtp.muxId for m in media]
-    bundles = [group.items for group in description.group if group.semantic == "BUNDLE"]
-    # aiortc takes the first name for the section whose transport all others use.
-    if len(bundles) != 1 or not set(mids) <= set(bundles[0]) or bundles[0][0] not in mids:
-        raise OfferRefused("the offer does not bundle all its sections on one transport")
-    if len(set(mids)) < len(mids):
-        raise OfferRefused("two sections of the offer have the same a=mid")
     return Offer(
         sdp,
         purpose,
         sum(m.kind == "audio" for m in media),
-        ufrags[0],
+        ice.usernameFragment,
         sdp.count("a=candidate:"),
+        plain,
         config or EngineConfig(),
     )
 
 
-def _check_sections(media: list[MediaDescription], purpose: Purpose) -> None:
-    """Raise OfferRefused unless the kinds, numbers and directions of sections fit."""
-    kinds = [m.kind for m in media]
-    if unknown := set(kinds) - {"audio", "video", "application"}:
-        raise OfferRefused(f"the offer has a section of unknown kind {sorted(unknown)[0]!r}")
+def _check_kinds(kinds: list[str], purpose: Purpose) -> None:
+    """Raise OfferRefused unless the kinds and numbers of sections fit."""
     for kind, (least, most) in SECTIONS[purpose].items():
         if not least <= kinds.count(kind) <= most:
             wanted = f"{most}" if least == most else f"{least} to {most}"
@@ -138,9 +139,13 @@ def _check_sections(media: list[MediaDescription], purpose: Purpose) -> None:
             )
     if kinds.count("application") > 1:
         raise OfferRefused("the offer has more than one data section")
-    played = [m for m in media if m.kind != "application"]
-    if not played:
+    if not {"video", "audio"} & set(kinds):
         raise OfferRefused("the offer has neither a video nor an audio section")
+
+
+def _check_directions(media: list[MediaDescription], purpose: Purpose) -> None:
+    """Raise OfferRefused unless what is sent and received fits."""
+    played = [m for m in media if m.kind != "application"]
     if purpose is Purpose.CALL:
         video = next(m for m in media if m.kind == "video")
         if video.direction not in SENDS:

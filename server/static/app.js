@@ -1,4 +1,6 @@
-// The page of lipwire: one call, its voice and its figures. No library, no build.
+// The page of lipwire: one call, its voice and its figures. No build; the call is lipwire-client's.
+
+import { LipwireCall, Refused } from "/static/lipwire-client.js";
 
 const $ = (id) => document.getElementById(id);
 const ui = {
@@ -6,6 +8,7 @@ const ui = {
   voice: $("voice"), file: $("file"), text: $("text"), speak: $("speak"), interrupt: $("interrupt"),
   steps: $("steps"), level: $("original-level"), levelOut: $("level-out"), consent: $("consent"),
   silence: $("silence"), loudness: $("loudness"), ducking: $("ducking"),
+  name: $("name"), join: $("join"),
   start: $("start"), stop: $("stop"), status: $("status"), model: $("model"),
   bar: $("bar"), legend: $("legend"),
   face: $("face"), facePolicy: $("face-policy"), nextFace: $("next-face"), faceBox: $("face-box"),
@@ -28,7 +31,7 @@ const OUTCOMES = {
   unsuitable: ["Picture too small or large", "#7d8794"],
 };
 
-let call = null; // { id, pc, channel, stream, original, voice } while one runs
+let call = null; // a LipwireCall with its camera and microphones, while one runs
 let busy = false; // starting or stopping
 
 function say(text, mood = "") {
@@ -52,31 +55,15 @@ if (inAddress) {
   history.replaceState(null, "", location.pathname);
 }
 
-async function send(path, options) {
-  const headers = { ...options.headers };
-  if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
+// What asks the server, and once more with a token where one is needed.
+async function withToken(ask) {
   try {
-    return await fetch(`/api${path}`, { ...options, headers });
-  } catch {
-    throw new Error("The server does not answer. Is it still running?");
+    return await ask();
+  } catch (error) {
+    if (!(error instanceof Refused && error.status === 401 && token.ask())) throw error;
+    return ask();
   }
 }
-
-async function api(path, options = {}) {
-  let answer = await send(path, options);
-  if (answer.status === 401 && token.ask()) answer = await send(path, options);
-  if (answer.status === 204) return null;
-  const body = await answer.json().catch(() => ({ error: answer.statusText }));
-  if (!answer.ok) throw new Error(body.error || `The server answered ${answer.status}.`);
-  return body;
-}
-
-const post = (path, body) =>
-  api(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: body === undefined ? undefined : JSON.stringify(body),
-  });
 
 function mediaProblem(error, what) {
   switch (error.name) {
@@ -113,7 +100,7 @@ const openMicrophone = () =>
 function refresh() {
   const kind = ui.voice.value.split(":")[0];
   for (const part of document.querySelectorAll("[data-for]")) part.hidden = part.dataset.for !== kind;
-  const live = call !== null && call.pc.connectionState === "connected";
+  const live = call !== null && call.state === "connected";
   ui.start.disabled = busy || call !== null || !ui.consent.checked;
   ui.stop.disabled = call === null;
   ui.speak.disabled = !live || kind === "microphone";
@@ -122,65 +109,25 @@ function refresh() {
 
 // --- the call ---
 
-function gathered(pc) {
-  if (pc.iceGatheringState === "complete") return Promise.resolve();
-  return new Promise((resolve) => {
-    setTimeout(resolve, 2000); // whatever has not been found by then is not needed
-    pc.addEventListener("icegatheringstatechange", () => {
-      if (pc.iceGatheringState === "complete") resolve();
-    });
-  });
-}
-
 async function start() {
   if (busy || call) return;
   busy = true;
   refresh();
   say("Opening the camera…");
-  let pc, stream;
+  let camera;
   try {
-    stream = await openMedia(
+    camera = await openMedia(
       { video: { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 25, max: 30 } } },
       "camera");
-    ui.camera.srcObject = stream;
+    ui.camera.srcObject = camera;
     ui.camera.parentElement.classList.add("live");
     say("Connecting…");
-    pc = new RTCPeerConnection({ iceServers: await api("/ice-servers") });
-    pc.addTransceiver(stream.getVideoTracks()[0], { direction: "sendrecv", streams: [stream] });
-    const original = pc.addTransceiver("audio", { direction: "sendrecv" }).sender;
-    const voice = pc.addTransceiver("audio", { direction: "sendonly" }).sender;
-    const channel = pc.createDataChannel("lipwire");
-    const received = new MediaStream();
-    pc.addEventListener("track", (event) => {
-      received.addTrack(event.track);
-      ui.result.srcObject = received;
-      ui.result.play().catch(() => say("Press play: the browser holds the sound back.", "bad"));
-      ui.screen.classList.add("live");
-    });
-    channel.addEventListener("open", () => choosePolicy());
-    channel.addEventListener("message", (event) => onMessage(JSON.parse(event.data)));
-    await pc.setLocalDescription(await pc.createOffer());
-    await gathered(pc);
-    const answer = await post("/sessions", {
-      ...pc.localDescription.toJSON(),
-      steps: Number(ui.steps.value),
-      original_level: ui.level.value / 100,
-      silence: ui.silence.value,
-      ducking: ui.ducking.checked,
-      loudness_lufs: ui.loudness.value === "off" ? null : Number(ui.loudness.value),
-      consent: ui.consent.checked,
-      record: ui.record.checked,
-    });
-    call = { id: answer.id, pc, channel, stream, original, voice, spoken: false };
-    pc.addEventListener("connectionstatechange", () => onState(pc));
-    stream.getVideoTracks()[0].addEventListener("ended", () => stop("The camera was taken away.", "bad"));
-    await pc.setRemoteDescription({ type: answer.type, sdp: answer.sdp });
-    if (Number(ui.level.value) > 0) await attachOriginal();
+    const microphone = Number(ui.level.value) > 0 ? await openMicrophone() : null;
+    call = await withToken(() => open(camera, microphone));
+    if (call.state === "connected") onConnected(call);
+    camera.getVideoTracks()[0].addEventListener("ended", () => stop("The camera was taken away.", "bad"));
   } catch (error) {
-    pc?.close();
-    stream?.getTracks().forEach((track) => track.stop());
-    if (call) await api(`/sessions/${call.id}`, { method: "DELETE" }).catch(() => {});
-    call = null;
+    camera?.getTracks().forEach((track) => track.stop());
     clearScreens();
     say(error.message, "bad");
   }
@@ -188,20 +135,51 @@ async function start() {
   refresh();
 }
 
-function onState(pc) {
-  if (!call || call.pc !== pc) return;
+async function open(camera, microphone) {
+  const made = new LipwireCall(camera, {
+    token: token.get,
+    name: ui.name.value.trim(),
+    consent: ui.consent.checked,
+    session: {
+      steps: Number(ui.steps.value),
+      original_level: ui.level.value / 100,
+      silence: ui.silence.value,
+      ducking: ui.ducking.checked,
+      loudness_lufs: ui.loudness.value === "off" ? null : Number(ui.loudness.value),
+      record: ui.record.checked,
+    },
+  });
+  Object.assign(made, { camera, microphones: { voice: null, original: null }, spoken: false });
+  if (microphone) attach(made, "original", microphone);
+  made.addEventListener("message", ({ detail }) => onMessage(detail));
+  made.addEventListener("state", () => onState(made));
+  made.addEventListener("refused", ({ detail }) => { if (call === made) stop(detail.message, "bad"); });
+  made.addEventListener("tracks", () => {
+    ui.result.srcObject = made.stream;
+    ui.result.play().catch(() => say("Press play: the browser holds the sound back.", "bad"));
+    ui.screen.classList.add("live");
+  });
+  return made.open();
+}
+
+function onState(made) {
+  if (made.state === "connected") onConnected(made);
+  else if (made === call && made.state === "lost") say("The connection to the server is lost; connecting again…", "bad");
+  else if (made === call && made.state === "closed") stop("The call ended.", "bad");
   refresh();
-  if (pc.connectionState === "connected") {
-    say("Live.", "good");
-    if (!call.spoken) {
-      call.spoken = true;
-      const kind = ui.voice.value.split(":")[0];
-      if (kind === "microphone") attachVoice();
-      else if (kind === "sample" || (kind === "file" && ui.file.files.length) || (kind === "text" && ui.text.value)) speak();
-    }
-  } else if (pc.connectionState === "failed" || pc.connectionState === "closed") {
-    stop("The connection to the server is lost.", "bad");
-  }
+}
+
+function onConnected(made) {
+  if (call !== made) return;
+  refresh();
+  say("Live.", "good");
+  ui.join.hidden = !ui.name.value.trim();
+  ui.join.href = `/view/${made.name}`;
+  if (made.spoken) return;
+  made.spoken = true;
+  const kind = ui.voice.value.split(":")[0];
+  if (kind === "microphone") attachVoice();
+  else if (kind === "sample" || (kind === "file" && ui.file.files.length) || (kind === "text" && ui.text.value)) speak();
 }
 
 function clearScreens() {
@@ -217,14 +195,12 @@ function clearScreens() {
 
 async function stop(reason = "Stopped.", mood = "") {
   if (!call) return;
-  const { id, pc, stream, original, voice } = call;
+  const ended = call;
   call = null;
   say(reason, mood);
   refresh();
-  await api(`/sessions/${id}`, { method: "DELETE" }).catch(() => {}); // it may be gone already
-  for (const sender of [original, voice]) sender.track?.stop();
-  stream.getTracks().forEach((track) => track.stop());
-  pc.close();
+  await ended.close();
+  for (const stream of [ended.camera, ...Object.values(ended.microphones)]) stream?.getTracks().forEach((track) => track.stop());
   if (!call) clearScreens(); // a new call may have begun while the server answered
 }
 
@@ -233,52 +209,54 @@ async function stop(reason = "Stopped.", mood = "") {
 async function speak() {
   if (!call) return;
   const [kind, name] = ui.voice.value.split(":");
-  const path = `/sessions/${call.id}`;
   try {
-    let spoken;
-    if (kind === "sample") {
-      spoken = await post(`${path}/sample`, { name });
-    } else if (kind === "text") {
+    let what = { sample: name };
+    if (kind === "text") {
       if (!ui.text.value.trim()) throw new Error("Type what to say first.");
-      spoken = await post(`${path}/say`, { text: ui.text.value });
-    } else {
-      const file = ui.file.files[0];
-      if (!file) throw new Error("Choose a file first.");
-      say(`Sending ${file.name}…`, "good");
-      spoken = await api(`${path}/speech`, { method: "POST", body: file });
+      what = { text: ui.text.value };
+    } else if (kind === "file") {
+      what = ui.file.files[0];
+      if (!what) throw new Error("Choose a file first.");
+      say(`Sending ${what.name}…`, "good");
     }
+    const spoken = await call.speak(what);
     say(`Live: ${spoken.seconds.toFixed(1)} s of voice on its way.`, "good");
   } catch (error) {
     say(error.message, "bad");
   }
 }
 
-async function attachTo(sender) {
+function attach(made, key, stream) {
+  made.microphones[key] = stream;
+  return made[key](stream.getAudioTracks()[0]);
+}
+
+async function attachMicrophone(key) {
+  if (!call || call.microphones[key]) return;
   try {
-    const stream = await openMicrophone();
-    await sender.replaceTrack(stream.getAudioTracks()[0]);
+    await attach(call, key, await openMicrophone());
   } catch (error) {
     say(error.message, "bad");
   }
 }
 
-const attachVoice = () => (call && !call.voice.track ? attachTo(call.voice) : null);
-const attachOriginal = () => (call && !call.original.track ? attachTo(call.original) : null);
+const attachVoice = () => attachMicrophone("voice");
+const attachOriginal = () => attachMicrophone("original");
 
 async function detachVoice() {
-  if (!call?.voice.track) return;
-  call.voice.track.stop();
-  await call.voice.replaceTrack(null);
+  if (!call?.microphones.voice) return;
+  call.microphones.voice.getTracks().forEach((track) => track.stop());
+  call.microphones.voice = null;
+  await call.voice(null);
 }
 
-function command(message) {
-  if (call?.channel.readyState === "open") call.channel.send(JSON.stringify(message));
-}
+const command = (message) => call?.command(message);
 
 // --- figures ---
 
 function onMessage(message) {
-  if (message.type === "stats") show(message);
+  if (message.type === "open") setTimeout(choosePolicy);
+  else if (message.type === "stats") show(message);
   else if (message.type === "interrupted") say("Live: the voice was interrupted.", "good");
   else if (message.type === "ending") say("The server is about to stop.", "bad");
   else if (message.type === "subtitle") showSubtitle(message);
@@ -417,7 +395,7 @@ function show(stats) {
 // --- the page itself ---
 
 async function load() {
-  const info = await api("/info");
+  const info = await (await fetch("/api/info")).json();
   const add = (value, label) => ui.voice.append(new Option(label, value));
   for (const name of info.voices) add(`sample:${name}`, `Sample: ${name}`);
   add("file", "An audio file");
@@ -440,7 +418,7 @@ async function load() {
 ui.start.addEventListener("click", start);
 ui.stop.addEventListener("click", () => stop());
 ui.speak.addEventListener("click", speak);
-ui.interrupt.addEventListener("click", () => command({ type: "interrupt" }));
+ui.interrupt.addEventListener("click", () => call?.interrupt());
 ui.consent.addEventListener("change", refresh);
 ui.voice.addEventListener("change", async () => {
   refresh();
@@ -467,7 +445,7 @@ ui.level.addEventListener("input", async () => {
   if (percent) await attachOriginal();
 });
 window.addEventListener("pagehide", () => {
-  if (call) send(`/sessions/${call.id}`, { method: "DELETE", keepalive: true });
+  call?.close();
 });
 
 load().catch((error) => say(error.message, "bad"));

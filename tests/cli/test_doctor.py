@@ -20,7 +20,7 @@ from lipwire.server.config import ServerConfig
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the check that takes seconds."""
-    monkeypatch.setattr(doctor, "_tracker", lambda: iter(()))
+    monkeypatch.setattr(doctor, "_tracker", lambda runtime: iter(()))
 
 
 def found(report: Report, name: str) -> Finding:
@@ -87,11 +87,11 @@ def test_what_only_some_need_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_tracker_without_libgl_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
+    def broken(runtime: str) -> None:
         raise ImportError("libGL.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(lipwire.engine.face.tracker, "MediaPipeTracker", broken)
-    (finding,) = doctor._tracker()
+    monkeypatch.setattr(lipwire.engine.face.tracker, "MeshTracker", broken)
+    (finding,) = doctor._tracker("mediapipe")
     assert finding.level is Level.MISSING
     assert "libgl1" in finding.advice
 

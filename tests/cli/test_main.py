@@ -147,7 +147,7 @@ def test_being_stopped_leaves_nothing_behind(tmp_path: Path, wish: signal.Signal
     while not list(tmp_path.glob(".out.*.mp4")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
-    process.send_signal(wish)  # while MediaPipe is being loaded
+    process.send_signal(wish)  # while the face nets are being loaded
     _, complaint = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "lipwire: interrupted" in complaint and "Traceback" not in complaint

@@ -19,6 +19,7 @@ import pytest
 import skimage
 from calls import Running, tone
 from fakes import FakeBackend
+from served import Served
 
 from lipwire.engine import Engine
 
@@ -280,7 +281,7 @@ def test_the_microphone_is_the_voice_and_the_original_comes_on_request(page: Any
 def test_what_is_heard_and_shown_in_silence_can_be_chosen(page: Any, address: str) -> None:
     page.select_option("#voice", "file")
     page.check("#ducking")  # before the call: goes with the offer
-    with page.expect_response("**/api/sessions") as answer:
+    with page.expect_response("**/api/sessions/*") as answer:
         start(page)
     stats = f"{address}/api/sessions/{answer.value.json()['id']}/stats"
     chosen = {"ducking": True, "silence": "original", "loudness_lufs": -18}
@@ -300,7 +301,7 @@ def test_subtitles_and_a_recording_are_seen(page: Any, address: str, recordings:
     page.select_option("#voice", "file")
     assert page.is_hidden("#recorded") and page.is_hidden("#subtitle")
     page.check("#record")
-    with page.expect_response("**/api/sessions") as answer:
+    with page.expect_response("**/api/sessions/*") as answer:
         start(page)
     session = answer.value.json()["id"]
     wait_for(page, "!document.getElementById('recorded').hidden", "nobody says it is recorded")
@@ -350,6 +351,95 @@ def test_without_a_camera_the_page_says_why(page: Any, denied: bool) -> None:
     word = "blocked" if denied else "https"
     wait_for(page, f"document.getElementById('status').textContent.includes('{word}')", "no reason")
     assert page.is_enabled("#start") and page.is_disabled("#stop")
+
+
+# --- the client and the bare page of a name ---
+
+# What another application's page does: its own video plays what relip() gives.
+RELIP = """async ([name, seconds]) => {
+  const { relip } = await import("/static/lipwire-client.js");
+  const camera = await navigator.mediaDevices.getUserMedia({ video: true });
+  const pair = [new RTCPeerConnection(), new RTCPeerConnection()]; // somebody's own connection
+  const sender = pair[0].addTrack(camera.getVideoTracks()[0]);
+  window.states = [];
+  window.changed = await relip(camera, { name, consent: true, senders: [sender] });
+  changed.call.addEventListener("state", ({ detail }) => states.push(detail));
+  window.sender = sender;
+  const video = document.createElement("video");
+  video.id = "theirs";
+  Object.assign(video, { srcObject: changed, muted: true });
+  document.body.append(video);
+  await video.play();
+}"""
+SEEN = """(id) => {
+  const video = document.getElementById(id);
+  return video.videoWidth && video.getVideoPlaybackQuality().totalVideoFrames;
+}"""
+
+
+def frames(page: Any, video: str, more_than: int = 0) -> int:
+    """Pictures that a video of the page has shown, once they are more."""
+    for _ in range(600):
+        if (seen := int(page.evaluate(SEEN, video) or 0)) > more_than:
+            return seen
+        page.wait_for_timeout(50)
+    raise AssertionError(f"no more than {more_than} pictures")
+
+
+def test_relip_and_its_viewers_outlive_their_server(chromium: Any) -> None:
+    server = Served(drain_s=0)
+    try:
+        page, viewer = chromium.new_page(), chromium.new_page()
+        page.goto(server.url + "/healthz")
+        viewer.goto(server.url + "/view/studio#quiet")  # before there is anything to see
+        page.evaluate(RELIP, ["studio", 2])
+        frames(page, "theirs", 10)
+        watched = frames(viewer, "video", 10)
+        assert page.evaluate("changed.getVideoTracks()[0] === sender.track")
+        old = page.evaluate("sender.track.id")
+        server.kill()
+        wait_for_state(page, "lost")
+        server.start()
+        began_s = time.monotonic()
+        wait_for_state(page, "connected")
+        assert page.evaluate("sender.track.id") != old
+        print(f"R10: connected {time.monotonic() - began_s:.1f} s after the server was ready")
+        frames(page, "theirs", frames(page, "theirs"))
+        frames(viewer, "video", watched)
+        listed = page.evaluate("fetch('/api/sessions').then((answer) => answer.json())")
+        assert [each["id"] for each in listed] == ["studio"]
+        page.evaluate("changed.call.close()")
+        assert page.evaluate("fetch('/api/sessions').then((answer) => answer.json())") == []
+        refused = page.evaluate(
+            """async () => {
+              const { LipwireCall } = await import("/static/lipwire-client.js");
+              const camera = await navigator.mediaDevices.getUserMedia({ video: true });
+              const call = new LipwireCall(camera, { name: "a b" });
+              return call.open().catch((error) => [error.status, error.message]);
+            }"""
+        )
+        assert refused[0] == 400 and "1 to 64" in refused[1]
+        page.close()
+        viewer.close()
+    finally:
+        server.kill()
+
+
+def wait_for_state(page: Any, state: str) -> None:
+    page.wait_for_function(f"states.at(-1) === '{state}'", timeout=30_000)
+
+
+def test_a_name_is_shown_where_to_watch(page: Any) -> None:
+    page.select_option("#voice", "file")
+    page.fill("#name", "studio")
+    start(page)
+    assert page.get_attribute("#join", "href") == "/view/studio"
+    with page.context.expect_page() as opened:
+        page.click("#join")
+    frames(opened.value, "video", 5)
+    page.click("#stop")
+    gone = "document.getElementById('words').textContent.includes('session')"
+    opened.value.wait_for_function(gone, timeout=60_000)
 
 
 # --- Chromium as a judge of WHIP and WHEP, from a page of its own ---

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ import numpy as np
 from lipwire.engine.audio.mel import PAPER_FPS, log_mel
 from lipwire.engine.errors import LipwireError, MediaError
 from lipwire.engine.face.alignment import CROP_SIZE, align, face_width_px, profile_ratio, transform
-from lipwire.engine.face.mesh import load_mediapipe
-from lipwire.engine.face.tracker import MediaPipeTracker
-from lipwire.engine.media.files import as_float, at_rate, read_frames, stream_sound
+from lipwire.engine.face.litert import FAR, detect
+from lipwire.engine.face.tracker import MeshTracker
+from lipwire.engine.media.files import at_rate, read_frames
+from lipwire.engine.media.sound import as_float, stream_sound
 from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ, U8
 from lipwire.training.data.framing import alignments
 from lipwire.training.data.layouts import Clip
@@ -68,7 +68,7 @@ class _Shot:
     landmarks: list[F32] = field(default_factory=list)
 
 
-def prepare_clip(clip: Clip, rules: Rules, tracker: MediaPipeTracker) -> dict[str, Any]:
+def prepare_clip(clip: Clip, rules: Rules, tracker: MeshTracker) -> dict[str, Any]:
     """Decode, track and crop one clip; the longest run of frames with a usable face is kept.
 
     Args:
@@ -145,7 +145,7 @@ def film_speech(path: str, origin_s: float) -> I16:
 
 
 def _longest_shot(
-    path: str, rules: Rules, tracker: MediaPipeTracker, damage: list[str]
+    path: str, rules: Rules, tracker: MeshTracker, damage: list[str]
 ) -> tuple[_Shot, tuple[int, ...]]:
     """Track every frame; the longest run with a usable face, and the shape of the frames."""
     shots: list[_Shot] = []
@@ -211,19 +211,11 @@ def _likeness(a: F32, b: F32) -> float:
     return float((a * b).sum())
 
 
-@cache
-def _detector() -> Any:
-    """MediaPipe's detector of all faces; one a process, for it remembers nothing."""
-    return load_mediapipe().solutions.face_detection.FaceDetection(
-        model_selection=1, min_detection_confidence=0.6
-    )
-
-
 def _has_rival(image: U8) -> bool:
     """Whether a second face is nearly as large as the first."""
-    found = _detector().process(np.ascontiguousarray(image)).detections or []
-    widths = sorted((d.location_data.relative_bounding_box.width for d in found), reverse=True)
-    return len(widths) > 1 and widths[1] > RIVAL_SHARE * widths[0]
+    boxes = detect(FAR, image, 0.6).boxes
+    widths = sorted(boxes[:, 2] - boxes[:, 0], reverse=True)
+    return len(widths) > 1 and bool(widths[1] > RIVAL_SHARE * widths[0])
 
 
 def shifted(members: dict[str, Any], lag: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from lipwire.engine.audio.mel import (
 from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.alignment import CROP_SIZE, jaw_mask, lips_mask
 from lipwire.engine.face.articulation import clip_codes
-from lipwire.engine.media.files import as_float
+from lipwire.engine.media.sound import as_float
 from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ, U8, Alignment
 from lipwire.training.data.augment_audio import degrade
 from lipwire.training.data.shards import FORMAT, map_member, read_index

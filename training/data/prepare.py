@@ -160,13 +160,13 @@ def _write_shard(task: tuple[Path, list[Clip]], rules: Rules) -> int:
     """Prepare the clips of one shard in a worker process; returns how many it looked at."""
     import cv2
 
-    from lipwire.engine.face.tracker import MediaPipeTracker
+    from lipwire.engine.face.tracker import MeshTracker
 
     cv2.setNumThreads(1)
     path, clips = task
     rejected: dict[str, dict[str, str]] = defaultdict(dict)
     partial_path = path.with_suffix(".partial")
-    with tarfile.open(partial_path, "w") as tar, closing(MediaPipeTracker()) as tracker:
+    with tarfile.open(partial_path, "w") as tar, closing(MeshTracker()) as tracker:
         for clip in clips:
             try:
                 members = prepare_clip(clip, rules, tracker)

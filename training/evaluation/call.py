@@ -35,8 +35,9 @@ from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import MediaError
 from lipwire.engine.face.alignment import align, alignment_from, fit_similarity, transform
 from lipwire.engine.face.articulation import opening_px
-from lipwire.engine.face.tracker import MediaPipeTracker
-from lipwire.engine.media.files import at_rate, read_frames, read_speech
+from lipwire.engine.face.tracker import MeshTracker
+from lipwire.engine.media.files import at_rate, read_frames
+from lipwire.engine.media.sound import read_speech
 from lipwire.engine.runtime.engine import Engine
 from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Alignment, Outcome, VideoFrame
 from lipwire.training.data.dataset import to_planes
@@ -141,7 +142,7 @@ class CallMeasure:
 
     def __init__(self) -> None:
         self._features = MouthFeatures.pretrained()
-        self._tracker = MediaPipeTracker(still=False)
+        self._tracker = MeshTracker(still=False)
         self._known: tuple[Film, list[Alignment], F32] | None = None
 
     def measure(self, film: Film, own: Spoken, other: Spoken) -> Figures:

@@ -23,7 +23,7 @@ from lipwire.engine.face.pitch_compensation import (
     unstretch,
 )
 from lipwire.engine.face.references import ReferenceBank
-from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.face.tracker import MeshTracker
 from lipwire.engine.types import F32, U8, LipJob
 from lipwire.training.data.dataset import ClipData, to_planes
 from lipwire.training.evaluation.measures import IDENTITY
@@ -91,7 +91,7 @@ class Measure:
     """Paints with one backend and measures with one tracker and one perceptual distance."""
 
     def __init__(self, backend: Backend) -> None:
-        self.backend, self._tracker = backend, MediaPipeTracker(still=True)
+        self.backend, self._tracker = backend, MeshTracker(still=True)
         self.perceptual = load_perceptual()
         self.columns = int(backend.manifest.mel["columns"])
         self._references = backend.manifest.references

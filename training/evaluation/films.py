@@ -14,7 +14,7 @@ import numpy as np
 from lipwire.engine.audio.mel import PAPER_FPS
 from lipwire.engine.errors import MediaError
 from lipwire.engine.face.alignment import alignment_from, fit_similarity, transform
-from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.face.tracker import MeshTracker
 from lipwire.engine.media.files import at_rate, read_frames
 from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ, U8
 from lipwire.training.data.clip import Rejected, film_speech
@@ -49,7 +49,7 @@ class Film:
         return out
 
 
-def read_film(path: Path, tracker: MediaPipeTracker, limit: int, *, sound: bool = True) -> Film:
+def read_film(path: Path, tracker: MeshTracker, limit: int, *, sound: bool = True) -> Film:
     """The first `limit` pictures of a film and its sound.
 
     Args:
@@ -77,7 +77,7 @@ def read_film(path: Path, tracker: MediaPipeTracker, limit: int, *, sound: bool 
     return Film(images, track(images, tracker), speech)
 
 
-def read_voice(path: Path, tracker: MediaPipeTracker, limit: int) -> Film:
+def read_voice(path: Path, tracker: MeshTracker, limit: int) -> Film:
     """What drives a cross generation: a film, or sound alone, whose mouth nobody sees.
 
     Raises:
@@ -96,7 +96,7 @@ def _even(image: U8) -> U8:
     return np.ascontiguousarray(image[: height - height % 2, : width - width % 2])
 
 
-def track(images: Sequence[U8], tracker: MediaPipeTracker) -> list[F32 | None]:
+def track(images: Sequence[U8], tracker: MeshTracker) -> list[F32 | None]:
     """The face in each picture of one film."""
     tracker.forget()
     faces: list[F32 | None] = []
@@ -122,7 +122,7 @@ def write_film(path: Path, images: Sequence[U8], speech: I16) -> None:
     """
     import av
 
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{os.getpid()}.partial")
     try:
         with av.open(f"file:{partial}", "w", format="mp4") as container:
             video = container.add_stream(

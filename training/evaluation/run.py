@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from lipwire.engine.audio.mel import PAPER_FPS, log_mel
 from lipwire.engine.errors import ConfigError, MediaError
-from lipwire.engine.face.tracker import MediaPipeTracker
-from lipwire.engine.media.files import as_float
+from lipwire.engine.face.tracker import MeshTracker
+from lipwire.engine.media.sound import as_float
 from lipwire.engine.model.bundle import open_bundle
 from lipwire.engine.types import SPEECH_RATE_HZ
 from lipwire.training.data.clip import Rejected
@@ -158,7 +158,7 @@ def _loaded_here() -> Iterator[None]:
 
 
 def _generate(generation: _Generation, pair: Pair) -> tuple[Record, Verdict]:
-    plan, tracker = generation.plan, _once("tracker", MediaPipeTracker)
+    plan, tracker = generation.plan, _once("tracker", MeshTracker)
     about = {"audio": str(pair.audio), "video": str(pair.video)}
     if generation.setting == "reconstruction":
         real = voice = read_film(pair.video, tracker, plan.frames)
@@ -241,7 +241,7 @@ def _measure(
     setting: Setting, names: tuple[str, ...], driven: bool, plan: Plan,
     item: tuple[str, Path, list[Path]],
 ) -> tuple[Record, Verdict]:  # fmt: skip
-    tracker = _once("tracker", MediaPipeTracker)
+    tracker = _once("tracker", MeshTracker)
     _, path, others = item
     if missing := [p for p in (path, *others) if not p.is_file()]:
         raise Rejected("missing file", f"{missing[0]}: no such file")

@@ -17,7 +17,7 @@ from lipwire.engine.face.alignment import (
     face_box,
     fit_similarity,
 )
-from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.face.tracker import MeshTracker
 from lipwire.engine.media.files import at_rate, read_frames
 from lipwire.engine.types import F32, U8
 from lipwire.training.evaluation.films import known_faces, track
@@ -50,7 +50,7 @@ def draw_strips(
         raise ConfigError("no film to draw")
     shots = [_frames(path) for _, path in films]
     picks = np.linspace(0, min(map(len, shots)) - 1, columns).round().astype(int)
-    rows, tracker = [], MediaPipeTracker(still=True)
+    rows, tracker = [], MeshTracker(still=True)
     try:
         for (label, path), images in zip(films, shots, strict=True):
             chosen = [images[i] for i in picks]

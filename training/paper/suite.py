@@ -157,14 +157,14 @@ def measure_network(
         expert: for the sync figures.
     """
     from lipwire.engine.face.articulation import raw_codes
-    from lipwire.engine.face.tracker import MediaPipeTracker
+    from lipwire.engine.face.tracker import MeshTracker
 
     net.eval()
     clips = FiveFrames(held_out, family.size(net), mirror=False, columns=family.columns(net))
     half = clips.size // 2
     rows: list[tuple[float, float, float, float]] = []
     agreed, foreign, r = [], [], []
-    tracker = MediaPipeTracker(still=True)
+    tracker = MeshTracker(still=True)
     try:
         chosen = [clips.clips[index] for index in clips.long]
         for number, clip in enumerate(chosen):

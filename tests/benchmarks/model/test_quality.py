@@ -15,7 +15,7 @@ from lipwire.benchmarks.model import quality, strips
 from lipwire.benchmarks.rig import fixture
 from lipwire.engine import EngineConfig, Outcome
 from lipwire.engine.errors import ConfigError
-from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.face.tracker import MeshTracker
 from lipwire.engine.types import F32, U8, Patch
 
 pytest.importorskip("skimage")
@@ -102,7 +102,7 @@ def test_a_strip_shows_both_and_says_what_became_of_each(
 def seen() -> tuple[U8, F32]:
     """The portrait and her landmarks."""
     image = fixture.portrait(1)[0]
-    with closing(MediaPipeTracker(still=True)) as tracker:
+    with closing(MeshTracker(still=True)) as tracker:
         face = tracker.track(image)
     assert face is not None
     return image, face.landmarks

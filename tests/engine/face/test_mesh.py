@@ -11,7 +11,7 @@ import pytest
 from lipwire.benchmarks.rig.scenes import Pose, scene
 from lipwire.engine.face.alignment import face_width_px
 from lipwire.engine.face.mesh import box_of, same_place, window_around
-from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.face.tracker import MeshTracker
 from lipwire.engine.types import F32, Face
 
 LEFT, RIGHT = Pose(170, 230, 120), Pose(480, 240, 90)
@@ -26,7 +26,7 @@ def at(face: Face | None, pose: Pose) -> bool:
     return face is not None and same_place(box_of(face), box(pose))
 
 
-def test_every_face_is_detected(tracker: MediaPipeTracker) -> None:
+def test_every_face_is_detected(tracker: MeshTracker) -> None:
     found = tracker.detect(scene([LEFT, RIGHT]))
     assert found.shape == (2, 4) and found.dtype == np.float32
     assert sorted(same_place(one, box(pose)) for one in found for pose in (LEFT, RIGHT)) == [
@@ -35,7 +35,7 @@ def test_every_face_is_detected(tracker: MediaPipeTracker) -> None:
     assert tracker.detect(scene([])).shape == (0, 4)
 
 
-def test_a_small_face_in_a_large_picture_is_found_part_by_part(tracker: MediaPipeTracker) -> None:
+def test_a_small_face_in_a_large_picture_is_found_part_by_part(tracker: MeshTracker) -> None:
     far = Pose(900, 300, 66)
     image = scene(far, shape=(720, 1280))
     found = [tracker.detect(image) for _ in range(14)]
@@ -48,7 +48,7 @@ def test_a_small_face_in_a_large_picture_is_found_part_by_part(tracker: MediaPip
 
 
 @pytest.mark.parametrize("aimed", [LEFT, RIGHT])
-def test_whom_it_is_aimed_at_is_kept(tracker: MediaPipeTracker, aimed: Pose) -> None:
+def test_whom_it_is_aimed_at_is_kept(tracker: MeshTracker, aimed: Pose) -> None:
     other = RIGHT if aimed is LEFT else LEFT
     tracker.aim(box(aimed))
     for index in range(4):
@@ -58,12 +58,12 @@ def test_whom_it_is_aimed_at_is_kept(tracker: MediaPipeTracker, aimed: Pose) -> 
     assert at(tracker.track(scene([LEFT, RIGHT])), other)
 
 
-def test_an_aim_at_nobody_finds_nobody(tracker: MediaPipeTracker) -> None:
+def test_an_aim_at_nobody_finds_nobody(tracker: MeshTracker) -> None:
     tracker.aim(box(Pose(320, 60, 60)))
     assert tracker.track(scene(LEFT)) is None
 
 
-def test_a_head_that_walks_nods_and_comes_near_is_followed(tracker: MediaPipeTracker) -> None:
+def test_a_head_that_walks_nods_and_comes_near_is_followed(tracker: MeshTracker) -> None:
     for index in range(25):
         pose = Pose(
             140 + 14 * index, 230 + 20 * np.sin(index), 90 + 4 * index, 8 * np.sin(index / 3)
@@ -75,7 +75,7 @@ def test_a_head_that_walks_nods_and_comes_near_is_followed(tracker: MediaPipeTra
         assert abs(face_width_px(face.landmarks) / pose.width_px - 1) < 0.15, index
 
 
-def test_pictures_may_change_their_size(tracker: MediaPipeTracker) -> None:
+def test_pictures_may_change_their_size(tracker: MeshTracker) -> None:
     tracker.aim(box(RIGHT))
     assert at(tracker.track(scene(RIGHT)), RIGHT)
     assert tracker.track(np.zeros((60, 80, 3), np.uint8)) is None
@@ -84,7 +84,7 @@ def test_pictures_may_change_their_size(tracker: MediaPipeTracker) -> None:
     assert at(tracker.track(scene(small, shape=(240, 320))), small)
 
 
-def test_others_can_be_glimpsed_meanwhile(tracker: MediaPipeTracker) -> None:
+def test_others_can_be_glimpsed_meanwhile(tracker: MeshTracker) -> None:
     tracker.aim(box(LEFT))
     for index in range(3):
         image = scene([LEFT, RIGHT], seed=index)
@@ -94,7 +94,7 @@ def test_others_can_be_glimpsed_meanwhile(tracker: MediaPipeTracker) -> None:
         assert glimpsed[1] is None
 
 
-def test_a_far_head_is_followed_through_a_window_that_moves(tracker: MediaPipeTracker) -> None:
+def test_a_far_head_is_followed_through_a_window_that_moves(tracker: MeshTracker) -> None:
     for index in range(20):
         pose = Pose(400 + 16 * index, 300 + 5 * np.sin(index), 70)
         if index == 0:
@@ -124,7 +124,7 @@ def test_what_counts_as_the_same_place() -> None:
 
 LOADED_INSIDE = """
 import gc, weakref
-from lipwire.engine.face.mesh import load_mediapipe
+from lipwire.engine.face.mediapipe_graphs import load_mediapipe
 
 class Call:
     pass

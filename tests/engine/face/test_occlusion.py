@@ -10,14 +10,14 @@ import pytest
 from lipwire.benchmarks.rig.scenes import Pose, cover, scene
 from lipwire.engine.face.alignment import align, alignment_from, fit_similarity, transform
 from lipwire.engine.face.occlusion import COVERED, FORGET_S, KNOWN, OcclusionDetector
-from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.face.tracker import MeshTracker
 from lipwire.engine.types import F32, U8
 
 
 @cache
 def look(what: str = "", amount: float = 1.0, sway: int = 0, size: int = 128) -> tuple[U8, F32]:
     """Crop and landmarks in it, as the landmarks of the bare face have it."""
-    tracker = MediaPipeTracker(still=True)
+    tracker = MeshTracker(still=True)
     image = scene(Pose(320 + sway, width_px=150, roll_deg=sway / 4), seed=sway)
     face = tracker.track(image)
     tracker.close()

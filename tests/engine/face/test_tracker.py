@@ -1,4 +1,4 @@
-"""MediaPipe on a portrait."""
+"""MediaPipe's nets on a portrait, by either runtime."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ import pytest
 import skimage.data
 
 from lipwire.engine.face.alignment import face_width_px, profile_ratio
-from lipwire.engine.face.mesh import TRACK_SIDE_PX, quiet_stderr
-from lipwire.engine.face.tracker import MediaPipeTracker, TrackerPool
+from lipwire.engine.face.mesh import TRACK_SIDE_PX
+from lipwire.engine.face.quiet import quiet_stderr
+from lipwire.engine.face.tracker import MeshTracker, Runtime, TrackerPool
 from lipwire.engine.types import U8
 
 PORTRAIT: U8 = skimage.data.astronaut()  # type: ignore[no-untyped-call]  # 512 x 512
 
 
-@pytest.fixture(scope="module")
-def still() -> Iterator[MediaPipeTracker]:
-    tracker = MediaPipeTracker(still=True)
+RUNTIMES: tuple[Runtime, ...] = ("litert", "mediapipe")
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def still(request: pytest.FixtureRequest) -> Iterator[MeshTracker]:
+    tracker = MeshTracker(still=True, runtime=request.param)
     yield tracker
     tracker.close()
 
 
-def test_the_portrait_has_its_features_where_they_are(still: MediaPipeTracker) -> None:
+def test_the_portrait_has_its_features_where_they_are(still: MeshTracker) -> None:
     face = still.track(PORTRAIT)
     assert face is not None
     assert face.landmarks.shape == (468, 2)
@@ -42,7 +46,7 @@ def test_the_portrait_has_its_features_where_they_are(still: MediaPipeTracker) -
     assert profile_ratio(face.landmarks) < 2
 
 
-def test_the_same_face_is_found_in_any_size_and_shape_of_picture(still: MediaPipeTracker) -> None:
+def test_the_same_face_is_found_in_any_size_and_shape_of_picture(still: MeshTracker) -> None:
     small = still.track(PORTRAIT)
     large = still.track(np.ascontiguousarray(PORTRAIT.repeat(4, axis=0).repeat(4, axis=1)))
     wide = still.track(np.pad(PORTRAIT, ((0, 0), (50, 100), (0, 0))))
@@ -55,14 +59,15 @@ def test_the_same_face_is_found_in_any_size_and_shape_of_picture(still: MediaPip
 
 
 @pytest.mark.parametrize("shape", [(240, 320, 3), (16, 16, 3), (1, 500, 3), (2000, 20, 3)])
-def test_noise_and_grey_have_no_face(still: MediaPipeTracker, shape: tuple[int, ...]) -> None:
+def test_noise_and_grey_have_no_face(still: MeshTracker, shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     assert still.track(rng.integers(0, 255, shape, np.uint8)) is None
     assert still.track(np.full(shape, 127, np.uint8)) is None
 
 
-def test_a_face_that_leaves_is_lost_and_found_again() -> None:
-    tracker = MediaPipeTracker()
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_face_that_leaves_is_lost_and_found_again(runtime: Runtime) -> None:
+    tracker = MeshTracker(runtime=runtime)
     assert tracker.track(PORTRAIT) is not None  # at once: the warm-up's drawing is forgotten
     empty = np.full_like(PORTRAIT, 90)
     for _ in range(3):
@@ -74,7 +79,7 @@ def test_a_face_that_leaves_is_lost_and_found_again() -> None:
 
 
 def test_a_moving_face_is_followed() -> None:
-    tracker = MediaPipeTracker()
+    tracker = MeshTracker()
     noses = []
     for shift in range(0, 60, 10):
         face = tracker.track(np.ascontiguousarray(np.roll(PORTRAIT, shift, axis=1)))
@@ -84,14 +89,15 @@ def test_a_moving_face_is_followed() -> None:
     tracker.close()
 
 
-def test_nothing_is_printed() -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_nothing_is_printed(runtime: Runtime) -> None:
     """Native libraries print banners and warnings; users of the command line must not see them."""
-    code = """
+    code = f"""
 import warnings
 warnings.simplefilter("error")
 import skimage.data
-from lipwire.engine.face.tracker import MediaPipeTracker
-tracker = MediaPipeTracker()
+from lipwire.engine.face.tracker import MeshTracker
+tracker = MeshTracker(runtime={runtime!r})
 assert tracker.track(skimage.data.astronaut()) is not None
 tracker.close()
 import sys
@@ -123,13 +129,13 @@ def test_two_that_are_quiet_at_once_leave_stderr_as_it_was(
 
 
 def test_a_pool_lends_the_same_tracker_again_and_it_has_forgotten() -> None:
-    built: list[MediaPipeTracker] = []
+    built: list[MeshTracker] = []
 
-    def make(**options: Any) -> MediaPipeTracker:
-        built.append(MediaPipeTracker(**options))
+    def make(**options: Any) -> MeshTracker:
+        built.append(MeshTracker(**options))
         return built[-1]
 
-    pool = TrackerPool(make)
+    pool = TrackerPool("mediapipe", make)
     first = pool()
     assert first.track(skimage.data.astronaut()) is not None
     first.close()

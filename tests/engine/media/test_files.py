@@ -18,14 +18,8 @@ from files import cut_file, portrait_frames, turn_mp4, write_sound, write_video
 from lipwire.engine.errors import MediaError
 from lipwire.engine.media import files
 from lipwire.engine.media.colour import BT601, BT709, BT2020, Colour, colour_of, to_yuv
-from lipwire.engine.media.files import (
-    at_rate,
-    probe_video,
-    read_frames,
-    read_speech,
-    stream_sound,
-    stream_speech,
-)
+from lipwire.engine.media.files import at_rate, probe_video, read_frames
+from lipwire.engine.media.sound import read_speech, stream_sound, stream_speech
 from lipwire.engine.types import U8, VideoFrame
 
 
@@ -61,7 +55,7 @@ def test_rotated_video_is_read_upright(tmp_path: Path, degrees: int) -> None:
         assert np.array_equal(after, np.rot90(before, -degrees // 90))  # clockwise
     info = probe_video(path)
     assert (info.height, info.width) == turned[0].shape[:2]
-    assert info.rotation % 360 == 360 - degrees
+    assert info.orientation.swap == (degrees != 180)
 
 
 def test_pixel_shape_turns_with_the_picture(tmp_path: Path) -> None:
@@ -122,14 +116,14 @@ def test_frames_without_times_follow_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_video(tmp_path / "a.mkv", portrait_frames(5, 64, 64))
-    decode = files._decode
+    decode = files.decode
 
     def broken(*args: Any) -> Any:
         for frame, pts in zip(decode(*args), (100, None, 90, 300, 300), strict=True):
             frame.pts = pts
             yield frame
 
-    monkeypatch.setattr(files, "_decode", broken)
+    monkeypatch.setattr(files, "decode", broken)
     assert [f.pts for f in read_frames(path)] == [100, 140, 180, 300, 340]
 
 

@@ -203,7 +203,7 @@ async def test_each_message_has_a_turn_of_its_own(message: dict[str, Any]) -> No
             await asyncio.sleep(0)
             turns += 1
 
-    voice = SimpleNamespace(push=nothing, flush=lambda: None)
+    voice = SimpleNamespace(push=nothing, flush=lambda: None, unheard_s=0.0)
     peer: Any = SimpleNamespace(voice=voice, wait_ended=asyncio.Event().wait)
     socket: Any = SimpleNamespace(
         receive=receive, send_json=nothing, application_state=None, close=nothing

@@ -147,7 +147,7 @@ async def test_offers_that_do_not_fit_their_purpose(publisher: Client) -> None:
                 good.replace("a=group:BUNDLE 0 1", "a=group:BUNDLE 0"),
             ),
             "more than one MediaStream": ("/whip?consent=true", streams),
-            "cannot be answered": (
+            "H261 or VP7": (
                 "/whip?consent=true",
                 good.replace("VP8", "VP7").replace("H264", "H261"),
             ),

@@ -224,11 +224,11 @@ async def test_odd_and_tiny_pictures_pass_through(
 
 
 async def test_a_picture_too_large_is_refused_and_the_call_lives(engine: Engine) -> None:
-    settings = ServerConfig(max_pixels=320 * 240)
+    settings = ServerConfig()
     patch.apply(settings)
     ice.offer_addresses(["127.0.0.1"])
     sessions = Sessions(engine, settings)
-    async with Caller(camera=Camera(picture(360, 480))) as caller:
+    async with Caller(camera=Camera(picture(1200, 1920), fps=5)) as caller:
         name, answer = await sessions.open(read_offer(await caller.offer()))
         await caller.accept(answer)
         await until(lambda: len(caller.sound) > 50, "sound")

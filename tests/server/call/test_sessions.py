@@ -65,7 +65,6 @@ async def test_offers_that_lack_something_are_refused(caller: Caller) -> None:
         "ICE": "\r\n".join(line for line in sdp.splitlines() if "ice-ufrag" not in line),
         "fingerprint": "\r\n".join(line for line in sdp.splitlines() if "fingerprint" not in line),
         "does not bundle": sdp.replace("a=group:BUNDLE 0 1 2 3", "a=group:BUNDLE 0 1"),
-        "unknown kind 'text'": sdp.replace("m=audio", "m=text"),
     }
     for named, case in cases.items():
         with pytest.raises(OfferError, match=named):
@@ -107,7 +106,7 @@ async def test_an_offer_without_common_codec_leaves_nothing_behind(
     sessions: Sessions, caller: Caller
 ) -> None:
     sdp = (await caller.offer()).replace("VP8", "VP7").replace("H264", "H261")
-    with pytest.raises(OfferError, match="cannot be answered"):
+    with pytest.raises(OfferError, match="VP7: this server takes"):
         await sessions.open(read_offer(sdp))
     assert len(sessions) == 0
 

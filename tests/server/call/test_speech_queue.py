@@ -18,7 +18,6 @@ from lipwire.server.call import speech_queue
 from lipwire.server.call.speech_queue import (
     NoSpeech,
     NotMedia,
-    PcmFramer,
     SpeechQueue,
     read_pieces,
     sample_voices,
@@ -54,31 +53,6 @@ def voice(session: Session, clock: Clock) -> SpeechQueue:
 def played(session: Session, seconds: float) -> I16:
     """What is heard during the next seconds."""
     return session.read_audio(int(seconds * RATE_HZ)).samples
-
-
-# --- framing ---
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_bytes_cut_anywhere_give_the_same_samples(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    samples = rng.integers(-32768, 32768, rng.integers(0, 400)).astype(np.int16)
-    raw = samples.astype("<i2").tobytes()
-    framer, out = PcmFramer(), [np.zeros(0, np.int16)]
-    while raw:
-        size = int(rng.integers(0, 6))
-        out.append(framer.feed(raw[:size]))
-        raw = raw[size:]
-    assert np.array_equal(np.concatenate(out), samples)
-    assert not framer.dangling
-
-
-def test_half_a_sample_waits_and_can_be_forgotten() -> None:
-    framer = PcmFramer()
-    assert framer.feed(b"\x01").size == 0 and framer.dangling
-    assert framer.feed(b"\x02\x03").tolist() == [0x0201] and framer.dangling
-    framer.reset()
-    assert framer.feed(b"\x05\x00").tolist() == [5] and not framer.dangling
 
 
 # --- into the session ---

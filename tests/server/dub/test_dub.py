@@ -23,7 +23,8 @@ import lipwire.server.dub.dub
 import lipwire.server.media.mp4
 from lipwire.engine import BundleError, ConfigError, Engine, LipwireError, MediaError, open_engine
 from lipwire.engine.config import EngineConfig
-from lipwire.engine.media.files import probe_video, read_frames, read_speech
+from lipwire.engine.media.files import probe_video, read_frames
+from lipwire.engine.media.sound import read_speech
 from lipwire.engine.types import I16, U8, LipJob, Planes
 from lipwire.server.dub.dub import dub as disclosing_dub
 from lipwire.server.media.mp4 import Mp4Writer
@@ -175,7 +176,7 @@ def test_a_turned_video_comes_out_upright(clip: Path, voice: Path, tmp_path: Pat
     turn_mp4(clip, 90)
     summary = dub(clip, voice, tmp_path / "out.mp4")
     info = probe_video(tmp_path / "out.mp4")
-    assert (info.width, info.height, info.rotation) == (HEIGHT, WIDTH, 0)
+    assert (info.width, info.height, info.orientation.as_is) == (HEIGHT, WIDTH, True)
     assert (summary.width, summary.height) == (HEIGHT, WIDTH)
     top = slice(0, WIDTH * 9 // 20)
     assert difference(images(tmp_path / "out.mp4"), images(clip))[top].mean() < 1.8

@@ -19,13 +19,12 @@ from fakes import picture
 
 from lipwire.engine.media.files import to_rgb
 from lipwire.server.config import ServerConfig
-from lipwire.server.rtc.bitstream import EncodedFrame, is_key
+from lipwire.server.rtc.bitstream import EncodedFrame, is_key, vp8_key_size
 from lipwire.server.rtc.codecs import (
     GuardedEncoder,
     audio_level_dbov,
     make_decoder,
     suggest_bitrate,
-    vp8_key_size,
 )
 from lipwire.server.rtc.patch import apply
 
@@ -92,8 +91,7 @@ def test_a_large_h264_picture_is_refused() -> None:
     (small,), (large,) = encoded("libx264", 96, 128), encoded("libx264", 720, 1280)
     (frame,) = make_decoder(H264, 640 * 480).decode(JitterFrame(small, 0))
     assert frame.width == 128  # type: ignore[attr-defined]
-    with pytest.raises(av.FFmpegError):
-        make_decoder(H264, 640 * 480).decode(JitterFrame(large, 0))
+    assert make_decoder(H264, 640 * 480).decode(JitterFrame(large, 0)) == []
 
 
 def test_damaged_pictures_ask_for_a_key_frame_and_do_not_end_the_decoder() -> None:
@@ -201,8 +199,7 @@ def test_a_small_stream_may_not_turn_into_a_large_one() -> None:
     (small,), (large,) = encoded("libx264", 96, 128), encoded("libx264", 720, 1280)
     decoder = make_decoder(H264, 640 * 480)
     assert len(decoder.decode(JitterFrame(small, 0))) == 1
-    with pytest.raises(av.FFmpegError):
-        decoder.decode(JitterFrame(large, 3600))
+    assert decoder.decode(JitterFrame(large, 3600)) == []
     assert len(decoder.decode(JitterFrame(small, 7200))) == 1
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from clips import portrait, write_clip
 
-from lipwire.engine.face.tracker import MediaPipeTracker
+from lipwire.engine.face.tracker import MeshTracker
 from lipwire.training.data.clip import Rejected, Rules, prepare_clip
 from lipwire.training.data.layouts import Clip
 
@@ -26,7 +26,7 @@ def _other_scene() -> np.ndarray:
 
 @pytest.mark.parametrize("framing", ["stabilised", "box", "centre"])
 def test_every_framing_gives_crops_with_their_landmarks(
-    tmp_path: Path, tracker: MediaPipeTracker, framing: str
+    tmp_path: Path, tracker: MeshTracker, framing: str
 ) -> None:
     found = prepare_clip(_clip(write_clip(tmp_path / "a.mp4", 12)), Rules(framing=framing), tracker)
     assert found["crops.npy"].shape == (12, 128, 128, 3) and found["json"]["frames"] == 12
@@ -37,7 +37,7 @@ def test_every_framing_gives_crops_with_their_landmarks(
         assert lips[..., 1].min() > 64, "the mouth is in the hidden half"
 
 
-def test_reasons_of_rejection(tmp_path: Path, tracker: MediaPipeTracker) -> None:
+def test_reasons_of_rejection(tmp_path: Path, tracker: MeshTracker) -> None:
     faces = [portrait(o)[:, 55:183] for o in np.linspace(0, 1, 10)]
     pair = [np.hstack([face, face[:, ::-1]]) for face in faces]
     small = [np.zeros((256, 256, 3), np.uint8) for _ in range(10)]
@@ -60,28 +60,28 @@ def test_reasons_of_rejection(tmp_path: Path, tracker: MediaPipeTracker) -> None
             prepare_clip(_clip(path), Rules(), tracker)
 
 
-def test_the_longest_shot_can_be_kept(tmp_path: Path, tracker: MediaPipeTracker) -> None:
+def test_the_longest_shot_can_be_kept(tmp_path: Path, tracker: MeshTracker) -> None:
     talk = [portrait(o) for o in np.linspace(0, 1, 12)]
     path = write_clip(tmp_path / "cut.mp4", pictures=[_other_scene()] * 30 + talk * 3)
     about = prepare_clip(_clip(path), Rules(cuts="longest"), tracker)["json"]
     assert about["first_frame"] == 30 and about["frames"] == 36
 
 
-def test_a_title_is_trimmed(tmp_path: Path, tracker: MediaPipeTracker) -> None:
+def test_a_title_is_trimmed(tmp_path: Path, tracker: MeshTracker) -> None:
     talk = [portrait(o) for o in np.linspace(0, 1, 12)]
     path = write_clip(tmp_path / "titled.mp4", pictures=[_other_scene()] * 7 + talk)
     about = prepare_clip(_clip(path), Rules(), tracker)["json"]
     assert about["first_frame"] == 7 and about["frames"] == 12
 
 
-def test_a_flash_is_no_cut(tmp_path: Path, tracker: MediaPipeTracker) -> None:
+def test_a_flash_is_no_cut(tmp_path: Path, tracker: MeshTracker) -> None:
     talk = [portrait(0.5) for _ in range(10)]
     talk[5] = np.clip(talk[5] * 1.4 + 50, 0, 255).astype(np.uint8)
     path = write_clip(tmp_path / "flash.mp4", pictures=talk)
     assert prepare_clip(_clip(path), Rules(), tracker)["json"]["frames"] == 10
 
 
-def test_sound_that_begins_late_stays_late(tmp_path: Path, tracker: MediaPipeTracker) -> None:
+def test_sound_that_begins_late_stays_late(tmp_path: Path, tracker: MeshTracker) -> None:
     members = prepare_clip(
         _clip(write_clip(tmp_path / "late.mkv", 30, late_s=0.2)), Rules(), tracker
     )

@@ -11,7 +11,7 @@ from clips import write_clip
 from lipwire.engine.audio.mel import log_mel
 from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.articulation import clip_codes, raw_codes
-from lipwire.engine.media.files import as_float
+from lipwire.engine.media.sound import as_float
 from lipwire.training.data.clip import SAMPLES_PER_FRAME, Rejected, Rules, shifted
 from lipwire.training.data.dataset import load_clips
 from lipwire.training.data.layouts import find_clips

@@ -107,7 +107,7 @@ def test_step_is_off_only_when_sure_and_far() -> None:
 def test_the_published_model_recovers_shifts_of_real_clips(shared_dir: Path) -> None:
     """Held-out speakers: their sound moved by known amounts is found where it was moved to."""
     from lipwire.engine.face.articulation import clip_codes
-    from lipwire.engine.face.tracker import MediaPipeTracker
+    from lipwire.engine.face.tracker import MeshTracker
     from lipwire.training.data.clip import Rules, prepare_clip
     from lipwire.training.data.layouts import Clip
 
@@ -116,7 +116,7 @@ def test_the_published_model_recovers_shifts_of_real_clips(shared_dir: Path) -> 
     right = 0
     for name in names:
         (path,) = (shared_dir / "corpus" / "video").glob(f"{name}.*")
-        tracker = MediaPipeTracker()
+        tracker = MeshTracker()
         try:
             found = prepare_clip(Clip(str(path), "?", "val", name), Rules(cuts="longest"), tracker)
         finally:

@@ -1,0 +1,74 @@
+"""The adapters for Pipecat and LiveKit Agents, in environments where these are and lipwire is not.
+
+`make clients` makes the environments: the wheels as they are published, ours built from `clients/`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import Served
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = HERE.parents[1] / "build" / "clients"
+
+
+def run(kind: str, server: Served) -> dict[str, Any]:
+    """What a peer saw; the server is killed when it says so."""
+    python = ENVIRONMENTS / kind / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"no {python.relative_to(HERE.parents[1])}: make clients")
+    command = [python, "-I", HERE / f"{kind}_peer.py", server.url]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as peer:
+        assert peer.stdout is not None
+        last = ""
+        for line in peer.stdout:
+            last = line
+            if line == "kill\n":
+                server.kill()
+        _, noise = peer.communicate(timeout=60)
+    assert peer.returncode == 0, noise[-3000:]
+    return dict(json.loads(last))
+
+
+def test_a_pipecat_bot_speaks_with_the_users_face(serve: Callable[..., Served]) -> None:
+    seen = run("pipecat", serve())
+    assert seen["pictures"] > 30 and 0.7 < seen["loud_s"] < 1.3
+    # Bot started and stopped are seen by several processors each, of three turns.
+    assert len(set(seen["bot"].values())) == 1 and len(seen["bot"]) == 2
+    assert sum(value > 0 for value in seen["ttfb_s"]) >= 2
+    assert seen["silent_after_s"] < 0.3
+    assert all("connecting again" in error for error in seen["errors"]) and seen["errors"]
+    assert seen["heard_alone_s"] > 0.5 and seen["shown_alone"] > 5
+
+
+def test_a_pipecat_bot_that_is_refused_is_heard_without_a_face(
+    serve: Callable[..., Served],
+) -> None:
+    seen = run("pipecat", serve(token="a-token-that-is-long-enough"))
+    (error,) = seen["errors"]
+    assert "needs a token" in error and "\n" not in error
+    assert seen["pictures"] > 30 and 0.7 < seen["loud_s"] < 1.3
+
+
+def test_a_livekit_agent_speaks_with_a_face_of_the_room(serve: Callable[..., Served]) -> None:
+    seen = run("livekit", serve())
+    assert seen["published"] == ["avatar_audio", "avatar_video"] and seen["pictures"] > 30
+    whole, second, cleared, lost, alone = seen["finished"]  # each exactly once
+    assert seen["started"] == 5
+    assert all(abs(position - 1.0) < 0.1 and not cut for position, cut in (whole, second, alone))
+    assert cleared[1] and 0.5 < cleared[0] < 2.5 and seen["silent_after_s"] < 0.3
+    assert not lost[1] and 0.3 < lost[0] < 3.5
+    assert seen["heard_alone_s"] > 0.5
+
+
+def test_a_livekit_agent_that_is_refused_says_so(serve: Callable[..., Served]) -> None:
+    seen = run("livekit", serve(token="a-token-that-is-long-enough"))
+    assert seen["status"] == 401 and "needs a token" in seen["refused"]

@@ -1,0 +1,177 @@
+"""`lipwire-client` against a server: what goes in and comes back, and what it does about losses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import pytest
+from calls import loudness, tone, until
+from fakes import picture
+from served import Served
+from whip_client import Client
+
+from lipwire_client import CallLost, LipwireCall, Picture, Refused, Sound
+
+TOKEN = "a-token-that-is-long-enough"
+
+
+@contextlib.asynccontextmanager
+async def filming(call: LipwireCall) -> AsyncIterator[None]:
+    """Send a picture 25 times a second."""
+
+    async def film() -> None:
+        image = picture()
+        while True:
+            call.send_image(image, (320, 240))
+            await asyncio.sleep(0.04)
+
+    task = asyncio.create_task(film())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def sessions(server: Served) -> Any:
+    """What runs on it."""
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        return (await http.get("/api/sessions")).json()
+
+
+async def take(call: LipwireCall, kind: Any, kept: list[Any]) -> None:
+    async for frame in call.frames(kind):
+        kept.append(frame)
+
+
+async def test_pictures_and_voice_come_back_in_step(server: Served) -> None:
+    events: list[dict[str, Any]] = []
+    pictures: list[Picture] = []
+    sounds: list[Sound] = []
+
+    def last(kind: str) -> dict[str, Any]:
+        return next((e for e in reversed(events) if e.get("type") == kind), {})
+
+    call = LipwireCall(server.url, name="studio", consent=True, on_event=events.append, steps=4)
+    async with call, filming(call):
+        tasks = [asyncio.create_task(take(call, "video", pictures)),
+                 asyncio.create_task(take(call, "audio", sounds))]  # fmt: skip
+        await until(lambda: len(pictures) > 5 and len(sounds) > 5, "both come back")
+        assert pictures[-1].rgb().shape == (240, 320, 3)
+        assert sounds[-1].samples.shape == (960,)
+
+        def heard() -> Any:
+            return [sound.samples for sound in sounds[-25:]]
+
+        assert await call.speak(tone(2.0, 500, 24_000), 24_000)
+        assert await call.speak(tone(1.0, 500, 16_000).tobytes(), 16_000)  # another rate
+        await call.flush()
+        await until(lambda: last("begins") != {}, "it has its time")
+        await until(lambda: last("flushed") != {}, "it has all been taken")
+        assert 1.0 < last("flushed")["heard_in_s"] < 4.0
+        await until(lambda: max(map(loudness, heard())) > 1000, "it is heard")
+        timed = pictures[-1:], sounds[-9:]
+        while any(frame.time_s is None for frames in timed for frame in frames):
+            await asyncio.sleep(0.1)  # until a report of each kind has come
+            timed = pictures[-1:], sounds[-9:]
+        (shown,), heard_s = ([frame.time_s or 0.0 for frame in frames] for frames in timed)
+        assert abs(shown - heard_s[-1]) < 0.5
+        assert all(abs(b - a - 0.02) < 0.005 for a, b in pairwise(heard_s))
+        await call.interrupt()
+        await until(lambda: any(e.get("unheard_s", 0) > 0 for e in events), "the rest is dropped")
+        await until(lambda: max(map(loudness, heard())) < 10, "silence")
+        await until(lambda: call.stats().get("frames_out", 0) > 0, "figures")
+        assert call.stats()["steps"] == 4 and call.stats()["reconnects"] == 0
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            async with Client(http).watch() as viewer:
+                assert (await viewer.post("/whep/live/studio")).status_code == 201
+                await until(lambda: len(viewer.pictures) > 3, "others see it by its name")
+    await asyncio.gather(*tasks)  # the call is over, and so are they
+    assert await sessions(server) == []
+    with pytest.raises(CallLost, match="over"):
+        await call.speak(b"\0\0")
+
+
+async def test_a_server_that_was_killed_is_found_again(serve: Callable[..., Served]) -> None:
+    """Under the same name; voice that is sent meanwhile waits for it."""
+    server = serve()
+    states: list[str] = []
+    pictures: list[Picture] = []
+    sounds: list[Sound] = []
+    call = LipwireCall(
+        server.url, name="studio", consent=True, on_event=lambda e: states.append(e["type"])
+    )
+    async with call, filming(call):
+        tasks = [asyncio.create_task(take(call, "video", pictures)),
+                 asyncio.create_task(take(call, "audio", sounds))]  # fmt: skip
+        await until(lambda: len(pictures) > 3, "it runs")
+        server.kill()
+        await until(lambda: "lost" in states, "the loss is noticed")
+        spoken = asyncio.create_task(call.speak(tone(3.0, 500, 24_000)))
+        await asyncio.to_thread(server.start)
+        seen = len(pictures)
+        await until(lambda: len(pictures) > seen + 3, "pictures again")
+        assert await spoken and call.reconnects == 1
+        await until(lambda: loudness(sounds[-1].samples) > 1000, "the voice")
+        assert [each["id"] for each in await sessions(server)] == ["studio"]
+    assert await sessions(server) == []
+    await asyncio.gather(*tasks)
+
+
+async def test_a_path_that_carries_nothing_is_replaced_and_viewers_stay(server: Served) -> None:
+    pictures: list[Picture] = []
+    async with LipwireCall(server.url, name="studio", consent=True) as call, filming(call):
+        task = asyncio.create_task(take(call, "video", pictures))
+        await until(lambda: len(pictures) > 3, "it runs")
+        async with httpx.AsyncClient(base_url=server.url) as http, Client(http).watch() as viewer:
+            assert (await viewer.post("/whep/studio")).status_code == 201
+            await until(lambda: len(viewer.pictures) > 3, "watched")
+            link: Any = call._link
+            ice = link._pc.getTransceivers()[0].sender.transport.transport._connection
+            for protocol in ice._protocols:
+                protocol.transport.close()
+            await until(lambda: call.reconnects == 1, "another link")
+            seen = len(viewer.pictures)
+            await until(lambda: len(viewer.pictures) > seen + 3, "the viewer need not click")
+    await task
+
+
+async def test_what_the_server_says_no_to_is_raised_where_one_looks(
+    serve: Callable[..., Served],
+) -> None:
+    server = serve(token=TOKEN, max_sessions=1)
+    for wanted, status, reason in (
+        ({}, 401, "needs a token"),
+        ({"token": TOKEN}, 403, "must have agreed"),
+        ({"token": TOKEN, "consent": True, "name": "a b"}, 400, "1 to 64"),
+        ({"token": TOKEN, "consent": True, "step": 3}, 400, "step"),
+    ):
+        with pytest.raises(Refused, match=reason) as caught:
+            await LipwireCall(server.url, **wanted).__aenter__()  # type: ignore[arg-type]
+        assert caught.value.status == status and "\n" not in str(caught.value)
+    async with LipwireCall(server.url, token=TOKEN, consent=True) as call:
+        with pytest.raises(Refused, match="all 1 calls") as full:
+            await LipwireCall(server.url, token=TOKEN, consent=True).__aenter__()
+        assert full.value.status == 503 and full.value.retry_after_s == 5
+        with pytest.raises(ValueError, match="no RGB picture of 4x4"):
+            call.send_image(b"\0" * 47, (4, 4))
+    server.kill()
+    began = time.monotonic()
+    with pytest.raises(CallLost, match="does not answer"):
+        await LipwireCall(server.url, consent=True).__aenter__()
+    assert time.monotonic() - began < 5
+
+
+async def test_a_voice_that_is_interrupted_while_it_waits_is_dropped(server: Served) -> None:
+    """Of a caller that sends no end of it: the server's queue is full and `speak` waits."""
+    async with LipwireCall(server.url, consent=True) as call, filming(call):
+        flood = asyncio.create_task(call.speak(tone(600.0, 300, 8000), 8000))
+        await asyncio.sleep(0.5)
+        assert not flood.done()
+        await call.interrupt()
+        assert not await flood
