@@ -99,12 +99,14 @@ class LiteRecipe:
 class VoiceRecipe:
     """What the voice branch hears, and from whom it learns."""
 
-    heard_steps: int = 2_000
+    heard_steps: int = 1_500
     """steps in which it learns the teacher's features alone"""
     heard_rate: float = 2e-3
     """learning rate of those"""
-    film: float = 0.4
-    """share of streams from the films; of the rest it has no mouths"""
+    heard_film: float = 0.4
+    """share of streams from the films in those; of the rest there are no mouths"""
+    film: float = 0.75
+    """the same in the run that learns mouths"""
     silence: float = 0.04
     """share of streams without a voice, which must shut the mouth"""
     moments: int = 160
@@ -116,7 +118,7 @@ class VoiceRecipe:
 
     def __post_init__(self) -> None:
         """Check."""
-        for name in ("silence", "film"):
+        for name in ("silence", "film", "heard_film"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, must lie in [0, 1)")
         if min(self.moments, self.heard_steps) < 1:
@@ -158,7 +160,7 @@ class Preset:
 LITE = TrainConfig(steps=7_300, batch=18, learning_rate=1e-3, warmup=200)
 # Mouths, after the teacher was learned; more steps learn the speakers by heart.
 VOICE = TrainConfig(
-    steps=400, batch=32, learning_rate=5e-4, weight_decay=2e-2, ema=0.998, precision="bf16",
+    steps=600, batch=32, learning_rate=1e-3, weight_decay=2e-2, ema=0.998, precision="bf16",
     sample_every=200,
 )  # fmt: skip
 # On from an earlier painter's weights (--init): critics that begin anew learn faster than it.

@@ -31,6 +31,12 @@ def columns_of(taps: tuple[int, ...]) -> int:
     return STEM + 2 * sum((count - 1) << level for level, count in enumerate(taps))
 
 
+def at_each(layer: nn.Linear, x: Tensor) -> Tensor:
+    """A layer at every time, f32[B, T, W] -> f32[B, T, V]: as rows, whose weights graphs keep."""
+    out: Tensor = layer(x.flatten(0, 1))
+    return out.unflatten(0, x.shape[:2])
+
+
 def sharpened(kinds: Tensor, mouths: Tensor) -> Tensor:
     """The mean of the typical mouths by their sharpened chances, f32[B, K], f32[K, codes]."""
     return torch.softmax(SURE * kinds, dim=1) @ mouths
@@ -64,8 +70,8 @@ class Level(nn.Module):
 
         seen = self.norm1(x)
         heard = torch.cat([at(tap, seen) for tap in range(self.taps)], dim=2)
-        x = at(self.taps - 1, x) + self.over_time(heard)
-        return x + self.outer(F.silu(self.inner(self.norm2(x))))
+        x = at(self.taps - 1, x) + at_each(self.over_time, heard)
+        return x + at_each(self.outer, F.silu(at_each(self.inner, self.norm2(x))))
 
 
 class Said(NamedTuple):
@@ -111,7 +117,7 @@ class PyramidVoice(nn.Module):
     def _trunk(self, mel: Tensor, *, dense: bool) -> Tensor:
         """f32[B, 80, M] -> f32[B, T, W]."""
         frames = (mel.transpose(1, 2) / MAX_ABS).unfold(1, STEM, 2)
-        x = self.stem(frames.flatten(2))
+        x = at_each(self.stem, frames.flatten(2))
         last = len(self.levels) - 1
         for number, level in enumerate(self.levels):
             x = level(x, 1 << number, 1) if dense else level(x, 1, 1 if number == last else 2)

@@ -24,7 +24,7 @@ from lipwire.engine.audio.mel import log_mel
 from lipwire.engine.backends.articulation import Articulation, open_articulation
 from lipwire.engine.errors import BundleError
 from lipwire.engine.face.articulation import OPENING
-from lipwire.engine.media.files import as_float
+from lipwire.engine.media.sound import as_float
 from lipwire.engine.model.bundle import Bundle
 from lipwire.engine.types import F32, F64
 from lipwire.training.data.augment_audio import (

@@ -276,8 +276,9 @@ def train_voice(
     own, plain = lessons[: len(sounds)], lessons[len(sounds) :]
     held_out = held_out_of(clips, shards)
     first = replace(config, steps=recipe.heard_steps, learning_rate=recipe.heard_rate)
+    listening = replace(recipe, film=recipe.heard_film)
     hearing = train(Trainer(folder / "heard", first, Audio2MouthObjective(
-        clips, own, plain, first, recipe, sizes, held_out, mouths=False)))  # fmt: skip
+        clips, own, plain, first, listening, sizes, held_out, mouths=False)))  # fmt: skip
     config = replace(config, seed=config.seed + 1)
     objective = Audio2MouthObjective(clips, own, plain, config, recipe, sizes, held_out)
     objective.net.load_state_dict(hearing.ema.state_dict())

@@ -17,7 +17,7 @@ import numpy as np
 
 from lipwire.engine.audio.mel import log_mel
 from lipwire.engine.errors import ConfigError, MediaError
-from lipwire.engine.media.files import as_float, read_speech
+from lipwire.engine.media.sound import as_float, read_speech
 from lipwire.engine.nets.voice import TAUGHT
 from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ
 from lipwire.training.data.augment_audio import degrade

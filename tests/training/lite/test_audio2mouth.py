@@ -13,7 +13,7 @@ import torch
 
 from lipwire.engine.audio.mel import MAX_ABS, SILENCE, log_mel, window_start
 from lipwire.engine.errors import ConfigError
-from lipwire.engine.media.files import as_float
+from lipwire.engine.media.sound import as_float
 from lipwire.engine.nets.lite import LiteConfig
 from lipwire.engine.types import F32
 from lipwire.training.config import VOICE, VoiceRecipe
