@@ -199,9 +199,12 @@ class Audio2MouthObjective(Objective):
         typical = np.median([s.spread for s in speakers], axis=0)
         least = np.median([s.least for s in speakers], axis=0)
         mean, std = self.clips.code_stats
-        gain = typical * regression_gain(ema, self.held_out) / std
+        # From the usual mouth on, so that a shut one is not opened by it.
+        raised, usual = regression_gain(ema, self.held_out)
+        gain = typical * raised / std
+        offset = (least + typical * usual * (1 - raised) - mean) / std
         ema.gain.copy_(torch.from_numpy(gain.astype(np.float32)))
-        ema.offset.copy_(torch.from_numpy(((least - mean) / std).astype(np.float32)))
+        ema.offset.copy_(torch.from_numpy(offset.astype(np.float32)))
 
 
 @torch.no_grad()
@@ -224,11 +227,12 @@ def correlations(voice: PyramidVoice, clips: Clips) -> F32:
     return found.nanmedian(0).values.numpy()
 
 
-def regression_gain(voice: PyramidVoice, clips: Clips) -> F32:
-    """How much more mouths move than the voice branch says, per code, f32[7] in 1..MAX_GAIN."""
+def regression_gain(voice: PyramidVoice, clips: Clips) -> tuple[F32, F32]:
+    """How much more mouths move than the voice says, in 1..MAX_GAIN, and its usual mouth; f32[7]."""
     pairs = _spoken(voice, clips)
-    said, true = (torch.cat([pair[i] for pair in pairs]).std(0) for i in (0, 1))
-    return (true / said.clamp_min(1e-6)).clamp(1.0, MAX_GAIN).numpy()
+    said, true = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
+    gain = (true.std(0) / said.std(0).clamp_min(1e-6)).clamp(1.0, MAX_GAIN)
+    return gain.numpy(), said.mean(0).numpy()
 
 
 def held_out_of(clips: Clips, shards: Path) -> Clips | None:
