@@ -156,6 +156,8 @@ class JobSpec:
     be told the person's own reach (`lipwire.engine.face.articulation_scale`); 0: it takes none"""
     codes: CodeStats | None = None
     """what its codes mean; None: nothing is known, and no units can be chosen by them"""
+    reference_codes: bool = False
+    """whether it is told the codes that the references show, and may begin at a unit"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,11 @@ class LipJob:
     reach: F32 | None = None
     """f32[codes], how many times as far as a typical speaker's this person's mouth goes; None:
     nothing is known, or the model takes none"""
+    reference_codes: F32 | None = None
+    """f32[R, codes], what the references show, in spreads; None: as the usual mouth, or the model
+    takes none"""
+    start: U8 | None = None
+    """uint8[S/2, S, 3], the hidden half that denoising begins at; None: at noise"""
     trace: Trace | None = None
     """the frame's"""
 

@@ -144,7 +144,11 @@ def _describe(net: nn.Module, recipe: Recipe, options: Options) -> Manifest:
         references=references[1] // 3,
         reach_px=float(getattr(net.config, "reach_px", 0.0)),
         codes=dict(recipe.codes),
+<<<<<<< HEAD
         expression=recipe.expression,
+=======
+        reference_codes=bool(getattr(net.config, "told", False)),
+>>>>>>> main
         network=asdict(net.config),  # type: ignore[call-overload]
         lookahead_s=LOOKAHEAD_S,
         mel={"rate_hz": SPEECH_RATE_HZ, "n_fft": N_FFT, "hop": HOP, "bands": N_MELS,
@@ -185,11 +189,14 @@ def sample_parity(
     backend = OrtBackend(bundle, device="cpu")
     arrays = {name: inputs[name].numpy() for name in
               feed_shapes(bundle.manifest, 1, backend.noise_rows)}  # fmt: skip
+    ways = {"sample": False} | ({"from a unit": True} if bundle.manifest.reference_codes else {})
     try:
         return {
-            f"sample, {steps} step{'s' * (steps > 1)}": relative_error(
-                backend.sample(arrays, steps), sample(net, inputs, bundle.manifest, steps).numpy()
+            f"{way}, {steps} step{'s' * (steps > 1)}": relative_error(
+                backend.sample(arrays, steps, entered=entered),
+                sample(net, inputs, bundle.manifest, steps, entered=entered).numpy(),
             )
+            for way, entered in ways.items()
             for steps in bundle.manifest.steps_offered
         }
     finally:

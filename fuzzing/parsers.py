@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -42,6 +43,8 @@ from aiortc.rtp import (
 
 from lipwire.engine.errors import LipwireError
 from lipwire.server.call.commands import handle_command
+from lipwire.server.call.container_reader import AutoReader
+from lipwire.server.call.dialects import read
 from lipwire.server.call.pcm_reader import PcmReader
 from lipwire.server.call.speech_queue import _pieces, check_upload
 from lipwire.server.rtc.codecs import make_decoder
@@ -214,6 +217,23 @@ def _read_pcm(data: bytes) -> object:
     return [small.feed(data[k : k + 7]) for k in range(0, len(data), 7)], small.end()
 
 
+def _read_dialect(data: bytes) -> object:
+    """What is no JSON is refused before it comes there."""
+    try:
+        message = json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return read(message)
+
+
+def _read_container(data: bytes) -> object:
+    reader = AutoReader(24_000)
+    try:
+        return reader.feed(data), reader.end(), reader.close()
+    finally:
+        reader.close()
+
+
 def _buffers(data: bytes) -> object:
     """The bytes as a run of packets: gaps, repeats and jumps of every kind."""
     video, audio, now = VideoBuffer(frozenset({97})), AudioBuffer(), 0.0
@@ -261,5 +281,16 @@ def targets() -> dict[str, Callable[[], Target]]:
             ],
             (),
         ),
+        "dialect": lambda: Target(
+            _read_dialect,
+            lambda: [
+                b'{"type":"response.output_audio.delta","delta":"AAAA"}',
+                b'{"serverContent":{"modelTurn":{"parts":[{"inlineData":{"data":"AAAA"}}]}}}',
+                b'{"event":"media","media":{"payload":"////"}}',
+                b'{"type":"Audio","pcm":[0.5,-0.5]}',
+            ],
+            (LipwireError,),
+        ),
+        "container": lambda: Target(_read_container, _sound, (LipwireError,), 2.0),
         "pcm": lambda: Target(_read_pcm, lambda: [bytes(1000)], (LipwireError,)),
     }

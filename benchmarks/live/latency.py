@@ -32,6 +32,7 @@ from lipwire.benchmarks.harness.record import describe_bundle, figure
 from lipwire.benchmarks.harness.timing import percentiles
 from lipwire.benchmarks.rig import speech_path
 from lipwire.benchmarks.rig.latency_client import Plan
+from lipwire.benchmarks.rig.scenes import talking
 from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine.backends.cpu import usable_cores
 from lipwire.engine.errors import LipwireError
@@ -136,31 +137,18 @@ def start_server(
 
 
 def made_clip(path: Path, seconds: int = 6) -> Path:
-    """A talking-head stand-in: a public-domain portrait that sways a little, 640x480 at 25 fps.
+    """A talking head, 640x480 at 25 fps: a public-domain portrait that sways, its jaw moved.
 
     Raises:
         LipwireError: scikit-image, which carries the portrait, is not installed.
     """
     import av
-    import cv2
 
-    try:
-        from skimage.data import astronaut
-    except ImportError as error:
-        raise LipwireError(
-            "no --video given, and scikit-image with its portrait is missing"
-        ) from error
-    portrait = astronaut()  # type: ignore[no-untyped-call]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "12"})
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
-        for index in range(25 * seconds):
-            x, y = 64 + 12 * np.sin(index / 20), 8 * np.sin(index / 13)
-            turn = cv2.getRotationMatrix2D((224, 120), 3 * float(np.sin(index / 25)), 1.0)
-            turn = turn + np.array([[0, 0, x], [0, 0, y]])
-            image = cv2.warpAffine(portrait, turn, (640, 480), borderMode=cv2.BORDER_REFLECT)
-            frame = av.VideoFrame.from_ndarray(np.asarray(image, np.uint8), format="rgb24")
-            for packet in stream.encode(frame):
+        for image in talking(25 * seconds):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode(None):
             container.mux(packet)

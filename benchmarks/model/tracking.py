@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lipwire.benchmarks.rig.scenes import Pose, cover, scene
+from lipwire.benchmarks.rig.scenes import Pose, cover, scene, talking
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.alignment import (
     alignment_from,
@@ -49,7 +49,7 @@ def run(seconds: float = 4.0, clips: Sequence[Path] = ()) -> dict[str, Any]:
             **_still(pool, frames),
             **_moving(pool, frames),
             **_hidden(pool, max(frames, 12 * FPS)),
-            **_covered(pool, lambda: _talking(frames), "made"),
+            **_covered(pool, lambda: talking(frames), "made"),
         }
         if clips:
             found |= _sum([_covered(pool, partial(_film, c, frames), "clips") for c in clips])
@@ -169,22 +169,6 @@ def _hidden(pool: TrackerPool, frames: int) -> dict[str, Any]:
 
 
 # --- covers ---
-
-
-def _talking(frames: int) -> Iterator[U8]:
-    """The portrait, swaying, its lower face stretched as by a jaw that opens."""
-    import cv2
-
-    rows = np.mgrid[0:480, 0:640][0].astype(np.float32)
-    for index in range(frames):
-        sway = Pose(320 + 8 * np.sin(index / 20), 220, 150.0, 3 * float(np.sin(index / 25)))
-        image = scene(sway, seed=index)
-        # From the upper lip on, what is below is drawn down and up again.
-        drop_px = 7 * (0.5 + 0.5 * np.sin(index / 2.5))
-        below = np.clip((rows - 255) / 12, 0, 1) * np.clip((340 - rows) / 30, 0, 1)
-        columns = np.broadcast_to(np.arange(640, dtype=np.float32), rows.shape)
-        moved = (rows - drop_px * below).astype(np.float32)
-        yield np.asarray(cv2.remap(image, columns, moved, cv2.INTER_LINEAR), np.uint8)
 
 
 def _film(path: Path, frames: int) -> Iterator[U8]:

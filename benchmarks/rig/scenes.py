@@ -5,6 +5,7 @@ Eileen Collins, NASA, public domain.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -107,3 +108,19 @@ def cover(image: U8, landmarks: F32, what: str, amount: float = 1.0) -> U8:
         colour = skin * (fingers * (1.02 - 0.25 * np.abs(across) / 0.36))[..., None]
     mixed = image * (1 - over[..., None]) + colour * over[..., None]
     return np.asarray(np.clip(np.rint(mixed), 0, 255), np.uint8)
+
+
+def talking(frames: int) -> Iterator[U8]:
+    """The portrait, swaying, its lower face stretched as by a jaw that opens."""
+    import cv2
+
+    rows = np.mgrid[0:480, 0:640][0].astype(np.float32)
+    for index in range(frames):
+        sway = Pose(320 + 8 * np.sin(index / 20), 220, 150.0, 3 * float(np.sin(index / 25)))
+        image = scene(sway, seed=index)
+        # From the upper lip on, what is below is drawn down and up again.
+        drop_px = 7 * (0.5 + 0.5 * np.sin(index / 2.5))
+        below = np.clip((rows - 255) / 12, 0, 1) * np.clip((340 - rows) / 30, 0, 1)
+        columns = np.broadcast_to(np.arange(640, dtype=np.float32), rows.shape)
+        moved = (rows - drop_px * below).astype(np.float32)
+        yield np.asarray(cv2.remap(image, columns, moved, cv2.INTER_LINEAR), np.uint8)

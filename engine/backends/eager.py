@@ -58,22 +58,29 @@ class EagerBackend:
             self._feeds[count] = Feeds(self.manifest, count, self.noise_rows)
         feeds = self._feeds[count]
         feeds.load_jobs(jobs)
-        return feeds.pictures(jobs, self._sample(feeds.arrays, steps, True))
+        sample = self._sample(feeds.arrays, steps)
+        if feeds.entered.any():
+            entered = self._sample(feeds.arrays, steps, entered=True)
+            sample = np.where(feeds.entered[:, None, None, None], entered, sample)
+        return feeds.pictures(jobs, sample)
 
-    def sample(self, arrays: Arrays, steps: int, *, clip: bool = True) -> F32:
+    def sample(
+        self, arrays: Arrays, steps: int, *, clip: bool = True, entered: bool = False
+    ) -> F32:
         """Sample on raw arrays; as `OrtBackend.sample`."""
         self._check_open()
         check_steps(self.manifest, steps)
         check_arrays(self.manifest, arrays, self.noise_rows)
-        return self._sample(arrays, steps, clip)
+        return self._sample(arrays, steps, clip, entered)
 
-    def _sample(self, arrays: Arrays, steps: int, clip: bool) -> F32:
+    def _sample(self, arrays: Arrays, steps: int, clip: bool = True, entered: bool = False) -> F32:
         try:
             inputs = {
                 name: torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
                 for name, values in arrays.items()
             }
-            return sample(self._net, inputs, self.manifest, steps, clip=clip).cpu().numpy()
+            painted = sample(self._net, inputs, self.manifest, steps, clip=clip, entered=entered)
+            return painted.cpu().numpy()
         except RuntimeError as error:
             raise BackendError(f"torch failed ({' '.join(str(error).split())})") from error
 

@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from lipwire.engine.audio.mel import N_MELS, WINDOW_COLUMNS
 from lipwire.engine.errors import BackendError
 from lipwire.engine.face.articulation import CODES
 from lipwire.engine.face.articulation_scale import TYPICAL
 from lipwire.engine.model.bundle import Manifest, check_steps
+from lipwire.engine.model.ddim import NoiseSchedule, add_noise
 from lipwire.engine.types import F32, U8, LipJob
 
 Arrays = dict[str, F32]
+SCHEDULE = NoiseSchedule.linear()
 
 
 def feed_shapes(manifest: Manifest, batch: int, noise_rows: int) -> dict[str, tuple[int, ...]]:
@@ -29,7 +32,9 @@ def feed_shapes(manifest: Manifest, batch: int, noise_rows: int) -> dict[str, tu
         noise_rows: height of the noise image: S, or S/2 where only hidden rows are sampled.
     """
     size = manifest.crop_size
-    told = {"reach": (batch, CODES)} if manifest.reach_px else {}
+    told: dict[str, tuple[int, ...]] = {"reach": (batch, CODES)} if manifest.reach_px else {}
+    if manifest.reference_codes:
+        told["shown"] = (batch, manifest.references, CODES)
     return {
         "visible": (batch, 3, size // 2, size),
         "references": (batch, 3 * manifest.references, size, size),
@@ -60,6 +65,8 @@ class Feeds:
         shapes = feed_shapes(manifest, batch, noise_rows)
         self.arrays: Arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         self.batch = batch
+        self.entered: npt.NDArray[np.bool_] = np.zeros(batch, bool)
+        """which slots begin at a unit"""
         self._manifest = manifest
         self._seeds: list[int | None] = [None] * batch
         self._scratch: F32 = np.empty(shapes["visible"][1:], np.float32)
@@ -75,15 +82,24 @@ class Feeds:
             self.arrays["mel"][slot] = job.mel
             if "reach" in self.arrays:
                 self.arrays["reach"][slot] = reach_of(job)
-            if self._seeds[slot] != job.seed:
+            if "shown" in self.arrays:
+                self.arrays["shown"][slot] = shown_of(self._manifest, job)
+            self.entered[slot] = job.start is not None
+            if job.start is not None or self._seeds[slot] != job.seed:
                 noise = self.arrays["noise"][slot]
-                noise[...] = noise_image(job.seed, noise.shape[1], noise.shape[2])
-                self._seeds[slot] = job.seed
+                noise[...] = first_sample(self._manifest, job, noise.shape[1])
+                self._seeds[slot] = None if job.start is not None else job.seed
 
-    def load_arrays(self, arrays: Arrays) -> None:
-        """Write raw arrays of up to `batch` samples into the first slots."""
+    def load_arrays(self, arrays: Arrays, entered: bool = False) -> None:
+        """Write raw arrays of up to `batch` samples into the first slots.
+
+        Args:
+            arrays: by name.
+            entered: whether `noise` is a picture with noise, see `first_sample`.
+        """
         for name, values in arrays.items():
             self.arrays[name][: len(values)] = values
+        self.entered[:] = entered
         self._seeds = [None] * self.batch
 
     def pictures(self, jobs: Sequence[LipJob], sample: F32) -> list[U8]:
@@ -116,6 +132,28 @@ def reach_of(job: LipJob) -> F32:
     return TYPICAL if job.reach is None else job.reach
 
 
+def shown_of(manifest: Manifest, job: LipJob) -> F32:
+    """The codes that a job's references show, f32[R, codes]; the usual mouth where not known."""
+    if job.reference_codes is None:
+        return np.zeros((manifest.references, CODES), np.float32)
+    return job.reference_codes
+
+
+def first_sample(manifest: Manifest, job: LipJob, rows: int) -> F32:
+    """What a job's sampling begins with, f32[3, rows, S].
+
+    The session's noise; of a job that begins at a unit that picture with the noise of the first
+    entry step, see `lipwire.engine.model.ddim.NoiseSchedule.entry_timesteps`.
+    """
+    noise = noise_image(job.seed, rows, manifest.crop_size)
+    if job.start is None:
+        return noise
+    t = SCHEDULE.entry_timesteps(job.steps, manifest.spacing)[0]  # type: ignore[arg-type]
+    x_t = np.empty_like(noise)
+    _to_plane(job.start, x_t)
+    return np.asarray(add_noise(x_t, noise, SCHEDULE.alpha_bar(t)), np.float32)
+
+
 def check_jobs(manifest: Manifest, jobs: Sequence[LipJob]) -> int:
     """The number of steps that all jobs of a batch take.
 
@@ -134,12 +172,21 @@ def check_jobs(manifest: Manifest, jobs: Sequence[LipJob]) -> int:
             ("references", job.references, (manifest.references, size, size, 3)),
             ("mel", job.mel, (N_MELS, columns)),
             ("reach", reach_of(job), (CODES,)),
+            ("reference_codes", shown_of(manifest, job), (manifest.references, CODES)),
         ):
             if values.shape != shape:
                 raise BackendError(
                     f"job {job.index} of {job.session}: {name} is {list(values.shape)}, "
                     f"model {manifest.name} takes {list(shape)}"
                 )
+        if job.start is None:
+            continue
+        if not manifest.reference_codes or job.start.shape != (size // 2, size, 3):
+            raise BackendError(
+                f"job {job.index} of {job.session}: start is {list(job.start.shape)}, model "
+                f"{manifest.name} takes "
+                + (f"{[size // 2, size, 3]}" if manifest.reference_codes else "none")
+            )
     return check_steps(manifest, steps)
 
 

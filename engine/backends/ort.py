@@ -37,6 +37,7 @@ ENCODE, STEP = "encode.onnx", "step.onnx"
 WARM_UP_S = 1.0
 
 Path = list[tuple[int, F32]]  # timesteps with their coefficients
+Paths = tuple[Path, Path]  # of samples that begin at noise, and of those that begin at a unit
 
 
 class OrtBackend:
@@ -64,7 +65,7 @@ class OrtBackend:
         self.batch_sizes = batch_sizes or BATCH_SIZES
         self._device = choose_device(self.manifest, device)
         self._schedule = NoiseSchedule.linear()
-        self._paths = {self.manifest.default_steps: self._trajectory(self.manifest.default_steps)}
+        self._known = {self.manifest.default_steps: self._paths(self.manifest.default_steps)}
         on_cpu = self._device.kind == "cpu"
         if threads is None and on_cpu:
             threads = fewest_threads(lambda count: self._step_time_s(bundle, count), usable_cores())
@@ -94,7 +95,8 @@ class OrtBackend:
         begin = time.perf_counter()
         for size in self.batch_sizes:
             plan = self._plan(size)
-            painted = plan.run(self._paths[self.manifest.default_steps][:1])
+            noise, unit = self._known[self.manifest.default_steps]
+            painted = plan.run((noise[:1], unit[:1]))
             if not np.isfinite(painted).all():
                 raise BackendError(f"{self.manifest.name}: the model paints NaN; are its weights?")
             if time.perf_counter() - begin > WARM_UP_S:
@@ -106,14 +108,19 @@ class OrtBackend:
             self._plans[size] = _Plan(self.manifest, self._encode, self._step, size, self._device)
         return self._plans[size]
 
-    def _trajectory(self, steps: int, clip: bool = True) -> Path:
+    def _paths(self, steps: int, clip: bool = True) -> Paths:
         if self.manifest.prediction == "image":  # one pass, without noise
-            return [(0, np.zeros(len(COEFFICIENTS), np.float32))]
-        path = trajectory(
-            self._schedule, steps, self.manifest.spacing,  # type: ignore[arg-type]
-            prediction=self.manifest.prediction, clip=clip,  # type: ignore[arg-type]
+            once: Path = [(0, np.zeros(len(COEFFICIENTS), np.float32))]
+            return once, once
+        noise, unit = (
+            trajectory(
+                self._schedule, steps, self.manifest.spacing,  # type: ignore[arg-type]
+                prediction=self.manifest.prediction, clip=clip,  # type: ignore[arg-type]
+                entered=entered,
+            )
+            for entered in (False, True)
         )  # fmt: skip
-        return [(t, np.array(numbers, np.float32)) for t, numbers in path]
+        return _arrays(noise), _arrays(unit)
 
     def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
         """Repaint the lower half of each crop; see `Backend.generate`."""
@@ -124,18 +131,22 @@ class OrtBackend:
         largest = self.batch_sizes[-1]
         if len(jobs) > largest:
             return [*self.generate(jobs[:largest]), *self.generate(jobs[largest:])]
-        path = self._paths.setdefault(steps, self._trajectory(steps))
+        if steps not in self._known:
+            self._known[steps] = self._paths(steps)
         plan = self._plan(len(jobs))
         plan.feeds.load_jobs(jobs)
-        return plan.feeds.pictures(jobs, plan.run(path))
+        return plan.feeds.pictures(jobs, plan.run(self._known[steps]))
 
-    def sample(self, arrays: Arrays, steps: int, *, clip: bool = True) -> F32:
+    def sample(
+        self, arrays: Arrays, steps: int, *, clip: bool = True, entered: bool = False
+    ) -> F32:
         """Sample on raw arrays, to hold a bundle against a reference.
 
         Args:
             arrays: visible, references, mel and noise as in `lipwire.engine.nets.graphs`.
             steps: of those offered.
             clip: keep the clean-image estimate in ±1 at every step.
+            entered: `noise` is a picture with noise, see `lipwire.engine.backends.feeds`.
 
         Returns:
             f32[B, 3, H, S]; H is S, or S/2 for a model that samples the hidden half only.
@@ -145,14 +156,14 @@ class OrtBackend:
             BundleError: the steps are not offered.
         """
         self._check_open()
-        path = self._trajectory(check_steps(self.manifest, steps), clip)
+        paths = self._paths(check_steps(self.manifest, steps), clip)
         count = check_arrays(self.manifest, arrays, self.noise_rows)
         largest, pieces = self.batch_sizes[-1], []
         for begin in range(0, count, largest):
             piece = {name: values[begin : begin + largest] for name, values in arrays.items()}
             plan = self._plan(len(piece["mel"]))
-            plan.feeds.load_arrays(piece)
-            pieces.append(plan.run(path)[: len(piece["mel"])].copy())
+            plan.feeds.load_arrays(piece, entered)
+            pieces.append(plan.run(paths)[: len(piece["mel"])].copy())
         return np.concatenate(pieces)
 
     def forward(self, arrays: Arrays, t: int) -> F32:
@@ -215,30 +226,38 @@ class _Plan:
             for now, after in (self._x, self._x[::-1])
         ]
 
-    def run(self, path: Path) -> F32:
+    def run(self, paths: Paths) -> F32:
         """Sample what the feeds hold; the result is overwritten by the next run.
 
         Raises:
             BackendError: the runtime failed.
         """
         try:
-            return self._run(path)
+            return self._run(paths)
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed ({one_line(error)})") from error
 
-    def _run(self, path: Path) -> F32:
+    def _run(self, paths: Paths) -> F32:
         for name in self.feeds.arrays:
             self._inputs[name].push()
         if self._encode is not None:
             self._encode.run_with_iobinding(self._encoding)
         np.copyto(self._x[0].array, self.feeds.arrays["noise"])
         self._x[0].push()
-        for number, (t, coefficients) in enumerate(path):
+        entered = self.feeds.entered
+        for number, ((t, coefficients), (unit_t, unit_coefficients)) in enumerate(
+            zip(*paths, strict=True)
+        ):
             self._t[:], self._coefficients[:] = t, coefficients
+            self._t[entered], self._coefficients[entered] = unit_t, unit_coefficients
             self._inputs["t"].push()
             self._inputs["coefficients"].push()
             self._step.run_with_iobinding(self._stepping[number % 2])
-        return self._x[len(path) % 2].pull()
+        return self._x[len(paths[0]) % 2].pull()
+
+
+def _arrays(path: Sequence[tuple[int, tuple[float, ...]]]) -> Path:
+    return [(t, np.array(numbers, np.float32)) for t, numbers in path]
 
 
 class _Value:

@@ -45,14 +45,20 @@ class Sampler:
     ) -> None:
         self._encode, self._step = encode, step
         check_steps(manifest, steps)
-        plan: list[tuple[int, tuple[float, ...]]] = [(0, (0.0,) * len(COEFFICIENTS))]
+        once: list[tuple[int, tuple[float, ...]]] = [(0, (0.0,) * len(COEFFICIENTS))]
+        plans = [once, once]  # of samples that begin at noise, and of those that begin at a unit
         if manifest.prediction != "image":
-            plan = trajectory(
-                NoiseSchedule.linear(), steps, manifest.spacing,  # type: ignore[arg-type]
-                prediction=manifest.prediction,  # type: ignore[arg-type]
-            )  # fmt: skip
-        self._t = torch.tensor([[float(t)] for t, _ in plan], device=device)
-        self._coefficients = torch.tensor([[c] for _, c in plan], device=device)
+            plans = [
+                trajectory(
+                    NoiseSchedule.linear(), steps, manifest.spacing,  # type: ignore[arg-type]
+                    prediction=manifest.prediction, entered=entered,  # type: ignore[arg-type]
+                )
+                for entered in (False, True)
+            ]  # fmt: skip
+        steps_of = list(zip(*plans, strict=True))
+        self._t = torch.tensor([[float(t) for t, _ in both] for both in steps_of], device=device)
+        self._coefficients = torch.tensor([[c for _, c in both] for both in steps_of],
+                                          device=device)  # fmt: skip
 
     def __call__(
         self,
@@ -61,6 +67,8 @@ class Sampler:
         mel: Tensor,
         noise: Tensor,
         reach: Tensor | None = None,
+        shown: Tensor | None = None,
+        entered: Tensor | None = None,
     ) -> Tensor:
         """Repaint the lower halves.
 
@@ -70,6 +78,8 @@ class Sampler:
             mel: f32[B, 80, C].
             noise: f32[B, 3, H, S].
             reach: f32[B, codes], for a model that takes it.
+            shown: f32[B, R, codes], likewise.
+            entered: int64[B], 1 where `noise` is a unit with noise; None: nowhere.
 
         Returns:
             uint8[B, S, S, 3]; the upper halves are the crops' own.
@@ -82,18 +92,16 @@ class Sampler:
             "mel": mel,
             "noise": noise,
         }
-        if reach is not None:
-            feeds["reach"] = reach
+        feeds |= {name: told for name, told in (("reach", reach), ("shown", shown))
+                  if told is not None}  # fmt: skip
         if self._encode is not None:
             context = self._encode.run(*(feeds[name] for name in self._encode.inputs))
             feeds |= {f"context_{i}": made for i, made in enumerate(context)}
+        way = torch.zeros(batch, dtype=torch.int64, device=mel.device)
+        way = way if entered is None else entered
         x = noise
         for t, coefficients in zip(self._t, self._coefficients, strict=True):
-            feeds |= {
-                "x_t": x,
-                "t": t.expand(batch).contiguous(),
-                "coefficients": coefficients.expand(batch, -1).contiguous(),
-            }
+            feeds |= {"x_t": x, "t": t[way], "coefficients": coefficients[way]}
             x = self._step.run(*(feeds[name] for name in self._step.inputs))[0]
         painted = ((x[:, :, x.shape[2] - half :].float() + 1) * 127.5).round().clamp(0, 255)
         return torch.cat([crops[:, :half], painted.permute(0, 2, 3, 1).to(torch.uint8)], dim=1)

@@ -19,7 +19,7 @@ from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_eng
 from lipwire.engine.backends import blank_job
 from lipwire.engine.backends.cuda import driver_version
 from lipwire.engine.backends.cuda_graphs import CudaRecorder, GraphedBatches
-from lipwire.engine.backends.feeds import check_jobs, noise_image, reach_of
+from lipwire.engine.backends.feeds import check_jobs, first_sample, reach_of, shown_of
 from lipwire.engine.backends.plans import PlanCache, Platform
 from lipwire.engine.backends.sampler import Part, Sampler
 from lipwire.engine.errors import BackendError, ConfigError
@@ -123,15 +123,17 @@ class TrtBackend:
             )
 
     def _inputs(self, jobs: Sequence[LipJob]) -> dict[str, Tensor]:
-        size = self.manifest.crop_size
         arrays = {
             "crops": np.stack([job.crop for job in jobs]),
             "references": np.stack([job.references for job in jobs]),
             "mel": np.stack([job.mel for job in jobs]),
-            "noise": np.stack([noise_image(job.seed, self._rows, size) for job in jobs]),
+            "noise": np.stack([first_sample(self.manifest, job, self._rows) for job in jobs]),
         }
         if self.manifest.reach_px:
             arrays["reach"] = np.stack([reach_of(job) for job in jobs])
+        if self.manifest.reference_codes:
+            arrays["shown"] = np.stack([shown_of(self.manifest, job) for job in jobs])
+            arrays["entered"] = np.array([job.start is not None for job in jobs], np.int64)
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
 
     def generate(self, jobs: Sequence[LipJob]) -> list[U8]:

@@ -108,7 +108,7 @@ def blend(
     new = matched(old, generated.astype(np.float32), mask, lips)
     difference = new - old
     much = blurred(strongest(np.abs(blurred(difference, 1.5 * unit))), 2 * unit)
-    mask = mask * smoothstep(much, SAME_LEVELS, OTHER_LEVELS)
+    face, mask = mask, mask * smoothstep(much, SAME_LEVELS, OTHER_LEVELS)
     erased = mask * np.maximum(lips, smoothstep(much, *FRESH_LEVELS))
 
     def to_frame(picture: F32, box: tuple[int, int, int, int], how: int) -> F32:
@@ -121,9 +121,9 @@ def blend(
 
     # Bicubic keeps lips and teeth crisp where they are enlarged. The masks are warped apart: where
     # they are 0 nothing may change, and bicubic's overshoot would reach there.
-    both = np.asarray(cv2.merge([mask, erased]), np.float32)
-    masks = to_frame(both, box, cv2.INTER_LINEAR)
-    shown, gone = (np.asarray(part, np.float32) for part in cv2.split(masks))
+    together = np.asarray(cv2.merge([mask, erased, face]), np.float32)
+    masks = to_frame(together, box, cv2.INTER_LINEAR)
+    shown, gone, weight = (np.asarray(part, np.float32) for part in cv2.split(masks))
     change = weighted(to_frame(difference, box, cv2.INTER_CUBIC), shown)
     columns, rows = np.flatnonzero(gone.any(0)), np.flatnonzero(gone.any(1))
     if len(rows):
@@ -134,7 +134,7 @@ def blend(
         if level > 0:
             detail -= grain_of(detail, level)
         change[part] -= weighted(detail, gone[part])
-    return Patch(x0, y0, change if strength == 1 else change * np.float32(strength))
+    return Patch(x0, y0, change if strength == 1 else change * np.float32(strength), weight)
 
 
 def composite(

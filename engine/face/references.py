@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lipwire.engine.face.active_speaker import LOWER_LIP, UPPER_LIP
-from lipwire.engine.face.alignment import transform, turned_px
+from lipwire.engine.face.alignment import CROP_SIZE, transform, turned_px
+from lipwire.engine.face.articulation import OPENING, raw_codes
 from lipwire.engine.face.identity import face_similarity, likeness_of
 from lipwire.engine.types import F32, U8, Alignment
 
@@ -44,6 +44,7 @@ MAX_AGE_S = 20.0
 @dataclass(frozen=True, slots=True)
 class _Held:
     crop: U8
+    codes: F32
     opening_px: float
     likeness: F32
     turned_px: float
@@ -70,10 +71,11 @@ class ReferenceBank:
             alignment: frame -> crop.
             time_s: when it was taken.
         """
-        unit = 128 / alignment.size
-        points = transform(landmarks[[UPPER_LIP, LOWER_LIP]], alignment.matrix) * unit
-        opening_px = float(np.hypot(*(points[1] - points[0])))
-        seen = _Held(crop, opening_px, likeness_of(crop), turned_px(landmarks), time_s)
+        points = transform(landmarks, alignment.matrix) * np.float32(CROP_SIZE / alignment.size)
+        codes = raw_codes(points[None])[0]
+        seen = _Held(
+            crop, codes, float(codes[OPENING]), likeness_of(crop), turned_px(landmarks), time_s
+        )
         if self._count == 1 or not self._held:
             self._held = [seen] * self._count
             return
@@ -93,6 +95,11 @@ class ReferenceBank:
     def references(self) -> U8:
         """uint8[R, S, S, 3], the most closed mouth first; `see` must have been called."""
         return np.stack([held.crop for held in self._held])
+
+    @property
+    def codes(self) -> F32:
+        """f32[R, codes], what they show, see `lipwire.engine.face.articulation.raw_codes`."""
+        return np.stack([held.codes for held in self._held])
 
     def clear(self) -> None:
         """Forget the person."""

@@ -99,6 +99,14 @@ class NoiseSchedule:
             return tuple(total - 1 - i * total // n for i in range(n))
         raise ConfigError(f"unknown timestep spacing {spacing!r}: use 'leading' or 'trailing'")
 
+    def entry_timesteps(self, n: int, spacing: Spacing = "leading") -> tuple[int, ...]:
+        """The ``n`` steps of a sample that begins at a picture near the wanted one, not at noise.
+
+        They are the last of a schedule of 2 n, or of 4: of T = 1000, trailing, n = 1 gives 249 and
+        n = 2 gives 499, 249 (SDEdit, Meng et al., 2022: the picture with the noise of the first).
+        """
+        return self.timesteps(max(4, 2 * n), spacing)[-n:]
+
 
 def add_noise(x0: Array, eps: Array, alpha_bar: AlphaBar) -> Array:
     """Forward process: x_t from a clean image and noise (Diff2Lip eq. 2)."""
@@ -248,9 +256,20 @@ def trajectory(
     *,
     prediction: Prediction,
     clip: bool = True,
+    entered: bool = False,
 ) -> list[tuple[int, tuple[float, ...]]]:
-    """The steps that ``ddim_sample`` takes, each as its timestep and its coefficients."""
-    timesteps = schedule.timesteps(steps, spacing)
+    """The steps that ``ddim_sample`` takes, each as its timestep and its coefficients.
+
+    Args:
+        schedule: of the noise.
+        steps: how many.
+        spacing: of the timesteps.
+        prediction: what the network returns.
+        clip: keep the clean-image estimate in ±1.
+        entered: begin at a picture, see `NoiseSchedule.entry_timesteps`.
+    """
+    choose = schedule.entry_timesteps if entered else schedule.timesteps
+    timesteps = choose(steps, spacing)
     levels = [*(schedule.alpha_bar(t) for t in timesteps), 1.0]
     return [
         (t, step_coefficients(now, after, prediction=prediction, clip=clip))

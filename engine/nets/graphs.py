@@ -7,6 +7,7 @@ that paints in a single pass has no `encode`. What flows in is named the same ev
     references    [B, 3R, S, S]    R pictures of the person, RGB in ±1
     mel           [B, 80, C]       log-mel in ±4
     reach         [B, codes]       how far the person's mouth goes, 1 as a typical speaker's
+    shown         [B, R, codes]    the codes that the references show, in spreads
     noise         [B, 3, H, S]     the session's one noise image; H is S, or S/2: hidden rows
     x_t           [B, 3, H, S]     the sample at step t; the noise at first
     t             [B]              0..999
@@ -70,11 +71,16 @@ class LiteEncode(nn.Module):
         self.net = net
 
     def forward(
-        self, visible: Tensor, references: Tensor, mel: Tensor, reach: Tensor | None = None
+        self,
+        visible: Tensor,
+        references: Tensor,
+        mel: Tensor,
+        reach: Tensor | None = None,
+        shown: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Feature maps for the step."""
         code = self.net.voice(mel, reach)
-        maps: tuple[Tensor, ...] = self.net.encoder(visible, references, code)
+        maps: tuple[Tensor, ...] = self.net.encoder(visible, references, code, shown)
         return maps
 
 
@@ -173,7 +179,9 @@ def example_inputs(net: nn.Module, batch: int, seed: int = 0) -> dict[str, Tenso
     coefficients = torch.tensor([[0.7, -0.7, 0.6, 0.5, 1.0]]).expand(batch, -1).contiguous()
     told = {}
     if getattr(config, "reach_px", 0.0):
-        told = {"reach": uniform(batch, CODES) * 0.5 + 1}
+        told["reach"] = uniform(batch, CODES) * 0.5 + 1
+    if getattr(config, "told", False):
+        told["shown"] = uniform(batch, references, CODES) * 2
     return {
         "visible": uniform(batch, 3, size // 2, size),
         "references": uniform(batch, 3 * references, size, size),
@@ -204,7 +212,7 @@ def graphs(net: nn.Module, batch: int = 2, seed: int = 0) -> tuple[Graph, ...]:
         frame = pick("visible", "references", "mel")
         return (Graph(STEP, Wav2LipStep(net).eval(), frame, ("x_prev", "raw")),)
     if isinstance(net, LiteNet):
-        told = ("reach",) if "reach" in examples else ()
+        told = tuple(name for name in ("reach", "shown") if name in examples)
         encode, frame = LiteEncode(net), pick("visible", "references", "mel", *told)
         step, taken = LiteStep(net), pick("x_t", "t", "coefficients", "references")
     elif isinstance(net, Diff2LipUNet):

@@ -26,16 +26,19 @@ def sample(
     steps: int,
     *,
     clip: bool = True,
+    entered: bool = False,
 ) -> Tensor:
     """Sample a batch.
 
     Args:
         net: as `lipwire.engine.nets.build_network` makes it.
-        inputs: visible, references, mel, noise and, of a net that takes it, reach as in
-            `lipwire.engine.nets.graphs`, on the net's device.
+        inputs: visible, references, mel, noise and, of a net that takes them, reach and shown as
+            in `lipwire.engine.nets.graphs`, on the net's device.
         manifest: says which steps are visited and what the network predicts.
         steps: DDIM steps.
         clip: keep the clean-image estimate in ±1 at every step.
+        entered: `noise` is a picture with the noise of the first of
+            `lipwire.engine.model.ddim.NoiseSchedule.entry_timesteps`.
 
     Returns:
         f32[B, 3, H, S] in ±1, as high as the noise.
@@ -50,7 +53,8 @@ def sample(
         painted: Tensor = Wav2LipStep(net)(visible, references, mel)[0]
         return painted
     if isinstance(net, LiteNet):
-        context = net.encoder(visible, references, net.voice(mel, inputs.get("reach")))
+        code = net.voice(mel, inputs.get("reach"))
+        context = net.encoder(visible, references, code, inputs.get("shown"))
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
             sigma = (1 - SCHEDULE.alpha_bar(t)) ** 0.5
@@ -68,7 +72,8 @@ def sample(
             return out[:, :3]
     else:
         raise ConfigError(f"no way is known to sample from a {type(net).__name__}")
+    choose = SCHEDULE.entry_timesteps if entered else SCHEDULE.timesteps
     return ddim_sample(
-        denoise, noise, SCHEDULE.timesteps(steps, manifest.spacing), SCHEDULE,  # type: ignore[arg-type]
+        denoise, noise, choose(steps, manifest.spacing), SCHEDULE,  # type: ignore[arg-type]
         prediction=manifest.prediction, clip=clip,  # type: ignore[arg-type]
     )  # fmt: skip

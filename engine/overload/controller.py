@@ -15,7 +15,7 @@ tried. A climb that fails all the same is not repeated soon, unless the device h
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from statistics import median
@@ -37,6 +37,10 @@ GRACE = 0.25
 # FULL: a hiccup of a tenth of a second is answered; larger: the judder lasts. With this LEAK one
 # late frame in nine is borne for ever; less would never forget, more would bear a visible flicker.
 FULL, LEAK = 4.0, 0.125
+# So many lead to the last rung, which shows nothing: a frame that is missed above it holds a mouth,
+# which is better. Smaller: a burst elsewhere on the machine takes all away for seconds; larger:
+# a device that chokes goes on choking.
+LAST = 12.0
 # Share of the devices' time that sessions may plan to use. More: frames of different sessions meet
 # and wait for each other; less: devices idle while quality is low.
 ROOM = 0.85
@@ -56,7 +60,7 @@ CLIMB_S = 0.3
 # So many measured frames on a rung before it is left upwards.
 SAMPLES = 3
 # A fall so soon after a climb says that the climb was a mistake.
-FAILED_S = 10.0
+FAILED_S = 15.0
 # It is repeated after twice the time that was waited before, within these. Shorter: it flaps;
 # longer: quality stays low where the forecast was wrong.
 AGAIN_FIRST_S, AGAIN_LAST_S = 5.0, 60.0
@@ -69,9 +73,12 @@ TRY_S, UNSURE = 15.0, 2.0
 # On the lowest rung a frame is painted so often. Rarer: recovery takes longer than 3 s; more often:
 # a device that chokes is kept choking.
 PROBE_S = 0.35
-# What was measured longer ago says nothing about now; and no more than so many at once.
-RECENT_S, RECENT = 1.2, 5
+# What was measured longer ago says nothing about now; the rate of pictures may be any.
+RECENT_S, KEPT = 1.2, 64
 FALLS_BY = 2  # going down, only the newest ones tell
+# Going up, the worst of so many. Fewer: a busy machine's good moments are climbed in; more: the way
+# back takes longer than 3 s.
+CLIMBS_BY = 6
 PAUSE_S = 0.5  # a gap this long between frames says nothing about their rate
 RATE_EWMA = 0.1
 # After so many frames in a row that took no device's time, a second, what was learned under load
@@ -132,7 +139,7 @@ class QualityController:
         self._first = 0  # frames before it were begun on another rung
         self._begun = -2  # the last frame that was given out, or should have been
         self._probed_s = -inf
-        self._samples: deque[_Sample] = deque(maxlen=RECENT)
+        self._samples: deque[_Sample] = deque(maxlen=KEPT)
         self._measured = 0  # on this rung
         self._spared = 0  # frames in a row that took no time of the devices
         # Rung -> when it was climbed to, how long was waited before, what it was thought to need.
@@ -199,12 +206,19 @@ class QualityController:
             self._period_s += (RATE_EWMA if self._period_s else 1.0) * (gap - self._period_s)
         self._pushed_s = now
 
-    def action(self, index: int, now: float) -> FrameAction:
-        """What to do for frame `index`, which could be painted."""
+    def action(self, index: int, now: float, spare: bool = False) -> FrameAction:
+        """What to do for frame `index`, which could be painted.
+
+        Args:
+            index: its number.
+            now: the caller's time.
+            spare: there may be a mouth that takes no device's time. It is shown in every frame
+                rather than a generated one in every second.
+        """
         rung = self.rung
         if self.fixed:
             return FrameAction.GENERATE
-        if rung.every == 0:
+        if rung.every == 0 or (spare and rung.every > 1):
             if now - self._probed_s < PROBE_S:
                 return FrameAction.PASS
             self._probed_s = now
@@ -227,8 +241,12 @@ class QualityController:
         if modest := self._modest(now):
             self._load.record_miss(self._source, now)
         self._missed += 1
-        if self._missed >= FULL * (MODEST if modest else 1.0):
+        if self._missed >= self._bears() * (MODEST if modest else 1.0):
             self._fall(now)
+
+    def _bears(self) -> float:
+        """How many misses the rung bears."""
+        return LAST if self._rungs[self._place + 1].every == 0 else FULL
 
     def spared(self, now: float) -> None:
         """A frame was shown without any of the devices' time."""
@@ -275,7 +293,7 @@ class QualityController:
         self._measured += 1
         if charged and self.rung.every and not self._modest(now):
             self._missed += charged
-            if self._missed >= FULL:
+            if self._missed >= self._bears():
                 self._fall(now)
                 return
         if shown and spent_s > self._limit_s:
@@ -286,7 +304,7 @@ class QualityController:
 
     # --- inside ---
 
-    def strain(self, rung: QualityLevel, now: float, last: int = RECENT) -> float | None:
+    def strain(self, rung: QualityLevel, now: float, last: int | None = None) -> float | None:
         """What a rung needs of what it may use, 1: all of it; None where nothing is known.
 
         The worse of two: of the devices' time, all sessions together, and of a frame's delay.
@@ -294,26 +312,34 @@ class QualityController:
         Args:
             rung: of this ladder.
             now: the caller's time.
-            last: judge by so many of the newest frames.
+            last: judge by the middle one of so many of the newest frames; None: by the worst of
+                a few.
         """
-        samples = [sample for sample in self._samples if sample.at_s > now - RECENT_S][-last:]
+        samples = [sample for sample in self._samples if sample.at_s > now - RECENT_S]
+        judge: Callable[[Iterable[float]], float] = max if last is None else median
+        samples = samples[-(last or CLIMBS_BY) :]
         if not samples or not self._period_s:
             return None
         if rung.every == 0:
             return 0.0
-        own = self._need(rung, samples)
+        own = self._need(rung, samples, judge)
         others, count = self._load.others(self._source, now)
         # What is left, or an equal part of all: those that have more will have to go down.
         of_time = min(others + own, own * (count + 1)) / (ROOM * max(self._load.devices, 1))
-        took_s = (rung.steps + 1) * median(sample.step_s for sample in samples)
-        around_s = median(sample.around_s for sample in samples)
+        took_s = (rung.steps + 1) * judge(sample.step_s for sample in samples)
+        around_s = judge(sample.around_s for sample in samples)
         return max(of_time, (around_s + took_s) / self._limit_s)
 
-    def _need(self, rung: QualityLevel, samples: Iterable[_Sample]) -> float:
+    def _need(
+        self,
+        rung: QualityLevel,
+        samples: Iterable[_Sample],
+        judge: Callable[[Iterable[float]], float] = median,
+    ) -> float:
         """Seconds of a device's time a second."""
         if rung.every == 0:
             return 0.0
-        share_s = median(sample.share_s for sample in samples)
+        share_s = judge(sample.share_s for sample in samples)
         return (rung.steps + 1) * share_s / (self._period_s * rung.every)
 
     def _modest(self, now: float) -> bool:

@@ -33,7 +33,7 @@ from lipwire.engine.runtime.device_pool import DevicePool
 from lipwire.engine.session.conditioning import Listen
 from lipwire.engine.session.session import Session
 from lipwire.engine.trace import UNTRACED
-from lipwire.engine.types import PLAYOUT_RATE_HZ, U8, LipJob, Outcome, VideoFrame
+from lipwire.engine.types import F32, PLAYOUT_RATE_HZ, U8, LipJob, Outcome, VideoFrame
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +115,21 @@ class Engine:
         return self._device_pool.status()
 
     # --- sessions ---
+
+    def find_faces(self, image: U8) -> F32:
+        """Every face in one picture that belongs to no session; takes tens of milliseconds.
+
+        Args:
+            image: uint8[H, W, 3] RGB.
+
+        Returns:
+            f32[N, 4]: x0, y0, x1, y1 in pixels, from the brows to the chin.
+        """
+        tracker = self._make_tracker()
+        try:
+            return tracker.detect(image)
+        finally:
+            tracker.close()
 
     def session(self, config: EngineConfig | None = None, name: str | None = None) -> Session:
         """Begin a session; its clock starts now.

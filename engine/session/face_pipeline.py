@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -42,8 +42,10 @@ from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import F32, F64, U8, Alignment, Coverage, Face, JobSpec, Outcome, Patch
 from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
 from lipwire.engine.units.compose import put
-from lipwire.engine.units.selection import Selector
-from lipwire.engine.units.unit import Unit, codes_of, look_of, unit_of
+from lipwire.engine.units.moved import moved_unit, unit_slot
+from lipwire.engine.units.selection import ChosenUnit, Selector
+from lipwire.engine.units.unit import codes_of, look_of, to_small_crop, unit_of
+from lipwire.engine.units.usual import UsualMouth
 
 # One in so many silent frames is looked at. Fewer: references are old when the voice begins, and a
 # quick head is lost in between. More: tracking a face that is not repainted takes a core's time
@@ -84,6 +86,10 @@ class Aligned:
     """when it was taken"""
     look: F32 | None = None
     """f32[D], see `Unit.look`; None for a model without units"""
+    reference_codes: F32 | None = None
+    """f32[R, codes], see `LipJob`"""
+    start: U8 | None = None
+    """uint8[S/2, S, 3], see `LipJob`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,10 @@ class FacePipeline:
         self.selector = FaceSelector(tracker, config, envelope)
         self._references = ReferenceBank(spec.references)
         self._reach = ArticulationScale(spec.reach_px) if spec.reach_px else None
-        self._units = Selector(spec.codes, spec.reach_px or 1.0) if spec.codes else None
+        self._units = (
+            Selector(spec.codes, spec.reach_px or 1.0) if spec.codes and config.own_mouths else None
+        )
+        self._usual = UsualMouth(spec.codes) if spec.codes and not self._units else None
         self._chapters: list[_Chapter] = []  # of a film that is seen before it is dubbed
         self._learning = False
         self._occlusion = OcclusionDetector()
@@ -172,14 +181,24 @@ class FacePipeline:
         look = None if self._likeness is None else look_of(self._likeness)
         if self._units is not None and look is not None and self._open:
             bank, codes = self._units.bank, codes_of(alignment, face.landmarks)
-            bank.update(codes)
+            bank.usual.update(codes)
             if self._occlusion.share < BARE and bank.wants(codes, look, time_s):
                 bank.add(unit_of(image, alignment, face.landmarks, look, time_s))
+        elif self._usual is not None:
+            self._usual.update(codes_of(alignment, face.landmarks))
         gain = gain_of(long)
         references = np.stack([lit(shown) for shown in self._references.references])
         return Aligned(
-            image, times(long, gain), references, alignment, face, reach, gain, length, time_s, look
+            image, times(long, gain), references, alignment, face, reach, gain, length, time_s,
+            look, self._reference_codes(),
         )  # fmt: skip
+
+    def _reference_codes(self) -> F32 | None:
+        """f32[R, codes], what the references show, for a model that is told."""
+        usual = self._usual if self._units is None else self._units.bank.usual
+        if usual is None or not self._spec.reference_codes:
+            return None
+        return usual.told(self._references.codes)
 
     def _refuse(self, why: Outcome) -> Outcome:
         self.selector.record(why)
@@ -284,8 +303,8 @@ class FacePipeline:
         """What the bank holds."""
         return Coverage() if self._units is None else self._units.coverage
 
-    def choose(self, aligned: Aligned, codes: F32) -> Unit | None:
-        """The person's own mouth for a frame; None if none is in a pose like this.
+    def choose(self, aligned: Aligned, codes: F32) -> ChosenUnit | None:
+        """The person's own mouth for a frame; None if none of another moment is known.
 
         Args:
             aligned: of `find`.
@@ -294,6 +313,32 @@ class FacePipeline:
         if self._units is None or aligned.look is None:
             return None
         return self._units.choose(codes, aligned.look, aligned.time_s)
+
+    def begin_at(self, aligned: Aligned, chosen: ChosenUnit) -> Aligned:
+        """The frame with a unit, moved to its pose, as a reference and as what sampling begins at.
+
+        Args:
+            aligned: of `find`.
+            chosen: the unit.
+
+        Returns:
+            `aligned` itself for a model that is not told what its references show.
+        """
+        codes = aligned.reference_codes
+        if codes is None or self._units is None:
+            return aligned
+        size = self._spec.crop_size
+        crop = align(aligned.image, aligned.alignment)
+        points = transform(aligned.face.landmarks, to_small_crop(aligned.alignment))
+        crop[size // 2 :] = moved_unit(chosen.unit, points, size, chosen.change)
+        crop = times(stretch(crop, aligned.length), aligned.gain)
+        references, slot = aligned.references.copy(), unit_slot(len(aligned.references))
+        references[slot] = crop
+        codes = codes.copy()
+        codes[slot] = self._units.bank.usual.told(chosen.codes)
+        return replace(
+            aligned, references=references, reference_codes=codes, start=crop[size // 2 :]
+        )
 
     def _align(self, face: Face, time_s: float) -> Alignment:
         size = self._spec.crop_size
@@ -323,6 +368,8 @@ class FacePipeline:
                 self._reach.clear()
             if self._units is not None:
                 self._units.clear()
+            if self._usual is not None:
+                self._usual.clear()
         self._occlusion.clear()
         self._likeness, self._frontal, self._returned, self._doubt_s = None, None, False, None
 
@@ -344,9 +391,10 @@ class FacePipeline:
         return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
 
     @staticmethod
-    def paste(aligned: Aligned, unit: Unit, strength: float) -> Patch:
+    def paste(aligned: Aligned, chosen: ChosenUnit, strength: float) -> Patch:
         """What one of the person's own mouths changes in a frame."""
-        return put(aligned.image, aligned.alignment, aligned.face.landmarks, unit, strength)
+        landmarks, unit = aligned.face.landmarks, chosen.unit
+        return put(aligned.image, aligned.alignment, landmarks, unit, strength, chosen.change)
 
     def close(self) -> None:
         """Free the tracker."""

@@ -18,7 +18,7 @@ from lipwire.engine.media.planes import paint_image, paint_planes
 from lipwire.engine.session.face_pipeline import Aligned
 from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import U8, Outcome, OutputFrame, Patch, Planes, VideoFrame
-from lipwire.engine.units.unit import Unit
+from lipwire.engine.units.selection import ChosenUnit
 
 # A live frame that nobody has fetched so long after its last moment is dropped, so that a stalled
 # reader costs bounded memory. Shorter: a reader that hiccups misses frames.
@@ -27,6 +27,8 @@ MAX_FLIGHT = 512  # and never more than this, whatever the frame rate
 # A frame that nobody has time for shows the mouth of one at most so many before it: 0.2 s at 25
 # fps. Fewer: on a busy machine the original mouth flashes up; more: the mouth freezes.
 HOLD_FRAMES = 5
+# Over so many more it fades into the original. Fewer: the mouth flips; more: it lingers, wrong.
+FADE_FRAMES = 4
 # And only if the face has changed by no more than this, mean levels: a nod changes 4, a cut 40.
 # Lower: quick heads are not held; higher: a mouth lies on what is no face any more.
 HOLD_LEVELS = 10.0
@@ -62,7 +64,7 @@ class FrameState:
     strength: float = 1.0
     cut_s: float | None = None  # of the interruption that its strength takes into account
     after: int | None = None  # the frame whose mouth it waits for
-    unit: Unit | None = None  # the person's own mouth that is shown in it
+    unit: ChosenUnit | None = None  # the person's own mouth that is shown in it
     # Set when it is ready to go out:
     picture: ShownFrame | None = None
     outcome: Outcome = Outcome.FAULT
@@ -185,14 +187,16 @@ class FrameQueue:
         index, shown = self._spoken
         image, patch = state.frame.image, shown.patch
         assert patch is not None and patch.weight is not None
-        if not 0 < state.index - index <= HOLD_FRAMES or shown.image.shape != image.shape:
+        left = HOLD_FRAMES + FADE_FRAMES + 1 - (state.index - index)
+        if state.index <= index or left <= 0 or shown.image.shape != image.shape:
             return False
         x0, y0, x1, y1 = patch.box
         before = shown.image[y0:y1, x0:x1].astype(np.float32)
         now = image[y0:y1, x0:x1].astype(np.float32)
         if float(np.abs(before - patch.change - now).mean()) > HOLD_LEVELS:
             return False
-        held = Patch(x0, y0, weighted(before - now, patch.weight))
+        share = np.float32(min(left / (FADE_FRAMES + 1), 1))
+        held = Patch(x0, y0, weighted(before - now, patch.weight * share))
         self.show(state, ShownFrame.painted(state.frame, held), Outcome.HELD, time_s)
         return True
 

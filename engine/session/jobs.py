@@ -21,8 +21,7 @@ from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
 from lipwire.engine.types import U8, LipJob, Outcome, Patch
-from lipwire.engine.units.selection import AHEAD
-from lipwire.engine.units.unit import Unit
+from lipwire.engine.units.selection import AHEAD, ChosenUnit
 
 log = logging.getLogger(__name__)
 
@@ -113,12 +112,22 @@ class JobFactory:
                 found = self._face_pipeline.look(
                     state.frame, repaint=action is not FrameAction.PASS
                 )
-                if own and isinstance(found, Aligned):
-                    state.unit = self._choose(found, conditioning)
-                    if state.unit is None:
+                if isinstance(found, Aligned):
+                    chosen = self._choose(found, conditioning)
+                    if own and chosen is not None and chosen.alike:
+                        state.unit = chosen
+                    elif own:
                         with self._lock:
-                            action = self._quality.action(state.index, now)
-                if found is None or (action is FrameAction.PASS and isinstance(found, Aligned)):
+                            self._own = False
+                            action = self._quality.action(state.index, now, spare=True)
+                        near = chosen is not None and chosen.near
+                        if near and action is not FrameAction.GENERATE:
+                            state.unit = chosen
+                    if state.unit is None and action is FrameAction.GENERATE and chosen is not None:
+                        found = self._face_pipeline.begin_at(found, chosen)
+                if found is None or (
+                    action is FrameAction.PASS and state.unit is None and isinstance(found, Aligned)
+                ):
                     found = Outcome.OVERLOADED if conditioning.strength > 0 else Outcome.SILENT
         except Exception as error:
             self._complain(error, "tracking", state)
@@ -128,7 +137,8 @@ class JobFactory:
             if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE, Outcome.OCCLUDED):
                 self._conditioner.lose()
             if isinstance(found, Outcome):
-                state.pass_through(found, time_s)
+                if found is not Outcome.OVERLOADED or not self._hold(state, time_s):
+                    state.pass_through(found, time_s)
                 return None
             state.aligned, state.strength, state.cut_s = (
                 found,
@@ -137,7 +147,7 @@ class JobFactory:
             )
             if self._conditioner.cut_s != conditioning.cut_s:  # interrupted meanwhile
                 self.cut_short()
-            if action is FrameAction.PROBE and state.unit is None:
+            if action is FrameAction.PROBE and state.unit is None and not self._hold(state, time_s):
                 state.pass_through(Outcome.OVERLOADED, time_s)
             if state.unit is not None:
                 self._begun = -1  # a mouth that is held would be an older one
@@ -150,7 +160,8 @@ class JobFactory:
             mouth = self._mouth
         if state.unit is not None:
             self._paste(state, state.unit, now)
-            return None
+            if action is not FrameAction.PROBE:
+                return None
         if action is FrameAction.HOLD:
             if mouth is not None and mouth[0] == state.after:
                 self._paint(state, mouth[1], now, Outcome.HELD)
@@ -165,6 +176,8 @@ class JobFactory:
             steps=steps,
             deadline_s=state.playout_s + self._epoch,
             reach=found.reach,
+            reference_codes=found.reference_codes,
+            start=found.start,
             trace=state.frame.trace,
         )
 
@@ -174,9 +187,9 @@ class JobFactory:
         self._taken_s = taken_s
         return gap_s if 0.01 < gap_s < 0.1 else 1 / PAPER_FPS
 
-    def _choose(self, found: Aligned, conditioning: Conditioning) -> Unit | None:
+    def _choose(self, found: Aligned, conditioning: Conditioning) -> ChosenUnit | None:
         """The person's own mouth for what is heard."""
-        if self._articulation is None:
+        if self._articulation is None or not self._face_pipeline.knows:
             return None
         return self._face_pipeline.choose_unit(
             found, self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
@@ -217,13 +230,14 @@ class JobFactory:
         """Put a generated mouth into its frame."""
         self._composite(state, partial(_generated, generated), now, outcome)
 
-    def _paste(self, state: FrameState, unit: Unit, now: float) -> None:
+    def _paste(self, state: FrameState, unit: ChosenUnit, now: float) -> None:
         """Put one of the person's own mouths into a frame."""
         for point in ("generating", "generated", "compositing"):  # nothing had to be generated
             state.stamp(point)
         self._composite(state, partial(_pasted, unit), now, Outcome.PASTED)
-        with self._lock:
-            self._quality.spared(now)
+        if unit.alike:  # otherwise it stands in for what the network has no time for
+            with self._lock:
+                self._quality.spared(now)
 
     def _composite(
         self,
@@ -288,10 +302,17 @@ class JobFactory:
                 return
         state.pass_through(outcome, time_s)
 
+    def _hold(self, state: FrameState, time_s: float) -> bool:
+        """Show the mouth of a moment ago; where it has gone, the next one fades in."""
+        if self._frame_queue.hold(state, time_s):
+            return True
+        self._conditioner.lose()
+        return False
+
 
 def _generated(generated: U8, aligned: Aligned, strength: float) -> Patch:
     return FacePipeline.composite(aligned, generated, strength)
 
 
-def _pasted(unit: Unit, aligned: Aligned, strength: float) -> Patch:
+def _pasted(unit: ChosenUnit, aligned: Aligned, strength: float) -> Patch:
     return FacePipeline.paste(aligned, unit, strength)

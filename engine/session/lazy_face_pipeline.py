@@ -12,7 +12,7 @@ from lipwire.engine.face.tracker import FaceTracker
 from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.trace import UNTRACED
 from lipwire.engine.types import F32, I16, Coverage, JobSpec, Outcome, Sighting, VideoFrame
-from lipwire.engine.units.unit import Unit
+from lipwire.engine.units.selection import ChosenUnit
 
 
 class LazyFacePipeline:
@@ -91,8 +91,17 @@ class LazyFacePipeline:
         """Whether the person's own mouths can speak."""
         return self._pipeline is not None and self._pipeline.speaks
 
-    def choose_unit(self, aligned: Aligned, codes: F32) -> Unit | None:
-        """The person's own mouth for a frame; None if none is in a pose like this."""
+    @property
+    def knows(self) -> bool:
+        """Whether any of the person's own mouths is known."""
+        return self.coverage.units > 0
+
+    def begin_at(self, aligned: Aligned, chosen: ChosenUnit) -> Aligned:
+        """The frame as a job that begins at a unit, see `FacePipeline.begin_at`."""
+        return self._opened().begin_at(aligned, chosen)
+
+    def choose_unit(self, aligned: Aligned, codes: F32) -> ChosenUnit | None:
+        """The person's own mouth for a frame; None if none of another moment is known."""
         return None if self._pipeline is None else self._pipeline.choose(aligned, codes)
 
     def close(self) -> None:

@@ -92,10 +92,7 @@ class Session:
             load=load,
             fixed=self.config.offline or not self.config.ladder,
         )
-        asked = spec or JobSpec()
-        if not self.config.own_mouths:
-            asked = replace(asked, codes=None)
-        self._face_pipeline = LazyFacePipeline(make_tracker, self.config, asked)
+        self._face_pipeline = LazyFacePipeline(make_tracker, self.config, spec or JobSpec())
         self._epoch = now
         self._lock = threading.Lock()  # guards the queues; never held while working
         self._speech = SpeechTimeline(self.config, LOOKAHEAD_S)

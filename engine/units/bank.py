@@ -6,15 +6,14 @@ renewed with the light, and whole stretches of speech stay together while there 
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 
 from lipwire.engine.face.references import YAWN_PX
 from lipwire.engine.types import F32, F64, CodeStats, Coverage
 from lipwire.engine.units.unit import Unit
+from lipwire.engine.units.usual import UsualMouth
 
-# Units of a call: eight seconds, at most 25 MiB. More: selection takes longer, N squared; fewer:
+# Units of a call: eight seconds, at most 35 MiB. More: selection takes longer, N squared; fewer:
 # mouths are missing, and neighbours seldom follow each other as they did in life.
 CAPACITY = 200
 FILM_CAPACITY = 500  # of a film that is dubbed, which has the time and the memory
@@ -31,9 +30,6 @@ JOIN_COST = 1.0
 FOLLOWS_S = 0.11
 # A unit with less detail than this share of the usual is blurred by movement or focus.
 BLURRED = 0.6
-# The usual mouth is the median of so many frames, a minute: codes but the openings count from it.
-MEDIAN_FRAMES = 1500
-MEDIAN_EVERY = 25  # frames between two looks at it: it changes slowly and takes half a millisecond
 # A bank speaks once it has so many units and its openings range over so much of what this
 # person's do. Less: a shut mouth that is meant to speak; more: the first words are generated
 # without need.
@@ -41,7 +37,7 @@ LEAST_UNITS, LEAST_RANGE = 12, 0.5
 # A full bank takes a frame that follows no other only if it is so far from all units: stray frames
 # would break up stretches of speech.
 NOVEL = 4.0
-_FORBIDDEN = np.float32(1e6)
+FORBIDDEN = np.float32(1e6)  # what a unit costs that shows the very mouth to be replaced
 
 
 class MouthBank:
@@ -54,25 +50,23 @@ class MouthBank:
 
     def __init__(self, stats: CodeStats, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
-        self._mean = np.array(stats.mean, np.float32)
-        self._spread = np.array(stats.spread, np.float32)
-        self._scale: F32 = np.sqrt(CODE_WEIGHTS) / self._spread
+        self.usual = UsualMouth(stats)
+        """how this person's mouth is held mostly"""
+        self._scale: F32 = np.sqrt(CODE_WEIGHTS) / self.usual.spread
         self.clear()
 
     def clear(self) -> None:
         """Forget the person."""
         count = self.capacity
         self.units: list[Unit] = []
-        self._codes: F32 = np.zeros((count, len(self._mean)), np.float32)  # times `_scale`
+        self._codes: F32 = np.zeros((count, len(self._scale)), np.float32)  # times `_scale`
         self._looks: F32 = np.zeros((count, 0), np.float32)
         self._times: F64 = np.zeros(count)
         self._details: F32 = np.zeros(count, np.float32)
         self._gaps: F32 = np.zeros((count, count), np.float32)  # squared, between codes
         self._next: dict[int, int] = {}
         self._last: tuple[int, float] | None = None  # slot and time of the newest unit
-        self._seen: deque[F32] = deque(maxlen=MEDIAN_FRAMES)
-        self._median: F32 | None = None
-        self._unseen = 0  # frames that it does not know of
+        self.usual.clear()
         self._openings = [0] * 8
         self._nbytes = 0
         self._ready = False
@@ -81,14 +75,6 @@ class MouthBank:
         return len(self.units)
 
     # --- in ---
-
-    def update(self, codes: F32) -> None:
-        """Note how a mouth was held, f32[codes] as measured, whether it becomes a unit or not."""
-        if np.isfinite(codes).all():
-            self._seen.append(codes)
-            self._unseen += 1
-            if self._unseen >= MEDIAN_EVERY or len(self._seen) < MEDIAN_EVERY:
-                self._median = None
 
     def wants(self, codes: F32, look: F32, time_s: float) -> bool:
         """Whether a mouth would be taken for how it is held; told before its picture is cut out.
@@ -162,16 +148,6 @@ class MouthBank:
 
     # --- out ---
 
-    @property
-    def median(self) -> F32:
-        """f32[codes], the person's usual mouth; 0 for the openings, which are absolute."""
-        if self._median is None:
-            seen = np.stack(self._seen) if self._seen else np.zeros((1, len(self._mean)))
-            self._median = np.median(seen, axis=0).astype(np.float32)
-            self._median[:2] = 0
-            self._unseen = 0
-        return self._median
-
     def ready(self, range_px: float) -> bool:
         """Whether a voice can be spoken with it; once it can, it stays so.
 
@@ -192,12 +168,12 @@ class MouthBank:
             own: first and last time of units that show the very mouth to be replaced.
         """
         count = len(self.units)
-        asked = (wanted * self._spread + self._mean + self.median) * self._scale
+        asked = self.usual.measured(wanted) * self._scale
         costs = ((self._codes[None, :count] - asked[:, None]) ** 2).sum(2)
         costs += LOOK_COST * (1 - self._looks[:count] @ look)
         if own is not None:
             times = self._times[:count]
-            costs[:, (times >= own[0]) & (times <= own[1])] += _FORBIDDEN
+            costs[:, (times >= own[0]) & (times <= own[1])] += FORBIDDEN
         return np.asarray(costs, np.float32)
 
     def joins(self) -> F32:

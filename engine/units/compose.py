@@ -28,9 +28,10 @@ MASK_BLUR_PX = 3.5
 # Light that differs by more is a lip or a fold that moved, not light.
 ODD_LEVELS = 32.0
 TINT_REACH = 2.5  # cells
-# Unsharp masking, radius a pixel, that makes up for what moving by parts of a pixel blurs. Less:
-# mouths are softer than a sharp film around them, 0.92 of it at 0; more: grain grows.
-CRISP = 0.4
+# Unsharp masking of what moving by parts of a pixel blurs: the finest detail, grain and traces of
+# compression, by which a mouth is told from the film around it. Less: 0.75 of the film's is left in
+# skin at 0; more: 1.06 of it at 1.
+CRISP, CRISP_RADIUS_PX = 0.5, 0.7
 # Boxes of more pixels are fetched linearly: faces of 350 px and more, whose units are enlarged
 # anyway. Bicubic takes twice as long there, the time of the next frame.
 LARGE_PX = 90_000
@@ -58,7 +59,12 @@ def mouth_mask(target: F32) -> F32:
 
 
 def put(
-    image: U8, alignment: Alignment, landmarks: F32, unit: Unit, strength: float = 1.0
+    image: U8,
+    alignment: Alignment,
+    landmarks: F32,
+    unit: Unit,
+    strength: float = 1.0,
+    change: F32 | None = None,
 ) -> Patch:
     """What showing a unit's mouth changes in a frame.
 
@@ -68,6 +74,7 @@ def put(
         landmarks: f32[468, 2], pixels of the frame.
         unit: the mouth.
         strength: 0 leaves the frame as it is.
+        change: f32[codes], by how much the unit's codes are changed; None: not at all.
 
     Returns:
         The change; exactly 0 in the upper half of the face and outside the lower one.
@@ -77,7 +84,7 @@ def put(
     to_crop = to_small_crop(alignment)
     frame = transform(landmarks, to_crop)
     # A mouth that fades in is the frame's that takes the unit's shape, not two at once.
-    target = frame + np.float32(strength) * (target_of(unit.landmarks, frame) - frame)
+    target = frame + np.float32(strength) * (target_of(unit.landmarks, frame, change) - frame)
     x0, y0, x1, y1 = box = _box(to_crop, image.shape[:2])
     high, wide = y1 - y0, x1 - x0
     if wide < 4 or high < 4 or strength <= 0:
@@ -207,7 +214,7 @@ def crisp(picture: U8) -> U8:
     """Sharpened by `CRISP`, without halos: no pixel leaves the range of its neighbours."""
     import cv2
 
-    soft, around = cv2.GaussianBlur(picture, (0, 0), 1.0), np.ones((3, 3), np.uint8)
+    soft, around = cv2.GaussianBlur(picture, (0, 0), CRISP_RADIUS_PX), np.ones((3, 3), np.uint8)
     sharp = cv2.addWeighted(picture, 1 + CRISP, soft, -CRISP, 0)
     least, most = cv2.erode(picture, around), cv2.dilate(picture, around)
     return np.asarray(cv2.min(cv2.max(sharp, least), most), np.uint8)

@@ -17,6 +17,7 @@ import numpy as np
 
 from lipwire.engine.face.alignment import JAW, LIPS_OUTER, transform
 from lipwire.engine.types import F32
+from lipwire.engine.units.shape import moved_landmarks
 
 # Points of the face that speech hardly moves: bridge and wings of the nose, eye corners, upper
 # cheeks, and the jaw near the ears.
@@ -38,15 +39,25 @@ STIFFNESS = 0.02
 MOST_SHIFT_PX = 10.0
 
 
-@cache
-def _controls() -> tuple[list[int], F32, F32]:
-    """The control points: indices, how far each follows the unit (0: the frame), its limit."""
+def _follow() -> dict[int, float]:
+    """How far each control point follows the unit; 0: the frame."""
     follow: dict[int, float] = {}
     middle = len(JAW) // 2
     for place, index in enumerate(JAW):
         follow[index] = float(np.clip((7 - abs(place - middle)) / 4, 0, 1))
     follow |= dict.fromkeys(NOSE + CHEEKS, 0.0) | dict.fromkeys(BESIDE_MOUTH, 0.5)
     follow |= dict.fromkeys((*LIPS_OUTER, *LIPS_INNER, *CHIN_FRONT), 1.0)
+    return follow
+
+
+CONTROLS = tuple(_follow())
+"""the landmarks that hold the warp"""
+
+
+@cache
+def _controls() -> tuple[list[int], F32, F32]:
+    """The control points: indices, how far each follows the unit, its limit."""
+    follow = _follow()
     lips = {*LIPS_OUTER, *LIPS_INNER}  # between a shut and a wide mouth lies more than the limit
     limit = [np.inf if index in lips else MOST_SHIFT_PX for index in follow]
     return (
@@ -68,18 +79,22 @@ def fit_affine(source: F32, target: F32) -> F32:
     return np.concatenate([a, (goal - a @ centre)[:, None]], axis=1).astype(np.float32)
 
 
-def target_of(unit: F32, frame: F32) -> F32:
+def target_of(unit: F32, frame: F32, change: F32 | None = None) -> F32:
     """The face to show: the frame's head with the unit's mouth and chin.
 
     Args:
         unit: f32[468, 2], landmarks of the unit.
         frame: f32[468, 2], landmarks of the frame.
+        change: f32[codes], by how much its codes are changed, see `lipwire.engine.units.shape`.
 
     Returns:
         f32[468, 2]; only the control points differ from the frame's.
     """
     indices, follow, limit = _controls()
-    moved = transform(unit[indices], fit_affine(unit[list(RIGID)], frame[list(RIGID)]))
+    mouth = unit[indices]
+    if change is not None:
+        mouth = mouth + moved_landmarks(change, indices)
+    moved = transform(mouth, fit_affine(unit[list(RIGID)], frame[list(RIGID)]))
     shift = (moved - frame[indices]) * follow
     far = np.sqrt((shift**2).sum(1, keepdims=True))
     target = frame.copy()

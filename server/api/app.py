@@ -46,6 +46,7 @@ from lipwire.server.api.schemas import (
     ChangeBody,
     Listed,
     OfferBody,
+    Opened,
     SampleBody,
     SayBody,
     Shown,
@@ -55,6 +56,7 @@ from lipwire.server.api.schemas import (
 )
 from lipwire.server.api.speech_socket import SpeechSocket, read_query, refuse
 from lipwire.server.call import speech_queue
+from lipwire.server.call.avatar import read_clip
 from lipwire.server.call.call import TooManySources
 from lipwire.server.call.sessions import ConsentMissing, NoSuchSession, Sessions
 from lipwire.server.config import ServerConfig
@@ -256,6 +258,34 @@ def _add_session_routes(app: FastAPI) -> None:
         """
         return await begin(body, response, grant, name)
 
+    @app.put(
+        "/api/sessions/{name}",
+        status_code=201,
+        responses=refusals(400, 401, 403, 409, 413, 422, 429, 503),
+        openapi_extra=ANY_FILE,
+    )
+    async def open_avatar(
+        name: str,
+        request: Request,
+        response: Response,
+        grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
+        wishes: Annotated[whip.Wishes, Depends()],
+    ) -> Opened:
+        """Begin a session whose face is a clip or a photo, sent as the body.
+
+        It ends when nobody has watched or voiced it for `name_grace_s`.
+        """
+        sessions().check_publish(name)
+        if not (wishes.consent or grant.consent):
+            raise ConsentMissing("the person shown must have agreed: add ?consent=true")
+        settings, config = sessions().settings, wishes.config(sessions())
+        async with received(request, settings.max_upload_mb) as path:
+            find = app.state.engine.find_faces
+            clip = await asyncio.to_thread(read_clip, path, settings.max_pixels, find, config)
+        opened, publisher, _ = await sessions().publish(clip, name, wishes.record)
+        response.headers["Location"] = whip.location(opened, publisher)
+        return Opened(id=opened)
+
     @app.get("/api/sessions", responses=refusals(401, 403))
     async def list_sessions(request: Request) -> list[Listed]:
         """The sessions that the token may see.
@@ -329,20 +359,9 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
         """Speak a sound file, sent as the body; answers when all of it is scheduled."""
         call = sessions().get(name)
         with call.source():
-            async with speech_queue.scratch_file() as file:
-                size = 0
-                async for piece in request.stream():
-                    size += len(piece)
-                    if size > settings.max_upload_mb * 1_000_000:
-                        raise HTTPException(413, f"larger than {settings.max_upload_mb:g} MB")
-                    await asyncio.to_thread(file.write, piece)
-                await asyncio.to_thread(file.flush)
-                if not size:
-                    raise MediaError("the body is empty; send the file's bytes")
+            async with received(request, settings.max_upload_mb) as path:
                 notes: list[str] = []
-                seconds = await speech_queue.speak_file(
-                    call.voice, Path(file.name), note=notes.append
-                )
+                seconds = await speech_queue.speak_file(call.voice, path, note=notes.append)
                 return Spoken(seconds=seconds, notes=notes or None)
 
     @app.post(
@@ -401,7 +420,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
 
     @app.websocket("/api/sessions/{name}/speech")
     async def speech_socket(socket: WebSocket, name: str) -> None:
-        """16-bit PCM in, at `?rate=`, perhaps `&channels=2`, `&live=true`; see
+        """16-bit PCM in, at `?rate=`, perhaps `&channels=2`, `&live=true`, or `?format=auto`; see
         `lipwire.server.api.speech_socket`."""
         try:
             require(Right.SPEAK)(socket)
@@ -411,16 +430,37 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             await socket.send_denial_response(JSONResponse({"error": str(error)}, status))
             return
         try:
-            rate_hz, channels, live = read_query(socket.query_params)
+            declared = read_query(socket.query_params)
         except MediaError as error:
             await refuse(socket, str(error))
             return
         try:
             with call.source():
                 await socket.accept(bearer_subprotocol(socket))
-                await SpeechSocket(socket, call, rate_hz, live, channels).run()
+                await SpeechSocket(socket, call, declared).run()
         except TooManySources as error:
             await refuse(socket, str(error))
+
+
+@contextlib.asynccontextmanager
+async def received(request: Request, max_mb: float) -> AsyncIterator[Path]:
+    """A request's body as a file, for as long as it is needed.
+
+    Raises:
+        HTTPException: 413, it is too large.
+        MediaError: there is none.
+    """
+    async with speech_queue.scratch_file() as file:
+        size = 0
+        async for piece in request.stream():
+            size += len(piece)
+            if size > max_mb * 1_000_000:
+                raise HTTPException(413, f"larger than {max_mb:g} MB")
+            await asyncio.to_thread(file.write, piece)
+        await asyncio.to_thread(file.flush)
+        if not size:
+            raise MediaError("the body is empty; send the file's bytes")
+        yield Path(file.name)
 
 
 async def _fill_helpers() -> None:

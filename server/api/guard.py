@@ -23,7 +23,7 @@ MAX_BODY = 4 * MAX_SDP_BYTES
 READS = ("GET", "HEAD", "OPTIONS")
 EXPOSED = "Location, ETag, Link, Retry-After, Accept-Post"
 ALLOWED = "Authorization, Content-Type, If-Match"
-METHODS = "GET, HEAD, OPTIONS, POST, PATCH, DELETE"
+METHODS = "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE"
 PREFLIGHT_AGE_S = 600
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 
@@ -93,7 +93,7 @@ class RequestGuard:
 
     def _bounded(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """`receive` that raises once a body is larger than any that is wanted there."""
-        upload = scope["path"].endswith("/speech")
+        upload = scope["path"].endswith("/speech") or scope["method"] == "PUT"
         limit = int(self._settings.max_upload_mb * 1_000_000) if upload else MAX_BODY
         shown = f"{limit / 1_000_000:g} MB" if upload else f"{limit // 1024} kB"
         too_large = HTTPException(413, f"the body is larger than {shown}")

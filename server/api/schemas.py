@@ -61,6 +61,14 @@ class AnswerBody(Body):
     """tell everybody who is shown the result"""
 
 
+class Opened(Body):
+    """A session whose face is a file."""
+
+    id: str
+    ai_generated: Literal[True] = True
+    """tell everybody who is shown the result"""
+
+
 class ChangeBody(Body):
     """What can be changed while a session runs."""
 

@@ -2,9 +2,11 @@
 
 In: binary messages, 16-bit little-endian at the declared rate, mono or of `channels`, cut anywhere;
 headers of WAV are read and taken off, other formats refused (`lipwire.server.call.pcm_reader`).
-With `live=true` in the address they come as they are spoken, and what a stall held up is not heard
-late for ever; `{"type": "flush"}` ends an utterance, `{"type": "interrupt"}` drops what has not
-been heard.
+With `format=auto` containers are decoded (`container_reader`); `moshi` and `msgpack` are what these
+send. With `live=true` in the address they come as they are spoken, and what a stall held up is not
+heard late for ever. Text: `{"type": "flush"}` ends an utterance, `{"type": "interrupt"}` drops what
+has not been heard, and messages of services that speak are taken as they are (`dialects`); their
+words become subtitles.
 Out: `ready`; `begins` with `in_s` when an utterance's first sample has its time; `flushed` with
 its `seconds` and `heard_in_s` when its last has; both with that time on the clock of the media's
 sender reports, `at_s`; `interrupted` with `unheard_s`, what was dropped; `error`.
@@ -18,8 +20,10 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
+import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from lipwire.engine import MediaError, SessionClosed
@@ -27,7 +31,10 @@ from lipwire.engine.audio.timeline import MAX_RATE_HZ, MIN_RATE_HZ
 from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import I16
 from lipwire.server.call.call import Call
-from lipwire.server.call.pcm_reader import MAX_CHANNELS, PcmReader
+from lipwire.server.call.container_reader import AutoReader
+from lipwire.server.call.dialects import EXPECTED, read
+from lipwire.server.call.pcm_reader import MAX_CHANNELS, PcmReader, decode_mulaw
+from lipwire.server.media.subtitles import TooManySubtitles
 from lipwire.server.rtc.rtcp import ntp_seconds, to_ntp
 
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001  # RFC 6455 section 7.4.1
@@ -36,20 +43,44 @@ POLICY_VIOLATION, GOING_AWAY = 1008, 1001  # RFC 6455 section 7.4.1
 READ_AHEAD = 64
 # The same in sound: a second socket's worth of memory for each. At least one message is taken.
 READ_AHEAD_S = 30.0
-MAX_TEXT_CHARS = 1024  # commands have forty; JSON is read on the event loop
+# A second of sound as base64 has 64,000; JSON is read on the event loop, 1 ms for these.
+MAX_TEXT_CHARS = 262_144
+FORMATS = ("pcm", "auto", "moshi", "msgpack")
+RATE_HZ = 24_000  # of PCM in a format that says its own rate, mostly
+SENTENCE = re.compile(r"[.!?…。！？]['\")»”]?\s*$")  # where words become a subtitle
+MAX_WORDS = 160  # characters of one; more: nobody reads it
 READ_BYTES = 1 << 16  # looked at without a pause for others
 LIVE_CHUNK_S = 0.5  # pushed at once; longer holds up the pictures
 
 
-def read_query(query: Mapping[str, str]) -> tuple[int, int, bool]:
-    """What an address declares: sample rate, channels, and whether the voice is live.
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What an address says of the voice."""
+
+    rate_hz: int
+    channels: int = 1
+    live: bool = False
+    format: str = "pcm"
+
+
+class Words(str):
+    """Text of the voice, queued behind its sound."""
+
+
+def read_query(query: Mapping[str, str]) -> Declared:
+    """What an address declares.
 
     Raises:
         MediaError: no rate, values that cannot be, or parameters that nobody reads.
     """
-    if unknown := sorted(set(query) - {"rate", "channels", "live"}):
-        raise MediaError(f"unknown parameter {unknown[0]!r}; there are rate, channels and live")
-    rate, channels = query.get("rate"), query.get("channels", "1")
+    if unknown := sorted(set(query) - {"rate", "channels", "live", "format"}):
+        raise MediaError(
+            f"unknown parameter {unknown[0]!r}; there are rate, channels, live and format"
+        )
+    if (form := query.get("format", "pcm")) not in FORMATS:
+        raise MediaError(f"format is {form!r}, must be one of {', '.join(FORMATS)}")
+    rate = query.get("rate", None if form == "pcm" else str(RATE_HZ))
+    channels = query.get("channels", "1")
     if rate is None or not rate.isascii() or not rate.isdigit() or len(rate) > 7:
         raise MediaError("declare the sample rate in the address, e.g. ?rate=24000")
     if not MIN_RATE_HZ <= int(rate) <= MAX_RATE_HZ:
@@ -58,7 +89,7 @@ def read_query(query: Mapping[str, str]) -> tuple[int, int, bool]:
         raise MediaError(f"channels is {channels!r}, must be 1 to {MAX_CHANNELS}")
     if (live := query.get("live", "false")) not in ("true", "false"):
         raise MediaError(f"live is {live!r}, must be true or false")
-    return int(rate), int(channels), live == "true"
+    return Declared(int(rate), int(channels), live == "true", form)
 
 
 class SpeechSocket:
@@ -67,16 +98,17 @@ class SpeechSocket:
     Args:
         socket: accepted already.
         call: whose voice it feeds.
-        rate_hz: of the samples.
-        live: they come as they are spoken.
-        channels: of the samples, which are mixed into one.
+        declared: what its address says.
     """
 
-    def __init__(
-        self, socket: WebSocket, call: Call, rate_hz: int, live: bool = False, channels: int = 1
-    ) -> None:
-        self._socket, self._peer, self._rate_hz, self._live = socket, call, rate_hz, live
-        self._reader = PcmReader(rate_hz, channels)
+    def __init__(self, socket: WebSocket, call: Call, declared: Declared) -> None:
+        self._socket, self._peer, self._rate_hz = socket, call, declared.rate_hz
+        self._live, self._format = declared.live, declared.format
+        kind = PcmReader if declared.format == "pcm" else AutoReader
+        self._reader: PcmReader | AutoReader = kind(declared.rate_hz, declared.channels)
+        self._service: AutoReader | None = None  # of the sound in text
+        self._service_hz = 0
+        self._words = ""  # of the voice, that are no sentence yet
         self._queue: asyncio.Queue[tuple[I16, int, Trace] | str | None] = asyncio.Queue(READ_AHEAD)
         self._taken_s = 0.0  # since the last flush
         self._ahead_s = 0.0  # in the queue
@@ -85,11 +117,16 @@ class SpeechSocket:
     async def run(self) -> None:
         """Serve until the client leaves or the call ends."""
         await self._send({"type": "ready", "rate": self._rate_hz})
-        async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(self._watch())
-            tasks.create_task(self._read())
-            await self._push()
-            watch.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watch = tasks.create_task(self._watch())
+                tasks.create_task(self._read())
+                await self._push()
+                watch.cancel()
+        finally:
+            for reader in (self._reader, self._service):
+                if isinstance(reader, AutoReader):
+                    reader.close()  # its thread waits for more
 
     async def _watch(self) -> None:
         """Close the socket when the call ends; the reader ends with it."""
@@ -108,25 +145,53 @@ class SpeechSocket:
                     trace = Trace(time.monotonic)
                     for point in ("received", "decoding"):
                         trace.stamp(point)
-                    for start in range(0, len(data), READ_BYTES):
-                        await self._take(data[start : start + READ_BYTES], trace)
+                    await self._binary(data, trace)
                 else:
-                    await self._command(message.get("text") or "")
+                    await self._text(message.get("text") or "")
                 # What has come already is received without waiting: a thousand small messages in
                 # one read would hold up the pictures.
                 await asyncio.sleep(0)
         except (WebSocketDisconnect, RuntimeError):
             pass  # starlette's way of saying that the socket is closed
         await self._finish("the socket closed")
+        for reader in (self._reader, self._service):
+            if isinstance(reader, AutoReader):
+                await self._put(await asyncio.to_thread(reader.close))
         await self._queue.put(None)
 
-    async def _take(self, data: bytes | None, trace: Trace = UNTRACED) -> None:
+    async def _binary(self, data: bytes, trace: Trace) -> None:
+        if self._format == "msgpack":
+            try:
+                await self._heed(_unpack(data))
+            except MediaError as error:
+                await self._send({"type": "error", "error": str(error)})
+            return
+        if self._format == "moshi":  # its first byte: 0 hello, 1 Ogg/Opus, 2 words
+            kind, data = data[:1], data[1:]
+            if kind == b"\x02":
+                await self._say(data.decode(errors="replace"))
+            if kind != b"\x01":
+                return
+        for start in range(0, len(data), READ_BYTES):
+            await self._take(self._reader, data[start : start + READ_BYTES], trace)
+
+    async def _take(
+        self, reader: PcmReader | AutoReader, data: bytes | None, trace: Trace = UNTRACED
+    ) -> None:
         """Queue the sound in data, or, without any, what waited for more; say why not."""
         try:
-            pieces = self._reader.end() if data is None else self._reader.feed(data)
+            if isinstance(reader, PcmReader):
+                pieces = reader.end() if data is None else reader.feed(data)
+            elif data is None:
+                pieces = await asyncio.to_thread(reader.end)
+            else:
+                pieces = await asyncio.to_thread(reader.feed, data)
         except MediaError as error:
             await self._send({"type": "error", "error": str(error)})
             return
+        await self._put(pieces, trace)
+
+    async def _put(self, pieces: list[tuple[I16, int]], trace: Trace = UNTRACED) -> None:
         for samples, rate_hz in pieces:
             trace.stamp("decoded")
             seconds = len(samples) / rate_hz
@@ -137,46 +202,98 @@ class SpeechSocket:
             await self._queue.put((samples, rate_hz, trace))
             trace = UNTRACED
 
-    async def _command(self, text: str) -> None:
+    async def _text(self, text: str) -> None:
         try:
-            command = json.loads(text[:MAX_TEXT_CHARS])
-            kind = command["type"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            kind = None
-        if kind == "flush":
+            if len(text) > MAX_TEXT_CHARS:
+                raise MediaError(
+                    f"the message is longer than {MAX_TEXT_CHARS} characters; sound comes in "
+                    "smaller pieces, or in binary messages"
+                )
+            try:
+                message = json.loads(text)
+            except (ValueError, RecursionError):
+                raise MediaError(EXPECTED) from None
+            await self._heed(message)
+        except MediaError as error:
+            await self._send({"type": "error", "error": str(error)})
+
+    async def _heed(self, message: object) -> None:
+        """Do what a message says.
+
+        Raises:
+            MediaError: it is nobody's, or its sound cannot be read.
+        """
+        said = read(message)
+        if said.error is not None:
+            await self._send({"type": "error", "error": f"the voice's source says: {said.error}"})
+        if said.act == "interrupt":
+            await self._interrupt()
+            return
+        for data in said.audio:
+            if said.mulaw:
+                await self._put([(decode_mulaw(data), said.rate_hz or RATE_HZ)])
+            else:
+                await self._take(self._reader_of(said.rate_hz or self._rate_hz), data)
+        if said.floats:
+            levels = np.clip(np.asarray(said.floats) * 32_768, -32_768, 32_767)
+            await self._put([(np.nan_to_num(levels).astype(np.int16), said.rate_hz or RATE_HZ)])
+        if said.text:
+            await self._say(said.text)
+        if said.act == "flush":
             await self._finish("flush")
             await self._queue.put("flush")
-        elif kind == "interrupt":
-            self._reader.reset()
-            waiting_s = 0.0
-            while not self._queue.empty():
-                if isinstance(item := self._queue.get_nowait(), tuple):
-                    waiting_s += len(item[0]) / item[1]
-            unheard_s = round(self._peer.voice.unheard_s + waiting_s, 3)
-            self._taken_s = self._ahead_s = 0.0
-            self._peer.interrupt()
-            await self._send({"type": "interrupted", "unheard_s": unheard_s})
-        else:
-            expected = 'text must be {"type":"flush"} or {"type":"interrupt"}'
-            if len(text) > MAX_TEXT_CHARS or "audio" in text:
-                expected += "; sound comes in binary messages, not as base64 in text"
-            await self._send({"type": "error", "error": expected})
+
+    def _reader_of(self, rate_hz: int) -> AutoReader:
+        if self._service is None or self._service_hz != rate_hz:
+            self._service, self._service_hz = AutoReader(rate_hz), rate_hz
+        return self._service
+
+    async def _say(self, text: str) -> None:
+        """Gather words; whole sentences are subtitles of the sound before them."""
+        self._words = (self._words + text)[-2 * MAX_WORDS :]
+        if SENTENCE.search(self._words) or len(self._words) > MAX_WORDS:
+            await self._end_words()
+
+    async def _end_words(self) -> None:
+        words, self._words = self._words.strip(), ""
+        if words:
+            await self._queue.put(Words(words))
+
+    async def _interrupt(self) -> None:
+        self._words = ""
+        for reader in (self._reader, self._service):
+            if reader is not None:
+                reader.reset()
+        waiting_s = 0.0
+        while not self._queue.empty():
+            if isinstance(item := self._queue.get_nowait(), tuple):
+                waiting_s += len(item[0]) / item[1]
+        unheard_s = round(self._peer.voice.unheard_s + waiting_s, 3)
+        self._taken_s = self._ahead_s = 0.0
+        self._peer.interrupt()
+        await self._send({"type": "interrupted", "unheard_s": unheard_s})
 
     async def _finish(self, when: str) -> None:
         """An utterance ends. Half a sample has no other half coming: say so, and keep the rest."""
-        await self._take(None)
-        half = self._reader.dangling
-        self._reader.reset()
-        if half:
-            await self._send(
-                {"type": "error", "error": f"half a sample was left when {when}; it was dropped"}
-            )
+        for reader in (self._reader, self._service):
+            if reader is None:
+                continue
+            await self._take(reader, None)
+            half = reader.dangling
+            reader.reset()
+            if half:
+                reason = f"half a sample was left when {when}; it was dropped"
+                await self._send({"type": "error", "error": reason})
+        await self._end_words()
 
     async def _push(self) -> None:
         while (item := await self._queue.get()) is not None:
             # What still comes when the call is over has nowhere to go.
             with contextlib.suppress(SessionClosed):
-                if isinstance(item, str):
+                if isinstance(item, Words):
+                    with contextlib.suppress(MediaError, TooManySubtitles):
+                        self._peer.events.subtitle(item, None, None)
+                elif isinstance(item, str):
                     self._peer.voice.flush()
                     seconds, self._taken_s = round(self._taken_s, 3), 0.0
                     in_s = self._peer.voice.unheard_s
@@ -209,6 +326,22 @@ class SpeechSocket:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it left while we spoke
             if self._socket.application_state is WebSocketState.CONNECTED:
                 await self._socket.send_json(event)
+
+
+def _unpack(data: bytes) -> object:
+    """A MessagePack message.
+
+    Raises:
+        MediaError: it is none, or this machine cannot read any.
+    """
+    try:
+        import msgpack
+    except ImportError:
+        raise MediaError("format=msgpack needs the package msgpack on the server") from None
+    try:
+        return cast(object, msgpack.unpackb(data))
+    except Exception as error:  # of many kinds
+        raise MediaError("the message is no MessagePack") from error
 
 
 def _report_s(in_s: float) -> float:

@@ -20,6 +20,7 @@ from lipwire.engine import EngineConfig
 from lipwire.server.api.access import require
 from lipwire.server.api.auth import Claims, Right
 from lipwire.server.api.schemas import DEFAULT_LUFS, WRITES, refusals
+from lipwire.server.call.avatar import FilePublisher
 from lipwire.server.call.sessions import ConsentMissing, ServerFull, Sessions, check_match
 from lipwire.server.rtc import ice
 from lipwire.server.rtc.connection import PeerConnection
@@ -111,8 +112,20 @@ class Wishes:
     record: Annotated[bool, Query(description="keep the result as a file")] = False
     hops: Annotated[int, Query(ge=0, le=1000, alias=HOPS)] = 0
 
+    def config(self, sessions: Sessions) -> EngineConfig:
+        """Of the session."""
+        return EngineConfig(
+            steps=self.steps,
+            original_level=self.original_level,
+            silence=self.silence,
+            ducking=self.ducking,
+            loudness_lufs=self.loudness_lufs,
+            speech_backlog_max_s=sessions.settings.speech_backlog_max_s,
+            ladder=sessions.settings.ladder,
+        )
 
-def location(name: str | None, link: PeerConnection) -> str:
+
+def location(name: str | None, link: PeerConnection | FilePublisher) -> str:
     """The address of a publisher, by which it alone ends its session."""
     return f"/whip/{link.name}" if name is None else f"/whip/live/{name}/{link.name}"
 
@@ -126,16 +139,7 @@ async def _publish(request: Request, grant: Claims, wishes: Wishes, name: str | 
             raise
         url = request.url.include_query_params(**{HOPS: wishes.hops + 1})
         return Response(status_code=307, headers={"Location": f"{other}{url.path}?{url.query}"})
-    config = EngineConfig(
-        steps=wishes.steps,
-        original_level=wishes.original_level,
-        silence=wishes.silence,
-        ducking=wishes.ducking,
-        loudness_lufs=wishes.loudness_lufs,
-        speech_backlog_max_s=sessions.settings.speech_backlog_max_s,
-        ladder=sessions.settings.ladder,
-    )
-    offer = await _offer(request, Purpose.INGEST, config)
+    offer = await _offer(request, Purpose.INGEST, wishes.config(sessions))
     if not (wishes.consent or grant.consent):
         raise ConsentMissing("the person shown must have agreed: add ?consent=true to the address")
     _, link, answer = await sessions.publish(offer, name, wishes.record)

@@ -24,6 +24,7 @@ from lipwire.engine import Engine, LipwireError, Outcome, Session, SessionClosed
 from lipwire.engine.runtime.engine import Observe, unobserved
 from lipwire.engine.trace import POINTS, SOUND_POINTS, VOICE_POINTS, Trace
 from lipwire.engine.types import SessionStats
+from lipwire.server.call.avatar import Clip, FilePublisher
 from lipwire.server.call.broadcast import Broadcaster
 from lipwire.server.call.commands import handle_command
 from lipwire.server.call.events import CHANNEL, EventBus, send_event
@@ -85,6 +86,7 @@ class Call:
         observe: told how long each stage of a picture took, seconds.
         archive: keeps recordings.
         named: by its publisher, who may come back after a loss.
+        clip: the face, of a call without a camera.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Call:
         observe: Observe = unobserved,
         archive: Archive | None = None,
         named: bool = False,
+        clip: Clip | None = None,
     ) -> None:
         self.name, self.session, self.named = name, session, named
         self._engine, self._settings = engine, settings
@@ -110,8 +113,12 @@ class Call:
         self.public = named and len(name) < SECRET_CHARS
         """whether the name may be listed and logged"""
         # A name's publishers follow each other, and each has an address of its own to end it by.
-        self.publisher = PeerConnection(settings, None if named else name)
-        self._next: asyncio.Queue[PeerConnection] = asyncio.Queue()
+        self.publisher: PeerConnection | FilePublisher = (
+            PeerConnection(settings, None if named else name)
+            if clip is None
+            else FilePublisher(clip, settings.name_grace_s, lambda: self._needed)
+        )
+        self._next: asyncio.Queue[PeerConnection | FilePublisher] = asyncio.Queue()
         self._over = asyncio.Event()
         self._live = self._taking_over = False  # whether somebody has published
         self.links: dict[str, tuple[Purpose, PeerConnection]] = {}
@@ -129,8 +136,16 @@ class Call:
 
     # --- life ---
 
-    async def run(self, offer: Offer) -> None:
-        """Answer an offer and serve it until `end`, a failure or the peer's leaving."""
+    @property
+    def _needed(self) -> bool:
+        return bool(self.links or self._sources)
+
+    async def run(self, offer: Offer | None) -> None:
+        """Answer an offer and serve it until `end`, a failure or the peer's leaving.
+
+        Args:
+            offer: the publisher's; None where a clip is.
+        """
         name_session(self.name, self.public)
         try:
             async with asyncio.TaskGroup() as self._tasks:
@@ -161,7 +176,12 @@ class Call:
             await asyncio.gather(*(link.close() for link in links))
             await asyncio.to_thread(self._engine.end, self.session)
 
-    async def _answer(self, offer: Offer) -> None:
+    async def _answer(self, offer: Offer | None) -> None:
+        if isinstance(self.publisher, FilePublisher):
+            self._start(self.ingest.drain_video(self.publisher.track))
+            self.answer.set_result("")
+            return
+        assert offer is not None
         self.answer.set_result(await self._answer_publisher(self.publisher, offer))
 
     async def _answer_publisher(self, link: PeerConnection, offer: Offer) -> str:
@@ -175,9 +195,10 @@ class Call:
         while True:
             self._start(self._note_live(self.publisher))
             await self.publisher.run()
-            if self._over.is_set() or not (self.named and self._live):
-                return
             gone = self.publisher
+            comes_back = self.named and self._live and isinstance(gone, PeerConnection)
+            if self._over.is_set() or not comes_back:
+                return
             await gone.close()
             seconds = self._settings.name_grace_s
             log.info("the publisher is lost; %g s are waited for another", seconds)
@@ -187,7 +208,7 @@ class Call:
                 return
             self._add_traffic(gone)
 
-    async def _note_live(self, link: PeerConnection) -> None:
+    async def _note_live(self, link: PeerConnection | FilePublisher) -> None:
         await link.wait_connected()
         if link.connected:
             self._live = True
@@ -232,8 +253,10 @@ class Call:
         finally:
             self._taking_over = False
 
-    async def _heard_from(self, link: PeerConnection) -> bool:
+    async def _heard_from(self, link: PeerConnection | FilePublisher) -> bool:
         """Whether anything comes from a publisher; one that died is noticed much later."""
+        if isinstance(link, FilePublisher):
+            return True
         before = link.traffic()[0]
         for _ in range(round(LISTEN_S / LISTEN_EVERY_S)):
             await asyncio.sleep(LISTEN_EVERY_S)
@@ -317,7 +340,7 @@ class Call:
             self._add_traffic(link)
             self.links.pop(link.name, None)
 
-    def _add_traffic(self, link: PeerConnection) -> None:
+    def _add_traffic(self, link: PeerConnection | FilePublisher) -> None:
         for place, count in enumerate(link.traffic()):
             self._traffic[place] += count
 

@@ -254,6 +254,11 @@ def _decode(data: bytes, form: Format) -> I16:
     return _mixed(high.astype(np.float64), form.channels)
 
 
+def decode_mulaw(data: bytes) -> I16:
+    """G.711 mu-law, as telephones send it -> int16[N]."""
+    return _decode(data, Format(8000, 1, MULAW, 8))
+
+
 def _g711(codes: U8, tag: int) -> F64:
     """ITU-R's companded 8-bit sound, G.711 tables 1a and 2a, f64[N] on the scale of int16."""
     if tag == MULAW:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lipwire.engine import Engine, LipwireError, SessionClosed
 from lipwire.engine.runtime.engine import Observe, unobserved
+from lipwire.server.call.avatar import Clip, FilePublisher
 from lipwire.server.call.call import Call, NameTaken
 from lipwire.server.config import ServerConfig
 from lipwire.server.media.recording import Archive, RecordingRefused
@@ -124,8 +125,8 @@ class Sessions:
         return random.choice(self.settings.peers)
 
     async def publish(
-        self, offer: Offer, name: str | None = None, record: bool = False
-    ) -> tuple[str, PeerConnection, str]:
+        self, offer: Offer | Clip, name: str | None = None, record: bool = False
+    ) -> tuple[str, PeerConnection | FilePublisher, str]:
         """Begin a call, or take over the one of this name whose publisher was lost.
 
         Returns its id, the publisher's link and the answer's SDP; see `open`.
@@ -143,6 +144,8 @@ class Sessions:
             self.check_room()
         if not call.named:
             raise NameTaken("this is the id of another session")
+        if isinstance(offer, Clip):
+            raise NameTaken(f"the name {name!r} is taken; DELETE that session first")
         try:
             link, answer = await asyncio.wait_for(call.take_over(offer), ANSWER_S)
         except LipwireError:
@@ -154,12 +157,12 @@ class Sessions:
         return name, link, answer
 
     async def open(
-        self, offer: Offer, record: bool = False, chosen: str | None = None
+        self, offer: Offer | Clip, record: bool = False, chosen: str | None = None
     ) -> tuple[str, str]:
         """Begin a call; returns its id (192 random bits, or the chosen name) and the answer's SDP.
 
         Args:
-            offer: the publisher's, who has consent.
+            offer: the publisher's, who has consent; or a clip that stands for him.
             record: keep what leaves as a file, from the first picture on.
             chosen: the publisher's name for it.
 
@@ -180,10 +183,12 @@ class Sessions:
         session = self._engine.session(offer.config, name)
         call = Call(
             name, self._engine, session, self.settings, self._pool, self._observe, self.archive,
-            named=chosen is not None,
+            named=chosen is not None, clip=offer if isinstance(offer, Clip) else None,
         )  # fmt: skip
         self._peers[name] = call
-        task = self._tasks[name] = asyncio.create_task(call.run(offer), name=f"peer {name[:6]}")
+        task = self._tasks[name] = asyncio.create_task(
+            call.run(offer if isinstance(offer, Offer) else None), name=f"peer {name[:6]}"
+        )
         task.add_done_callback(lambda done: self._forget(call, done))
         try:
             answer = await asyncio.wait_for(asyncio.shield(call.answer), ANSWER_S)
@@ -255,8 +260,13 @@ class Sessions:
             NoSuchSession: there is none.
         """
         call = self.get(name)
-        if link_name is None or (purpose is Purpose.INGEST and link_name == call.publisher.name):
-            return call.publisher
+        publisher = call.publisher
+        if link_name is None or (purpose is Purpose.INGEST and link_name == publisher.name):
+            if not isinstance(publisher, PeerConnection):
+                raise NoSuchSession(
+                    "this session's face is a file; it has no connection of its own"
+                )
+            return publisher
         found_purpose, link = call.links.get(link_name, (None, None))
         if link is None or link.over or found_purpose is not purpose:
             raise NoSuchSession("no link of this id; it may have ended")
@@ -272,7 +282,8 @@ class Sessions:
         Raises:
             NoSuchSession: there is none.
         """
-        self.link(name, Purpose.INGEST, publisher)
+        if publisher not in (None, self.get(name).publisher.name):
+            raise NoSuchSession("no link of this id; it may have ended")
         self.get(name).end("it was closed")
         if (task := self._tasks.get(name)) is not None:
             await asyncio.wait({task})

@@ -188,19 +188,20 @@ class PeerConnection:
             self._closed.set()
 
 
-def _video_receiver(pc: RTCPeerConnection) -> Receiver | None:
-    receivers = (t.receiver for t in pc.getTransceivers() if t.kind == "video")
+def _video_receiver(pc: RTCPeerConnection | None) -> Receiver | None:
+    transceivers = pc.getTransceivers() if pc is not None else []
+    receivers = (t.receiver for t in transceivers if t.kind == "video")
     receiver = next(receivers, None)
     return receiver if isinstance(receiver, Receiver) else None
 
 
-def refusals(pc: RTCPeerConnection) -> tuple[int, tuple[int, int] | None]:
+def refusals(pc: RTCPeerConnection | None) -> tuple[int, tuple[int, int] | None]:
     """How many key pictures were too large to decode, and the newest one's size if it was."""
     receiver = _video_receiver(pc)
     return (0, None) if receiver is None else (receiver.refused, receiver.too_large)
 
 
-def reception(pc: RTCPeerConnection) -> dict[str, float]:
+def reception(pc: RTCPeerConnection | None) -> dict[str, float]:
     """What became of the packets of the pictures that a connection gets; empty without any."""
     receiver = _video_receiver(pc)
     if receiver is None:

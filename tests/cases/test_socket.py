@@ -14,13 +14,14 @@ import httpx
 import numpy as np
 import pytest
 import websockets
-from calls import Caller, Running, until
+from calls import Caller, Running, sound_file, until
 from fakes import FakeTracker, voiced
 from files import write_sound
 
 from lipwire.engine import EngineConfig, MediaError, Session
 from lipwire.engine.types import I16
 from lipwire.server.api.speech_socket import read_query
+from lipwire.server.call.events import EventBus
 from lipwire.server.call.pcm_reader import MULAW, PcmReader, _g711
 
 RATE_HZ = 24_000
@@ -311,8 +312,55 @@ async def test_what_is_refused_is_told_and_closed(address: str) -> None:
             await socket.recv()
 
 
-async def test_sound_in_text_is_told_where_it_belongs(address: str) -> None:
+async def test_sound_in_text_is_a_services_or_told_what_it_may_be(address: str) -> None:
     async with websockets.connect(f"{address}?rate=24000") as socket:
         await socket.send(json.dumps({"audio": base64.b64encode(wav()).decode()}))
+        await socket.send('{"type":"flush"}')
+        assert (await events(socket, "flushed"))[-1]["seconds"] == 0.5
+        await socket.send(json.dumps({"sound": base64.b64encode(wav()).decode()}))
+        assert "protocol is known" in (await events(socket, "error"))[-1]["error"]
+        await socket.send(json.dumps({"type": "chunk", "data": "A" * 270_000}))
+        assert "smaller pieces" in (await events(socket, "error"))[-1]["error"]
+
+
+async def test_services_and_containers_are_spoken_and_their_words_shown(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversation as OpenAI's and moshi's servers send it, at no declared rate."""
+    shown: list[str] = []
+    monkeypatch.setattr(EventBus, "subtitle", lambda bus, text, *more: shown.append(text))
+    half = base64.b64encode(VOICE.astype("<i2").tobytes()).decode()
+    async with websockets.connect(f"{address}?format=auto") as socket:
+        for message in (
+            {"type": "response.created"},
+            {"type": "response.output_audio.delta", "delta": half},
+            {"type": "response.output_audio_transcript.delta", "delta": "Good "},
+            {"type": "response.output_audio_transcript.delta", "delta": "evening."},
+            {"type": "response.output_audio.done"},
+        ):
+            await socket.send(json.dumps(message))
+        assert (await events(socket, "flushed"))[-1]["seconds"] == 0.5
+        await socket.send(json.dumps({"event": "media", "media": {"payload": "/" * 4000}}))
+        await socket.send(json.dumps({"type": "error", "message": "no credit"}))
         told = await events(socket, "error")
-        assert "binary messages" in told[-1]["error"]
+        assert told[-1]["error"] == "the voice's source says: no credit"
+    ogg = sound_file(VOICE, 24_000, "ogg")
+    async with websockets.connect(f"{address}?format=moshi") as socket:
+        await socket.send(b"\x00")
+        for start in range(0, len(ogg), 500):
+            await socket.send(b"\x01" + ogg[start : start + 500])
+        await socket.send(b"\x02 hello there.")
+        await socket.send('{"type":"flush"}')
+        told = await events(socket, "flushed")
+        assert 0.3 < told[-1]["seconds"] < 0.6 and not [e for e in told if e["type"] == "error"]
+    assert shown == ["Good evening.", "hello there."]
+
+
+async def test_messagepack_is_read(address: str) -> None:
+    msgpack = pytest.importorskip("msgpack")
+    async with websockets.connect(f"{address}?format=msgpack") as socket:
+        await socket.send(msgpack.packb({"type": "Audio", "pcm": [0.1] * 2400}))
+        await socket.send(b"\xc1")
+        assert "no MessagePack" in (await events(socket, "error"))[-1]["error"]
+        await socket.send('{"type":"flush"}')
+        assert (await events(socket, "flushed"))[-1]["seconds"] == 0.1

@@ -7,12 +7,14 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from calls import loudness, tone, until
 from fakes import picture
+from PIL import Image
 from served import Served
 from whip_client import Client
 
@@ -175,3 +177,23 @@ async def test_a_voice_that_is_interrupted_while_it_waits_is_dropped(server: Ser
         assert not flood.done()
         await call.interrupt()
         assert not await flood
+
+
+async def test_a_photo_stands_for_the_camera(server: Served, tmp_path: Path) -> None:
+    path = tmp_path / "face.png"
+    Image.fromarray(picture()).save(path)
+    pictures: list[Picture] = []
+    sounds: list[Sound] = []
+    async with LipwireCall(server.url, name="bot", consent=True, face=path, steps=4) as call:
+        tasks = [asyncio.create_task(take(call, "video", pictures)),
+                 asyncio.create_task(take(call, "audio", sounds))]  # fmt: skip
+        await call.speak(tone(2.0, 500, 24_000))
+        await until(lambda: len(pictures) > 5, "seen")
+        await until(lambda: bool(sounds) and loudness(sounds[-1].samples) > 1000, "and heard")
+        assert pictures[-1].rgb().shape == (240, 320, 3)
+    await asyncio.gather(*tasks)
+    assert await sessions(server) == []
+    path.write_text("no picture")
+    with pytest.raises(Refused, match="media file") as caught:
+        await LipwireCall(server.url, consent=True, face=path).__aenter__()
+    assert caught.value.status == 422

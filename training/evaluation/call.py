@@ -16,6 +16,8 @@ Figures of the second half, against the film's own:
                 sound as the voice (all other figures are those of VOICE), and the lag where it is
                 highest, frames
     movement    spread of the opening, of the person's, with the film's own sound
+    lmd         distance of the lips' landmarks from the person's, who said the same, of what the
+                first picture's own mouth has (Chen et al., 2018, sec. 4.2)
     pasted      share of spoken pictures that show the person's own mouth
 """
 
@@ -41,7 +43,7 @@ from lipwire.engine.media.sound import read_speech
 from lipwire.engine.runtime.engine import Engine
 from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Alignment, Outcome, VideoFrame
 from lipwire.training.data.dataset import to_planes
-from lipwire.training.evaluation.measures import best_lag, correlation
+from lipwire.training.evaluation.measures import best_lag, correlation, lmd
 from lipwire.training.nets.imagenet import MouthFeatures
 
 Way = Literal["generated", "live", "film"]
@@ -65,6 +67,7 @@ class Figures:
     r: float
     lag: int
     movement: float
+    lmd: float
     pasted: float
 
 
@@ -167,6 +170,8 @@ class CallMeasure:
         own_real = np.where(said, real_opening[half:], np.nan)
         there = np.flatnonzero(spoken)
         real_second = real_crops[half:]
+        wrong = lmd(own_points[said], real_points[half:][said])
+        still = lmd(real_points[half : half + 1].repeat(said.sum(), 0), real_points[half:][said])
         change, change_p95 = _changes([crops[i] for i in there], there)
         real_change, real_p95 = _changes([real_second[i] for i in there], there)
         return Figures(
@@ -179,6 +184,7 @@ class CallMeasure:
             r=correlation(own_opening, own_real),
             lag=best_lag(own_opening, own_real),
             movement=float(np.nanstd(own_opening) / max(np.nanstd(own_real), 1e-6)),
+            lmd=wrong / max(still, 1e-6),
             pasted=float(
                 np.mean([other.outcomes[i] is Outcome.PASTED for i in there]) if len(there) else 0
             ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from lipwire.engine.face.pitch_compensation import (
 from lipwire.engine.face.references import ReferenceBank
 from lipwire.engine.face.tracker import MeshTracker
 from lipwire.engine.types import F32, U8, LipJob
+from lipwire.engine.units.usual import UsualMouth
 from lipwire.training.data.dataset import ClipData, to_planes
 from lipwire.training.evaluation.measures import IDENTITY
 from lipwire.training.nets.perceptual import load_perceptual
@@ -44,8 +46,15 @@ class Drive:
         return raw_codes(self.landmarks)[:, OPENING]
 
 
-Given = tuple[U8, U8, F32 | None, float]
-"""crop, references, reach, how many times as long as its lower half the model sees it"""
+class Given(NamedTuple):
+    """What a call tells the model of one frame."""
+
+    crop: U8
+    references: U8
+    reach: F32 | None
+    length: float
+    """how many times as long as its lower half the model sees it"""
+    reference_codes: F32 | None = None
 
 
 def reach_elsewhere(clips: Sequence[ClipData], number: int, frames: int, typical_px: float) -> F32:
@@ -110,9 +119,13 @@ class Measure:
         """
         first = np.ascontiguousarray(clip.crops[0])
         length = lengths_of(clip)[0]
-        references = np.stack([stretch(first, length)] * self._references)
+        bank = ReferenceBank(self._references)
+        placed = lengthened_alignment(IDENTITY, length)
+        bank.update(stretch(first, length), clip.landmarks[0], placed, 0.0)
+        codes = self._told(self._usual(), clip.landmarks[0], bank)
         told = [None] * len(mels) if reach is None else list(reach)
-        return self._drive([(first, references, known, length) for known in told], mels, steps)
+        faces = [Given(first, bank.references, known, length, codes) for known in told]
+        return self._drive(faces, mels, steps)
 
     def cross(self, clip: ClipData, mels: F32, steps: int, *, settled: bool = False) -> Drive:
         """The clip's frames, each with what a reference bank holds at its time.
@@ -123,7 +136,7 @@ class Measure:
             steps: DDIM steps.
             settled: the call has seen the clip already, and references change no more.
         """
-        bank, faces = ReferenceBank(self._references), list[Given]()
+        bank, usual, faces = ReferenceBank(self._references), self._usual(), list[Given]()
         reach, lengths = ArticulationScale(self.typical_px), lengths_of(clip)
         for i in range(len(mels)):
             crop, time_s, length = np.ascontiguousarray(clip.crops[i]), i / PAPER_FPS, lengths[i]
@@ -131,27 +144,38 @@ class Measure:
             bank.update(stretch(crop, length), clip.landmarks[i], placed, time_s)
             reach.update(clip.landmarks[i], placed, time_s)
             known = reach.value if self.typical_px else None
-            faces.append((crop, bank.references, known, length))
+            codes = self._told(usual, clip.landmarks[i], bank)
+            faces.append(Given(crop, bank.references, known, length, codes))
         if settled:
-            _, references, known, _ = faces[-1]
-            faces = [(crop, references, known, length) for crop, _, _, length in faces]
+            faces = [faces[-1]._replace(crop=face.crop, length=face.length) for face in faces]
         return self._drive(faces, mels, steps)
+
+    def _usual(self) -> UsualMouth | None:
+        """What references are told from; None for a model that is not told what they show."""
+        spec = self.backend.manifest.job_spec
+        return UsualMouth(spec.codes) if spec.codes and spec.reference_codes else None
+
+    def _told(self, usual: UsualMouth | None, landmarks: F32, bank: ReferenceBank) -> F32 | None:
+        if usual is None:
+            return None
+        usual.update(raw_codes(landmarks[None])[0])
+        return usual.told(bank.codes)
 
     def _drive(self, faces: Sequence[Given], mels: F32, steps: int) -> Drive:
         seed = self.backend.manifest.noise_seed
         jobs = [
             LipJob(
-                "evaluate", i, stretch(crop, length), references, mel, seed, steps, 0.0, reach
-            )  # fmt: skip
-            for i, ((crop, references, reach, length), mel) in enumerate(
-                zip(faces, mels, strict=True))
+                "evaluate", i, stretch(face.crop, face.length), face.references, mel, seed, steps,
+                0.0, face.reach, face.reference_codes,
+            )
+            for i, (face, mel) in enumerate(zip(faces, mels, strict=True))
         ]  # fmt: skip
         long: list[U8] = []
         for begin in range(0, len(jobs), 8):
             long += self.backend.generate(jobs[begin : begin + 8])
         painted = [
-            unstretch(picture, crop, length)
-            for picture, (crop, *_, length) in zip(long, faces, strict=True)
+            unstretch(picture, face.crop, face.length)
+            for picture, face in zip(long, faces, strict=True)
         ]
         return Drive(painted, self.landmarks(painted))
 

@@ -7,7 +7,7 @@ The codes are the measured ones. For every way of painting: squared error in the
 features that ImageNet taught, where those are installed.
     cold     references as in a call's first moments, two steps from noise: what lite 0.3.0 ships
     warm     references are units, two steps from noise
-    raw      the unit as it is, without a network
+    raw      the unit, moved to the present pose and the code, without a network
     at 249   one step that begins at the unit with the noise of t = 249; the same for 499
     499 249  two steps that begin at the unit
 """
@@ -27,10 +27,11 @@ from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.articulation import OPENING
 from lipwire.engine.nets.lite import LiteNet
 from lipwire.engine.types import F32
+from lipwire.engine.units.moved import unit_slot
 from lipwire.training.data.dataset import I64, ClipData, load_clips, to_planes
 from lipwire.training.families import LiteFamily, alpha_bars, estimates, open_network
 from lipwire.training.lite.samples import write_rows
-from lipwire.training.lite.units import APART_FRAMES, Looks, choose, unit_slot
+from lipwire.training.lite.units import APART_FRAMES, Looks, choose, moved_crop
 from lipwire.training.nets.imagenet import MouthFeatures
 
 FAMILY = LiteFamily()
@@ -87,7 +88,7 @@ def task_of(clip: ClipData, stats: F32, references: int, told: bool) -> Task:
     looks = Looks()
     own = looks.of(clip, targets)
     known = looks.of(clip, bank)
-    units = [choose(codes[t], look, codes[bank], known, bank, references)
+    units = [choose(codes[t], look, codes[bank], known, references)
              for t, look in zip(targets, own, strict=True)]  # fmt: skip
     slot = unit_slot(references)
     unit = np.array([u[slot] for u in units])
@@ -102,10 +103,16 @@ def task_of(clip: ClipData, stats: F32, references: int, told: bool) -> Task:
         return torch.from_numpy(np.stack(pictures)), torch.from_numpy(codes[frames])
 
     crops, _ = shown(targets[:, None])
-    pasted, _ = shown(unit[:, None])
+    made = [moved_crop(clip, int(t), int(u), clip.codes[t])
+            for t, u in zip(targets, unit, strict=True)]  # fmt: skip
+    moved = torch.from_numpy(np.stack([to_planes(crop) for crop, _ in made]))
+    now = (np.stack([code for _, code in made]) - stats[0]) / stats[1]
+    warm, warm_codes = shown(np.array(units))
+    warm[:, 3 * slot : 3 * slot + 3] = moved
+    warm_codes[:, slot] = torch.from_numpy(np.clip(now, -4, 4).astype(np.float32))
     return Task(
         crops, torch.from_numpy(codes[targets]), shown(np.stack([first] * TARGETS)),
-        shown(np.array(units)), pasted[:, :, pasted.shape[2] // 2 :],
+        (warm, warm_codes), moved[:, :, moved.shape[2] // 2 :],
     )  # fmt: skip
 
 

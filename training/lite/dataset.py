@@ -94,8 +94,9 @@ def astray(starts: I64, share: float) -> Bools:
 
 
 def shown_to_a_camera(
-    clip: ClipData, frames: list[int], augmented: bool, rng: np.random.Generator
-) -> tuple[list[F32], F32]:
+    clip: ClipData, frames: list[int], augmented: bool, rng: np.random.Generator,
+    moved: tuple[int, U8] | None = None,
+) -> tuple[list[F32], F32]:  # fmt: skip
     """Frames as cameras show them, half of the times mirrored.
 
     Args:
@@ -103,15 +104,21 @@ def shown_to_a_camera(
         frames: the target, then its references.
         augmented: degraded; else as they are.
         rng: draws how.
+        moved: place in `frames` of a reference that is shown in the target's pose instead, and
+            that picture, uint8[S, S, 3]; camera and tracker are the target's.
 
     Returns:
         f32[3, S, S] in ±1 of each, and f32[S, S], how much each pixel of the target counts.
     """
     pictures: U8 = np.stack([np.asarray(clip.crops[i]) for i in frames])
     landmarks = clip.landmarks[frames[0]]
+    if moved is not None:
+        pictures[moved[0]] = moved[1]
     if augmented:
-        seen = degrade(pictures[:1], pictures[1:], landmarks[None], rng)
-        pictures = np.concatenate([seen.frames, seen.references])
+        same = [0] if moved is None else [0, moved[0]]
+        others = [i for i in range(len(frames)) if i not in same]
+        seen = degrade(pictures[same], pictures[others], landmarks[None].repeat(len(same), 0), rng)
+        pictures[same], pictures[others] = seen.frames, seen.references
         weight = np.asarray(loss_weight(seen.landmarks[0]) * seen.weight[0], np.float32)
         if rng.random() < 0.5:
             pictures, weight = pictures[:, :, ::-1], weight[:, ::-1]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lipwire.engine.nets.lite import LiteConfig, LiteNet, rescale_codes, voice_settings
+from lipwire.engine.units.moved import unit_slot
 from lipwire.training.checkpoint import fit_weights, load_checkpoint, weights_of
 from lipwire.training.config import LiteRecipe, TrainConfig
 from lipwire.training.data.dataset import Clips
@@ -28,7 +29,6 @@ from lipwire.training.lite.dataset import MouthBatch, Start
 from lipwire.training.lite.growth import take_painter
 from lipwire.training.lite.samples import sample_sheet
 from lipwire.training.lite.source import MouthDraw, MouthSource
-from lipwire.training.lite.units import unit_slot
 from lipwire.training.loop import Trainer, train
 from lipwire.training.losses import code_loss, l2_loss, simple_loss
 from lipwire.training.nets.imagenet import MouthFeatures

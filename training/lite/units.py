@@ -1,7 +1,7 @@
 """Units: the person's own mouths, chosen from a bank of the clip's other moments as a session's is.
 
-A painter trained so is given, beside the most closed mouth, the one that lies nearest to what is
-asked for in code and pose, and another near one from another moment; and it begins there.
+A painter trained so is given, beside the most closed mouth and the widest, the one that lies
+nearest to what is asked for in code and pose, moved to the present pose; and it begins there.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from lipwire.engine.audio.mel import PAPER_FPS
+from lipwire.engine.face.alignment import CROP_SIZE
 from lipwire.engine.face.articulation import OPENING
 from lipwire.engine.face.identity import likeness_of
-from lipwire.engine.types import F32, U8
+from lipwire.engine.types import F32, U8, Alignment
 from lipwire.engine.units.bank import CODE_WEIGHTS, LOOK_COST
-from lipwire.engine.units.unit import look_of
+from lipwire.engine.units.moved import moved_unit, unit_slot
+from lipwire.engine.units.shape import allowed_change
+from lipwire.engine.units.unit import look_of, unit_of
 from lipwire.training.data.dataset import I64, ClipData, Clips
 from lipwire.training.lite.dataset import (
     MouthBatch,
@@ -29,11 +32,46 @@ APART_FRAMES = round(0.4 * PAPER_FPS)  # nearer ones nearly are the target: in a
 BANK_SIZES = (20, 200)  # from a second of a call to a full bank
 # Of the code that chooses, in spreads: what is heard is no more exact, so units are not either.
 CHOICE_NOISE = 0.3
+# A share of them is chosen badly, as from a bank that has nothing near.
+POOR_CHOICES, POOR_CHOICE_NOISE = 0.15, 1.5
+# Of the code that a chosen mouth is moved towards, in spreads.
+SHAPE_NOISE = 0.3
+# A share of them was taken in a light that differs by so much, each colour by a third of it.
+OTHER_LIGHT, LIGHT_SPREAD = 0.3, 0.12
+_WHOLE = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
 
 
-def unit_slot(references: int) -> int:
-    """Which of a network's references is the unit; the most closed mouth comes before it."""
-    return min(1, references - 1)
+def moved_crop(clip: ClipData, index: int, unit: int, asked: F32) -> tuple[U8, F32]:
+    """Frame `index` with the mouth of frame `unit` moved to its pose.
+
+    Nothing of the frame's own hidden half is in it.
+
+    Args:
+        clip: to look in.
+        index: of the frame.
+        unit: of another.
+        asked: f32[7], the code that its mouth is moved towards, in the clip's own units.
+
+    Returns:
+        uint8[S, S, 3], and the code that it shows now, f32[7].
+    """
+    picture = np.ascontiguousarray(clip.crops[unit])
+    mouth = unit_of(picture, _WHOLE, clip.landmarks[unit], np.zeros(1, np.float32), 0.0)
+    crop = np.array(clip.crops[index])
+    change = allowed_change(asked, clip.codes[unit])
+    crop[CROP_SIZE // 2 :] = moved_unit(mouth, clip.landmarks[index], CROP_SIZE, change)
+    return crop, clip.codes[unit] + change
+
+
+def other_light(crop: U8, rng: np.random.Generator) -> U8:
+    """The hidden half as if it had been taken in a slightly other light, some of the times."""
+    if rng.random() >= OTHER_LIGHT:
+        return crop
+    gains = np.exp(LIGHT_SPREAD * (rng.standard_normal() + rng.standard_normal(3) / 3))
+    lit = crop.copy()
+    half = CROP_SIZE // 2
+    lit[half:] = np.clip(crop[half:] * gains, 0, 255).round()
+    return lit
 
 
 def unit_costs(asked: F32, look: F32, codes: F32, looks: F32) -> F32:
@@ -54,27 +92,24 @@ def unit_look(crop: U8) -> F32:
     return look_of(likeness_of(np.ascontiguousarray(crop)))
 
 
-def choose(asked: F32, look: F32, codes: F32, looks: F32, frames: I64, count: int) -> list[int]:
-    """References from a bank: the most closed mouth, the nearest, then near ones of other moments.
+def choose(asked: F32, look: F32, codes: F32, looks: F32, count: int) -> list[int]:
+    """References from a bank: the nearest mouth between the most closed one and the widest.
 
     Args:
         asked: f32[7], normalised.
         look: f32[C], see `unit_look`.
         codes: f32[N, 7] of the bank, normalised.
         looks: f32[N, C].
-        frames: int64[N], when each was.
-        count: of references; one is the nearest alone.
+        count: of references; one is the nearest alone, two lack the widest.
 
     Returns:
-        Of each reference its place in the bank; where no other moment is left, the nearest again.
+        Of each reference its place in the bank.
     """
-    costs = unit_costs(asked, look, codes, looks)
-    near = [int(costs.argmin())]
-    free = np.ones(len(frames), bool)
-    for _ in range(count - 2):
-        free &= np.abs(frames - frames[near[-1]]) >= APART_FRAMES
-        near.append(int(np.where(free, costs, np.inf).argmin()) if free.any() else near[0])
-    return near if count == 1 else [int(codes[:, OPENING].argmin()), *near]
+    nearest = int(unit_costs(asked, look, codes, looks).argmin())
+    if count == 1:
+        return [nearest]
+    opening = codes[:, OPENING]
+    return [int(opening.argmin()), nearest, *[int(opening.argmax())] * (count - 2)]
 
 
 class Looks:
@@ -118,13 +153,14 @@ def pick_units(
         rng: draws the bank, and how inexact the choice is.
     """
     bank = draw_bank(len(clip), index, rng)
-    noise = CHOICE_NOISE * rng.standard_normal(len(asked), np.float32)
+    inexact = POOR_CHOICE_NOISE if rng.random() < POOR_CHOICES else CHOICE_NOISE
+    noise = inexact * rng.standard_normal(len(asked), np.float32)
     if not len(bank):
         return None
     wanted = clips.normalised(asked) + noise
     look = looks.of(clip, np.array([index]))[0]
     codes = clips.normalised(clip.codes[bank])
-    return [int(bank[i]) for i in choose(wanted, look, codes, looks.of(clip, bank), bank, count)]
+    return [int(bank[i]) for i in choose(wanted, look, codes, looks.of(clip, bank), count)]
 
 
 def draw_units(
@@ -157,6 +193,15 @@ def draw_units(
             if found is None:
                 starts[number] = Start.NOISE
         frames = [index, *(found or pick_references(clip, index, references, rng))]
-        planes, weight = shown_to_a_camera(clip, frames, augmented, rng)
-        rows.append(row_of(clips, clip, frames, planes, weight, clip.codes[other]))
+        moved = None
+        if found:
+            slot = 1 + unit_slot(references)
+            heard = rng.standard_normal(len(asked), np.float32) * clips.code_stats[1]
+            crop, now = moved_crop(clip, index, frames[slot], asked + SHAPE_NOISE * heard)
+            moved = slot, other_light(crop, rng)
+        planes, weight = shown_to_a_camera(clip, frames, augmented, rng, moved)
+        row = row_of(clips, clip, frames, planes, weight, clip.codes[other])
+        if found:
+            row[-1][slot - 1] = clips.normalised(now)
+        rows.append(row)
     return stacked(rows, starts, stray)

@@ -37,6 +37,7 @@ class LipwireVideoService(AIService):
         token: for it.
         name: of the session, by which others may watch it.
         consent: the person shown has agreed.
+        face: a file, in place of the user's camera: a clip or a photo.
         source: which of the user's video tracks is the face (`transport_source`).
         session: further settings of the session, as `LipwireCall` takes them.
         **kwargs: of `AIService`.
@@ -49,14 +50,16 @@ class LipwireVideoService(AIService):
         token: str | None = None,
         name: str | None = None,
         consent: bool = False,
+        face: str | None = None,
         source: str = "camera",
         session: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(settings=ServiceSettings(model=None), **kwargs)
         self._call = LipwireCall(
-            url, token=token, name=name, consent=consent, on_event=self._on_event, **(session or {})
-        )
+            url, token=token, name=name, consent=consent, face=face, on_event=self._on_event,
+            **(session or {}),
+        )  # fmt: skip
         self._source = source
         self._open = self._ready = False
         self._takers: list[asyncio.Task[None]] = []

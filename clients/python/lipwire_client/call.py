@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -41,6 +42,8 @@ class LipwireCall:
         name: of the session, by which others watch it; None makes one that cannot be guessed.
         consent: the person shown has agreed; the server refuses calls without (or the token
             carries it).
+        face: a clip, shown forth and back, or a photo, in place of the camera: `send_image` is
+            not needed then, and the token wants the right to watch, too.
         rate_hz: the voice's rate, unless `speak` says otherwise.
         tls: for servers with a certificate of their own.
         on_event: told what the server says beside the media: `begins`, `flushed`, `interrupted`
@@ -56,6 +59,7 @@ class LipwireCall:
         token: str | None = None,
         name: str | None = None,
         consent: bool = False,
+        face: str | Path | None = None,
         rate_hz: int = 24_000,
         tls: ssl.SSLContext | None = None,
         on_event: Callable[[dict[str, Any]], None] | None = None,
@@ -63,7 +67,8 @@ class LipwireCall:
     ) -> None:
         self.name = name or f"call-{secrets.token_urlsafe(24)}"
         settings = {"consent": consent, **settings}
-        self._address = Address(url.rstrip("/"), self.name, token, settings, tls)
+        picture = Path(face).read_bytes() if face is not None else None
+        self._address = Address(url.rstrip("/"), self.name, token, settings, tls, picture)
         self._rate_hz, self._tell = rate_hz, on_event or (lambda event: None)
         self._pictures: Newest[Picture] = Newest(PICTURES)
         self._sounds: Newest[Sound] = Newest(SOUNDS)

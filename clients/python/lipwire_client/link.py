@@ -63,6 +63,8 @@ class Address:
     settings: dict[str, Any] = field(default_factory=dict)
     """fields of `POST /api/sessions/{name}`, such as consent"""
     tls: ssl.SSLContext | None = None
+    face: bytes | None = None
+    """a clip or a photo, in place of the camera"""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -138,22 +140,47 @@ class Link:
         self._tasks.append(asyncio.create_task(self._watch()))
 
     async def _offer(self, http: httpx.AsyncClient) -> None:
-        servers = [RTCIceServer(**entry) for entry in _checked(await http.get("/api/ice-servers"))]
+        offered = _checked(await http.get("/api/ice-servers")).json()
+        servers = [RTCIceServer(**entry) for entry in offered]
         pc = self._pc = RTCPeerConnection(
             RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
         )
-        pc.addTransceiver(self.camera, "sendrecv")
+        filmed = self._address.face is None
+        if filmed:
+            pc.addTransceiver(self.camera, "sendrecv")
+        else:
+            pc.addTransceiver("video", "recvonly")
         pc.addTransceiver("audio", "recvonly")
         channel = pc.createDataChannel("lipwire")
         channel.on("message", lambda text: self._on_event(json.loads(text)))
         pc.on("track", self._on_track)
         pc.on("connectionstatechange", self._on_state)
         await pc.setLocalDescription(await pc.createOffer())
-        body = {"sdp": pc.localDescription.sdp, **self._address.settings}
-        answer = await http.post(f"/api/sessions/{self._address.name}", json=body)
-        sdp = _checked(answer)["sdp"]
-        self._location = answer.headers["Location"]
+        sdp = await (self._call(http) if filmed else self._watch_face(http))
         await pc.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
+
+    async def _call(self, http: httpx.AsyncClient) -> str:
+        """Begin the session with the camera as its publisher."""
+        assert self._pc is not None
+        body = {"sdp": self._pc.localDescription.sdp, **self._address.settings}
+        answer = await http.post(f"/api/sessions/{self._address.name}", json=body)
+        sdp: str = _checked(answer).json()["sdp"]
+        self._location = answer.headers["Location"]
+        return sdp
+
+    async def _watch_face(self, http: httpx.AsyncClient) -> str:
+        """Begin the session with the file, unless it runs, and watch it."""
+        assert self._pc is not None
+        name = self._address.name
+        made = await http.put(
+            f"/api/sessions/{name}", params=self._address.settings, content=self._address.face
+        )
+        if made.status_code != 409:  # after a loss it is there already
+            _checked(made)
+        self._location = made.headers.get("Location", f"/whip/{name}")
+        headers = {"Content-Type": "application/sdp"}
+        sdp = self._pc.localDescription.sdp
+        return _checked(await http.post(f"/whep/{name}", content=sdp, headers=headers)).text
 
     def _on_state(self) -> None:
         state = self._pc.connectionState if self._pc is not None else "closed"
@@ -268,14 +295,14 @@ class Link:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _checked(answer: httpx.Response) -> Any:
-    """An answer's JSON.
+def _checked(answer: httpx.Response) -> httpx.Response:
+    """An answer that is no refusal.
 
     Raises:
         Refused: it is a refusal.
     """
     if answer.is_success:
-        return answer.json()
+        return answer
     try:
         reason = str(answer.json()["error"])
     except (ValueError, KeyError, TypeError):

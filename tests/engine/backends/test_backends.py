@@ -224,7 +224,7 @@ def test_graphs_of_another_size_than_the_manifest_says_are_refused_at_once(spoil
     with pytest.raises(BackendError, match="does not fit crops of 96 px"):
         load_backend(reseal(spoilt, crop_size=96), "ort")
     with pytest.raises(BackendError, match="ONNX Runtime failed"):
-        load_backend(reseal(spoilt, references=3), "ort")
+        load_backend(reseal(spoilt, references=4), "ort")
     with pytest.raises(BackendError, match="ONNX Runtime failed"):
         load_backend(reseal(spoilt, mel={"columns": 20}), "ort")
 

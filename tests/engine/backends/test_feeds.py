@@ -10,6 +10,7 @@ from fakes import make_manifest, picture
 
 from lipwire.engine.backends.feeds import Feeds, check_arrays, check_jobs, feed_shapes, noise_image
 from lipwire.engine.errors import BackendError, BundleError
+from lipwire.engine.model.ddim import NoiseSchedule
 from lipwire.engine.types import LipJob
 
 MANIFEST = make_manifest(crop_size=16, references=2, mel={"columns": 20})
@@ -46,6 +47,29 @@ def test_a_slot_takes_the_noise_of_its_new_session() -> None:
     feeds.load_arrays(raw)
     feeds.load_jobs([job(seed=1)])
     assert np.array_equal(feeds.arrays["noise"][0], noise_image(1, 16, 16))
+
+
+def test_a_job_that_begins_at_a_unit_brings_its_picture_with_noise() -> None:
+    told = replace(MANIFEST, reference_codes=True, spacing="trailing")
+    feeds = Feeds(told, 2, 8)
+    start = picture(8, 16, 5)
+    codes = np.arange(14, dtype=np.float32).reshape(2, 7)
+    jobs = [replace(job(0), steps=1, start=start, reference_codes=codes), replace(job(1), steps=1)]
+    feeds.load_jobs(jobs)
+    assert feeds.entered.tolist() == [True, False]
+    level = NoiseSchedule.linear().alpha_bar(249)
+    plane = start.transpose(2, 0, 1) / 127.5 - 1
+    wanted = level**0.5 * plane + (1 - level) ** 0.5 * noise_image(0, 8, 16)
+    np.testing.assert_allclose(feeds.arrays["noise"][0], wanted, atol=1e-5)
+    assert np.array_equal(feeds.arrays["noise"][1], noise_image(0, 8, 16))
+    assert np.array_equal(feeds.arrays["shown"], [codes, np.zeros((2, 7))])
+    feeds.load_jobs(jobs[::-1])  # the slot's noise comes back
+    assert np.array_equal(feeds.arrays["noise"][0], noise_image(0, 8, 16))
+    for wrong, message in ((start[:4], "start is .4, 16, 3., .* takes .8, 16, 3."),):
+        with pytest.raises(BackendError, match=message):
+            check_jobs(replace(told, steps_offered=(1, 2)), [replace(jobs[0], start=wrong)])
+    with pytest.raises(BackendError, match="takes none"):
+        check_jobs(replace(MANIFEST, steps_offered=(1, 2)), [replace(job(0), start=start)])
 
 
 @pytest.mark.parametrize("rows", [8, 16])

@@ -258,6 +258,16 @@ def test_a_trajectory_is_what_ddim_sample_takes(spacing: Spacing) -> None:
     np.testing.assert_allclose(x, wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_a_sample_that_begins_at_a_picture_takes_the_last_steps_of_twice_as_many() -> None:
+    assert SCHEDULE.entry_timesteps(1, "trailing") == (249,)
+    assert SCHEDULE.entry_timesteps(2, "trailing") == (499, 249)
+    assert SCHEDULE.entry_timesteps(4, "trailing") == SCHEDULE.timesteps(8, "trailing")[-4:]
+    steps = trajectory(SCHEDULE, 2, "trailing", prediction="v", entered=True)
+    assert [t for t, _ in steps] == [499, 249]
+    a = SCHEDULE.alpha_bar(499) ** 0.5
+    assert steps[0][1][:2] == pytest.approx((a, -((1 - a * a) ** 0.5)))
+
+
 def test_coefficients_of_an_unknown_prediction() -> None:
     with pytest.raises(ConfigError, match="unknown prediction type 'image'"):
         step_coefficients(0.5, 0.6, prediction="image")  # type: ignore[arg-type]

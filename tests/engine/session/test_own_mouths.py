@@ -15,6 +15,7 @@ from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import BackendError
 from lipwire.engine.session.session import Session
 from lipwire.engine.types import F32, JobSpec, Outcome, OutputFrame, VideoFrame
+from lipwire.engine.units import selection
 
 SPEC = JobSpec(references=1, mel_columns=16, reach_px=5.0, codes=STATS)
 SPEAKING = EngineConfig(silence="generate", fade_s=0.0)
@@ -192,24 +193,53 @@ def test_an_engine_hands_its_listener_to_its_sessions() -> None:
     assert out[-1] is Outcome.PASTED and listener.ahead
 
 
-def test_a_busy_machine_holds_the_mouth_instead_of_flashing_the_original() -> None:
+def test_a_busy_machine_holds_the_mouth_and_fades_it_instead_of_flashing_the_original() -> None:
     session = make()
     play(session, TALK)
     first = len(TALK)
     for index in range(first, first + 12):  # nobody begins them
         session.push_video(frame(index, SHUT), index / 25)
-    out = list(iter(lambda: session.pop_video((first + 12) / 25 + 0.2), None))
-    assert [o.outcome for o in out[-12:-1]] == [Outcome.HELD] * 5 + [Outcome.OVERLOADED] * 6
+    out = list(iter(lambda: session.pop_video((first + 12) / 25 + 0.2), None))[-12:-1]
+    assert [o.outcome for o in out] == [Outcome.HELD] * 9 + [Outcome.OVERLOADED] * 2
     original = speaking(SHUT)
-    for held in (o for o in out if o.outcome is Outcome.HELD):
+    for held in out[:9]:
         assert held.box is not None
         x0, y0, x1, y1 = held.box
         outside = held.image.copy()
         outside[y0:y1, x0:x1] = original[y0:y1, x0:x1]
         assert (outside == original).all() and (held.image != original).any()
+    shown = [float(np.abs(o.image.astype(int) - original).mean()) for o in out]
+    assert shown[:5] == pytest.approx([shown[0]] * 5)
+    steps = -np.diff(shown[4:10])
+    assert steps == pytest.approx([shown[0] / 5] * 5, rel=0.2)
     stats = session.stats(3.0)
-    assert stats.held == 5
+    assert stats.held == 9
     assert stats.rung == "full"  # fewer steps would not have helped
+
+
+def test_where_the_network_has_no_time_a_mouth_of_another_pose_speaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In every frame, until what is painted now and then to measure says that there is time."""
+    for name in ("UNLIKE", "ALIKE"):  # of the network's pose alone
+        monkeypatch.setattr(selection, name, 2.0)
+    session = make()
+    assert {o.outcome for o in play(session, TALK)} == {Outcome.GENERATED}
+    first = len(TALK)
+    for index in range(first, first + 50):
+        session.push_video(frame(index, SHUT), index / 25)  # replaced by the next
+    assert session.stats(4.0).rung in ("half", "none")
+    list(iter(lambda: session.pop_video(5.0), None))
+    first, measured, outcomes = 150, 0, []
+    for index in range(first, first + 20):
+        session.push_video(frame(index, SHUT), index / 25)
+        measured += session.jobs.begin(index / 25) is not None  # and never comes back
+        outcomes += [o.outcome for o in iter(lambda: session.pop_video(index / 25 + 0.039), None)]  # noqa: B023
+    assert set(outcomes) == {Outcome.PASTED} and len(outcomes) >= 18
+    assert 2 <= measured <= 3
+    assert session.stats(7.0).rung in ("half", "none")
+    late = play(session, [SHUT] * 75, first + 20)
+    assert late[-1].outcome is Outcome.GENERATED and session.stats(10.0).rung == "full"
 
 
 @pytest.mark.parametrize("cut", [True, False])

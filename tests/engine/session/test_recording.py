@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from lipwire.engine.backends import blank_job, load_backend  # noqa: E402
 from lipwire.engine.backends.cuda_graphs import WARM_UP_RUNS, GraphedBatches  # noqa: E402
-from lipwire.engine.backends.feeds import noise_image  # noqa: E402
+from lipwire.engine.backends.feeds import first_sample  # noqa: E402
 from lipwire.engine.backends.sampler import Part, Sampler  # noqa: E402
 from lipwire.engine.errors import BackendError, BundleError  # noqa: E402
 from lipwire.engine.face.articulation import CODES  # noqa: E402
@@ -131,6 +131,7 @@ def jobs(count: int, bundle: Any, steps: int = 2) -> list[Any]:
     blank = blank_job(bundle.manifest, steps)
     rng = np.random.default_rng(3)
     size, shown = bundle.manifest.crop_size, bundle.manifest.references
+    told = bundle.manifest.reference_codes
     return [
         replace(
             blank,
@@ -139,19 +140,24 @@ def jobs(count: int, bundle: Any, steps: int = 2) -> list[Any]:
             mel=rng.uniform(-4, 4, blank.mel.shape).astype(np.float32),
             seed=index % 2,
             reach=rng.uniform(0.6, 1.6, CODES).astype(np.float32),
+            reference_codes=rng.normal(size=(shown, CODES)).astype(np.float32),
+            start=picture(size // 2, size, index + 5) if index % 2 and told else None,
         )
         for index in range(count)
     ]
 
 
 def tensors(batch: list[Any], net: Any) -> dict[str, Any]:
-    rows, size = example_inputs(net, 1)["noise"].shape[2:]
+    rows = example_inputs(net, 1)["noise"].shape[2]
+    noise = [first_sample(open_bundle().manifest, j, rows) for j in batch]
     return {
         "crops": torch.from_numpy(np.stack([j.crop for j in batch])),
         "references": torch.from_numpy(np.stack([j.references for j in batch])),
         "mel": torch.from_numpy(np.stack([j.mel for j in batch])),
-        "noise": torch.from_numpy(np.stack([noise_image(j.seed, rows, size) for j in batch])),
+        "noise": torch.from_numpy(np.stack(noise)),
         "reach": torch.from_numpy(np.stack([j.reach for j in batch])),
+        "shown": torch.from_numpy(np.stack([j.reference_codes for j in batch])),
+        "entered": torch.tensor([int(j.start is not None) for j in batch]),
     }
 
 

@@ -15,7 +15,7 @@ def filled(openings: list[float], capacity: int = 200, period_s: float = 0.04) -
     bank = MouthBank(STATS, capacity)
     for index, opening in enumerate(openings):
         made = unit(opening, index * period_s)
-        bank.update(made.codes)
+        bank.usual.update(made.codes)
         bank.add(made)
     return bank
 
@@ -101,7 +101,7 @@ def test_clearing_forgets_the_person() -> None:
     bank.ready(6.0)
     bank.clear()
     assert len(bank) == 0 and not bank.ready(0.1)
-    assert bank.coverage.mib == 0 and (bank.median == 0).all()
+    assert bank.coverage.mib == 0 and (bank.usual.median == 0).all()
 
 
 def test_codes_count_from_the_person_s_usual_mouth() -> None:

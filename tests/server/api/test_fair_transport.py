@@ -18,7 +18,7 @@ from calls import Caller, Running, sound_file, tone
 from lipwire.server.api import fair_transport
 from lipwire.server.api.fair_transport import MAX_FRAGMENTS, PIECE, FairTransport
 from lipwire.server.api.listener import SOCKETS
-from lipwire.server.api.speech_socket import SpeechSocket
+from lipwire.server.api.speech_socket import Declared, SpeechSocket
 from lipwire.server.call import speech_queue
 
 
@@ -209,7 +209,7 @@ async def test_each_message_has_a_turn_of_its_own(message: dict[str, Any]) -> No
         receive=receive, send_json=nothing, application_state=None, close=nothing
     )
     ticker = asyncio.create_task(ticking())
-    await asyncio.wait_for(SpeechSocket(socket, peer, 16_000).run(), 60)
+    await asyncio.wait_for(SpeechSocket(socket, peer, Declared(16_000)).run(), 60)
     ticker.cancel()
     assert turns >= 200
 

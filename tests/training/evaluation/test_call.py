@@ -55,7 +55,7 @@ def test_a_film_as_it_was_taken_is_real(film: Film, measure: CallMeasure) -> Non
     assert found.sharpness == pytest.approx(1, abs=0.02)
     assert found.change == pytest.approx(1, abs=0.02)
     assert (found.r, found.lag) == (pytest.approx(1, abs=0.02), 0)
-    assert found.movement == pytest.approx(1, abs=0.05)
+    assert found.movement == pytest.approx(1, abs=0.05) and found.lmd == pytest.approx(0, abs=0.05)
     assert found.pasted == 1
 
 

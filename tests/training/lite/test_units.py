@@ -15,10 +15,10 @@ from lipwire.training.data.dataset import Clips
 from lipwire.training.lite.dataset import Start, astray, shares
 from lipwire.training.lite.denoiser import DenoiserObjective, generate
 from lipwire.training.lite.units import (
-    APART_FRAMES,
     Looks,
     choose,
     draw_units,
+    moved_crop,
     pick_units,
     unit_costs,
 )
@@ -43,9 +43,8 @@ def test_units_are_the_same_again_and_never_within_four_tenths_of_a_second(clips
         )
         assert one == two and one is not None
         assert all(abs(frame - index) >= 10 for frame in one)
-        closed, unit, second = one
-        assert clip.codes[closed, 0] <= min(clip.codes[unit, 0], clip.codes[second, 0])
-        assert second == unit or abs(second - unit) >= APART_FRAMES
+        closed, unit, wide = (float(clip.codes[frame, 0]) for frame in one)
+        assert closed <= unit <= wide
 
 
 def test_the_nearest_by_hand() -> None:
@@ -57,11 +56,32 @@ def test_the_nearest_by_hand() -> None:
     asked[0] = 2.5
     costs = unit_costs(asked, look, codes, looks)
     np.testing.assert_allclose(costs, [2 * 3.5**2, 2 * 2.5**2, 2 * 0.5**2, 1 + 30])
-    frames = np.array([0, 20, 40, 60])
-    assert choose(asked, look, codes, looks, frames, 3) == [0, 2, 1]
-    assert choose(asked, look, codes, looks, frames, 1) == [2]
-    near = np.array([36, 38, 40, 42])  # all of one moment: no second one
-    assert choose(asked, look, codes, looks, near, 4) == [0, 2, 2, 2]
+    assert choose(asked, look, codes, looks, 3) == [0, 2, 3]
+    assert choose(asked, look, codes, looks, 2) == [0, 2]
+    assert choose(asked, look, codes, looks, 1) == [2]
+
+
+def test_a_moved_unit_shows_the_asked_mouth_and_nothing_of_the_frame_s_hidden_half(
+    clips: Clips,
+) -> None:
+    clip = clips.clips[0]
+    order = np.argsort(clip.codes[:, 0])
+    index, unit = int(order[0]), int(order[-1])
+    asked = clip.codes[unit].copy()
+    asked[0] -= 1.0
+    crop, now = moved_crop(clip, index, unit, asked)
+    between = sorted((asked[0], clip.codes[unit][0]))
+    assert between[0] < now[0] < between[1]
+    assert np.array_equal(crop[:64], clip.crops[index][:64])
+    covered = np.array(clip.crops[index])
+    covered[64:] = 0
+    again, _ = moved_crop(replace(clip, crops=np.stack([covered, clip.crops[unit]]),
+                                  landmarks=clip.landmarks[[index, unit]],
+                                  codes=clip.codes[[index, unit]]), 0, 1, asked)  # fmt: skip
+    assert np.array_equal(again[64:], crop[64:])
+    still, _ = moved_crop(clip, unit, unit, clip.codes[unit])  # its own frame, its own code
+    inside = still[66:120, 24:104].astype(int) - clip.crops[unit][66:120, 24:104]
+    assert np.abs(inside).mean() < 1.0
 
 
 def test_a_clip_too_short_for_a_bank_begins_with_noise(clips: Clips) -> None:

@@ -32,6 +32,7 @@ class AvatarSession(BaseAvatarSession):  # type: ignore[type-arg]  # it emits me
         token: for it.
         name: of the session there, by which others may watch it.
         consent: the person shown has agreed.
+        face: a file, in place of a camera: a clip or a photo.
         face_identity: the participant whose camera is the face; None takes the first there is.
         size: of the published pictures, until the camera's own is known.
         session: further settings, as `LipwireCall` takes them.
@@ -44,12 +45,16 @@ class AvatarSession(BaseAvatarSession):  # type: ignore[type-arg]  # it emits me
         token: str | None = None,
         name: str | None = None,
         consent: bool = False,
+        face: str | None = None,
         face_identity: str | None = None,
         size: tuple[int, int] = (640, 480),
         session: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self._call = dict(url=url, token=token, name=name, consent=consent, **(session or {}))
+        self._call = dict(
+            url=url, token=token, name=name, consent=consent, face=face, **(session or {})
+        )
+        self._wants_camera = face is None
         self._face_identity, self._size = face_identity, size
         self._runner: AvatarRunner | None = None
         self._generator: LipwireGenerator | None = None
@@ -106,7 +111,7 @@ class AvatarSession(BaseAvatarSession):  # type: ignore[type-arg]  # it emits me
         wanted = self._face_identity in (None, participant.identity)
         camera = publication.source == rtc.TrackSource.SOURCE_CAMERA
         filmed = self._filming is not None and not self._filming.done()
-        if wanted and camera and not filmed:
+        if self._wants_camera and wanted and camera and not filmed:
             logger.info("lipwire: the face is the camera of %s", participant.identity)
             self._filming = asyncio.create_task(self._film(track))
 
