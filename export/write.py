@@ -45,7 +45,7 @@ class Recipe:
     default_steps: int
     framing: str
     codes: Mapping[str, list[float]] = field(default_factory=dict)
-    expression: float = 1.5
+    expression: float = 1.4
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -144,11 +144,8 @@ def _describe(net: nn.Module, recipe: Recipe, options: Options) -> Manifest:
         references=references[1] // 3,
         reach_px=float(getattr(net.config, "reach_px", 0.0)),
         codes=dict(recipe.codes),
-<<<<<<< HEAD
         expression=recipe.expression,
-=======
         reference_codes=bool(getattr(net.config, "told", False)),
->>>>>>> main
         network=asdict(net.config),  # type: ignore[call-overload]
         lookahead_s=LOOKAHEAD_S,
         mel={"rate_hz": SPEECH_RATE_HZ, "n_fft": N_FFT, "hop": HOP, "bands": N_MELS,

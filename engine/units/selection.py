@@ -18,12 +18,6 @@ from lipwire.engine.units.unit import Unit
 
 # So many of the next pictures are looked at. More changed nothing, as sound is seldom known so far.
 AHEAD = 4
-<<<<<<< HEAD
-=======
-# What is heard moves less than people do, by regression to the mean. Less: mouths move little, 0.76
-# of people's at 1.25; more: mumblers shout.
-EXPRESSION = 1.4
->>>>>>> main
 # Units from so near the picture show the mouth that is to be replaced, in the best of poses: they
 # would be chosen whatever the voice says.
 OWN_S = 0.4
@@ -114,12 +108,8 @@ class Selector:
         if not len(bank):
             return None
         shown = next((i for i, unit in enumerate(bank.units) if unit is self._shown), None)
-<<<<<<< HEAD
-        costs = bank.costs(wanted * self._expression, look, (time_s - OWN_S, time_s + OWN_S))
-=======
-        wanted = wanted * np.float32(EXPRESSION)
+        wanted = wanted * self._expression
         costs = bank.costs(wanted, look, (time_s - OWN_S, time_s + OWN_S))
->>>>>>> main
         path, _ = best_path(costs, bank.joins(), shown)
         if costs[0, path[0]] >= FORBIDDEN:
             self._shown = None

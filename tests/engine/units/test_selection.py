@@ -39,13 +39,8 @@ def test_it_is_the_cheapest_of_all_sequences(
 
 def wanted(selector: Selector, *openings_px: float) -> F32:
     """Codes that ask for such mouths once they are as expressive as people are."""
-<<<<<<< HEAD
-    codes = np.stack([unit(opening).codes for opening in openings_px]) - selector.bank.median
-    return (codes - np.array(STATS.mean)) / np.array(STATS.spread) / STATS.expression
-=======
     codes = np.stack([unit(opening).codes for opening in openings_px]) - selector.bank.usual.median
-    return (codes - np.array(STATS.mean)) / np.array(STATS.spread) / EXPRESSION
->>>>>>> main
+    return (codes - np.array(STATS.mean)) / np.array(STATS.spread) / STATS.expression
 
 
 def knowing(openings_px: list[float]) -> Selector:
