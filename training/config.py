@@ -111,8 +111,6 @@ class VoiceRecipe:
     """share of streams without a voice, which must shut the mouth"""
     moments: int = 160
     """with an answer in a stream, 40 a second"""
-    kinds: float = 0.15
-    """weight of which typical mouth is meant, beside the teacher's features and the mean mouth"""
     gain_db: float = 3.0
     """loudness of half of the pieces varies by this, of the others by four times as much"""
 
@@ -158,10 +156,10 @@ class Preset:
 
 
 LITE = TrainConfig(steps=7_300, batch=18, learning_rate=1e-3, warmup=200)
-# Mouths, after the teacher was learned; more steps learn the speakers by heart.
+# Mouths, after the teacher was learned, in five passes; 500 steps learn the speakers by heart.
 VOICE = TrainConfig(
-    steps=600, batch=32, learning_rate=1e-3, weight_decay=2e-2, ema=0.998, precision="bf16",
-    sample_every=200,
+    steps=200, batch=32, learning_rate=1e-3, weight_decay=2e-2, ema=0.998, precision="bf16",
+    sample_every=100,
 )  # fmt: skip
 # On from an earlier painter's weights (--init): critics that begin anew learn faster than it.
 REFINE = replace(LITE, steps=4_000, learning_rate=4e-4)

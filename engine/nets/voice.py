@@ -20,10 +20,6 @@ STEM = 4  # columns that the first layer takes, every second one
 TAPS = (3, 3, 3, 5)  # of each level; they reach 96 columns
 TAUGHT = 128  # components of the speech model's features: 64 of each of two layers
 HEAD = 256
-KINDS = 64  # typical mouths: clusters of people's codes
-# How much surer than it is the voice says which mouth is meant. 1: the mean, which moves too little
-# and never shuts; more: the likeliest one alone, which jumps.
-SURE = 3.0
 
 
 def columns_of(taps: tuple[int, ...]) -> int:
@@ -35,11 +31,6 @@ def at_each(layer: nn.Linear, x: Tensor) -> Tensor:
     """A layer at every time, f32[B, T, W] -> f32[B, T, V]: as rows, whose weights graphs keep."""
     out: Tensor = layer(x.flatten(0, 1))
     return out.unflatten(0, x.shape[:2])
-
-
-def sharpened(kinds: Tensor, mouths: Tensor) -> Tensor:
-    """The mean of the typical mouths by their sharpened chances, f32[B, K], f32[K, codes]."""
-    return torch.softmax(SURE * kinds, dim=1) @ mouths
 
 
 class Level(nn.Module):
@@ -80,9 +71,7 @@ class Said(NamedTuple):
     taught: Tensor
     """[.., 128], what the speech model makes of it"""
     codes: Tensor
-    """[.., codes], the mean mouth, in the speaker's spreads"""
-    kinds: Tensor
-    """[.., K], logits of the typical mouths"""
+    """[.., codes], the mouth, in the speaker's spreads"""
 
 
 class PyramidVoice(nn.Module):
@@ -95,7 +84,7 @@ class PyramidVoice(nn.Module):
     """
 
     expression = 1.0
-    """see `CodeStats`"""
+    """see `CodeStats`: its gain is as large as people's movement already"""
 
     def __init__(self, width: int, taps: tuple[int, ...], codes: int) -> None:
         super().__init__()
@@ -106,11 +95,9 @@ class PyramidVoice(nn.Module):
         self.taught = nn.Linear(width, TAUGHT)
         self.drop = nn.Dropout(0.2)
         self.hidden = nn.Linear(width, HEAD)
-        self.codes, self.kinds = nn.Linear(HEAD, codes), nn.Linear(HEAD, KINDS)
-        self.register_buffer("mouths", torch.zeros(KINDS, codes))
+        self.codes = nn.Linear(HEAD, codes)
         self.register_buffer("gain", torch.ones(codes))
         self.register_buffer("offset", torch.zeros(codes))
-        self.mouths: Tensor
         self.gain: Tensor
         self.offset: Tensor
 
@@ -123,9 +110,9 @@ class PyramidVoice(nn.Module):
             x = level(x, 1 << number, 1) if dense else level(x, 1, 1 if number == last else 2)
         return self.norm(x)
 
-    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.drop(F.silu(self.hidden(self.drop(x))))
-        return self.codes(hidden), self.kinds(hidden)
+    def _mouth(self, x: Tensor) -> Tensor:
+        out: Tensor = self.codes(self.drop(F.silu(self.hidden(self.drop(x)))))
+        return out
 
     def along(self, mel: Tensor, *, through: bool = True) -> Said:
         """What is said at every second column of a recording, from the end of the first window on.
@@ -135,12 +122,11 @@ class PyramidVoice(nn.Module):
             through: let gradients of the mouth into what hears; else they reach its heads alone.
         """
         x = self._trunk(mel, dense=True)
-        return Said(self.taught(x), *self._heads(x if through else x.detach()))
+        return Said(self.taught(x), self._mouth(x if through else x.detach()))
 
     def spoken(self, mel: Tensor) -> Tensor:
         """The mouth for each window in the speaker's spreads, f32[B, 80, C] -> f32[B, codes]."""
-        _, kinds = self._heads(self._trunk(mel, dense=False)[:, -1])
-        return sharpened(kinds, self.mouths)
+        return self._mouth(self._trunk(mel, dense=False)[:, -1])
 
     def forward(self, mel: Tensor, reach: Tensor | None = None) -> Tensor:
         """As `lipwire.engine.nets.lite.Voice`."""

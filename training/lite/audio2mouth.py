@@ -23,9 +23,8 @@ from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.articulation import OPENING
 from lipwire.engine.face.articulation_scale import LEAST_FRAMES, moving, range_px
 from lipwire.engine.nets.lite import LiteConfig, make_voice
-from lipwire.engine.nets.voice import KINDS, TAPS, PyramidVoice, columns_of
+from lipwire.engine.nets.voice import TAPS, PyramidVoice, columns_of
 from lipwire.engine.types import F32, I16
-from lipwire.engine.units.bank import CODE_WEIGHTS
 from lipwire.training.config import TrainConfig, VoiceRecipe
 from lipwire.training.data.dataset import Clips, mel_windows
 from lipwire.training.lite.lessons import Lesson, Teacher, prepare_lessons, read_speech_folder
@@ -42,10 +41,6 @@ LEAST_SPREAD = 0.15
 # ones go too far.
 MAX_GAIN = 1.8
 SIZES = {"mel_columns": columns_of(TAPS), "voice_width": 256, "voice_taps": TAPS}
-# How far, in weighted spreads, a typical mouth is one that was meant. Narrower: only the nearest
-# one, which landmarks are too rough for; wider: all are alike.
-SOFT = 0.35
-WEIGHTS: F32 = np.sqrt(CODE_WEIGHTS)
 
 
 class Spreads(NamedTuple):
@@ -95,20 +90,6 @@ def spreads_of(clips: Clips) -> list[F32]:
     ]
 
 
-def typical_mouths(codes: F32, count: int, seed: int = 0) -> F32:
-    """Means of `count` clusters of codes (Lloyd, 1982), f32[N, 7] -> f32[count, 7]."""
-    rng = np.random.default_rng(seed)
-    points = codes * WEIGHTS
-    means = points[rng.choice(len(points), count, replace=len(points) < count)]
-    for _ in range(30):
-        gaps = (means**2).sum(1) - 2 * points @ means.T
-        nearest = gaps.argmin(1)
-        for kind in range(count):
-            if len(own := points[nearest == kind]):
-                means[kind] = own.mean(0)
-    return np.asarray(means / WEIGHTS, np.float32)
-
-
 class Audio2MouthObjective(Objective):
     """The voice branch alone.
 
@@ -144,7 +125,6 @@ class Audio2MouthObjective(Objective):
         assert isinstance(net, PyramidVoice)
         codes = spreads_of(clips)
         every = np.concatenate(codes)
-        net.mouths.copy_(torch.from_numpy(typical_mouths(every, KINDS)))
         shut = every[every[:, OPENING] < CLOSED]
         still = (shut if len(shut) else every).mean(0).astype(np.float32)
         source = StreamSource(
@@ -154,24 +134,18 @@ class Audio2MouthObjective(Objective):
         super().__init__(net, source)
         self.sizes, self.recipe, self.mouths = sizes, recipe, mouths
         self.clips, self.held_out = clips, held_out or clips
-        self._weights = torch.from_numpy(WEIGHTS)
 
     def forward(self, heard: Heard) -> LossOutput:
         """See `Objective`; in the speaker's spreads, as gain and offset are not set yet."""
         said = self.net.along(heard.mels, through=self.mouths)
-        seen, told = heard.seen.float(), heard.told.float()
+        told = heard.told.float()
         gap = (said.taught.float() - heard.taught).abs().clamp(max=8).mean(2)
-        with torch.no_grad():
-            apart = torch.cdist(heard.codes * self._weights, self.net.mouths * self._weights)
-            meant = torch.softmax(-(apart**2) / (2 * SOFT**2), dim=2)
-        kinds = -(meant * torch.log_softmax(said.kinds.float(), dim=2)).sum(2)
         codes = code_loss(said.codes.float()[heard.seen], heard.codes[heard.seen])
         parts = {
             "taught": (gap * told).sum() / told.sum().clamp_min(1),
             "codes": codes if heard.seen.any() else said.codes.sum() * 0,
-            "kinds": (kinds * seen).sum() / seen.sum().clamp_min(1),
         }
-        total = parts["taught"] + parts["codes"] + self.recipe.kinds * parts["kinds"]
+        total = parts["taught"] + parts["codes"]
         return LossOutput(total, {"total": total, **parts})
 
     def settings(self) -> dict[str, Any]:
@@ -228,7 +202,7 @@ def correlations(voice: PyramidVoice, clips: Clips) -> F32:
 
 
 def regression_gain(voice: PyramidVoice, clips: Clips) -> tuple[F32, F32]:
-    """How much more mouths move than the voice says, in 1..MAX_GAIN, and its usual mouth; f32[7]."""
+    """How much more mouths move than is said, in 1..MAX_GAIN, and the usual mouth; f32[7] each."""
     pairs = _spoken(voice, clips)
     said, true = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
     gain = (true.std(0) / said.std(0).clamp_min(1e-6)).clamp(1.0, MAX_GAIN)

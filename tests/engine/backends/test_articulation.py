@@ -62,7 +62,9 @@ def test_nothing_known_of_a_person_is_a_typical_person(shipped: Bundle) -> None:
 
 def test_one_window_alone_is_heard_as_among_others(shipped: Bundle) -> None:
     hears = Articulation(shipped)
-    mels = list(np.random.default_rng(0).uniform(-4, 4, (5, 80, columns(shipped))).astype(np.float32))
+    mels = list(
+        np.random.default_rng(0).uniform(-4, 4, (5, 80, columns(shipped))).astype(np.float32)
+    )
     assert hears(mels, None)[2] == pytest.approx(hears(mels[2:3], None)[0], abs=1e-5)
 
 

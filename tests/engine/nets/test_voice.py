@@ -8,7 +8,7 @@ import torch
 from lipwire.engine.errors import ConfigError
 from lipwire.engine.nets import make_network
 from lipwire.engine.nets.lite import LiteConfig, LiteNet, Voice
-from lipwire.engine.nets.voice import TAPS, PyramidVoice, columns_of, sharpened
+from lipwire.engine.nets.voice import TAPS, PyramidVoice, columns_of
 
 
 @pytest.mark.parametrize("taps", [TAPS, (3, 3), (2, 3, 5)])
@@ -16,27 +16,18 @@ def test_a_window_says_what_the_recording_says_there(taps: tuple[int, ...]) -> N
     """Training is dense over recordings, use is one window after the other: streaming = offline."""
     torch.manual_seed(0)
     voice = PyramidVoice(32, taps, 7).eval()
-    voice.mouths.normal_()
     columns = columns_of(taps)
     mel = torch.rand(2, 80, columns + 30) * 8 - 4
     with torch.no_grad():
         said = voice.along(mel)
-        assert said.kinds.shape[1] == said.taught.shape[1] == 16
+        assert said.codes.shape[1] == said.taught.shape[1] == 16
         for moment in range(16):
             window = mel[:, :, 2 * moment : 2 * moment + columns]
-            wanted = sharpened(said.kinds[:, moment], voice.mouths)
-            torch.testing.assert_close(voice.spoken(window), wanted)
+            torch.testing.assert_close(voice.spoken(window), said.codes[:, moment])
 
 
 def test_the_shipped_sizes_hear_a_second_of_past() -> None:
     assert columns_of(TAPS) == 96  # 173 ms ahead of the picture and 1 s back, at 80 a second
-
-
-def test_a_sure_voice_says_one_mouth_and_an_unsure_one_the_mean() -> None:
-    mouths = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
-    torch.testing.assert_close(sharpened(torch.zeros(1, 2), mouths), mouths.mean(0, keepdim=True))
-    nearly = sharpened(torch.tensor([[0.0, 1.5]]), mouths)
-    assert (nearly > 0.95 * mouths[1]).all()
 
 
 def test_a_bundle_says_which_voice_it_has() -> None:

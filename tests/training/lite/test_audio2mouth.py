@@ -25,7 +25,6 @@ from lipwire.training.lite.audio2mouth import (
     speakers_of,
     spreads_of,
     train_voice,
-    typical_mouths,
 )
 from lipwire.training.lite.lessons import Lesson, prepare_lessons, read_speech_folder
 from lipwire.training.lite.streams import StreamSource, time_of, voiceless
@@ -58,14 +57,6 @@ def test_speakers_are_measured_each_by_itself(shards: Path) -> None:
     assert found[name].least[0] == pytest.approx(np.percentile(own[:, 0], 5))
     assert (found[name].least[2:] == 0).all(), "those are taken from the clip's median already"
     assert (found[name].spread > own.std(0)).all()
-
-
-def test_typical_mouths_are_those_that_there_are() -> None:
-    groups = np.array([[0.0] * 7, [5.0] * 7, [-5.0] * 7], np.float32)
-    codes = np.repeat(groups, 40, 0) + np.random.default_rng(0).normal(0, 0.1, (120, 7))
-    found = typical_mouths(codes.astype(np.float32), 12)
-    apart = np.abs(found[:, None] - groups[None]).max(2)
-    assert (apart.min(1) < 0.5).all() and (apart.min(0) < 0.5).all()
 
 
 def source(mels: list[F32], frames: int = 60, **changes: float) -> StreamSource:
@@ -190,5 +181,4 @@ def test_figures_are_a_number_for_each_code(shards: Path, tmp_path: Path) -> Non
 
     torch.manual_seed(0)
     voice = make_voice(SMALL)
-    voice.mouths.normal_()
     assert correlations(voice, Clips(shards, "train")).shape == (7,)
