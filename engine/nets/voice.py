@@ -30,7 +30,7 @@ def columns_of(taps: tuple[int, ...]) -> int:
 def at_each(layer: nn.Linear, x: Tensor) -> Tensor:
     """A layer at every time, f32[B, T, W] -> f32[B, T, V]: as rows, whose weights graphs keep."""
     out: Tensor = layer(x.flatten(0, 1))
-    return out.unflatten(0, x.shape[:2])
+    return out.view(*x.shape[:2], -1)
 
 
 class Level(nn.Module):

@@ -20,13 +20,14 @@ from lipwire.engine.errors import ConfigError, MediaError
 from lipwire.engine.media.sound import as_float, read_speech
 from lipwire.engine.nets.voice import TAUGHT
 from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ
-from lipwire.training.data.augment_audio import degrade
+from lipwire.training.data.augment_audio import degrade, speech_level
 from lipwire.training.nets.whisper import WhisperEncoder
 
 COPIES = 3  # degraded ones of each sound, beside the sound as it is
 FITTED = 400  # sounds whose features the components are fitted to
 LONGEST = 12 * SPEECH_RATE_HZ  # longer recordings are cut: a batch takes pieces of seconds
 LEAST = SPEECH_RATE_HZ // 2
+LEVEL = 0.08  # root mean square of what the teacher hears, -22 dB: loudness teaches nothing
 NAMES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".g722")
 
 
@@ -136,7 +137,8 @@ def prepare_lessons(
         teacher = teacher or WhisperEncoder.pretrained()
         if not known.exists():
             every = max(1, len(sounds) // FITTED)
-            fitted = Components.fit([teacher.listen(as_float(s)) for s in sounds[::every]])
+            heard = [teacher.listen(_levelled(as_float(s))) for s in sounds[::every]]
+            fitted = Components.fit(heard)
             _write(known, mean=fitted.mean, axes=fitted.axes)
         with np.load(known) as stored:
             components = Components(stored["mean"], stored["axes"])
@@ -147,10 +149,14 @@ def prepare_lessons(
     return [_read(folder / f"{name}.npz") for name in names]
 
 
+def _levelled(speech: F32) -> F32:
+    return speech * np.float32(LEVEL / max(speech_level(speech), 1e-4))
+
+
 def _lesson(name: str, speech: F32, teacher: Teacher, components: Components) -> dict[str, F32]:
     rng = np.random.default_rng(int(name, 16))
     heard = [log_mel(speech), *(log_mel(degrade(speech, rng)) for _ in range(COPIES))]
-    taught = components.of(teacher.listen(speech))
+    taught = components.of(teacher.listen(_levelled(speech)))
     return {"mels": np.stack(heard).astype(np.float16), "taught": taught.astype(np.float16)}
 
 

