@@ -128,7 +128,12 @@ def write_safetensors(bundle: Path, out: Path) -> Path:
     manifest = opened.manifest
     tensors = {k: v.contiguous() for k, v in build_network(opened).state_dict().items()}
     about = {"kind": manifest.kind, "name": manifest.name, "version": manifest.version,
-             "licence": manifest.licence, "net_config": json.dumps(manifest.network)}  # fmt: skip
+             "licence": manifest.licence, "net_config": json.dumps(manifest.network),
+             "prediction": manifest.prediction, "spacing": manifest.spacing}  # fmt: skip
+    if len(manifest.steps_offered) == 1:
+        about["student_steps"] = json.dumps(manifest.default_steps)
+    else:
+        about["steps_offered"] = json.dumps(manifest.steps_offered)
     about |= {k: json.dumps(v) for k, v in manifest.training.items() if k in ("step", "config")}
     partial = out.with_name(f".{os.getpid()}.partial")
     try:

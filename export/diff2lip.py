@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from lipwire.engine.errors import BundleError, ConfigError
 from lipwire.engine.model.bundle import Bundle
 from lipwire.engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet
-from lipwire.export.checkpoint import read_checkpoint
-from lipwire.export.write import Options, Recipe, write_bundle
+from lipwire.export.checkpoint import Checkpoint, read_checkpoint
+from lipwire.export.write import Options, Recipe, as_sampled, write_bundle
 
 STEPS_OFFERED = (1, 2, 4, 8, 25)
 DEFAULT_STEPS = 25
@@ -89,10 +90,17 @@ def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
 def load_diff2lip(
     path: Path, *, image_size: int | None = None, head_channels: int | None = None
 ) -> Diff2LipUNet:
-    """The network of a published checkpoint; no code in the file is run.
+    """The network of a checkpoint; see `open_diff2lip`."""
+    return open_diff2lip(path, image_size=image_size, head_channels=head_channels)[0]
 
-    What a .safetensors says of itself goes before the published defaults, and what is given here
-    before both.
+
+def open_diff2lip(
+    path: Path, *, image_size: int | None = None, head_channels: int | None = None
+) -> tuple[Diff2LipUNet, Checkpoint]:
+    """The network of a checkpoint, published or of a run, and the rest of it; no code in it is run.
+
+    What a checkpoint of a run or a .safetensors says of itself goes before the published defaults,
+    and what is given here before both.
 
     Raises:
         BundleError: unreadable, of another architecture, or tensors are missing, misshapen or not
@@ -111,7 +119,7 @@ def load_diff2lip(
     except (BundleError, ConfigError) as error:
         raise BundleError(f"{path}: {error}") from error
     checkpoint.fill(net)
-    return net.eval()
+    return net.eval(), checkpoint
 
 
 def export_diff2lip(
@@ -121,30 +129,33 @@ def export_diff2lip(
     *,
     image_size: int | None = None,
     head_channels: int | None = None,
-    steps: int = DEFAULT_STEPS,
+    steps: int | None = None,
 ) -> Bundle:
     """Write a bundle; it appears at `out` only when every check has passed.
 
     Args:
-        checkpoint: .pt or .safetensors, the published state dict.
+        checkpoint: .pt or .safetensors: the published state dict, or of `lipwire train` or
+            `lipwire train distill`, which says how it is sampled.
         out: folder or file, see `lipwire.export.write.write_bundle`.
         options: the exporter's wishes.
         image_size: side of the crop; None takes the published one.
         head_channels: of one attention head; None takes the published one.
-        steps: default DDIM steps.
+        steps: default DDIM steps; None takes a student's own, or those of the paper.
 
     Raises:
-        BundleError: see `load_diff2lip` and `lipwire.export.write.write_bundle`.
+        BundleError: see `open_diff2lip`, `lipwire.export.write.as_sampled` and
+            `lipwire.export.write.write_bundle`.
     """
-    net = load_diff2lip(checkpoint, image_size=image_size, head_channels=head_channels)
+    net, loaded = open_diff2lip(checkpoint, image_size=image_size, head_channels=head_channels)
+    about: dict[str, Any] = {k: loaded.about[k] for k in ("step", "config") if k in loaded.about}
     recipe = Recipe(
         kind="diff2lip",
         licence=WEIGHTS_LICENCE,
         prediction="epsilon",
         spacing="leading",
-        steps_offered=tuple(sorted({*STEPS_OFFERED, steps})),
-        default_steps=steps,
+        steps_offered=STEPS_OFFERED,
+        default_steps=DEFAULT_STEPS,
         framing="box",
-        training={"checkpoint": checkpoint.name},
+        training={"checkpoint": checkpoint.name, **about},
     )
-    return write_bundle(net, recipe, out, options or Options())
+    return write_bundle(net, as_sampled(recipe, loaded, steps), out, options or Options())

@@ -14,7 +14,7 @@ from lipwire.engine.model.bundle import Bundle
 from lipwire.engine.nets import make_network
 from lipwire.engine.nets.lite import LiteNet, rescale_codes, voice_settings
 from lipwire.export.checkpoint import Checkpoint, read_checkpoint
-from lipwire.export.write import Options, Recipe, write_bundle
+from lipwire.export.write import Options, Recipe, as_sampled, write_bundle
 
 STEPS_OFFERED = (1, 2, 4, 8, 25)
 DEFAULT_STEPS = 2
@@ -127,4 +127,4 @@ def export_lite(
         expression=net.voice.expression,
         training={**about, **(training or {})},
     )
-    return write_bundle(net, recipe, out, options or Options())
+    return write_bundle(net, as_sampled(recipe, loaded), out, options or Options())

@@ -23,6 +23,7 @@ from lipwire.engine.model.onnx_file import read_tensors
 from lipwire.engine.nets.graphs import STEP, example_inputs, graphs, voice_graph
 from lipwire.engine.nets.reference import sample
 from lipwire.engine.types import SPEECH_RATE_HZ
+from lipwire.export.checkpoint import Checkpoint
 from lipwire.export.graph import OPSET, graph_parity, relative_error, write_graph
 from lipwire.export.model_card import seal
 from lipwire.export.precision import to_float16
@@ -47,6 +48,38 @@ class Recipe:
     codes: Mapping[str, list[float]] = field(default_factory=dict)
     expression: float = 1.4
     training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def as_sampled(recipe: Recipe, checkpoint: Checkpoint, steps: int | None = None) -> Recipe:
+    """The recipe with what a checkpoint says of its own sampling: a student of few steps does.
+
+    A student has learnt the levels of one number of steps and is offered at that alone.
+
+    Args:
+        recipe: for a checkpoint that says nothing, as published ones do.
+        checkpoint: says `prediction`, `spacing`, and `student_steps` or `steps_offered`.
+        steps: the exporter's default number; None takes the student's or the recipe's.
+
+    Raises:
+        BundleError: a student does not take so many steps.
+    """
+    about = checkpoint.about
+    student = about.get("student_steps")
+    if student is not None:
+        if steps not in (None, student):
+            raise BundleError(f"{checkpoint.path}: was distilled for {student} steps, not {steps}")
+        offered, steps = (int(student),), int(student)
+    else:
+        steps = steps or recipe.default_steps
+        offered = tuple(sorted({*about.get("steps_offered", recipe.steps_offered), steps}))
+    return replace(
+        recipe,
+        prediction=str(about.get("prediction", recipe.prediction)),
+        spacing=str(about.get("spacing", recipe.spacing)),
+        steps_offered=offered,
+        default_steps=steps,
+        licence=str(about.get("licence", recipe.licence)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

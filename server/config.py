@@ -40,7 +40,9 @@ class ServerConfig(BaseSettings):
     log_format: Literal["text", "json"] = "text"
 
     # --- the model ---
-    bundle: Path | None = Field(default=None, description="model folder; none: the one that ships")
+    bundle: Path | None = Field(
+        default=None, description="model folder or hf:owner/name; none: the one that ships"
+    )
     threads: int | None = Field(default=None, ge=1, le=256, description="CPU threads of the model")
     backend: str = Field(default="ort", description="the model's runtime; auto: the fastest here")
     devices: Names = Field(

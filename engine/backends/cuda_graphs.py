@@ -35,26 +35,34 @@ class Recorder(Protocol):
 class CudaRecorder:
     """Records CUDA graphs that share one memory pool, so they must be replayed one at a time.
 
+    Warms up and captures on a stream of its own. Torch would otherwise capture on one stream for
+    the whole process, made on the device of the first capture, which leaves a second device's
+    graphs empty; and libraries with a workspace for each stream would meet it within a capture.
+
     Args:
         device: the GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.device(device):
+            self._pool = torch.cuda.graph_pool_handle()
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """See `Recorder`."""
         with torch.cuda.device(self._device):
-            side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream(self._device))
-            with torch.cuda.stream(side):
+            current, own = torch.cuda.current_stream(self._device), self._stream
+            own.wait_stream(current)
+            with torch.cuda.stream(own):
                 for _ in range(WARM_UP_RUNS):
                     work()
-            torch.cuda.current_stream(self._device).wait_stream(side)
+            current.wait_stream(own)
             graph = torch.cuda.CUDAGraph()
             # Only this thread's calls are watched: other devices' workers go on meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=own, capture_error_mode="thread_local"
+            ):
                 work()
         return graph.replay
 

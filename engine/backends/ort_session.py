@@ -13,6 +13,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from lipwire.engine.backends.plans import fingerprint
 from lipwire.engine.errors import BackendError, BundleError
 from lipwire.engine.model.bundle import Bundle, Manifest, sha256
 from lipwire.engine.model.cache import cache_folder
@@ -73,7 +74,7 @@ def choose_device(manifest: Manifest, wanted: str | None) -> Device:
     if _PROVIDERS[kind] not in available:
         raise BackendError(
             f"this ONNX Runtime has no {_PROVIDERS[kind]} (only {', '.join(available)}); "
-            "pip install onnxruntime-gpu"
+            "see docs/gpu.md: pip uninstall onnxruntime, then install onnxruntime-gpu"
         )
     return Device(kind, int(number or 0))
 
@@ -100,6 +101,8 @@ def open_session(
         raise BackendError(f"{path}: ONNX Runtime refuses it ({error})") from error
     if outside is not None:
         raise BackendError(f"{path}: tensor {outside!r} lies outside the file; export it again")
+    if device.kind != "cpu" and hasattr(ort, "preload_dlls"):  # 1.21 on
+        ort.preload_dlls()  # of CUDA and cuDNN as pip installs them; it finds no others by itself
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -124,7 +127,9 @@ def open_session(
 
 def _gpu_providers(path: Path, device: Device, bundle: Bundle, largest: int) -> list[Any]:
     """Execution providers for a GPU, the fastest first."""
-    cuda = (_PROVIDERS["cuda"], {"device_id": device.number})
+    # An exhaustive search, the provider's default, begins anew with every batch size, in a call.
+    cuda = (_PROVIDERS["cuda"],
+            {"device_id": device.number, "cudnn_conv_algo_search": "HEURISTIC"})  # fmt: skip
     if device.kind == "cuda":
         return [cuda, _PROVIDERS["cpu"]]
     options: dict[str, Any] = {
@@ -132,7 +137,8 @@ def _gpu_providers(path: Path, device: Device, bundle: Bundle, largest: int) -> 
         "trt_fp16_enable": bundle.manifest.precision == "float16",
         "trt_timing_cache_enable": True,
     }
-    cache = cache_folder("tensorrt")
+    # Engines are named by the graph's file and nodes, not by its weights: a folder each model.
+    cache = cache_folder("tensorrt", fingerprint(bundle.manifest))
     if cache is not None:
         options |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache),
                     "trt_timing_cache_path": str(cache)}  # fmt: skip

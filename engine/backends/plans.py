@@ -1,6 +1,6 @@
 """TensorRT plans on disk: built once for a GPU, driver, TensorRT and bundle, then found again.
 
-$LIPWIRE_CACHE/plans/sm_89-driver550.54.14-trt10.13.0/            one folder for what runs them
+$LIPWIRE_CACHE/plans/NVIDIA_L4-sm_89-driver580.65-trt11.1.0-2.14.0/   one folder for what runs them
     timing.cache                                  helps every later build there
     lite-0.1.0-3f2a9c51d0e4-float16/step-b8.plan  one for each graph and batch size
 """
@@ -29,9 +29,10 @@ class Platform:
     """What a plan was built for; it runs on nothing else."""
 
     architecture: str
-    """of the GPU, e.g. sm_89"""
+    """of the GPU, e.g. NVIDIA L4-sm_89: plans are tuned to a model, not to a generation"""
     driver: str
     tensorrt: str
+    """of TensorRT and of torch-tensorrt, whose lowering decides what is computed"""
 
     @property
     def name(self) -> str:

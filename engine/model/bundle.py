@@ -12,6 +12,7 @@ from typing import Any
 from lipwire.engine.audio.mel import WINDOW_COLUMNS
 from lipwire.engine.errors import BundleError
 from lipwire.engine.face.articulation import CODES
+from lipwire.engine.model.hub import fetch, is_remote
 from lipwire.engine.types import CodeStats, JobSpec
 
 FORMAT_VERSION = 2
@@ -215,12 +216,15 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
     """Read a bundle and check every file before anything is loaded from it.
 
     Args:
-        path: its folder; None opens the model that ships with lipwire.
+        path: its folder, or `hf:owner/name@revision` on the Hugging Face Hub; None opens the model
+            that ships with lipwire.
 
     Raises:
         BundleError: a missing or altered file, or a format we do not know; one line says which.
     """
     folder = Path(path) if path is not None else DEFAULT_BUNDLE
+    if is_remote(folder):
+        folder = fetch(folder)
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such model bundle")
     manifest = _parse(folder)

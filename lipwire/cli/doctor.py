@@ -160,7 +160,20 @@ def _onnxruntime() -> Iterator[Finding]:
     providers = ", ".join(
         p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()
     )
-    yield Finding("onnxruntime", Level.OK, f"{ort.__version__}, providers: {providers}")
+    found = f"{ort.__version__}, providers: {providers}"
+    builds = [name for name in ONNX_RUNTIMES if _installed(name)]
+    if len(builds) > 1:
+        yield Finding(
+            "onnxruntime", Level.WARN,
+            f"{found}; {' and '.join(builds)} are both installed, in one folder: the later one is "
+            "used, or parts of each",
+            f"pip uninstall -y {' '.join(builds)}, then install the one that you want",
+        )  # fmt: skip
+    else:
+        yield Finding("onnxruntime", Level.OK, found)
+
+
+ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 
 
 def _optional_runtimes() -> Iterator[Finding]:
@@ -168,8 +181,8 @@ def _optional_runtimes() -> Iterator[Finding]:
     yield Finding(
         "torch",
         Level.OK,
-        torch or "not installed: only `train`, `export` and `evaluate` need it",
-        "" if torch else "for those: pip install 'lipwire[train]'",
+        torch or "not installed: only a GPU, `train`, `export` and `evaluate` need it",
+        "" if torch else "for those: pip install 'lipwire[gpu]' or 'lipwire[train]'",
     )
     tensorrt = _installed("tensorrt")
     yield Finding("tensorrt", Level.OK, tensorrt or "not installed: only `--backend trt` needs it")
@@ -188,10 +201,36 @@ def _gpu() -> Iterator[Finding]:
     devices = [
         line.split("(")[0].strip() for line in listed.splitlines() if line.startswith("GPU ")
     ]
-    if devices:
-        yield Finding("gpu", Level.OK, f"{'; '.join(devices)} (this version works on the CPU)")
-    else:
+    if not devices:
         yield Finding("gpu", Level.OK, "no CUDA device: the model runs on the CPU")
+        return
+    found = "; ".join(devices)
+    problem = _torch_on_gpu()
+    if problem:
+        yield Finding(
+            "gpu", Level.WARN, f"{found}, unused: {problem}",
+            "pip install 'lipwire[gpu]', and a driver as new as its CUDA; see docs/gpu.md",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            "gpu", Level.OK, f"{found}: computes; `serve --backend auto --device cuda:0` uses it"
+        )
+
+
+def _torch_on_gpu() -> str:
+    """Why torch cannot compute on a GPU; empty if it can."""
+    try:
+        import torch
+    except ImportError:
+        return "torch is not installed"
+    if not torch.version.cuda:
+        return f"torch {torch.__version__} is a CPU build"
+    try:
+        ones = torch.ones(8, 8, device="cuda")
+        return "" if float((ones @ ones).sum()) == 512 else "it computes wrongly"
+    except (RuntimeError, AssertionError) as error:
+        line = " ".join(str(error).split())[:200]
+        return f"torch {torch.__version__} for CUDA {torch.version.cuda}: {line}"
 
 
 def _model(bundle: Path | None) -> Iterator[Finding]:

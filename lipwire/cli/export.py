@@ -78,9 +78,14 @@ def diff2lip(
         int | None,
         typer.Option(min=1, help="Channels of one attention head.", show_default="64"),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Default denoising steps.")] = 25,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Default denoising steps.", show_default="25, or a student's own"
+        ),
+    ] = None,
 ) -> None:
-    """Export a checkpoint in the paper's published format; its architecture is inferred."""
+    """Export the paper's network, as published or from a run; its architecture is inferred."""
     options = _options(name, version, licence, precision)
     from lipwire.export.diff2lip import export_diff2lip
 

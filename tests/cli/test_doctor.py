@@ -86,6 +86,40 @@ def test_what_only_some_need_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> No
     assert found(report, "gpu").detail.startswith("no CUDA device")
 
 
+def test_two_builds_of_onnx_runtime_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_installed", lambda package: "1.31.1")
+    (finding,) = doctor._onnxruntime()
+    assert finding.level is Level.WARN and "onnxruntime and onnxruntime-gpu" in finding.detail
+    assert finding.advice.startswith("pip uninstall -y onnxruntime onnxruntime-gpu")
+
+
+@pytest.mark.parametrize(
+    ("problem", "level"), [("", Level.OK), ("torch 2.13.0+cpu is a CPU build", Level.WARN)]
+)
+def test_a_gpu_is_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, problem: str, level: Level
+) -> None:
+    listing = tmp_path / "nvidia-smi"
+    listing.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA L4 (UUID: GPU-1)'\n")
+    listing.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name: str(listing))
+    monkeypatch.setattr(doctor, "_torch_on_gpu", lambda: problem)
+    (finding,) = doctor._gpu()
+    assert finding.level is level and finding.detail.startswith("GPU 0: NVIDIA L4")
+    assert problem in finding.detail and ("lipwire[gpu]" in finding.advice) == bool(problem)
+
+
+def test_a_torch_that_cannot_compute_on_a_gpu_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "is a CPU build" in doctor._torch_on_gpu()
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    if not torch.cuda.is_available():
+        assert "for CUDA 13.0: " in doctor._torch_on_gpu()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert doctor._torch_on_gpu() == "torch is not installed"
+
+
 def test_a_tracker_without_libgl_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(runtime: str) -> None:
         raise ImportError("libGL.so.1: cannot open shared object file")

@@ -6,24 +6,33 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
+from fakes import picture
+from PIL import Image
 from served import Served
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parents[1] / "build" / "clients"
 
 
-def run(kind: str, server: Served) -> dict[str, Any]:
-    """What a peer saw; the server is killed when it says so."""
+def python_of(kind: str) -> Path:
+    """Of an environment."""
     python = ENVIRONMENTS / kind / "bin" / "python"
     if not python.exists():
         pytest.skip(f"no {python.relative_to(HERE.parents[1])}: make clients")
-    command = [python, "-I", HERE / f"{kind}_peer.py", server.url]
+    return python
+
+
+def run(kind: str, server: Served) -> dict[str, Any]:
+    """What a peer saw; the server is killed when it says so."""
+    command = [python_of(kind), "-I", HERE / f"{kind}_peer.py", server.url]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as peer:
@@ -56,6 +65,21 @@ def test_a_pipecat_bot_that_is_refused_is_heard_without_a_face(
     (error,) = seen["errors"]
     assert "needs a token" in error and "\n" not in error
     assert seen["pictures"] > 30 and 0.7 < seen["loud_s"] < 1.3
+
+
+def test_the_example_bot_makes_a_film(serve: Callable[..., Served], tmp_path: Path) -> None:
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is not installed: apt-get install espeak-ng")
+    Image.fromarray(picture()).save(tmp_path / "face.png")
+    example = HERE.parents[1] / "examples" / "pipecat_bot.py"
+    command = [python_of("pipecat"), "-I", example, tmp_path / "face.png", tmp_path / "talk.mp4",
+               "--url", serve().url]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with av.open(str(tmp_path / "talk.mp4")) as film:
+        video, audio = film.streams.video[0], film.streams.audio[0]
+        assert video.frames > 40 and audio.duration is not None and audio.time_base is not None
+        assert 3 < float(audio.duration * audio.time_base) < 30
 
 
 def test_a_livekit_agent_speaks_with_a_face_of_the_room(serve: Callable[..., Served]) -> None:

@@ -83,7 +83,8 @@ async def test_pictures_and_voice_come_back_in_step(server: Served) -> None:
             timed = pictures[-1:], sounds[-9:]
         (shown,), heard_s = ([frame.time_s or 0.0 for frame in frames] for frames in timed)
         assert abs(shown - heard_s[-1]) < 0.5
-        assert all(abs(b - a - 0.02) < 0.005 for a, b in pairwise(heard_s))
+        blocks = [(b - a) / 0.02 for a, b in pairwise(heard_s)]  # a busy machine drops some
+        assert all(count > 0.5 and abs(count - round(count)) < 0.25 for count in blocks)
         await call.interrupt()
         await until(lambda: any(e.get("unheard_s", 0) > 0 for e in events), "the rest is dropped")
         await until(lambda: max(map(loudness, heard())) < 10, "silence")

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, overload
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -20,8 +19,7 @@ from torch import Tensor
 from lipwire.engine.audio.mel import MEL_RATE_HZ, PAPER_FPS, WINDOW_COLUMNS, window, window_start
 from lipwire.engine.errors import ConfigError
 from lipwire.engine.types import F32, U8
-from lipwire.training.data.dataset import ClipData, other_frame, read_clip, to_planes
-from lipwire.training.data.shards import read_index
+from lipwire.training.data.dataset import ClipData, StoredClips, other_frame, to_planes
 from lipwire.training.nets.syncnet import FRAMES
 
 
@@ -70,41 +68,6 @@ def resized(image: U8, size: int) -> U8:
     return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-class StoredClips(Sequence[ClipData]):
-    """The clips of a split, each read when it is asked for: a corpus need not fit into memory.
-
-    Args:
-        folder: where `prepare` wrote.
-        split: train, val or test.
-
-    Raises:
-        ConfigError: the folder holds no shard of that split.
-    """
-
-    def __init__(self, folder: Path, split: str) -> None:
-        self._entries = [
-            (path, *entry)
-            for path in sorted(folder.glob(f"{split}-*.tar"))
-            for entry in read_index(path)
-        ]
-        if not self._entries:
-            raise ConfigError(f"{folder}: no {split} shards; run `lipwire prepare` first")
-        self.lengths = [int(about["frames"]) for *_, about in self._entries]
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @overload
-    def __getitem__(self, index: int) -> ClipData: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[ClipData]: ...
-    def __getitem__(self, index: int | slice) -> ClipData | list[ClipData]:
-        """Read one clip, or several."""
-        if isinstance(index, slice):
-            return [read_clip(*entry) for entry in self._entries[index]]
-        return read_clip(*self._entries[index])
-
-
 class FiveFrames:
     """Draws five consecutive frames from prepared clips.
 
@@ -128,19 +91,23 @@ class FiveFrames:
         at_least: int = FRAMES + 1,
         columns: int = WINDOW_COLUMNS,
     ) -> None:
-        lengths = clips.lengths if isinstance(clips, StoredClips) else [len(c) for c in clips]
+        lengths = (clips.lengths if isinstance(clips, StoredClips)
+                   else np.array([len(c) for c in clips], np.int64))  # fmt: skip
         self.clips = clips
-        self.long = [index for index, length in enumerate(lengths) if length >= at_least]
-        if not self.long:
+        self.long = np.flatnonzero(lengths >= at_least)
+        if not len(self.long):
             raise ConfigError(f"no clip has {at_least} frames; nothing can be drawn")
         self.size, self.mirror, self.columns = size, mirror, columns
         # A clip longer than this counts as this long: one long talk must not drown the others.
-        weights = np.array([min(lengths[index], 250) for index in self.long], np.float64)
-        self._shares = weights / weights.sum()
+        shares = np.minimum(lengths[self.long], 250).astype(np.float64)
+        # What `Generator.choice` makes of shares at every draw, made once.
+        self._cumulative = np.cumsum(shares / shares.sum())
+        self._cumulative /= self._cumulative[-1]
 
     def pick(self, rng: np.random.Generator) -> ClipData:
         """A clip, the longer the likelier."""
-        return self.clips[self.long[int(rng.choice(len(self.long), p=self._shares))]]
+        drawn = np.searchsorted(self._cumulative, rng.random(), side="right")
+        return self.clips[int(self.long[drawn])]
 
     def sample(self, rng: np.random.Generator) -> ClipBatch:
         """One sample."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,13 @@ from lipwire.engine.face.articulation import clip_codes
 from lipwire.engine.media.sound import as_float
 from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ, U8, Alignment
 from lipwire.training.data.augment_audio import degrade
-from lipwire.training.data.shards import FORMAT, map_member, read_index
+from lipwire.training.data.shards import (
+    FORMAT,
+    StoredArray,
+    read_index,
+    read_places,
+    read_sample,
+)
 
 _IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
 # The reference is another frame of the clip, at least this far away so that its mouth differs.
@@ -41,16 +48,16 @@ class ClipData:
 
     key: str
     speaker: str
-    crops: U8
-    """uint8[T, 128, 128, 3], memory-mapped"""
+    crops: U8 | StoredArray
+    """uint8[T, 128, 128, 3]"""
     landmarks: F32
     """f32[T, 468, 2], crop pixels"""
     mel: F32
     """f32[80, M]"""
     codes: F32
     """f32[T, 7]"""
-    speech: I16 = field(default_factory=lambda: NO_SPEECH)
-    """int16[N] at 16 kHz, memory-mapped; sample 0 at the first frame; empty where none was kept"""
+    speech: I16 | StoredArray = field(default_factory=lambda: NO_SPEECH)
+    """int16[N] at 16 kHz, sample 0 at the first frame; empty where none was kept"""
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -73,19 +80,58 @@ def load_clips(folder: Path, split: str) -> list[ClipData]:
 def read_clip(
     path: Path, key: str, members: dict[str, tarfile.TarInfo], about: dict[str, Any]
 ) -> ClipData:
-    """One clip of a shard, memory-mapped.
+    """One clip of a shard; its crops and sound stay there until they are asked for.
 
     Raises:
         ConfigError: a later version of lipwire wrote it.
     """
     if about.get("format", 1) > FORMAT:
         raise ConfigError(f"{path}: was prepared by a later version (format {about['format']})")
-    landmarks = map_member(path, members["landmarks.npy"]).astype(np.float32)
-    # Format 1 kept no sound.
-    speech = map_member(path, members["speech.npy"]) if "speech.npy" in members else NO_SPEECH
+    stored = {name: StoredArray(path, m) for name, m in members.items() if name.endswith(".npy")}
+    landmarks = np.asarray(stored["landmarks.npy"], np.float32)
     return ClipData(
-        key, about["speaker"], map_member(path, members["crops.npy"]), landmarks,
-        np.array(map_member(path, members["mel.npy"])), clip_codes(landmarks), speech)  # fmt: skip
+        key, about["speaker"], stored["crops.npy"], landmarks,
+        stored["mel.npy"][:], clip_codes(landmarks),
+        stored.get("speech.npy", NO_SPEECH))  # fmt: skip  # format 1 kept no sound
+
+
+class StoredClips(Sequence[ClipData]):
+    """The clips of a split, each read when it is asked for: a corpus need not fit into memory.
+
+    Holds 32 bytes a clip, no open file and no map, and forked processes share them.
+
+    Args:
+        folder: where `prepare` wrote.
+        split: train, val or test.
+
+    Raises:
+        ConfigError: the folder holds no shard of that split.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._paths, self._places = read_places(folder, split)
+        if not len(self._places):
+            raise ConfigError(f"{folder}: no {split} shards; run `lipwire prepare` first")
+
+    @property
+    def lengths(self) -> I64:
+        """Frames of every clip, i64[N]."""
+        return self._places[:, 3]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> ClipData: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ClipData]: ...
+    def __getitem__(self, index: int | slice) -> ClipData | list[ClipData]:
+        """Read one clip, or several."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        shard, offset, members, _ = self._places[index].tolist()
+        path = self._paths[shard]
+        return read_clip(path, *read_sample(path, offset, members))
 
 
 class Clips:
@@ -167,9 +213,8 @@ def with_degraded_sound(
         rng: draws what happens to the sound.
     """
     begin = max(0, first - PAPER_FPS) // _SPAN_FRAMES * _SPAN_FRAMES
-    speech = clip.speech[begin * _SAMPLES_PER_FRAME :][
-        : (count + 2 * PAPER_FPS) * _SAMPLES_PER_FRAME
-    ]
+    sample = begin * _SAMPLES_PER_FRAME
+    speech = clip.speech[sample : sample + (count + 2 * PAPER_FPS) * _SAMPLES_PER_FRAME]
     if len(speech) <= N_FFT:
         return clip
     heard = log_mel(degrade(as_float(np.asarray(speech)), rng))

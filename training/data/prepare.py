@@ -6,8 +6,8 @@ A shard is a tar in WebDataset's layout, one group of members a clip:
     KEY.speech.npy     int16[N], 16 kHz, sample 0 at the first frame
     KEY.mel.npy        f32[80, M], 80 columns a second, column 0 at the first frame
     KEY.json           source file, speaker, split, framing, frames moved to be in step
-Beside them: prepare.json (the options), sync.json (what was found about each clip's sound) and
-report.json (what was rejected, by name, and why).
+Beside them: prepare.json (the options), sync.json (what was found about each clip's sound),
+report.json (what was rejected, by name, and why) and index.npz (where each sample begins).
 
 Every file is written aside and renamed when whole, so that an interrupted run goes on where it
 was, and ends with the same bytes.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -33,13 +33,16 @@ from lipwire.training.data.framing import FRAMINGS
 from lipwire.training.data.layouts import SPLITS, Clip, find_clips
 from lipwire.training.data.shards import (
     FORMAT,
+    INDEX,
+    StoredArray,
     add_member,
-    map_member,
+    place,
     read_index,
     shard_reports,
     write_json,
+    write_places,
 )
-from lipwire.training.data.sync_check import find_lags
+from lipwire.training.data.sync_check import Each, find_lags
 from lipwire.training.processes import in_processes
 
 CLIPS_PER_SHARD = 48
@@ -96,18 +99,26 @@ def prepare(
     clips = clips[: config.limit or None]
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, config, clips)
-    tasks = list(_missing(out, clips))
+    shards = _shards(out, clips)
+    tasks = [(path, members) for path, members in shards if not path.exists()]
     with Progress() as bar:
+
+        def each(
+            function: Callable[[Any], Any], tasks: Sequence[Any], name: str = "checking sync"
+        ) -> Iterable[Any]:
+            work = bar.add_task(name, total=len(tasks))
+            for done in in_processes(function, tasks, workers):
+                bar.advance(work)
+                yield done
+
         work = bar.add_task("preparing", total=sum(len(c) for _, c in tasks))
         for done in in_processes(partial(_write_shard, rules=config.rules), tasks, workers):
             bar.advance(work, done)
         if config.sync != "off":
-            _check_sync(out)
-            paths = [path for s in SPLITS for path in sorted(out.glob(f"{s}-*.tar"))
-                     if set(_verdicts(path, config).values()) - {"keep"}]  # fmt: skip
-            work = bar.add_task("mending sync", total=len(paths))
-            for _ in in_processes(partial(_mend_shard, config=config), paths, workers):
-                bar.advance(work)
+            steps = _check_sync([path for path, _ in shards], each)
+            mending = list(_to_mend(shards, steps, config))
+            for _ in each(partial(_mend_shard, config=config), mending, "mending sync"):
+                pass
     report = _report(out, config)
     write_json(out / "report.json", report)
     return report
@@ -147,13 +158,15 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any,
         yield name, old, new
 
 
-def _missing(out: Path, clips: list[Clip]) -> Iterator[tuple[Path, list[Clip]]]:
+def _shards(out: Path, clips: list[Clip]) -> list[tuple[Path, list[Clip]]]:
+    """Every shard that there is to be, with the clips it is made of."""
+    found = []
     for split in SPLITS:
         members = [c for c in clips if c.split == split]
         for number, begin in enumerate(range(0, len(members), CLIPS_PER_SHARD)):
             path = out / f"{split}-{number:04d}.tar"
-            if not path.exists():
-                yield path, members[begin : begin + CLIPS_PER_SHARD]
+            found.append((path, members[begin : begin + CLIPS_PER_SHARD]))
+    return found
 
 
 def _write_shard(task: tuple[Path, list[Clip]], rules: Rules) -> int:
@@ -178,21 +191,29 @@ def _write_shard(task: tuple[Path, list[Clip]], rules: Rules) -> int:
             for name, value in members.items():
                 add_member(tar, f"{clip.key}.{name}", value)
     write_json(path.with_suffix(".json"), {"rejected": rejected})
-    partial_path.rename(path)
+    _replace_shard(partial_path, path)
     return len(clips)
+
+
+def _replace_shard(partial_path: Path, path: Path) -> None:
+    (path.parent / INDEX).unlink(missing_ok=True)  # it would be of other shards
+    partial_path.rename(path)
 
 
 # --- sync ---
 
 
-def _check_sync(out: Path) -> None:
+def _check_sync(paths: Sequence[Path], each: Each = map) -> dict[str, dict[str, Any]]:
     """Find every clip's lag, once: mended clips must not be judged again."""
-    path = out / "sync.json"
-    if path.exists():
-        return
-    # Shards already mended would look in step.
-    steps = find_lags([clip for split in SPLITS for clip in _talking(out, split)])
-    write_json(path, {key: {**asdict(s), "sure": s.sure, "off": s.off} for key, s in steps.items()})
+    path = paths[0].parent / "sync.json"
+    if not path.exists():
+        # Shards already mended would look in step.
+        steps = find_lags(paths, _talking, each)
+        write_json(
+            path, {key: {**asdict(s), "sure": s.sure, "off": s.off} for key, s in steps.items()}
+        )
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,41 +227,49 @@ class _Talking:
     mel: Any
 
 
-def _talking(out: Path, split: str) -> Iterator[_Talking]:
+def _talking(path: Path) -> Iterator[_Talking]:
+    """The clips of one shard."""
     from lipwire.engine.face.articulation import clip_codes
 
-    for path in sorted(out.glob(f"{split}-*.tar")):
-        for key, members, about in read_index(path):
-            landmarks = map_member(path, members["landmarks.npy"]).astype(np.float32)
-            mel = map_member(path, members["mel.npy"])
-            yield _Talking(key, about["speaker"], split, clip_codes(landmarks), mel)
+    for key, members, about in read_index(path):
+        landmarks = np.asarray(StoredArray(path, members["landmarks.npy"]), np.float32)
+        mel = StoredArray(path, members["mel.npy"])[:]
+        yield _Talking(key, about["speaker"], about["split"], clip_codes(landmarks), mel)
 
 
-def _verdicts(path: Path, config: PrepareConfig) -> dict[str, str]:
-    """What is to be done with each clip of a shard: keep, shift or drop."""
-    steps = json.loads((path.parent / "sync.json").read_text(encoding="utf-8"))
-
-    def verdict(key: str, about: dict[str, Any]) -> str:
-        step = steps[key]
-        if "shifted_frames" in about:
-            return "keep"
-        if step["off"]:
-            return config.sync
-        return "keep" if step["sure"] else config.unsure
-
-    return {key: verdict(key, about) for key, _, about in read_index(path)}
+def _to_mend(
+    shards: Sequence[tuple[Path, Sequence[Clip]]],
+    steps: dict[str, dict[str, Any]],
+    config: PrepareConfig,
+) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:
+    """The shards with a clip that is to be moved or dropped, and what is known of their clips."""
+    for path, clips in shards:
+        own = {clip.key: steps[clip.key] for clip in clips if clip.key in steps}
+        if any(_verdict(step, config) != "keep" for step in own.values()):
+            yield path, own
 
 
-def _mend_shard(path: Path, config: PrepareConfig) -> None:
+def _verdict(step: dict[str, Any], config: PrepareConfig) -> str:
+    """What is to be done with a clip: keep, shift or drop."""
+    if step["off"]:
+        return config.sync
+    return "keep" if step["sure"] else config.unsure
+
+
+def _mend_shard(task: tuple[Path, dict[str, dict[str, Any]]], config: PrepareConfig) -> None:
     """Write a shard again without clips to be dropped, others moved; doing it twice is harmless."""
-    steps = json.loads((path.parent / "sync.json").read_text(encoding="utf-8"))
-    verdicts = _verdicts(path, config)
+    path, steps = task
+    samples = list(read_index(path))
+    verdicts = {key: "keep" if "shifted_frames" in about else _verdict(steps[key], config)
+                for key, _, about in samples}  # fmt: skip
+    if set(verdicts.values()) <= {"keep"}:
+        return
     partial_path = path.with_suffix(".partial")
     with tarfile.open(partial_path, "w") as tar:
-        for key, members, about in read_index(path):
+        for key, members, about in samples:
             if verdicts[key] == "drop":
                 continue
-            sample = {name: map_member(path, member) for name, member in members.items()
+            sample = {name: StoredArray(path, member)[:] for name, member in members.items()
                       if name.endswith(".npy")} | {"json": about}  # fmt: skip
             if verdicts[key] == "shift":
                 try:
@@ -249,23 +278,27 @@ def _mend_shard(path: Path, config: PrepareConfig) -> None:
                     continue
             for name, value in sample.items():
                 add_member(tar, f"{key}.{name}", value)
-    partial_path.rename(path)
+    _replace_shard(partial_path, path)
 
 
 def _report(out: Path, config: PrepareConfig) -> dict[str, Any]:
-    """What is in the folder, what is not and why."""
+    """What is in the folder, what is not and why; notes on the way where each sample begins."""
     rejected: dict[str, dict[str, str]] = defaultdict(dict)
     for shard in shard_reports(out):
         for reason, names in shard["rejected"].items():
             rejected[reason].update(names)
     kept, frames, moved = set(), 0, {}
+    places: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     for split in SPLITS:
         for path in sorted(out.glob(f"{split}-*.tar")):
-            for key, _, about in read_index(path):
+            places[path.name] = []
+            for key, members, about in read_index(path):
+                places[path.name].append(place(members, about))
                 kept.add(key)
                 frames += about["frames"]
                 if "shifted_frames" in about:
                     moved[key] = about["shifted_frames"]
+    write_places(out, places)
     sync: dict[str, Any] = {}
     if config.sync != "off":
         steps = json.loads((out / "sync.json").read_text(encoding="utf-8"))

@@ -1,19 +1,24 @@
-"""Shards: tars in WebDataset's layout, one group of members `KEY.name` a sample."""
+"""Shards: tars in WebDataset's layout, one group of members `KEY.name` a sample.
+
+Nothing here stays open: a corpus has more members than a process may hold files or memory maps.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lipwire.engine.errors import ConfigError
 
 FORMAT = 2  # of a prepared clip; 1 had no speech.npy
+INDEX = "index.npz"  # beside the shards: where each sample begins
 
 
 def add_member(tar: tarfile.TarFile, name: str, value: Any) -> None:
@@ -29,15 +34,40 @@ def add_member(tar: tarfile.TarFile, name: str, value: Any) -> None:
     tar.addfile(info, buffer)
 
 
-def map_member(path: Path, member: tarfile.TarInfo) -> Any:
-    """A .npy inside an uncompressed tar as a memory map."""
-    with path.open("rb") as file:
-        file.seek(member.offset_data)
-        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
-            np.lib.format.read_array_header_2_0)  # fmt: skip
-        shape, _, dtype = read(file)  # type: ignore[no-untyped-call]
-        return np.memmap(path, dtype, "r", file.tell(), shape)
+class StoredArray:
+    """A .npy inside an uncompressed tar: what is indexed is read then, as a copy.
+
+    Args:
+        path: of the tar.
+        member: of the array.
+    """
+
+    __slots__ = ("_path", "_offset", "shape", "dtype")
+
+    def __init__(self, path: Path, member: tarfile.TarInfo) -> None:
+        with path.open("rb") as file:
+            file.seek(member.offset_data)
+            version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
+                np.lib.format.read_array_header_2_0)  # fmt: skip
+            shape, _, dtype = read(file)  # type: ignore[no-untyped-call]
+            self._path, self._offset = path, file.tell()
+        self.shape: tuple[int, ...] = shape
+        self.dtype: np.dtype[Any] = dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        # The map is closed as soon as the copy is made.
+        return np.array(np.memmap(self._path, self.dtype, "r", self._offset, self.shape)[index])
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self[:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """The whole array."""
+        return self[...] if dtype is None else self[...].astype(dtype)
 
 
 def read_index(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], dict[str, Any]]]:
@@ -63,6 +93,83 @@ def read_index(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], di
     except (tarfile.TarError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path}: is not a shard ({error})") from error
     yield from found
+
+
+def read_sample(
+    path: Path, offset: int, members: int
+) -> tuple[str, dict[str, tarfile.TarInfo], dict[str, Any]]:
+    """One sample of a shard, as `read_index` gives it, without looking at the others.
+
+    Args:
+        path: of the shard.
+        offset: where its first header begins.
+        members: how many it has, in a row.
+
+    Raises:
+        ConfigError: nothing of the kind begins there.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                found = [member for _, member in zip(range(members), tar, strict=False)]
+                (about,) = (m for m in found if m.name.endswith(".json"))
+                key = about.name.removesuffix(".json")
+                content = tar.extractfile(about)
+                assert content is not None
+                own = {m.name.removeprefix(f"{key}."): m for m in found}
+                return key, own, json.load(content)
+    except (tarfile.TarError, json.JSONDecodeError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"{path}: no sample begins at byte {offset} ({error}); if {INDEX} is not of these "
+            "shards, delete it"
+        ) from error
+
+
+def place(members: dict[str, tarfile.TarInfo], about: dict[str, Any]) -> tuple[int, int, int]:
+    """Where a sample of `read_index` begins, how many members it has, and how many frames."""
+    begin = min(member.offset for member in members.values())
+    return begin, len(members), int(about["frames"])
+
+
+def write_places(folder: Path, places: Mapping[str, Iterable[tuple[int, int, int]]]) -> None:
+    """Note where every sample of a folder begins, by the names of its shards."""
+    names = sorted(places)
+    rows = [(number, *row) for number, name in enumerate(names) for row in places[name]]
+    partial = folder / f"{INDEX}.partial"
+    with partial.open("wb") as file:
+        np.savez(file, shards=np.array(names), places=np.array(rows, np.int64).reshape(-1, 4))
+    partial.replace(folder / INDEX)
+
+
+def read_places(folder: Path, split: str) -> tuple[list[Path], npt.NDArray[np.int64]]:
+    """Where the samples of a split begin.
+
+    One small file says it of all shards; those that it does not know are looked through.
+
+    Returns:
+        The shards, and i64[N, 4] of shard, offset, members and frames of every sample.
+
+    Raises:
+        ConfigError: one is no shard.
+    """
+    paths = sorted(folder.glob(f"{split}-*.tar"))
+    known: dict[str, npt.NDArray[np.int64]] = {}
+    if (folder / INDEX).exists():
+        with np.load(folder / INDEX) as index:
+            places = index["places"]
+            # Sorted by shard: each is one run of rows.
+            bounds = np.searchsorted(places[:, 0], np.arange(len(index["shards"]) + 1))
+            known = {str(name): places[begin:end, 1:] for name, begin, end in
+                     zip(index["shards"], bounds, bounds[1:], strict=False)}  # fmt: skip
+    rows = [np.zeros((0, 4), np.int64)]
+    for number, path in enumerate(paths):
+        found = known.get(path.name)
+        if found is None:
+            found = np.array([place(m, about) for _, m, about in read_index(path)], np.int64)
+        found = found.reshape(-1, 3)
+        rows.append(np.column_stack([np.full(len(found), number, np.int64), found]))
+    return paths, np.concatenate(rows)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,11 +8,11 @@ seconds has many frames and seven measurements in each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -198,21 +198,78 @@ MAX_FIT_FRAMES = 200_000  # more adds nothing to a linear model
 FOLDS = 5
 
 
-def find_lags(clips: Sequence[Known]) -> dict[str, Step]:
-    """The lag of every clip.
+class _Judged(NamedTuple):
+    """What is kept of a clip once it was looked at."""
+
+    key: str
+    speaker: str
+    split: str
+    step: Step
+
+
+Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""`map`, or the like in other processes, in any order"""
+
+
+def find_lags(
+    sources: Sequence[Any], read: Callable[[Any], Iterable[Known]], each: Each = map
+) -> dict[str, Step]:
+    """The lag of every clip, by name in order.
 
     First by the published model; then, where there is enough, by models fitted to the material
     itself without the clips found out of step, each clip by one that has not met its speaker.
+    Never more than one source's clips, or what a fit takes, are in memory.
+
+    Args:
+        sources: of clips, e.g. shards; numbered here, so that the result depends on no order.
+        read: the clips of one source; of a module, if `each` sends it elsewhere.
+        each: goes over the sources.
     """
-    steps = {clip.key: find_lag(published_model(), clip) for clip in clips}
-    speakers = sorted({clip.speaker for clip in clips})
+    first = dict(each(partial(_judge, read=read), list(enumerate(sources))))
+    judged = [clip for number in range(len(sources)) for clip in first[number]]
+    steps = {clip.key: clip.step for clip in judged}
+    speakers = sorted({clip.speaker for clip in judged})
+    folds = {speaker: place % FOLDS for place, speaker in enumerate(speakers)}
+    models: dict[int, MouthModel] = {}
     for fold in range(FOLDS):
-        judged = set(speakers[fold::FOLDS])
-        others = [c for c in clips if c.speaker not in judged and not steps[c.key].off
-                  and c.split == "train"]  # fmt: skip
-        frames = np.cumsum([len(c.codes) for c in others])
-        if len(frames) and frames[-1] >= REFIT_FRAMES:
-            model = fit_model(others[: int(np.searchsorted(frames, MAX_FIT_FRAMES)) + 1])
-            second = {c.key: find_lag(model, c) for c in clips if c.speaker in judged}
-            steps.update(second)
-    return steps
+        taken: dict[int, set[str]] = {}
+        frames = 0
+        for number in range(len(sources)):
+            for clip in first[number]:
+                if frames < MAX_FIT_FRAMES and folds[clip.speaker] != fold and (
+                    clip.split == "train" and not clip.step.off
+                ):  # fmt: skip
+                    taken.setdefault(number, set()).add(clip.key)
+                    frames += clip.step.frames
+        if frames >= REFIT_FRAMES:
+            models[fold] = fit_model([
+                clip for number, keys in taken.items()
+                for clip in read(sources[number]) if clip.key in keys
+            ])  # fmt: skip
+    tasks = []
+    for number, source in enumerate(sources):
+        own = {c.speaker: models[folds[c.speaker]] for c in first[number]
+               if folds[c.speaker] in models}  # fmt: skip
+        if own:
+            tasks.append((number, (source, own)))
+    for _, again in each(partial(_judge_again, read=read), tasks):
+        steps.update(again)
+    return dict(sorted(steps.items()))
+
+
+def _judge(
+    task: tuple[int, Any], read: Callable[[Any], Iterable[Known]]
+) -> tuple[int, list[_Judged]]:
+    number, source = task
+    model = published_model()
+    return number, [_Judged(clip.key, clip.speaker, clip.split, find_lag(model, clip))
+                    for clip in read(source)]  # fmt: skip
+
+
+def _judge_again(
+    task: tuple[int, tuple[Any, Mapping[str, MouthModel]]],
+    read: Callable[[Any], Iterable[Known]],
+) -> tuple[int, dict[str, Step]]:
+    number, (source, models) = task
+    return number, {clip.key: find_lag(models[clip.speaker], clip)
+                    for clip in read(source) if clip.speaker in models}  # fmt: skip

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from lipwire.engine.errors import ConfigError
 from lipwire.engine.model.ddim import ddim_step, predict_x0
 from lipwire.training.config import TrainConfig
-from lipwire.training.data.batch import FiveFrames, NoisedBatch, NoisedClips, StoredClips
+from lipwire.training.data.batch import FiveFrames, NoisedBatch, NoisedClips
+from lipwire.training.data.dataset import StoredClips
 from lipwire.training.families import (
     SCHEDULE,
     Family,

@@ -19,8 +19,8 @@ from torchmetrics.functional.image import (
 from lipwire.engine.errors import ConfigError
 from lipwire.training.checkpoint import fit_weights, load_checkpoint, weights_of
 from lipwire.training.config import ABLATION, LossWeights, Preset, preset_named, scaled_down
-from lipwire.training.data.batch import FiveFrames, StoredClips, in_fives, sync_window
-from lipwire.training.data.dataset import ClipData
+from lipwire.training.data.batch import FiveFrames, in_fives, sync_window
+from lipwire.training.data.dataset import ClipData, StoredClips
 from lipwire.training.families import Family, Given, family_named
 from lipwire.training.loop import Trainer, train
 from lipwire.training.nets.perceptual import Perceptual, load_perceptual

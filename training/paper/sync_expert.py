@@ -20,8 +20,8 @@ from lipwire.engine.face.alignment import CROP_SIZE
 from lipwire.training.checkpoint import fit_weights, load_checkpoint, weights_of
 from lipwire.training.config import TrainConfig
 from lipwire.training.data.augment_audio import louder_or_noisier
-from lipwire.training.data.batch import FiveFrames, Slot, StoredClips, sync_window
-from lipwire.training.data.dataset import ClipData
+from lipwire.training.data.batch import FiveFrames, Slot, sync_window
+from lipwire.training.data.dataset import ClipData, StoredClips
 from lipwire.training.loop import Trainer, train
 from lipwire.training.losses import agreement_loss
 from lipwire.training.nets.syncnet import FRAMES, ExpertKind, SyncExpert, make_expert

@@ -22,9 +22,10 @@ from lipwire.engine.model.bundle import DEFAULT_BUNDLE, MANIFEST, Bundle, open_b
 from lipwire.engine.runtime.open import open_engine
 from lipwire.engine.types import LipJob
 
-BACKENDS = sorted(set(_FACTORIES) - {"trt"})
-# TensorRT owes the same, where there is a GPU to ask.
-CONTRACT = [*BACKENDS, pytest.param("trt", marks=pytest.mark.gpu)]
+ON_GPU = ("torch", "trt")
+BACKENDS = sorted(set(_FACTORIES) - set(ON_GPU))
+# These owe the same, where there is a GPU to ask.
+CONTRACT = [*BACKENDS, *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_GPU)]
 
 if not (DEFAULT_BUNDLE / MANIFEST).is_file():
     pytest.skip("no model has been built into this copy", allow_module_level=True)
@@ -188,6 +189,8 @@ def test_a_runtime_that_is_not_installed_is_named(
     monkeypatch.setitem(_FACTORIES, "gone", "lipwire.engine.backends.gone:Gone")
     with pytest.raises(BackendError, match="backend 'gone' is not installed"):
         load_backend(bundle, "gone")
+    with pytest.raises(BackendError, match="backend 'eager' has no option batch_sizes"):
+        load_backend(bundle, "eager", batch_sizes=(1,))
 
 
 @pytest.fixture

@@ -176,16 +176,19 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str
     def factory(name: str) -> Any:
         def make(bundle: Bundle, **options: Any) -> FakeBackend:
             asked.append((name, options))
-            return FakeBackend()
+            backend = FakeBackend()
+            backend.description = name
+            return backend
 
         return make
 
     import types
 
-    module = types.SimpleNamespace(ort=factory("ort"), trt=factory("trt"))
+    names = ("ort", "torch", "trt")
+    module = types.SimpleNamespace(**{name: factory(name) for name in names})
     monkeypatch.setattr(backends, "import_module", lambda name: module)
-    monkeypatch.setitem(backends._FACTORIES, "ort", "x:ort")
-    monkeypatch.setitem(backends._FACTORIES, "trt", "x:trt")
+    for name in names:
+        monkeypatch.setitem(backends._FACTORIES, name, f"x:{name}")
     monkeypatch.setattr(backends, "gpu_count", lambda: 1)
     monkeypatch.setattr(backends, "_said", set())
     yield asked
@@ -194,25 +197,29 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str
 BUNDLE = Bundle(Path("nowhere"), MODEL)
 
 
-def test_a_gpu_gets_tensorrt_and_a_cpu_does_not(
+def test_a_gpu_gets_the_faster_of_torch_and_tensorrt_and_a_cpu_neither(
     opened: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_backend(BUNDLE, "auto", device="cuda:1", threads=2)
+    times_s = {"torch": 0.010, "trt": 0.005}
+    monkeypatch.setattr(backends, "_time_s", lambda backend: times_s[backend.description])
+    assert load_backend(BUNDLE, "auto", device="cuda:1", threads=2).description == "trt"
+    times_s["trt"] = 0.0099
+    assert load_backend(BUNDLE, "auto", device="cuda:1").description == "torch"
     load_backend(BUNDLE, "auto", device="cpu", threads=2)
     monkeypatch.setattr(backends, "gpu_count", lambda: 0)
     load_backend(BUNDLE, "auto", threads=None)
     assert opened == [
-        ("trt", {"device": "cuda:1"}),
+        *[("torch", {"device": "cuda:1"}), ("trt", {"device": "cuda:1"})] * 2,
         ("ort", {"device": "cpu", "threads": 2}),
         ("ort", {}),
     ]
 
 
 @pytest.mark.parametrize(
-    "error", [ImportError("No module named 'tensorrt'"), BackendError("refused"),
+    "error", [ImportError("No module named 'torch'"), BackendError("refused"),
               BundleError("does not hold its network")]
 )  # fmt: skip
-def test_where_tensorrt_is_missing_onnx_runtime_takes_its_place_and_says_so_once(
+def test_where_neither_opens_onnx_runtime_takes_their_place_and_says_so(
     opened: list[tuple[str, dict[str, Any]]],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -220,20 +227,21 @@ def test_where_tensorrt_is_missing_onnx_runtime_takes_its_place_and_says_so_once
 ) -> None:
     import_module: Any = backends.import_module  # type: ignore[attr-defined]
 
-    def without(name: str) -> Any:
-        raise error
-
     def some(name: str) -> Any:
-        return without(name) if name == "gone" else import_module(name)
+        if name == "gone":
+            raise error
+        return import_module(name)
 
     monkeypatch.setattr(backends, "import_module", some)
-    monkeypatch.setitem(backends._FACTORIES, "trt", "gone:trt")
+    monkeypatch.setattr(backends, "_said", set())
+    for name in ("torch", "trt"):
+        monkeypatch.setitem(backends._FACTORIES, name, f"gone:{name}")
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             load_backend(BUNDLE, "auto", device="cuda:0")
     assert opened == [("ort", {"device": "cuda:0"})] * 3
-    assert len(caplog.records) == 1
-    assert "ONNX Runtime takes its place" in caplog.text
+    assert caplog.text.count("'torch' is not used") == 1, "why, once"
+    assert caplog.text.count("ONNX Runtime takes the GPU backends' place on cuda:0") == 1
     with pytest.raises((BackendError, BundleError)):
         load_backend(BUNDLE, "trt")  # asked for by name, it is not replaced
 

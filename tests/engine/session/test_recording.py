@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lipwire.engine.backends import blank_job, load_backend  # noqa: E402
-from lipwire.engine.backends.cuda_graphs import WARM_UP_RUNS, GraphedBatches  # noqa: E402
+from lipwire.engine.backends.cuda_graphs import (  # noqa: E402
+    WARM_UP_RUNS,
+    CudaRecorder,
+    GraphedBatches,
+)
 from lipwire.engine.backends.feeds import first_sample  # noqa: E402
+from lipwire.engine.backends.recorded import RecordedBackend  # noqa: E402
 from lipwire.engine.backends.sampler import Part, Sampler  # noqa: E402
 from lipwire.engine.errors import BackendError, BundleError  # noqa: E402
 from lipwire.engine.face.articulation import CODES  # noqa: E402
@@ -102,6 +110,98 @@ def test_what_was_not_recorded_is_refused_with_the_way_out(call: GraphedBatches)
     assert all("graphs=False" in str(caught.value) for caught in (big, wide))
 
 
+# --- several GPUs ---
+
+
+class Streams:
+    """Torch's streams and graphs, as far as a recorder sees them, on GPUs that are not here.
+
+    Work goes to the current stream of the current device; a capture keeps what goes to the stream
+    that it captures. Without a stream it takes torch's one of the process, made at the first
+    capture, and makes that stream's device the current one.
+    """
+
+    def __init__(self) -> None:
+        self.index, self.made = 0, 0
+        self.streams: dict[int, Any] = {}
+        self.default_capture: Any = None
+        self.capturing: Any = None
+        self.on: list[tuple[int, int]] = []
+
+    def Stream(self, device: Any) -> Any:  # noqa: N802
+        self.made += 1
+        return SimpleNamespace(device=device.index, number=self.made, wait_stream=lambda s: None)
+
+    def current_stream(self, device: Any) -> Any:
+        if device.index not in self.streams:
+            self.streams[device.index] = self.Stream(device)
+        return self.streams[device.index]
+
+    @contextmanager
+    def device(self, device: Any) -> Iterator[None]:
+        before, self.index = self.index, device.index
+        yield
+        self.index = before
+
+    @contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        with self.device(SimpleNamespace(index=stream.device)):
+            before = self.streams.get(stream.device)
+            self.streams[stream.device] = stream
+            yield
+            self.streams[stream.device] = before or self.Stream(SimpleNamespace(index=self.index))
+
+    @contextmanager
+    def graph(
+        self, graph: Any, *, pool: Any, stream: Any = None, capture_error_mode: str
+    ) -> Iterator[None]:
+        if stream is None:
+            if self.default_capture is None:
+                self.default_capture = self.Stream(SimpleNamespace(index=self.index))
+            stream = self.default_capture
+        with self.stream(stream):
+            self.capturing = (stream, graph)
+            yield
+            self.capturing = None
+
+    def CUDAGraph(self) -> Any:  # noqa: N802
+        graph = SimpleNamespace(kernels=[])
+        graph.replay = lambda: [kernel() for kernel in graph.kernels]
+        return graph
+
+    def graph_pool_handle(self) -> tuple[int, int]:
+        return (self.index, 0)
+
+    def launch(self, device: int, kernel: Callable[[], None]) -> None:
+        stream = self.current_stream(SimpleNamespace(index=device))
+        self.on.append((device, stream.number))
+        if self.capturing is not None and stream is self.capturing[0]:
+            self.capturing[1].kernels.append(kernel)
+
+
+def test_two_devices_record_each_its_own_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in turns, on one stream for warming up and capturing."""
+    streams = Streams()
+    for name in ("Stream", "current_stream", "device", "stream", "graph", "CUDAGraph",
+                 "graph_pool_handle"):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, getattr(streams, name))
+    ran: list[tuple[int, int]] = []
+
+    def work(device: int, number: int) -> Callable[[], None]:
+        return lambda: streams.launch(device, lambda: ran.append((device, number)))
+
+    recorders = [CudaRecorder(torch.device("cuda", index)) for index in (0, 1)]
+    replays = {(device, number): recorders[device].record(work(device, number))
+               for number in (0, 1) for device in (0, 1)}  # fmt: skip
+    for which, replay in replays.items():
+        ran.clear()
+        replay()
+        assert ran == [which]
+    for device in (0, 1):
+        used = [number for place, number in streams.on if place == device]
+        assert len(used) == 2 * (WARM_UP_RUNS + 1) and len(set(used)) == 1
+
+
 # --- the whole frame ---
 
 if not (DEFAULT_BUNDLE / MANIFEST).is_file():
@@ -124,8 +224,6 @@ def sampler(bundle: Any, net: Any, steps: int, batch: int) -> Sampler:
 
 
 def jobs(count: int, bundle: Any, steps: int = 2) -> list[Any]:
-    from dataclasses import replace
-
     from fakes import picture
 
     blank = blank_job(bundle.manifest, steps)
@@ -180,6 +278,47 @@ def test_the_recorded_frame_is_what_onnx_runtime_paints(bundle: Any, net: Any, s
         assert np.abs(ours.astype(int) - theirs).max() <= 1
         assert (ours[half:] != job.crop[half:]).any()
     backend.close()
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_gpu_backend_paints_what_onnx_runtime_paints(bundle: Any, recorded: bool) -> None:
+    """On a CPU, with what stands for CUDA graphs; batches are padded, cut, and mixed."""
+    made: list[torch.device] = []
+
+    def recorder(device: torch.device) -> FakeRecorder:
+        made.append(device)
+        return FakeRecorder(1)
+
+    ours = RecordedBackend(replace(bundle, manifest=replace(bundle.manifest, steps_offered=(1, 2))),
+                           "cpu", batch_sizes=(1, 4), half=recorded, graphs=recorded,
+                           recorder=recorder)  # fmt: skip
+    assert made == [CPU] * recorded, "one for all recordings of a device"
+    theirs = load_backend(bundle, "ort", threads=1)
+    for count in (1, 3, 5):
+        batch = jobs(count, bundle)
+        pairs = list(zip(ours.generate(batch), theirs.generate(batch), strict=True))
+        errors = [np.abs(a.astype(int) - b).mean() for a, b in pairs]
+        assert max(errors) < (0.5 if recorded else 0.01)
+        half = len(batch[0].crop) // 2
+        assert all(np.array_equal(a[:half], j.crop[:half])
+                   for (a, _), j in zip(pairs, batch, strict=True))  # fmt: skip
+    first = ours.generate(batch[:1])[0]
+    kept = first.copy()
+    ours.generate(batch[1:2])
+    assert np.array_equal(first, kept), "a picture is not the buffer of the next one"
+    ours.close()
+    with pytest.raises(BackendError, match="is closed"):
+        ours.generate(batch)
+    theirs.close()
+
+
+def test_a_gpu_that_is_not_here_is_one_line(bundle: Any) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    for device, why in (("cuda:0", "torch"), ("gpu", "no device 'gpu'")):
+        with pytest.raises(BackendError, match=why) as caught:
+            load_backend(bundle, "torch", device=device)
+        assert "\n" not in str(caught.value)
 
 
 def test_steps_that_are_not_offered_are_refused(bundle: Any, net: Any) -> None:

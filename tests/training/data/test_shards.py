@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from lipwire.engine.errors import ConfigError
-from lipwire.training.data.shards import add_member, map_member, read_index
+from lipwire.training.data.batch import FiveFrames
+from lipwire.training.data.dataset import StoredClips, load_clips
+from lipwire.training.data.prepare import _check_sync
+from lipwire.training.data.shards import (
+    FORMAT,
+    StoredArray,
+    add_member,
+    place,
+    read_index,
+    write_places,
+)
 
 OPEN_FILES = Path("/proc/self/fd")
 
@@ -24,11 +34,12 @@ def shard(tmp_path: Path) -> Path:
     return path
 
 
-def test_members_are_mapped_where_they_lie(shard: Path) -> None:
+def test_members_are_read_where_they_lie(shard: Path) -> None:
     found = list(read_index(shard))
     assert [(key, about["speaker"]) for key, _, about in found] == [("a", "a"), ("b", "b")]
-    mapped = map_member(shard, found[1][1]["mel.npy"])
-    assert isinstance(mapped, np.memmap) and mapped.tolist() == [[0, 1, 2], [3, 4, 5]]
+    stored = StoredArray(shard, found[1][1]["mel.npy"])
+    assert stored.shape == (2, 3) and len(stored) == 2 and stored[1].tolist() == [3, 4, 5]
+    assert np.asarray(stored, np.int64).tolist() == [row.tolist() for row in stored]
 
 
 @pytest.mark.skipif(not OPEN_FILES.is_dir(), reason="needs /proc")
@@ -63,3 +74,47 @@ def test_shards_are_plain_tars_of_arrays_in_webdatasets_layout(shards: Path) -> 
         assert set(members) == {"crops.npy", "landmarks.npy", "speech.npy", "mel.npy", "json"}
         crops = np.load(BytesIO(members["crops.npy"]))
         assert crops.shape == (json.loads(members["json"])["frames"], 128, 128, 3)
+
+
+@pytest.mark.skipif(not OPEN_FILES.is_dir(), reason="needs /proc")
+def test_a_corpus_has_more_clips_than_a_process_may_open_files(tmp_path: Path) -> None:
+    """What 145,000 clips do to a limit of 1,024 files, 600 do to one of 256."""
+    import resource
+
+    speech = np.zeros(8 * 640, np.int16)
+    for number in range(200):
+        with tarfile.open(tmp_path / f"train-{number:04d}.tar", "w") as tar:
+            for clip in range(3):
+                key = f"{number}_{clip}"
+                for name, value in {
+                    "crops.npy": np.full((8, 8, 8, 3), number, np.uint8),
+                    "landmarks.npy": np.full((8, 468, 2), clip, np.float16),
+                    "speech.npy": speech,
+                    "mel.npy": np.zeros((80, 26), np.float32),
+                    "json": {"speaker": key, "split": "train", "frames": 8, "format": FORMAT},
+                }.items():
+                    add_member(tar, f"{key}.{name}", value)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = len(list(OPEN_FILES.iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        paths = sorted(tmp_path.glob("*.tar"))
+        assert len(_check_sync(paths)) == 600
+        loaded, stored = load_clips(tmp_path, "train"), StoredClips(tmp_path, "train")
+        held = stored[:]
+        drawn = FiveFrames(stored, 8)
+        for step in range(20):
+            drawn.sample(np.random.default_rng(step))
+        assert len(list(OPEN_FILES.iterdir())) <= before + 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(loaded) == len(held) == 600
+    assert [c.crops[3].max() for c in held] == [int(c.key.split("_")[0]) for c in held]
+    write_places(tmp_path, {p.name: [place(m, a) for _, m, a in read_index(p)] for p in paths})
+    again = StoredClips(tmp_path, "train")
+    assert [c.key for c in again] == [c.key for c in loaded] and again.lengths.tolist() == [8] * 600
+    paths[0].write_bytes(paths[0].read_bytes()[512:])
+    with pytest.raises(ConfigError, match=r"train-0000\.tar: no sample begins at byte 0"):
+        again[0]
+    paths[0].unlink()
+    assert len(StoredClips(tmp_path, "train")) == 597, "a shard that is gone is not looked for"

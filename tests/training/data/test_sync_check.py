@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,7 +89,13 @@ def test_a_second_pass_learns_from_the_clips_themselves(monkeypatch: pytest.Monk
         for n in range(21)
     ]
     monkeypatch.setattr("lipwire.training.data.sync_check.REFIT_FRAMES", 1000)
-    steps = find_lags(clips)
+    sources = [clips[:8], clips[8:9], clips[9:]]
+    steps = find_lags(sources, iter)
+
+    def backwards(function: Any, tasks: Any) -> Any:
+        return [function(task) for task in reversed(tasks)]
+
+    assert find_lags(sources, iter, backwards) == steps == find_lags([clips], iter)
     assert steps["3"].lag == 6 and steps["3"].off
     assert all(steps[c.key].lag == 0 and steps[c.key].sure for c in clips if c.key != "3")
 

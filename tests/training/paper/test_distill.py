@@ -9,14 +9,20 @@ import torch
 from torch import Tensor, nn
 from toys import TINY_LITE, TINY_PAPER, five_frames
 
-from lipwire.engine.errors import ConfigError
+from lipwire.engine.backends import load_backend
+from lipwire.engine.errors import BundleError, ConfigError
+from lipwire.engine.model.bundle import check_steps
 from lipwire.engine.model.ddim import ddim_sample, ddim_step
+from lipwire.export.checkpoint import read_checkpoint, write_safetensors
+from lipwire.export.diff2lip import export_diff2lip
+from lipwire.export.lite import export_lite
+from lipwire.export.write import Recipe, as_sampled
 from lipwire.training.checkpoint import save_checkpoint
 from lipwire.training.config import TrainConfig
 from lipwire.training.data.batch import Slot
 from lipwire.training.families import SCHEDULE, Family, Given, LiteFamily, PaperFamily, open_network
 from lipwire.training.loop import Trainer
-from lipwire.training.paper.diff2lip import noised
+from lipwire.training.paper.diff2lip import given_of, noised
 from lipwire.training.paper.distill import (
     DISTIL,
     DistilObjective,
@@ -26,6 +32,7 @@ from lipwire.training.paper.distill import (
     student_of,
     two_steps_as_one,
 )
+from lipwire.training.paper.trajectory import trajectory
 
 CONFIG = TrainConfig(steps=3, batch=2, warmup=1, learning_rate=1e-3, checkpoint_every=3,
                      sample_every=3)  # fmt: skip
@@ -124,8 +131,6 @@ def test_the_target_is_two_ddim_steps_of_the_teacher(
     batch = objective.source.draw(0, Slot())
     _, _, t, x_t = noised(batch)
     assert set(t.tolist()) == {999}
-    from lipwire.training.paper.diff2lip import given_of
-
     condition = family.condition(net, given_of(batch))
 
     def denoise(x: Tensor, level: int) -> Tensor:
@@ -160,6 +165,53 @@ def test_distil_goes_from_stage_to_stage_and_goes_on(
     assert again == found and len(stamps) == 2
     lines = (run / "steps-2" / "stats.jsonl").read_text().splitlines()
     assert len(lines) == 3, "a stage that is done is not trained again"
+
+
+@pytest.mark.parametrize(
+    ("family", "config"), [(PaperFamily(), TINY_PAPER), (LiteFamily(), TINY_LITE)]
+)
+def test_an_exported_student_paints_what_it_was_trained_to(
+    family: Family, config: dict[str, Any], tmp_path: Path
+) -> None:
+    """The bundle, run by ONNX Runtime, against the sampler of training; also by .safetensors."""
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    student = student_of(family)
+    net = student.build(config)
+    with torch.no_grad():
+        for value in net.parameters():
+            value.add_(0.02 * torch.randn_like(value))
+    objective = DistilObjective(student, family, net, net, five_frames(), CONFIG, 2)
+    stats = torch.stack([torch.zeros(7), torch.ones(7)])
+    save_checkpoint({**objective.state(), "ema": net.state_dict(), "code_stats": stats},
+                    tmp_path / "student.pt")  # fmt: skip
+    export = export_diff2lip if family.name == "paper" else export_lite
+    bundle = export(tmp_path / "student.pt", tmp_path / "bundle")
+    manifest = bundle.manifest
+    assert (manifest.prediction, manifest.spacing) == ("v", "trailing")
+    assert (manifest.steps_offered, manifest.default_steps) == ((2,), 2)
+
+    batch = objective.source.draw(0, Slot())
+    given = given_of(batch)
+    wanted = trajectory(student, net.eval(), given, 2)[-1].x0.numpy()
+    arrays = {"visible": given.visible, "references": given.references, "mel": given.mels,
+              "noise": given.fill}  # fmt: skip
+    backend = load_backend(bundle, "ort", threads=1)
+    if backend.noise_rows == 32:  # the paper's network samples whole pictures
+        arrays["noise"] = torch.cat([given.fill, given.fill], dim=2)
+    painted = backend.sample({name: v.numpy() for name, v in arrays.items()}, 2)
+    backend.close()
+    error = abs(painted[:, :, -16:] - wanted).max()
+    assert error < 1e-3 * abs(wanted).max(), error
+    with pytest.raises(BundleError, match=r"offers \[2\] steps, not 25"):
+        check_steps(manifest, 25)
+    file = write_safetensors(tmp_path / "bundle", tmp_path / "student.safetensors")
+    other = Recipe(family.name, "?", "epsilon", "leading", (1, 25), 25, "box")
+    again = as_sampled(other, read_checkpoint(file))
+    assert (again.prediction, again.spacing, again.steps_offered) == ("v", "trailing", (2,))
+    if family.name == "paper":
+        with pytest.raises(BundleError, match="was distilled for 2 steps, not 4"):
+            export_diff2lip(file, tmp_path / "four", steps=4)
 
 
 def test_stages_must_halve(tmp_path: Path) -> None:
