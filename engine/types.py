@@ -73,6 +73,8 @@ class Face:
     """f32[468, 2], pixels of the frame, MediaPipe's face-mesh order"""
     confidence: float
     """0 to 1"""
+    told: bool = False
+    """where it is was said, not seen: nobody looks whether the picture has a mouth there"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,13 @@ from torch import Tensor, nn
 from lipwire.engine.errors import BundleError
 from lipwire.engine.model.bundle import open_bundle
 from lipwire.engine.nets import build_network, load_weights
-
-# Where trainers put the weights, the averaged ones first.
-_WRAPPERS = ("ema", "state_dict", "model", "model_state_dict")
+from lipwire.engine.nets.state_dict import (
+    describe,
+    find_weights,
+    plain_name,
+    torchscript,
+    unwrapped,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +41,15 @@ class Checkpoint:
             BundleError: names the first tensors that are missing, misshapen, left over or not
                 finite.
         """
-        load_weights(net, self.tensors, str(self.path), strict=True)
+        weights = unwrapped(self.tensors, net.state_dict())
+        load_weights(net, weights, str(self.path), strict=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a .pt, .pth or .safetensors file.
 
-    Weights may be the whole file or lie under one of a few usual names; the `module.` that
-    data-parallel training puts before every name is taken away.
+    Weights may be the whole file or lie under any name, see `find_weights`; what data-parallel
+    training and torch.compile put before every name is taken away.
 
     Raises:
         BundleError: not there, truncated, or it holds code besides tensors.
@@ -55,21 +60,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tensors, about = _read_safetensors(path)
     else:
         values = _read_pickle(path)
-        name = next((n for n in _WRAPPERS if isinstance(values.get(n), dict)), None)
-        state = values[name] if name is not None else values
-        tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+        place, tensors = find_weights(values)
+        if not tensors:
+            raise BundleError(f"{path}: holds no tensors, but {describe(values)}")
         # Without a wrapper every tensor is a weight; beside one, e.g. what its codes mean.
+        inside = place.partition(".")[0]
         about = {str(k): v for k, v in values.items()
-                 if k != name and not (name is None and isinstance(v, Tensor))}  # fmt: skip
+                 if k != inside and (place or not isinstance(v, Tensor))}  # fmt: skip
     if not tensors:
         raise BundleError(f"{path}: holds no tensors")
-    return Checkpoint(path, {_plain(name): value for name, value in tensors.items()}, about)
-
-
-def _plain(name: str) -> str:
-    while name.startswith("module."):
-        name = name.removeprefix("module.")
-    return name
+    return Checkpoint(path, {plain_name(name): value for name, value in tensors.items()}, about)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -91,6 +91,8 @@ def _parsed(text: str) -> Any:
 
 
 def _read_pickle(path: Path) -> dict[Any, Any]:
+    if (told := torchscript(path)) is not None:
+        raise BundleError(f"{path}: {told}")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -157,7 +157,7 @@ class FakeTracker:
             raise self.error
         height, width = image.shape[:2]
         centre = (self.centre[0] * width, self.centre[1] * height)
-        return Face(face_mesh(centre, self._width_px(image)), confidence=1.0)
+        return Face(face_mesh(centre, self._width_px(image)), 1.0, told=True)
 
     def _width_px(self, image: U8) -> float:
         side_px = min(image.shape[:2])
@@ -241,7 +241,7 @@ class SceneTracker(FakeTracker):
         centre, width_px = self.people[name]
         points = face_mesh(centre, width_px)
         points[LOWER_LIP] = points[UPPER_LIP] + (0, self.openings.get(name, 0.0) * width_px)
-        return Face(points, 1.0)
+        return Face(points, 1.0, told=True)
 
     def _box(self, name: str) -> F32:
         points = self._face(name).landmarks

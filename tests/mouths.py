@@ -93,7 +93,7 @@ class MouthTracker(FakeTracker):
         """The face, its mouth as open as the first pixel says."""
         super().track(image)
         opening, dx, dy = (float(v) for v in image[0, 0])
-        return Face(mouth(opening / 10, (dx, dy)), 1.0)
+        return Face(mouth(opening / 10, (dx, dy)), 1.0, told=True)
 
     def detect(self, image: U8) -> F32:
         """Its own face and no other, f32[1, 4]."""

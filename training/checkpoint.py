@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lipwire.engine.errors import CheckpointError
+from lipwire.engine.nets.state_dict import find_weights, torchscript, unwrapped
 
 
 class _Remembering:
@@ -59,6 +60,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
+    if (told := torchscript(path)) is not None:
+        raise CheckpointError(f"{path}: {told}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -71,20 +74,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def weights_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The network's tensors in a checkpoint of ours or of somebody else's.
-
-    Ours hold them under `ema`, published ones under `state_dict` or at the top; those of a network
-    trained on several devices carry a `module.` before every name.
-    """
-    for name in ("ema", "state_dict"):
-        if isinstance(state.get(name), Mapping):
-            state = state[name]
-            break
-    return {
-        key.removeprefix("module."): value
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    }
+    """The network's tensors in a checkpoint of ours or of somebody else's, see `find_weights`."""
+    return find_weights(state)[1]
 
 
 def fit_weights(net: nn.Module, weights: Mapping[str, Tensor], origin: object) -> None:
@@ -99,6 +90,7 @@ def fit_weights(net: nn.Module, weights: Mapping[str, Tensor], origin: object) -
         CheckpointError: a tensor is missing, has another shape, or is unknown to the network.
     """
     wanted = net.state_dict()
+    weights = unwrapped(weights, wanted)
     for key, tensor in wanted.items():
         if key not in weights:
             raise CheckpointError(f"{origin}: {key} is missing; the network has it as "

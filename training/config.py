@@ -51,7 +51,7 @@ class TrainConfig:
 
 # Of these a resumed run may have others: they change how long it goes on and what it writes, not
 # what a step does (but for a cosine, whose end moves with the steps).
-FREE = frozenset({"steps", "workers", "checkpoint_every", "sample_every"})
+FREE = frozenset({"steps", "workers", "accumulate", "checkpoint_every", "sample_every"})
 
 
 @dataclass(frozen=True, slots=True)

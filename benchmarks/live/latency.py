@@ -38,6 +38,8 @@ from lipwire.engine.backends.cpu import usable_cores
 from lipwire.engine.errors import LipwireError
 from lipwire.engine.model.bundle import open_bundle
 
+# More pictures with times that contradict each other are no misread markers.
+MISREAD_SHARE = 0.02
 REST_SHARE = 0.05  # of glass to glass that no stage explains
 REPEAT_SHARE = 0.10  # two runs' medians are so near to each other
 OVERHEAD_SHARE = 0.02  # of all cores that the bench may take for itself
@@ -226,19 +228,29 @@ class Way:
     whole_s: float
 
 
-def ways(noted: dict[str, Any]) -> list[Way]:
+def read_back(noted: dict[str, Any]) -> list[list[Any]]:
+    """What came back with a number that was read and can be: of a picture sent before."""
+    captured = {number: marks["captured"] for number, _, marks in noted["sent"]}
+    return [row for row in noted["back"] if row[1] in captured and row[0] >= captured[row[1]]]
+
+
+def ways(noted: dict[str, Any], misread: list[int] | None = None) -> list[Way]:
     """Every picture that was captured while it counted, went through the server and came back.
 
+    Args:
+        noted: by the caller and by the server.
+        misread: takes the numbers whose times contradict each other, which are left out: a busy
+            machine's encoder blurs a marker now and then.
+
     Raises:
-        LipwireError: times contradict each other.
+        LipwireError: so many do that something else is wrong.
     """
     columns = noted["columns"]
     server = {row[0]: dict(zip(columns, row, strict=True)) for row in noted["server"]}
     back: dict[int, dict[str, float]] = {}
-    for at_s, number, _, marks in noted["back"]:
-        if number is not None:
-            back.setdefault(number, {**marks, "seen": at_s})
-    found = []
+    for at_s, number, _, marks in read_back(noted):
+        back.setdefault(number, {**marks, "seen": at_s})
+    found, wrong = [], list[tuple[int, str, float]]()
     for number, pts, marks in noted["sent"]:
         middle, home = server.get(pts), back.get(number)
         if (
@@ -258,10 +270,17 @@ def ways(noted: dict[str, Any]) -> list[Way]:
                 stages[name] = ends[until] - begins[since]
         if min(stages.values(), default=0) < -DISORDER_S:
             worst = min(stages, key=lambda name: stages[name])
-            raise LipwireError(
-                f"picture {number}: {worst!r} took {stages[worst]:.3f} s: numbers do not agree"
-            )
+            wrong.append((number, worst, stages[worst]))
+            continue
         found.append(Way(number, middle["outcome"], stages, home["seen"] - marks["captured"]))
+    if len(wrong) > max(1, MISREAD_SHARE * (len(found) + len(wrong))):
+        number, worst, took_s = wrong[0]
+        raise LipwireError(
+            f"picture {number}: {worst!r} took {took_s:.3f} s, and of {len(found) + len(wrong)} "
+            f"pictures {len(wrong)} are like it: numbers do not agree"
+        )
+    if misread is not None:
+        misread += [number for number, _, _ in wrong]
     return found
 
 
@@ -286,12 +305,13 @@ def stage_table(found: Sequence[Way]) -> list[dict[str, Any]]:
 
 def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
     """Figures, raw values and the table of one call."""
-    found = ways(noted)
+    misread: list[int] = []
+    found = ways(noted, misread)
     rows = stage_table(found)
     seconds = noted["until_s"] - noted["since_s"]
     fresh, newest = [], -1
-    for at_s, number, pts, _ in noted["back"]:
-        if noted["since_s"] <= at_s < noted["until_s"] and number is not None and number > newest:
+    for at_s, number, pts, _ in read_back(noted):
+        if noted["since_s"] <= at_s < noted["until_s"] and number > newest:
             newest = number
             fresh.append((at_s, pts / 90_000))
     came, due = np.array(fresh or [(0.0, 0.0)]).T
@@ -314,7 +334,7 @@ def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
     painted = {row[0] for row in noted["server"] if row[1] in PAINTED}
     times = {pts: number for number, pts, _ in noted["sent"]}
     numbers = {times[pts] for pts in painted if pts in times}
-    first = min((at_s for at_s, n, _, _ in noted["back"] if n in numbers), default=None)
+    first = min((at_s for at_s, n, _, _ in read_back(noted) if n in numbers), default=None)
     heard = np.array(noted["clicks"] or np.zeros((0, 2)))
     click_s = np.diff(heard[:, 0]) - np.round(np.diff(heard[:, 0])) if len(heard) > 1 else []
     last = noted["last"]
@@ -325,6 +345,7 @@ def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
            for name, value in percentiles([way.whole_s for way in found]).items()},
         "rest_share": figure(abs(rest) / total if total and rest is not None else None, "share",
                              most=REST_SHARE),
+        "pictures_misread": figure(len(misread)),
         "pictures_per_s": figure(len(fresh) / seconds, "1/s", least=0.96 * plan.fps),
         "painted_share": figure(sum(outcomes.get(way, 0) for way in PAINTED) / max(len(found), 1),
                                 "share", least=0.95),

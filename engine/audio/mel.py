@@ -82,8 +82,8 @@ def _columns(emphasised: F32) -> F32:
     return np.clip(scaled, -MAX_ABS, MAX_ABS).astype(np.float32)
 
 
-# Of the columns that windows have shared, so many are kept: a window and what it looks ahead.
-KEPT_COLUMNS = 160
+# Columns that are kept once they are final: windows go forth, to what is heard next, and back.
+KEPT_COLUMNS = 128
 SILENCE = -MAX_ABS  # the value of every band when nothing sounds
 
 
@@ -142,8 +142,7 @@ class MelStream:
         # sample before it that the pre-emphasis sees.
         self._lead = HALF + 1
         self._samples.append(np.zeros(self._lead, np.int16))
-        # Of the last windows: the next one shares most of them, also where it begins earlier than
-        # one that looked ahead.
+        # Of the last windows: the next ones share most of them.
         self._known, self._known_from = np.zeros((N_MELS, 0), np.float32), 0
 
     @property
@@ -193,16 +192,14 @@ class MelStream:
             # Column c spans [200 c - 400, 200 c + 400), one sample earlier for the pre-emphasis.
             begin = first * HOP - HALF - 1 + self._lead
             sound = self._samples.read(begin, begin + 1 + (count - 1) * HOP + N_FFT)
-            stop = self._known_from + self._known.shape[1]
-            if not self._known_from <= first <= stop:
-                self._known, self._known_from, stop = self._known[:, :0], first, first
-            if stop < first + count:
-                rest = sound[(stop - first) * HOP :].astype(np.float32) / 32768.0
-                fresh = _columns(preemphasise(rest)[1:])
-                old = min(first, max(self._known_from, stop - KEPT_COLUMNS)) - self._known_from
-                kept = self._known[:, old:]
-                self._known_from += old
-                self._known = np.concatenate([kept, fresh], axis=1)
-            at = first - self._known_from
-            out[:, -count:] = self._known[:, at : at + count]
+            if not self._known_from <= first <= self._known_from + self._known.shape[1]:
+                self._known, self._known_from = self._known[:, :0], first
+            ready = self._known_from + self._known.shape[1] - first  # columns of this window
+            if ready < count:
+                rest = preemphasise(sound[ready * HOP :].astype(np.float32) / 32768.0)[1:]
+                known = np.concatenate([self._known, _columns(rest)], axis=1)
+                old = max(known.shape[1] - max(KEPT_COLUMNS, count), 0)
+                self._known, self._known_from = known[:, old:], self._known_from + old
+            left = first - self._known_from
+            out[:, -count:] = self._known[:, left : left + count]
         return out

@@ -163,7 +163,7 @@ class FacePipeline:
         if not self._recognise(crop, face, time_s):
             return self._refuse(Outcome.NO_FACE)
         points = transform(face.landmarks, alignment.matrix)
-        if self._occlusion.update(crop, points, time_s):
+        if self._occlusion.update(crop, points, time_s, face.told):
             return self._refuse(Outcome.OCCLUDED)
         length = 1.0
         if self._spec.framing != "box":  # models of boxes have seen all poses in them

@@ -250,7 +250,7 @@ def tint(shown: U8, below: U8, mask: F32, step: float) -> F32:
     )
     value = small - other
     rim = 4 * soft * (1 - soft)
-    weight = rim / (1 + (np.abs(value).mean(2) / ODD_LEVELS) ** 2)
+    weight = rim / (1 + (np.abs(value).sum(2) / 3 / ODD_LEVELS) ** 2)
     parts = cv2.merge([*cv2.split(value * weight[..., None]), weight])
     spread = cv2.GaussianBlur(parts, (0, 0), TINT_REACH)
     field = spread[..., :3] / (spread[..., 3:] + np.float32(1e-3))

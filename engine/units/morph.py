@@ -71,7 +71,7 @@ def fit_affine(source: F32, target: F32) -> F32:
     """Least-squares affine map, f32[2, 3], of points f32[N, 2] to points f32[N, 2]."""
     import cv2
 
-    centre, goal = source.mean(0), target.mean(0)
+    centre, goal = source.sum(0) / len(source), target.sum(0) / len(target)
     s, t = (source - centre).astype(np.float64), (target - goal).astype(np.float64)
     # OpenCV's: numpy's wakes threads that spin.
     solved, linear = cv2.solve(s.T @ s + 1e-3 * np.eye(2), s.T @ t, flags=cv2.DECOMP_CHOLESKY)

@@ -13,14 +13,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 from lipwire.engine.errors import ConfigError
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".mpg"}
+MANIFEST_COLUMNS = {"file", "kind", "split", "speaker"}
 SPLITS = ("train", "val", "test")
 VAL_SHARE = 0.1  # of the speakers
 
@@ -65,22 +67,40 @@ def find_clips(
     clips = [c for c in clips if not any(fnmatch(Path(c.path).name, p) for p in exclude)]
     if not clips:
         raise ConfigError(f"{source}: no talking clips found")
-    return clips
+    return _apart(clips, source)
+
+
+def _apart(clips: list[Clip], source: Path) -> list[Clip]:
+    """The same with keys that no two share: `a b.mp4` and `a_b.mov` are told by a digest."""
+    counts = Counter(clip.key for clip in clips)
+    apart = []
+    for clip in clips:
+        if counts[clip.key] > 1:
+            name = Path(clip.path).relative_to(source).as_posix()
+            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+            clip = replace(clip, key=f"{clip.key}-{digest}")
+        apart.append(clip)
+    return apart
 
 
 def guess_layout(source: Path) -> str:
-    """What the folder looks like."""
-    if (source / "manifest.csv").exists():
+    """What the folder looks like; the name of a single file or folder says nothing."""
+    manifest = source / "manifest.csv"
+    # Another tool's file of that name has none or one of our columns.
+    if manifest.is_file() and len(_missing_columns(manifest)) < len(MANIFEST_COLUMNS) - 1:
         return "manifest"
-    if (
-        (source / "dev" / "mp4").is_dir()
-        or (source / "mp4").is_dir()
-        or any(source.glob("id[0-9]*"))
-    ):
+    roots = (source / "dev" / "mp4", source / "mp4", source)
+    if any(_videos(root, "id[0-9]*/*/*") for root in roots if root.is_dir()):
         return "voxceleb2"
-    if any(source.glob("*/train/*.mp4")) or any(source.glob("*/val/*.mp4")):
+    words = (path for split in SPLITS for path in _videos(source, f"*/{split}/*"))
+    if any(path.stem.startswith(f"{path.parent.parent.name}_") for path in words):
         return "lrw"
     return "folders"
+
+
+def _missing_columns(manifest: Path) -> set[str]:
+    with manifest.open(newline="", encoding="utf-8", errors="replace") as file:
+        return MANIFEST_COLUMNS - set(csv.DictReader(file).fieldnames or ())
 
 
 def held_out(speaker: str) -> bool:
@@ -118,8 +138,7 @@ def _manifest(source: Path) -> list[Clip]:
     splits: dict[str, str] = {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
-        missing = {"file", "kind", "split", "speaker"} - set(rows.fieldnames or ())
-        if missing:
+        if missing := MANIFEST_COLUMNS - set(rows.fieldnames or ()):
             raise ConfigError(f"{path}: has no column {', '.join(sorted(missing))}")
         for row in rows:
             if row["kind"] != "talking" or row["split"] not in SPLITS:

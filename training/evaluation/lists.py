@@ -11,6 +11,8 @@ a tab, it is what separates two names.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +60,7 @@ def read_list(path: Path, root: Path) -> tuple[Setting, list[Pair]]:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        names = line.strip().split("\t") if "\t" in line.strip() else line.split()
+        names = _names(line.strip(), root)
         if len(names) > 2:
             raise ConfigError(f"{path}, line {number}: {len(names)} names; one or two are expected")
         audio, video = names[0], names[-1]
@@ -70,7 +72,12 @@ def read_list(path: Path, root: Path) -> tuple[Setting, list[Pair]]:
                 "make two lists of it"
             )
         key = _key(video) if audio == video else f"{_key(audio)}..{_key(video)}"
-        pairs.setdefault(key, Pair(key, _find(root, audio), _find(root, video)))
+        audio_path, video_path = _find(root, audio), _find(root, video)
+        known = pairs.get(key)
+        if known is not None and (known.audio, known.video) != (audio_path, video_path):
+            # `a/b` and `a__b`: told apart by all of the names.
+            key += "-" + hashlib.sha256(f"{audio}\t{video}".encode()).hexdigest()[:8]
+        pairs.setdefault(key, Pair(key, audio_path, video_path))
     if first is None:
         raise ConfigError(f"{path}: names no clip")
     found = list(pairs.values())
@@ -80,6 +87,21 @@ def read_list(path: Path, root: Path) -> tuple[Setting, list[Pair]]:
             f"e.g. {found[0].video}"
         )
     return first[1], found
+
+
+def _names(line: str, root: Path) -> list[str]:
+    """One or two names, apart by a tab or blanks; the files there are tell of blanks within."""
+    if "\t" in line:
+        return line.split("\t")
+    words = line.split()
+    if len(words) > 1 and _find(root, line).is_file():
+        return [line]
+    if len(words) > 2:
+        cuts = [(line[: at.start()], line[at.end() :]) for at in re.finditer(r"\s+", line)]
+        there = [list(cut) for cut in cuts if all(_find(root, name).is_file() for name in cut)]
+        if len(there) == 1:
+            return there[0]
+    return words
 
 
 def _key(name: str) -> str:

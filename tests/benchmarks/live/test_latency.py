@@ -123,6 +123,20 @@ def test_numbers_that_do_not_agree_are_refused() -> None:
         ways(noted)
 
 
+@pytest.mark.parametrize("read_as", [20, 31, 32, 5_000, None])
+def test_a_marker_that_is_misread_costs_one_sample(read_as: int | None) -> None:
+    noted, clean = notes(), digest(notes(), Plan("", "", ""))["figures"]
+    row = noted["back"][30]
+    row[0], row[1] = row[0] - 0.02, read_as
+    if read_as == 31:  # before the right one comes back, with another's times
+        row[3] = {point: at - 0.063 for point, at in row[3].items()}
+    found = digest(noted, Plan("", "", ""))["figures"]
+    assert found["pictures_misread"]["value"] <= 1
+    assert len(ways(notes())) - 2 <= len(ways(noted)) < len(ways(notes()))
+    for name in ("pictures_per_s", "glass_to_glass_p50_ms"):
+        assert found[name]["value"] == pytest.approx(clean[name]["value"], rel=0.03)
+
+
 def test_nothing_has_no_percentiles() -> None:
     assert set(percentiles([]).values()) == {None}
     assert percentiles([0.001, 0.003])["max_ms"] == pytest.approx(3)

@@ -65,7 +65,7 @@ def test_small_and_turned_faces_are_unusable() -> None:
         def track(self, image: U8) -> Face | None:
             landmarks = face_mesh((160, 120), 100)
             landmarks[4] = landmarks[234] + (10, 0)
-            return Face(landmarks, 1.0)
+            return Face(landmarks, 1.0, told=True)
 
     assert pipeline(Turned()).find(image, 0.0) is Outcome.FACE_UNUSABLE
 
@@ -127,7 +127,7 @@ def test_a_shaking_face_gives_a_steady_crop() -> None:
     class Shaking(FakeTracker):
         def track(self, image: U8) -> Face | None:
             shake = rng.normal(0, 0.7, 2)
-            return Face(face_mesh((160 + shake[0], 120 + shake[1]), 96), 1.0)
+            return Face(face_mesh((160 + shake[0], 120 + shake[1]), 96), 1.0, told=True)
 
     faces = pipeline(Shaking())
     image = picture()

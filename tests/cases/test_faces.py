@@ -1,0 +1,173 @@
+"""Never a mouth on a mask or beside a face: what is no mouth passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import cv2
+import numpy as np
+import pytest
+from clips import portrait
+
+from lipwire.benchmarks.rig.scenes import Pose, cover, scene
+from lipwire.engine.config import EngineConfig
+from lipwire.engine.face.tracker import MeshTracker
+from lipwire.engine.session.face_pipeline import FacePipeline
+from lipwire.engine.types import F32, U8, JobSpec, Outcome
+
+# Lower face up to the bridge of the nose, as a surgical mask covers it; the same below the nose.
+MASK = [234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288,
+        361, 323, 454, 346, 347, 348, 349, 350, 277, 6, 47, 120, 119, 118, 117]  # fmt: skip
+BEARD = [93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288,
+         361, 323, 426, 2, 206]  # fmt: skip
+LIPS = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]
+
+
+def skin(image: U8, points: F32) -> tuple[int, ...]:
+    x, y = points[[50, 280]].astype(int).T
+    return tuple(int(level) for level in np.median(image[y, x], axis=0))
+
+
+def masked(colour: tuple[int, int, int] | None, grain: float = 0.0) -> Callable[[U8, F32], U8]:
+    """A mask of a colour, or of the skin's, with folds and perhaps a weave."""
+
+    def draw(image: U8, points: F32) -> U8:
+        image, tone = image.copy(), colour or skin(image, points)
+        cv2.fillPoly(image, [points[MASK].astype(np.int32)], tone, cv2.LINE_AA)
+        for share in (0.25, 0.5, 0.75):
+            ends = [points[a] * (1 - share) + points[b] * share
+                    for a, b in ((234, 172), (6, 152), (454, 397))]  # fmt: skip
+            cv2.polylines(image, [np.array(ends, np.int32)], False,
+                          tuple(int(0.8 * level) for level in tone), 2, cv2.LINE_AA)  # fmt: skip
+        if grain:
+            cloth = np.zeros(image.shape[:2], np.uint8)
+            cv2.fillPoly(cloth, [points[MASK].astype(np.int32)], 1)
+            noise = np.random.default_rng(0).normal(0, grain, image.shape)
+            image = np.clip(image + noise * cloth[..., None], 0, 255).astype(np.uint8)
+        return image
+
+    return draw
+
+
+def glasses(image: U8, points: F32, fill: int = 3) -> U8:
+    image = image.copy()
+    for a, b in ((33, 133), (362, 263)):
+        middle = (points[a] + points[b]) / 2
+        radius = 0.8 * float(np.hypot(*(points[a] - points[b])))
+        cv2.circle(image, middle.astype(int).tolist(), int(radius), (20, 20, 20), fill, cv2.LINE_AA)
+    cv2.line(image, points[133].astype(int).tolist(), points[362].astype(int).tolist(),
+             (20, 20, 20), 3, cv2.LINE_AA)  # fmt: skip
+    return image
+
+
+def bearded(image: U8, points: F32) -> U8:
+    hair = np.zeros(image.shape[:2], np.uint8)
+    cv2.fillPoly(hair, [points[BEARD].astype(np.int32)], 1)
+    cv2.fillPoly(hair, [points[LIPS].astype(np.int32)], 0)
+    strands = np.random.default_rng(0).normal(45, 25, image.shape[:2]).clip(0, 255)[..., None]
+    return np.where(hair[..., None], strands * (1.0, 0.85, 0.75), image).astype(np.uint8)
+
+
+@pytest.fixture
+def mesh(built_tracker: MeshTracker) -> MeshTracker:
+    """One that has seen nothing yet."""
+    built_tracker.forget()
+    return built_tracker
+
+
+@pytest.fixture(scope="module")
+def bare() -> list[tuple[U8, F32]]:
+    """The portrait, swaying, and where its face is."""
+    tracker, found = MeshTracker(still=True), []
+    for index in range(14):
+        image = scene(
+            Pose(180 + 2 * (index % 5), 150, 130, roll_deg=index % 3), (300, 360), seed=index
+        )
+        face = tracker.track(image)
+        assert face is not None
+        found.append((image, face.landmarks))
+    tracker.close()
+    return found
+
+
+def outcomes(pictures: Iterable[U8], mesh: MeshTracker) -> list[str]:
+    """What becomes of each picture, as a session looks at it."""
+    pipeline = FacePipeline(mesh, EngineConfig(), JobSpec())
+    found = [pipeline.find(image, index / 25) for index, image in enumerate(pictures)]
+    return [each.value if isinstance(each, Outcome) else "painted" for each in found]
+
+
+HIDDEN: dict[str, Callable[[U8, F32], U8]] = {
+    "surgical": masked((120, 170, 205)),
+    "white": masked((235, 238, 240)),
+    "black": masked((25, 25, 28)),
+    "red": masked((170, 40, 50)),
+    "skin-coloured": masked(None),
+    "woven": masked((90, 110, 120), grain=5),
+    "hand": lambda image, points: cover(image, points, "hand"),
+}
+BARE: dict[str, Callable[[U8, F32], U8]] = {
+    "nothing": lambda image, _: image,
+    "glasses": glasses,
+    "sunglasses": lambda image, points: glasses(image, points, -1),
+    "beard": bearded,
+    "dim light": lambda image, _: (image * 0.4).astype(np.uint8),
+    "red light": lambda image, _: (image * (1.0, 0.7, 0.7)).astype(np.uint8),
+    "black and white": lambda image, _: cv2.cvtColor(
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB
+    ).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("what", sorted(HIDDEN))
+def test_a_cover_from_the_first_picture_on_is_never_painted(
+    what: str, bare: list[tuple[U8, F32]], mesh: MeshTracker
+) -> None:
+    assert "painted" not in outcomes((HIDDEN[what](*each) for each in bare[:8]), mesh)
+
+
+@pytest.mark.parametrize("what", ["surgical", "skin-coloured", "hand"])
+def test_a_cover_that_comes_is_passed_through(
+    what: str, bare: list[tuple[U8, F32]], mesh: MeshTracker
+) -> None:
+    pictures = [image for image, _ in bare[:8]] + [HIDDEN[what](*each) for each in bare[8:]]
+    found = outcomes(pictures, mesh)
+    assert found[1:8] == ["painted"] * 7 and "painted" not in found[11:]
+
+
+@pytest.mark.parametrize("what", sorted(BARE))
+def test_a_bare_mouth_is_painted(what: str, bare: list[tuple[U8, F32]], mesh: MeshTracker) -> None:
+    found = outcomes((BARE[what](*each) for each in bare[:8]), mesh)
+    assert found.count("painted") >= 7
+
+
+def test_glasses_that_are_put_on_are_no_cover(
+    bare: list[tuple[U8, F32]], mesh: MeshTracker
+) -> None:
+    pictures = [image for image, _ in bare[:8]] + [glasses(*each) for each in bare[8:]]
+    assert "occluded" not in outcomes(pictures, mesh)
+
+
+@pytest.mark.parametrize("opening", [0.6, 1.0])
+def test_the_first_wide_mouth_after_shut_ones_is_no_cover(
+    opening: float, mesh: MeshTracker
+) -> None:
+    shut, wide = portrait(0.0, 320), portrait(opening, 320)
+    found = outcomes([*[shut] * 10, *[wide] * 3, *[shut] * 2, wide], mesh)
+    assert "occluded" not in found and found.count("painted") >= 14
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_lying_or_upside_down_head_has_its_mouth_or_none(
+    turn: int, bare: list[tuple[U8, F32]], mesh: MeshTracker
+) -> None:
+    """What is painted lies on the lips of the picture that was turned."""
+    pipeline = FacePipeline(mesh, EngineConfig(), JobSpec())
+    for index, (image, points) in enumerate(bare):
+        found = pipeline.find(np.ascontiguousarray(np.rot90(image, turn)), index / 25)
+        if isinstance(found, Outcome):
+            continue
+        x, y = found.face.landmarks[LIPS].mean(0)
+        height, width = image.shape[:2]
+        back = {1: (width - y, x), 2: (width - x, height - y), 3: (y, height - x)}[turn]
+        assert np.hypot(*(np.array(back) - points[LIPS].mean(0))) < 30
