@@ -22,6 +22,7 @@ from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import (
     BackendError,
     BacklogFull,
+    BankError,
     BundleError,
     ConfigError,
     LipwireError,
@@ -43,6 +44,8 @@ from lipwire.engine.types import (
     SessionStats,
     VideoFrame,
 )
+from lipwire.engine.units.bank_file import read_bank, write_bank
+from lipwire.engine.units.enrolled import Consent, EnrolledBank
 
 __all__ = [
     "PLAYOUT_RATE_HZ",
@@ -50,11 +53,14 @@ __all__ = [
     "AudioChunk",
     "BackendError",
     "BacklogFull",
+    "BankError",
     "Bundle",
     "BundleError",
     "ConfigError",
+    "Consent",
     "Engine",
     "EngineConfig",
+    "EnrolledBank",
     "Face",
     "LipJob",
     "LipwireError",
@@ -68,4 +74,6 @@ __all__ = [
     "VideoFrame",
     "open_bundle",
     "open_engine",
+    "read_bank",
+    "write_bank",
 ]

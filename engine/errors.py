@@ -3,6 +3,7 @@
 LipwireError
 ├── ConfigError        a setting is out of range, or two contradict each other
 ├── MediaError         a picture, sound or container cannot be used
+├── BankError          a file of a person's own mouths cannot be used
 ├── BundleError        a model directory is incomplete, altered or of an unknown format
 ├── CheckpointError    training's state cannot be written, read or fitted to a network
 ├── BackendError       a runtime refused or failed to run a graph
@@ -23,6 +24,10 @@ class ConfigError(LipwireError, ValueError):
 
 class MediaError(LipwireError, ValueError):
     """A picture, a sound or a container cannot be used; the message says why."""
+
+
+class BankError(LipwireError, ValueError):
+    """A file of a person's own mouths cannot be used, or there are too few to make one."""
 
 
 class BundleError(LipwireError):

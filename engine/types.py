@@ -240,6 +240,15 @@ class OutputFrame:
     """the frame's"""
 
 
+class Enrolled(StrEnum):
+    """What became of a bank that a session was given (`lipwire.engine.units.enrolled`)."""
+
+    NONE = "none"  # none was given
+    WAITING = "waiting"  # until a face looks into the camera
+    USED = "used"
+    REFUSED = "refused"  # the face is another person's
+
+
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """What is kept of the person's own mouths (`lipwire.engine.units`), for people."""
@@ -251,6 +260,7 @@ class Coverage:
     """whether mouths are chosen among them"""
     openings: tuple[int, ...] = (0,) * 8
     """units by opening, from shut to wide, in steps of 2 px of a 128 px crop"""
+    enrolled: Enrolled = Enrolled.NONE
 
 
 @dataclass(frozen=True, slots=True)

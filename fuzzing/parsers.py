@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import json
 import tempfile
@@ -41,7 +42,10 @@ from aiortc.rtp import (
     pack_remb_fci,
 )
 
-from lipwire.engine.errors import LipwireError
+from lipwire.engine.errors import BankError, LipwireError
+from lipwire.engine.units.bank_file import DIGEST, read_bank, write_bank
+from lipwire.engine.units.enrolled import Consent, EnrolledBank
+from lipwire.engine.units.unit import Unit
 from lipwire.server.call.commands import handle_command
 from lipwire.server.call.container_reader import AutoReader
 from lipwire.server.call.dialects import read
@@ -182,6 +186,17 @@ def _sound() -> list[bytes]:
     return found
 
 
+def _bank() -> list[bytes]:
+    codes, look = np.zeros(7, np.float32), np.full(264, 264**-0.5, np.float32)
+    picture, places = np.zeros((8, 9, 3), np.uint8), np.zeros((468, 2), np.float32)
+    units = tuple(
+        Unit(picture, np.eye(2, 3, dtype=np.float32), places, codes, look, 1.0, float(time_s))
+        for time_s in range(2)
+    )
+    bank = EnrolledBank(Consent("a", "b", "c", "d"), units, codes[None], codes)
+    return [write_bank(bank)]
+
+
 # --- parsers ---
 
 
@@ -195,6 +210,12 @@ def _read_upload(data: bytes) -> object:
         file.flush()
         check_upload(Path(file.name))
         return sum(len(piece) for piece in _pieces(Path(file.name)))
+
+
+def _read_bank(data: bytes) -> object:
+    """With the right checksum, behind which the rest would never be reached."""
+    body = data[:-DIGEST]
+    return read_bank(body + hashlib.sha256(body).digest())
 
 
 def _read_command(data: bytes) -> object:
@@ -281,6 +302,7 @@ def targets() -> dict[str, Callable[[], Target]]:
             ],
             (),
         ),
+        "bank": lambda: Target(_read_bank, _bank, (BankError,), 0.5),
         "dialect": lambda: Target(
             _read_dialect,
             lambda: [

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lipwire.engine.errors import ConfigError
+from lipwire.engine.units.bank_file import KEY_CHARS
 
 PREFIX = "LIPWIRE_"
 JWT_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as its hash
@@ -63,6 +64,11 @@ class ServerConfig(BaseSettings):
     jwt_ttl_max_s: float = Field(default=600, gt=0, le=86_400)
     allowed_origins: Names = Field(
         default=(), description="other origins whose pages may use the API; * for all"
+    )
+
+    # --- the person's own mouths ---
+    bank_key: SecretStr | None = Field(
+        default=None, description="passphrase that encrypts banks which leave, and opens others"
     )
 
     # --- limits ---
@@ -175,6 +181,11 @@ class ServerConfig(BaseSettings):
         return bool(self.token or self.jwt_secret or self.jwt_public_key)
 
     @property
+    def bank_secret(self) -> str | None:
+        """What banks are encrypted with; None: nothing."""
+        return self.bank_key.get_secret_value() if self.bank_key else None
+
+    @property
     def port_range(self) -> range | None:
         """UDP ports for media; None: any."""
         if self.ice_ports is None:
@@ -209,6 +220,8 @@ class ServerConfig(BaseSettings):
             raise ConfigError("token is shorter than 16 characters: `lipwire token new` makes one")
         if self.jwt_secret and len(self.jwt_secret.get_secret_value()) < JWT_SECRET_BYTES:
             raise ConfigError(f"jwt_secret is shorter than {JWT_SECRET_BYTES} bytes")
+        if self.bank_secret and len(self.bank_secret) < KEY_CHARS:
+            raise ConfigError(f"bank_key is shorter than {KEY_CHARS} characters")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("tls_cert and tls_key belong together; only one is given")
         for path in (self.tls_cert, self.tls_key, self.jwt_public_key):

@@ -6,11 +6,14 @@ MouthTracker().track(image).landmarks      # lips and chin where they are drawn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
-from fakes import FakeTracker, face_mesh, picture
+from fakes import FakeBackend, FakeTracker, face_mesh, picture
 
+from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.alignment import (
     CROP_SIZE,
     JAW,
@@ -21,8 +24,12 @@ from lipwire.engine.face.alignment import (
     transform,
 )
 from lipwire.engine.face.articulation import CORNERS
+from lipwire.engine.face.articulation_scale import ArticulationScale
 from lipwire.engine.face.identity import likeness_of
-from lipwire.engine.types import F32, U8, CodeStats, Face
+from lipwire.engine.session.session import Session
+from lipwire.engine.types import F32, U8, CodeStats, Face, JobSpec, OutputFrame, VideoFrame
+from lipwire.engine.units.bank import MouthBank
+from lipwire.engine.units.enrolled import Consent, EnrolledBank, enrolled_bank
 from lipwire.engine.units.unit import Unit, look_of, unit_of
 
 STATS = CodeStats((4.0, 4.0, 0, 0, 0, 0, 0), (3.0, 3.0, 2.0, 2.0, 1.0, 2.5, 1.5))
@@ -31,6 +38,11 @@ CENTRE = (160.0, 120.0)
 # Points below the mouth's middle: they go down as it opens; the outer ones half as far.
 LOWER_LIPS = (146, 91, 181, 84, 17, 314, 405, 321, 375, 14, 87, 317, 88, 318, 178, 402)
 MIDDLE_JAW = JAW[7:14]
+SPEC = JobSpec(references=1, mel_columns=16, reach_px=5.0, codes=STATS)
+SPEAKING = EngineConfig(silence="generate", fade_s=0.0)
+SHUT = 0.0
+TALK = [9.0 - abs(i % 18 - 9.0) for i in range(40)]
+"""openings of a mouth that speaks, open and shut, as people do"""
 
 
 def mouth(opening_px: float, shift: tuple[float, float] = (0, 0), roll: float = 0.0) -> F32:
@@ -81,6 +93,18 @@ def unit(opening_px: float, time_s: float = 0.0, shift: tuple[float, float] = (0
     return unit_of(image, place, points, look, time_s)
 
 
+@cache
+def enrolled() -> EnrolledBank:
+    """Mouths of `TALK` as a file would have them."""
+    bank, reach = MouthBank(STATS), ArticulationScale(5.0)
+    for index, opening in enumerate(TALK):
+        bank.usual.update(unit(opening).codes)
+        bank.add(unit(opening, index / 25))
+        reach.see_opening(opening, index / 25)
+    consent = Consent("Eileen", "My calls may begin with these mouths.", "2026-11-29", "0.2.0")
+    return enrolled_bank(bank, reach, STATS, consent)
+
+
 def in_crop(points: F32) -> F32:
     """f32[468, 2] of the frame in pixels of its 128 px crop."""
     return transform(points, alignment_from(fit_similarity(points, CROP_SIZE), CROP_SIZE).matrix)
@@ -99,3 +123,48 @@ class MouthTracker(FakeTracker):
         """Its own face and no other, f32[1, 4]."""
         points = mouth(0.0)
         return np.concatenate([points.min(0), points.max(0)])[None]
+
+
+class Listener:
+    """Asks for a wide mouth where the sound is loud, for a shut one where it is not."""
+
+    def __init__(self) -> None:
+        self.ahead: list[int] = []
+        self.error: Exception | None = None
+
+    def __call__(self, mels: Sequence[F32], scale: F32 | None) -> F32:
+        """f32[N, 7]; see `lipwire.engine.session.conditioning.Listen`."""
+        if self.error is not None:
+            raise self.error
+        self.ahead.append(len(mels) - 1)
+        codes = np.zeros((len(mels), 7), np.float32)
+        codes[:, :2] = [[1.0 if mel.mean() > -3 else -1.0] for mel in mels]
+        return codes
+
+
+def frame(index: int, opening: float) -> VideoFrame:
+    """One of 25 a second."""
+    return VideoFrame(speaking(opening), index, Fraction(1, 25))
+
+
+def make(listener: Listener | None = None, config: EngineConfig = SPEAKING) -> Session:
+    """A session whose model and tracker know this person's mouth."""
+    return Session("own", MouthTracker, config, spec=SPEC, articulation=listener or Listener())
+
+
+def play(session: Session, openings: Sequence[float], first: int = 0) -> list[OutputFrame]:
+    """A healthy call at 25 fps whose person's mouth is as open as told."""
+    return show(session, [speaking(opening) for opening in openings], first)
+
+
+def show(session: Session, images: Sequence[U8], first: int = 0) -> list[OutputFrame]:
+    """A healthy call at 25 fps with these pictures."""
+    out = []
+    for index, image in enumerate(images, first):
+        now = index / 25
+        session.push_video(VideoFrame(image, index, Fraction(1, 25)), now)
+        if (job := session.jobs.begin(now)) is not None:
+            session.jobs.complete(job, FakeBackend().generate([job])[0], now)
+        while (made := session.pop_video(now + 0.039)) is not None:
+            out.append(made)
+    return out

@@ -46,7 +46,8 @@ ROOMS: dict[str, set[str]] = {
     | {"engine.audio", "engine.face", "engine.media", "engine.overload", "engine.compositing"}
     | {"engine.units"},
     "engine.runtime": BASE
-    | {"engine.session", "engine.backends", "engine.model", "engine.overload", "engine.face"},
+    | {"engine.session", "engine.backends", "engine.model", "engine.overload", "engine.face"}
+    | {"engine.units"},
     "server.config": set(),
     "server.ops": {"server.config"},
     "server.rtc": {"server.config"},

@@ -82,6 +82,16 @@ class ArticulationScale:
             self._value = grown(believed(list(self._moving), self._typical_px))
         return self._value
 
+    @property
+    def moving(self) -> list[float]:
+        """Openings of the frames in which the mouth moved, crop pixels."""
+        return list(self._moving)
+
+    def learn(self, openings: Sequence[float] | F32) -> None:
+        """Take what was `moving` in another call of this person."""
+        self._moving.extend(float(opening) for opening in openings)
+        self._value = None
+
     def clear(self) -> None:
         """Forget the person: typical again."""
         self._recent.clear()
@@ -94,7 +104,7 @@ def moving(openings: Sequence[float] | F32, fps: float) -> list[float]:
     watching = ArticulationScale(1.0)
     for index, opening in enumerate(openings):
         watching.see_opening(float(opening), index / fps)
-    return list(watching._moving)
+    return watching.moving
 
 
 def range_px(openings: Sequence[float] | F64) -> float:

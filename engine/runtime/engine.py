@@ -34,6 +34,7 @@ from lipwire.engine.session.conditioning import Listen
 from lipwire.engine.session.session import Session
 from lipwire.engine.trace import UNTRACED
 from lipwire.engine.types import F32, PLAYOUT_RATE_HZ, U8, LipJob, Outcome, VideoFrame
+from lipwire.engine.units.enrolled import EnrolledBank
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +132,22 @@ class Engine:
         finally:
             tracker.close()
 
-    def session(self, config: EngineConfig | None = None, name: str | None = None) -> Session:
+    def session(
+        self,
+        config: EngineConfig | None = None,
+        name: str | None = None,
+        bank: EnrolledBank | None = None,
+    ) -> Session:
         """Begin a session; its clock starts now.
+
+        Args:
+            config: its settings.
+            name: for logs; None makes one.
+            bank: the person's own mouths to begin with, see `Session.enrol`.
 
         Raises:
             BundleError: the model does not offer the steps that `config` asks for.
-            ConfigError: another session has this name.
+            ConfigError: another session has this name, or a bank for a model that takes none.
             SessionClosed: the engine has ended.
         """
         config = config or EngineConfig()
@@ -153,6 +164,7 @@ class Engine:
             wake=None if config.offline else self.notify,
             load=self._load,
             articulation=self._articulation,
+            bank=bank,
         )
         with self._wake:
             if self._closing:

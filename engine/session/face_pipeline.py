@@ -39,9 +39,21 @@ from lipwire.engine.face.references import TURNED_PX, ReferenceBank
 from lipwire.engine.face.selector import FaceSelector
 from lipwire.engine.face.tracker import FaceTracker
 from lipwire.engine.trace import UNTRACED, Trace
-from lipwire.engine.types import F32, F64, U8, Alignment, Coverage, Face, JobSpec, Outcome, Patch
+from lipwire.engine.types import (
+    F32,
+    F64,
+    U8,
+    Alignment,
+    Coverage,
+    Enrolled,
+    Face,
+    JobSpec,
+    Outcome,
+    Patch,
+)
 from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
 from lipwire.engine.units.compose import put
+from lipwire.engine.units.enrolled import Consent, EnrolledBank, Enrolment, enrolled_bank
 from lipwire.engine.units.moved import moved_unit, unit_slot
 from lipwire.engine.units.selection import ChosenUnit, Selector
 from lipwire.engine.units.unit import codes_of, look_of, to_small_crop, unit_of
@@ -128,6 +140,7 @@ class FacePipeline:
         self._usual = UsualMouth(spec.codes) if spec.codes and not self._units else None
         self._chapters: list[_Chapter] = []  # of a film that is seen before it is dubbed
         self._learning = False
+        self._enrolment: Enrolment | None = None
         self._occlusion = OcclusionDetector()
         self._smooth, self._pitch = OneEuro(), PitchCompensation()
         self._boxes: deque[F64] = deque(maxlen=BOX_FRAMES)
@@ -180,6 +193,7 @@ class FacePipeline:
             reach = self._reach.value
         look = None if self._likeness is None else look_of(self._likeness)
         if self._units is not None and look is not None and self._open:
+            self._recall(face, look, time_s)
             bank, codes = self._units.bank, codes_of(alignment, face.landmarks)
             bank.usual.update(codes)
             if self._occlusion.share < BARE and bank.wants(codes, look, time_s):
@@ -274,6 +288,8 @@ class FacePipeline:
         bank = self._units.bank = MouthBank(self._spec.codes, FILM_CAPACITY)
         self._reach = ArticulationScale(self._spec.reach_px) if self._spec.reach_px else None
         self._chapters.append(_Chapter(time_s, bank, self._reach))
+        if self._enrolment is not None:
+            self._enrolment.begin(keep=True)
 
     def _turn_to(self, time_s: float) -> None:
         """Take what is known of the person who is seen at this time."""
@@ -290,6 +306,36 @@ class FacePipeline:
         """Whether the bank is still being filled."""
         return self._learning or not self._chapters
 
+    # --- mouths from before the call ---
+
+    def enrol(self, enrolled: EnrolledBank) -> None:
+        """Use these mouths as soon as the face is known as that of their person."""
+        if self._units is not None:
+            self._enrolment = Enrolment(enrolled)
+
+    def _recall(self, face: Face, look: F32, time_s: float) -> None:
+        """Begin with the enrolled mouths if the face is that person's."""
+        enrolment = self._enrolment
+        if enrolment is None or self._units is None or turned_px(face.landmarks) > TURNED_PX:
+            return
+        if enrolment.judge(look, time_s):
+            enrolment.take(self._units.bank, self._reach)
+
+    def enrolled(self, consent: Consent) -> EnrolledBank | None:
+        """What is known of the person; of the one seen most in a film, and None if too little.
+
+        Args:
+            consent: of that person.
+        """
+        if self._units is None or self._spec.codes is None:
+            return None
+        if self._chapters and not self._learning:
+            most = max(self._chapters, key=lambda chapter: len(chapter.bank))
+            self._units.bank, self._reach = most.bank, most.reach
+        if not self.speaks:
+            return None
+        return enrolled_bank(self._units.bank, self._reach, self._spec.codes, consent)
+
     # --- the person's own mouths ---
 
     @property
@@ -301,7 +347,10 @@ class FacePipeline:
     @property
     def coverage(self) -> Coverage:
         """What the bank holds."""
-        return Coverage() if self._units is None else self._units.coverage
+        if self._units is None:
+            return Coverage()
+        state = Enrolled.NONE if self._enrolment is None else self._enrolment.state
+        return replace(self._units.coverage, enrolled=state)
 
     def choose(self, aligned: Aligned, codes: F32) -> ChosenUnit | None:
         """The person's own mouth for a frame; None if none of another moment is known.
@@ -370,6 +419,8 @@ class FacePipeline:
                 self._units.clear()
             if self._usual is not None:
                 self._usual.clear()
+            if self._enrolment is not None:
+                self._enrolment.begin()
         self._occlusion.clear()
         self._likeness, self._frontal, self._returned, self._doubt_s = None, None, False, None
 

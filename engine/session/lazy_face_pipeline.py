@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.active_speaker import Envelope
@@ -11,15 +12,25 @@ from lipwire.engine.face.policy import Choice, Policy
 from lipwire.engine.face.tracker import FaceTracker
 from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.trace import UNTRACED
-from lipwire.engine.types import F32, I16, Coverage, JobSpec, Outcome, Sighting, VideoFrame
+from lipwire.engine.types import (
+    F32,
+    I16,
+    Coverage,
+    Enrolled,
+    JobSpec,
+    Outcome,
+    Sighting,
+    VideoFrame,
+)
+from lipwire.engine.units.enrolled import Consent, EnrolledBank
 from lipwire.engine.units.selection import ChosenUnit
 
 
 class LazyFacePipeline:
     """Finds the face in one frame after the other, in the worker that has the session.
 
-    What it needs for that is loaded by the first of them, as it takes long. `choose` and `hear`
-    may be called from any thread; the rest belongs to the worker.
+    What it needs for that is loaded by the first of them, as it takes long. `choose`, `hear`
+    and `enrol` may be called from any thread; the rest belongs to the worker.
 
     Args:
         make_tracker: makes the session's face tracker.
@@ -34,6 +45,7 @@ class LazyFacePipeline:
         self._pipeline: FacePipeline | None = None
         self.coverage = Coverage()
         """of the bank of the person's own mouths, as of the last frame"""
+        self._given: EnrolledBank | None = None  # until the worker takes it
         self._choices: deque[Choice] = deque()  # until the worker takes them
         self._heard = Envelope()  # of the original voice
         self.by_lips = False
@@ -75,6 +87,9 @@ class LazyFacePipeline:
         if self._pipeline is None:
             tracker = self._make_tracker()
             self._pipeline = FacePipeline(tracker, self._config, self._spec, self._heard)
+        if self._given is not None:
+            self._pipeline.enrol(self._given)
+            self._given = None
         return self._pipeline
 
     def learn(self, frame: VideoFrame) -> None:
@@ -85,6 +100,16 @@ class LazyFacePipeline:
         """The film has been seen and begins again."""
         if self._pipeline is not None:
             self._pipeline.learned()
+            self.coverage = self._pipeline.coverage
+
+    def enrol(self, enrolled: EnrolledBank) -> None:
+        """Begin with these mouths, from the next frame on; from any thread."""
+        self.coverage = replace(self.coverage, enrolled=Enrolled.WAITING)
+        self._given = enrolled
+
+    def enrolled(self, consent: Consent) -> EnrolledBank | None:
+        """What is known of the person, see `FacePipeline.enrolled`."""
+        return None if self._pipeline is None else self._pipeline.enrolled(consent)
 
     @property
     def speaks(self) -> bool:

@@ -23,7 +23,7 @@ from lipwire.engine.audio.mel import LOOKAHEAD_S
 from lipwire.engine.audio.mixer import Mixer
 from lipwire.engine.audio.timeline import PLAYED_KEPT_S, SourceTimeline, SpeechTimeline
 from lipwire.engine.config import EngineConfig
-from lipwire.engine.errors import ConfigError, MediaError, SessionClosed
+from lipwire.engine.errors import BankError, ConfigError, MediaError, SessionClosed
 from lipwire.engine.face.policy import Choice
 from lipwire.engine.face.tracker import FaceTracker
 from lipwire.engine.overload.controller import QualityController
@@ -45,6 +45,7 @@ from lipwire.engine.types import (
     SessionStats,
     VideoFrame,
 )
+from lipwire.engine.units.enrolled import Consent, EnrolledBank
 
 AUDIO_BLOCK = PLAYOUT_RATE_HZ // 50  # 20 ms: exactly one Opus frame
 
@@ -63,6 +64,10 @@ class Session:
         wake: called after a frame was pushed, to wake the worker.
         load: of the devices that paint its frames.
         articulation: tells the codes that a voice asks for; None: every mouth is generated.
+        bank: mouths to begin with, see `enrol`.
+
+    Raises:
+        ConfigError: a bank for a session that generates every mouth.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Session:
         wake: Callable[[], None] | None = None,
         load: LoadTracker | None = None,
         articulation: Listen | None = None,
+        bank: EnrolledBank | None = None,
     ) -> None:
         self.name = name
         self.config = config or EngineConfig()
@@ -118,6 +124,9 @@ class Session:
             articulation=articulation,
         )
         self.closed = False
+        self._chooses = bool(spec and spec.codes and articulation and self.config.own_mouths)
+        if bank is not None:
+            self.enrol(bank)
 
     def time_s(self, now: float) -> float:
         """The session's time at the caller's time `now`."""
@@ -171,6 +180,34 @@ class Session:
         """The film has been seen and begins again."""
         with self.jobs.working:
             self._face_pipeline.learned()
+
+    def enrol(self, bank: EnrolledBank) -> None:
+        """Show these mouths as soon as the face is known as that of their person; cheap.
+
+        Another person's face goes on without them; `stats().bank.enrolled` says what became of it.
+
+        Raises:
+            ConfigError: this session generates every mouth.
+        """
+        if not self._chooses:
+            raise ConfigError("this session shows no own mouths; it has no use for a bank")
+        self._face_pipeline.enrol(bank)
+
+    def enrolled(self, consent: Consent) -> EnrolledBank:
+        """The person's own mouths that this session knows, to begin another with.
+
+        Args:
+            consent: of that person, who has asked for it.
+
+        Raises:
+            BankError: too few of them have been seen.
+        """
+        with self.jobs.working:
+            found = self._face_pipeline.enrolled(consent)
+        if found is None:
+            raise BankError("too few of the person's own mouths have been seen: half a second of "
+                            "speech is needed")  # fmt: skip
+        return found
 
     def push_speech(
         self,

@@ -42,6 +42,11 @@ class UsualMouth:
         self._median, self._unseen = None, 0
 
     @property
+    def seen(self) -> F32:
+        """f32[K, codes], what was noted, oldest first."""
+        return np.array(self._seen, np.float32).reshape(-1, len(self.mean))
+
+    @property
     def median(self) -> F32:
         """f32[codes]; 0 for the openings, which are absolute."""
         if self._median is None:

@@ -18,6 +18,8 @@ import typer
 from typer.core import TyperGroup
 
 from lipwire.cli import bench, data, evaluate, train
+from lipwire.cli.bank import app as bank_app
+from lipwire.cli.bank import bank_key, enroll
 from lipwire.cli.bundle import app as bundle_app
 from lipwire.cli.export import app as export_app
 from lipwire.cli.serve import serve, token_app
@@ -73,6 +75,8 @@ app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(export_app, name="export")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(bench.app, name="bench")
+app.add_typer(bank_app, name="bank")
+app.command()(enroll)
 data.register(app)
 app.command()(serve)
 app.add_typer(token_app, name="token")
@@ -143,6 +147,10 @@ def dub(
     credentials: Annotated[
         bool, typer.Option(help="Sign the file with Content Credentials (C2PA).")
     ] = True,
+    bank: Annotated[
+        Path | None,
+        typer.Option(help="The person's own mouths from elsewhere, see `lipwire enroll`."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object.")
     ] = False,
@@ -153,7 +161,10 @@ def dub(
     and silence follow. OUT appears when it is whole.
     """
     from lipwire.server.dub.dub import dub as run
+    from lipwire.server.media.banks import open_bank
     from lipwire.server.media.watermark import Watermark
+
+    enrolled = None if bank is None else open_bank(bank, bank_key())
 
     with _stopping() as stop, _progress_bar() as show:
 
@@ -167,6 +178,7 @@ def dub(
             original_level=original_level, ducking=ducking, loudness_lufs=loudness,
             threads=threads, progress=progress,
             mark=Watermark(mark_text, mark_place) if mark else None, credentials=credentials,
+            bank=enrolled,
         )  # fmt: skip
     if as_json:
         print(json.dumps(summary.to_dict()))

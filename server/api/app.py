@@ -32,7 +32,7 @@ from lipwire.engine import (
     open_engine,
 )
 from lipwire.server import __version__
-from lipwire.server.api import faces, operations, whip
+from lipwire.server.api import banks, faces, operations, whip
 from lipwire.server.api.access import bearer_subprotocol, identify, require
 from lipwire.server.api.auth import Authenticator, Claims, Forbidden, Right, Unauthorised
 from lipwire.server.api.errors import add_problems
@@ -40,6 +40,7 @@ from lipwire.server.api.guard import RequestGuard
 from lipwire.server.api.listener import SOCKETS, Server, listen, page_url
 from lipwire.server.api.metrics import Metrics
 from lipwire.server.api.schemas import (
+    ANY_FILE,
     READS,
     WRITES,
     AnswerBody,
@@ -72,13 +73,6 @@ STATIC = Path(__file__).parents[1] / "static"
 HELPERS = 6
 CONTROL = [Depends(require(Right.CONTROL))]
 SPEAK = [Depends(require(Right.SPEAK))]
-# The body of an upload, which is read as it comes.
-ANY_FILE = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 
 
 class _Api(FastAPI):
@@ -137,6 +131,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
     app.include_router(whip.router, tags=["WHIP and WHEP"])
     app.include_router(operations.router, tags=["operations"])
     app.include_router(faces.router, tags=["faces"])
+    app.include_router(banks.router, tags=["own mouths"])
     _add_session_routes(app)
     _add_voice_routes(app, settings)
 

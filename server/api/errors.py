@@ -9,7 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from lipwire.engine import BundleError, ConfigError, LipwireError, MediaError, SessionClosed
+from lipwire.engine import (
+    BankError,
+    BundleError,
+    ConfigError,
+    LipwireError,
+    MediaError,
+    SessionClosed,
+)
 from lipwire.server.api import auth
 from lipwire.server.call import call, sessions, speech_queue
 from lipwire.server.media import recording, subtitles
@@ -38,6 +45,7 @@ STATUS: tuple[tuple[type[LipwireError], int, str], ...] = (
     (sdp.TooLarge, 413, "size"),
     (sdp.OfferRefused, 422, "offer"),
     (sdp.OfferError, 400, "offer"),
+    (BankError, 422, "bank"),
     (BundleError, 400, "settings"),
     (ConfigError, 400, "settings"),
     (speech_queue.NoSpeech, 501, "no_speech"),

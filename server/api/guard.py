@@ -14,6 +14,7 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lipwire.engine.units.bank_file import MAX_BYTES
 from lipwire.server.api.auth import RateLimit
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc.sdp import MAX_SDP_BYTES
@@ -95,7 +96,9 @@ class RequestGuard:
         """`receive` that raises once a body is larger than any that is wanted there."""
         upload = scope["path"].endswith("/speech") or scope["method"] == "PUT"
         limit = int(self._settings.max_upload_mb * 1_000_000) if upload else MAX_BODY
-        shown = f"{limit / 1_000_000:g} MB" if upload else f"{limit // 1024} kB"
+        if scope["path"].endswith("/bank"):
+            limit = MAX_BYTES
+        shown = f"{limit / 1_000_000:g} MB" if limit != MAX_BODY else f"{limit // 1024} kB"
         too_large = HTTPException(413, f"the body is larger than {shown}")
         declared = headers.get("content-length", "")
         size = 0

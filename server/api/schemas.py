@@ -13,6 +13,14 @@ DEFAULT_LUFS = -18.0
 READS = (401, 403, 404)
 WRITES = (400, *READS, 429)
 
+# The body of an upload, which is read as it comes.
+ANY_FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
 
 class Body(BaseModel):
     """What all have in common: a misspelt field is an error."""

@@ -23,7 +23,7 @@ from aiortc import MediaStreamTrack, RTCDataChannel
 from lipwire.engine import Engine, LipwireError, Outcome, Session, SessionClosed
 from lipwire.engine.runtime.engine import Observe, unobserved
 from lipwire.engine.trace import POINTS, SOUND_POINTS, VOICE_POINTS, Trace
-from lipwire.engine.types import SessionStats
+from lipwire.engine.types import Enrolled, SessionStats
 from lipwire.server.call.avatar import Clip, FilePublisher
 from lipwire.server.call.broadcast import Broadcaster
 from lipwire.server.call.commands import handle_command
@@ -410,9 +410,20 @@ class Call:
         send_event(self._channel, event)
 
     async def _report(self) -> None:
+        told = Enrolled.NONE
         while True:
             await asyncio.sleep(FIGURES_EVERY_S)
+            if (state := self.stats().bank.enrolled) is not told:
+                told = state
+                self._tell_enrolled(state)
             self.send({"type": "stats", **self.figures()})
+
+    def _tell_enrolled(self, state: Enrolled) -> None:
+        """What became of a bank that was given."""
+        if state is Enrolled.REFUSED:
+            log.warning("%s: the bank is of another person than the face; the call goes on without",
+                        self.name[:6])  # fmt: skip
+        self.send({"type": "bank", "enrolled": state})
 
     def stats(self) -> SessionStats:
         """The engine's own figures."""

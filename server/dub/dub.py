@@ -30,7 +30,17 @@ from lipwire.engine.errors import MediaError
 from lipwire.engine.media.files import probe_video, read_frames
 from lipwire.engine.media.sound import stream_speech
 from lipwire.engine.session.session import Session
-from lipwire.engine.types import I16, PLAYOUT_RATE_HZ, U8, LipJob, Outcome, OutputFrame, VideoFrame
+from lipwire.engine.types import (
+    I16,
+    PLAYOUT_RATE_HZ,
+    U8,
+    Enrolled,
+    LipJob,
+    Outcome,
+    OutputFrame,
+    VideoFrame,
+)
+from lipwire.engine.units.enrolled import EnrolledBank
 from lipwire.server import __version__
 from lipwire.server.dub.pipe import Pipe, PipeThread
 from lipwire.server.dub.soundtrack import BACKLOG_S, Soundtrack, original_sound
@@ -167,7 +177,7 @@ def _paint(begun: Pipe[_Begun | I16], engine: Engine, painted: Pipe[_Begun | I16
         painted.end(error)
 
 
-def _learn(video: Path, session: Session, frames: int, progress: Progress | None) -> int:
+def learn_film(video: Path, session: Session, frames: int, progress: Progress | None) -> int:
     """Show the session all of the film, for the person's own mouths in it.
 
     What cannot be read is told of when the film is dubbed.
@@ -226,6 +236,7 @@ def dub(
     progress: Progress | None = None,
     mark: Watermark | None = DEFAULT_MARK,
     credentials: bool = True,
+    bank: EnrolledBank | None = None,
 ) -> DubSummary:
     """Give the face in `video` the voice in `speech`; the video's length governs.
 
@@ -248,6 +259,7 @@ def dub(
         progress: is told how far it is.
         mark: drawn on every picture; None leaves it out, and the log says so.
         credentials: sign the file (C2PA) as the user whose chain this machine keeps.
+        bank: the person's own mouths from elsewhere, beside those of the film.
 
     Raises:
         MediaError: an input cannot be used, or OUT cannot be written.
@@ -285,10 +297,12 @@ def dub(
         engine = stack.enter_context(
             open_engine(bundle, threads=threads or _model_threads(), batch_sizes=(1,))
         )
-        session = engine.session(config, name=video.name)
+        session = engine.session(config, name=video.name, bank=bank)
         stack.callback(engine.end, session)
 
-        looked_at = _learn(video, session, info.frames, progress) if engine.chooses else 0
+        looked_at = learn_film(video, session, info.frames, progress) if engine.chooses else 0
+        if bank is not None and session.stats(0.0).bank.enrolled is not Enrolled.USED:
+            warnings.append("bank: not used, the film shows another person's face")
         waiting = int(np.clip(QUEUE_BYTES // (3 * info.width * info.height), 1, 16))
         frames: Pipe[VideoFrame] = Pipe(waiting)
         stack.enter_context(PipeThread(frames, _decode, video, held, frames, warnings.append))

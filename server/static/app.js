@@ -12,7 +12,8 @@ const ui = {
   start: $("start"), stop: $("stop"), status: $("status"), model: $("model"),
   bar: $("bar"), legend: $("legend"),
   face: $("face"), facePolicy: $("face-policy"), nextFace: $("next-face"), faceBox: $("face-box"),
-  bank: $("bank"),
+  bank: $("bank"), teach: $("teach"), ownMap: $("own-map"), ownSaid: $("own-said"),
+  keepConsent: $("keep-consent"), keep: $("keep"), bankFile: $("bank-file"),
   quality: $("quality"),
   record: $("record"), recordOffer: $("record-offer"), recorded: $("recorded"), subtitle: $("subtitle"),
 };
@@ -33,6 +34,7 @@ const OUTCOMES = {
 
 let call = null; // a LipwireCall with its camera and microphones, while one runs
 let busy = false; // starting or stopping
+let teaching = false; // ten seconds of the person speaking are being watched
 
 function say(text, mood = "") {
   ui.status.textContent = text;
@@ -105,6 +107,8 @@ function refresh() {
   ui.stop.disabled = call === null;
   ui.speak.disabled = !live || kind === "microphone";
   ui.interrupt.disabled = !live;
+  ui.teach.disabled = !live || teaching;
+  ui.keep.disabled = ui.bankFile.disabled = !live || !ui.keepConsent.checked;
 }
 
 // --- the call ---
@@ -262,6 +266,7 @@ function onMessage(message) {
   else if (message.type === "subtitle") showSubtitle(message);
   else if (message.type === "recording") showRecording(message);
   else if (message.type === "quality") showQuality(message);
+  else if (message.type === "bank") showEnrolled(message.enrolled);
   else if (message.type === "error") say(message.error, "bad");
 }
 
@@ -349,11 +354,67 @@ function showBank(bank) {
     ? `mouths are chosen among ${bank.units} of the person's own (${bank.mib} MiB)`
     : "too few of the person's own mouths have been seen; they are generated";
   const most = Math.max(...bank.openings, 1);
-  ui.bank.replaceChildren(...bank.openings.map((count) => {
-    const column = document.createElement("i");
-    column.style.height = `${count ? 15 + (85 * count) / most : 4}%`;
-    return column;
-  }));
+  ui.ownMap.dataset.ready = bank.ready;
+  for (const map of [ui.bank, ui.ownMap]) {
+    map.replaceChildren(...bank.openings.map((count) => {
+      const column = document.createElement("i");
+      column.style.height = `${count ? 15 + (85 * count) / most : 4}%`;
+      return column;
+    }));
+  }
+  if (!teaching) {
+    ui.ownSaid.textContent = bank.ready ? `${bank.units} mouths known` : "too few mouths known";
+  }
+}
+
+// The session learns from the camera as it always does; the page says when, and for how long.
+async function teach() {
+  teaching = true;
+  refresh();
+  for (let left = 10; left > 0 && call; left -= 1) {
+    ui.ownSaid.textContent = `Speak now, about anything: ${left} s`;
+    await new Promise((resolve) => { setTimeout(resolve, 1000); });
+  }
+  teaching = false;
+  refresh();
+}
+
+function showEnrolled(state) {
+  if (state === "used") say("The call goes on with the mouths of the file.", "good");
+  if (state === "refused") say("The file is of another person's face; the call goes on without it.", "bad");
+}
+
+// A file of mouths, to the session or out of it; the box that is ticked is the consent.
+async function askBank(options) {
+  const headers = token.get() ? { Authorization: `Bearer ${token.get()}` } : {};
+  const answer = await fetch(`/api/sessions/${call.name}/bank?consent=${ui.keepConsent.checked}`, { headers, ...options });
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  return answer;
+}
+
+async function keepBank() {
+  try {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await (await askBank({})).blob());
+    link.download = "person.bank";
+    link.click();
+    URL.revokeObjectURL(link.href);
+    say("The file is yours: whoever has it has pictures of your mouth.", "good");
+  } catch (error) {
+    say(error.message, "bad");
+  }
+}
+
+async function giveBank() {
+  const [file] = ui.bankFile.files;
+  if (!file || !call) return;
+  try {
+    await askBank({ method: "POST", body: file });
+    say("The file waits for its person to look into the camera.", "good");
+  } catch (error) {
+    say(error.message, "bad");
+  }
+  ui.bankFile.value = "";
 }
 
 function show(stats) {
@@ -420,6 +481,10 @@ ui.stop.addEventListener("click", () => stop());
 ui.speak.addEventListener("click", speak);
 ui.interrupt.addEventListener("click", () => call?.interrupt());
 ui.consent.addEventListener("change", refresh);
+ui.keepConsent.addEventListener("change", refresh);
+ui.teach.addEventListener("click", teach);
+ui.keep.addEventListener("click", keepBank);
+ui.bankFile.addEventListener("change", giveBank);
 ui.voice.addEventListener("change", async () => {
   refresh();
   if (ui.voice.value === "microphone") await attachVoice();

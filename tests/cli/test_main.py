@@ -123,7 +123,7 @@ def test_every_flag_of_dub_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given == {
         "args": (Path("v"), Path("s"), Path("o.mp4")), "steps": 4, "bundle": Path("b"),
         "silence": "generate", "original_level": 0.25, "ducking": True,
-        "loudness_lufs": -20.0, "threads": 3, "credentials": True,
+        "loudness_lufs": -20.0, "threads": 3, "credentials": True, "bank": None,
     }  # fmt: skip
     assert (
         "10: 5 from the person's own mouths, 2 generated, passed through: 3 no_face"
@@ -185,9 +185,10 @@ def test_the_model_runs_where_the_flags_say(monkeypatch: pytest.MonkeyPatch) -> 
     assert result.exit_code == 2 and "no such device here" in result.stderr
     monkeypatch.setenv("LIPWIRE_DEVICES", "cpu, cuda:0")
     call("serve", "--port", 0)
+    litert = {"tracker": "litert"}
     assert asked == [
-        ((None,), {"backend": "auto", "threads": 2, "devices": ("cuda:0", "cuda:1")}),
-        ((None,), {"backend": "ort", "threads": None, "devices": ("cpu", "cuda:0")}),
+        ((None,), {"backend": "auto", "threads": 2, "devices": ("cuda:0", "cuda:1")} | litert),
+        ((None,), {"backend": "ort", "threads": None, "devices": ("cpu", "cuda:0")} | litert),
     ]
 
 

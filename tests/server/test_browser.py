@@ -19,9 +19,10 @@ import pytest
 import skimage
 from calls import Running, tone
 from fakes import FakeBackend
+from mouths import enrolled
 from served import Served
 
-from lipwire.engine import Engine
+from lipwire.engine import Engine, write_bank
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -207,6 +208,24 @@ def start(page: Any) -> None:
 
 
 GENERATED = "[data-outcome=generated] b"
+
+
+def test_a_file_of_another_s_mouths_is_refused_and_none_is_kept_unasked(
+    page: Any, tmp_path: Path
+) -> None:
+    page.select_option("#voice", "file")
+    start(page)
+    assert page.is_disabled("#keep") and page.is_disabled("#bank-file")  # without consent
+    page.check("#keep-consent")
+    page.click("#keep")
+    wait_for(page, "document.getElementById('status').textContent.includes('too few')", "kept")
+    (tmp_path / "other.bank").write_bytes(write_bank(enrolled()))
+    page.set_input_files("#bank-file", tmp_path / "other.bank")
+    said = "document.getElementById('status').textContent.includes('another person')"
+    wait_for(page, said, "another's mouths are taken")
+    page.click("#teach")
+    wait_for(page, "document.getElementById('own-said').textContent.includes('Speak')", "no word")
+    assert page.is_disabled("#teach")
 
 
 def test_the_voice_moves_the_mouth_only_and_is_heard(page: Any, address: str) -> None:

@@ -137,6 +137,19 @@ def test_micro_batches_are_one_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(x, y)
 
 
+def test_a_run_goes_on_with_other_micro_batches(tmp_path: Path) -> None:
+    """As on fewer devices: the same samples a step, dealt out otherwise."""
+    whole = Trainer(tmp_path / "whole", CONFIG, Line(rival=True))
+    begun = Trainer(tmp_path / "moved", CONFIG, Line(rival=True))
+    for _ in range(2):
+        whole.run_step(), begun.run_step()
+    begun.save()
+    moved = Trainer(tmp_path / "moved", replace(CONFIG, accumulate=4), Line(rival=True))
+    assert moved.step == 2
+    for _ in range(2):
+        assert whole.run_step() == pytest.approx(moved.run_step(), rel=1e-5)
+
+
 def test_loading_in_other_processes_changes_nothing(tmp_path: Path) -> None:
     here = Trainer(tmp_path / "here", CONFIG, Line())
     there = Trainer(tmp_path / "there", replace(CONFIG, workers=1), Line())

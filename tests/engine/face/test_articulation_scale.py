@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lipwire.engine.face.active_speaker import LOWER_LIP, UPPER_LIP
 from lipwire.engine.face.alignment import CROP_SIZE
 from lipwire.engine.face.articulation_scale import (
     KEPT_FRAMES,
@@ -18,7 +19,6 @@ from lipwire.engine.face.articulation_scale import (
     moving,
     range_px,
 )
-from lipwire.engine.face.references import LOWER_LIP, UPPER_LIP
 from lipwire.engine.types import F32, Alignment
 
 TYPICAL_PX = 6.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import itertools
 import threading
 from collections.abc import Iterator
@@ -45,6 +46,11 @@ def apart(mesh: litert.FaceMesh, judge: mediapipe_graphs.FaceMesh, images: Itera
     return np.array(far, np.float32)
 
 
+judged = pytest.mark.skipif(
+    importlib.util.find_spec("mediapipe") is None, reason="MediaPipe has no wheel for this Python"
+)
+
+
 @pytest.fixture(scope="module")
 def judge() -> Iterator[mediapipe_graphs.FaceMesh]:
     with closing(mediapipe_graphs.FaceMesh(0.5, still=False)) as made:
@@ -59,6 +65,7 @@ def walk(index: int) -> U8:
     return scene(Pose(200 + 8 * index, 240, 100 + 3 * index, roll_deg), seed=index)
 
 
+@judged
 def test_landmarks_are_mediapipes_and_a_lost_face_is_found_again(
     judge: mediapipe_graphs.FaceMesh,
 ) -> None:
@@ -68,6 +75,7 @@ def test_landmarks_are_mediapipes_and_a_lost_face_is_found_again(
     assert np.median(far) < MEDIAN_PX and np.percentile(far, 99) < P99_PX
 
 
+@judged
 @pytest.mark.slow
 def test_landmarks_are_mediapipes_on_real_clips(
     judge: mediapipe_graphs.FaceMesh, shared_dir: Path
@@ -95,6 +103,7 @@ def test_landmarks_are_mediapipes_on_real_clips(
     assert np.median(every) < MEDIAN_PX and np.percentile(every, 99) < P99_PX
 
 
+@judged
 @pytest.mark.parametrize("shape", [(480, 640), (360, 640), (640, 400)])
 def test_faces_are_found_where_mediapipe_finds_them(shape: tuple[int, int]) -> None:
     ours = litert.Detectors(0.5)
@@ -140,6 +149,7 @@ def test_a_net_is_lent_to_one_at_a_time_and_then_to_the_next() -> None:
         assert next_one is not broken
 
 
+@judged
 def test_nets_are_taken_as_built_or_from_mediapipe_and_never_altered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
@@ -140,6 +141,9 @@ print(kept() is None)
 """
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("mediapipe") is None, reason="MediaPipe has no wheel for this Python"
+)
 def test_loading_mediapipe_keeps_nobody_who_was_being_served() -> None:
     """It keeps the error of a missing PortAudio; with its traceback, every frame above."""
     done = subprocess.run([sys.executable, "-c", LOADED_INSIDE], capture_output=True, text=True,

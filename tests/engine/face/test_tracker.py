@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -22,7 +23,10 @@ from lipwire.engine.types import U8
 PORTRAIT: U8 = skimage.data.astronaut()  # type: ignore[no-untyped-call]  # 512 x 512
 
 
-RUNTIMES: tuple[Runtime, ...] = ("litert", "mediapipe")
+with_mediapipe = pytest.mark.skipif(
+    importlib.util.find_spec("mediapipe") is None, reason="MediaPipe has no wheel for this Python"
+)
+RUNTIMES = ("litert", pytest.param("mediapipe", marks=with_mediapipe))
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -128,6 +132,7 @@ def test_two_that_are_quiet_at_once_leave_stderr_as_it_was(
     assert capfd.readouterr().err == "still here\n"
 
 
+@with_mediapipe
 def test_a_pool_lends_the_same_tracker_again_and_it_has_forgotten() -> None:
     built: list[MeshTracker] = []
 

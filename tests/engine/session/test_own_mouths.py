@@ -2,64 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from fakes import FakeBackend, make_manifest, voiced
-from mouths import STATS, MouthTracker, mouth, speaking
+from mouths import (
+    SHUT,
+    SPEAKING,
+    STATS,
+    TALK,
+    Listener,
+    MouthTracker,
+    frame,
+    make,
+    mouth,
+    play,
+    speaking,
+)
 
 from lipwire.engine import ConfigError, Engine
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import BackendError
 from lipwire.engine.session.session import Session
-from lipwire.engine.types import F32, JobSpec, Outcome, OutputFrame, VideoFrame
+from lipwire.engine.types import JobSpec, Outcome, VideoFrame
 from lipwire.engine.units import selection
-
-SPEC = JobSpec(references=1, mel_columns=16, reach_px=5.0, codes=STATS)
-SPEAKING = EngineConfig(silence="generate", fade_s=0.0)
-WIDE, SHUT = 9.0, 0.0
-
-
-class Listener:
-    """Asks for a wide mouth where the sound is loud, for a shut one where it is not."""
-
-    def __init__(self) -> None:
-        self.ahead: list[int] = []
-        self.error: Exception | None = None
-
-    def __call__(self, mels: Sequence[F32], scale: F32 | None) -> F32:
-        if self.error is not None:
-            raise self.error
-        self.ahead.append(len(mels) - 1)
-        codes = np.zeros((len(mels), 7), np.float32)
-        codes[:, :2] = [[1.0 if mel.mean() > -3 else -1.0] for mel in mels]
-        return codes
-
-
-def frame(index: int, opening: float) -> VideoFrame:
-    return VideoFrame(speaking(opening), index, Fraction(1, 25))
-
-
-def make(listener: Listener | None = None, config: EngineConfig = SPEAKING) -> Session:
-    return Session("own", MouthTracker, config, spec=SPEC, articulation=listener or Listener())
-
-
-def play(session: Session, openings: Sequence[float], first: int = 0) -> list[OutputFrame]:
-    """A healthy call at 25 fps whose person's mouth is as open as told."""
-    out = []
-    for index, opening in enumerate(openings, first):
-        now = index / 25
-        session.push_video(frame(index, opening), now)
-        if (job := session.jobs.begin(now)) is not None:
-            session.jobs.complete(job, FakeBackend().generate([job])[0], now)
-        while (made := session.pop_video(now + 0.039)) is not None:
-            out.append(made)
-    return out
-
-
-TALK = [9.0 - abs(i % 18 - 9.0) for i in range(40)]  # open and shut, as people do
 
 
 def test_the_first_words_are_generated_and_the_rest_is_the_person_s_own() -> None:
