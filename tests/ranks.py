@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from toys import TINY_PAPER, five_frames
 
+from lipwire.engine.errors import ConfigError
 from lipwire.training.config import LossWeights, TrainConfig
 from lipwire.training.families import PaperFamily
 from lipwire.training.loop import Trainer
@@ -39,8 +40,15 @@ if __name__ == "__main__":
     curve = [trainer.run_step()]
     trainer.save()
     curve.append(trainer.run_step())
-    if trainer.accelerator.is_main_process:
-        print(json.dumps(curve))
+    # The second process as on a machine that does not see the folder of the run.
+    main, folder = trainer.accelerator.is_main_process, Path(sys.argv[1])
+    try:
+        make(folder if main else folder.with_name("elsewhere"), accumulate=2)
+        refused = ""
+    except ConfigError as error:
+        refused = str(error)
+    if main:
+        print(json.dumps({"curve": curve, "refused": refused}))
     trainer.accelerator.wait_for_everyone()
     torch.distributed.destroy_process_group()
     # Gloo's threads may outlive the group, and C++ aborts a process whose interpreter ends before.

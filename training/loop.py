@@ -69,6 +69,9 @@ class Trainer:
     def __init__(self, folder: Path, config: TrainConfig, objective: Objective) -> None:
         self.folder, self.config, self.objective = folder, config, objective
         folder.mkdir(parents=True, exist_ok=True)
+        if config.precision == "fp16" and objective.critic is not None:
+            raise ConfigError("fp16 has one loss scale, which a critic's steps change under the "
+                              "network's; use bf16")  # fmt: skip
         if config.precision == "fp16" and (objective.cpu_only or not torch.cuda.is_available()):
             raise ConfigError("precision fp16 needs a CUDA device; bf16 works on a CPU")
         self.accelerator = Accelerator(cpu=objective.cpu_only, mixed_precision=config.precision)
@@ -94,12 +97,34 @@ class Trainer:
             )  # fmt: skip
         if self.checkpoint_path.exists():
             self._load(load_checkpoint(self.checkpoint_path))
+        self._check_ranks()
         self._losses, self.optimiser = self.accelerator.prepare(objective, self.optimiser)
         if objective.critic is not None:
             self._judged, self.critic_optimiser = self.accelerator.prepare(
                 objective.critic, self.critic_optimiser
             )
         self._batches: Iterator[Any] | None = None
+
+    def _check_ranks(self) -> None:
+        """A node that does not see the run's folder begins anew beside nodes that go on, and hangs.
+
+        Raises:
+            ConfigError: on every rank, if one is at another step.
+        """
+        here = torch.tensor([self.step], device=self.accelerator.device)
+        steps = sorted(set(self.accelerator.gather(here).tolist()))
+        if len(steps) > 1:
+            raise ConfigError(
+                f"{self.folder}: some processes begin at step {steps[0]}, others at {steps[-1]}; "
+                "all nodes must see the same run folder, on a disk that they share"
+            )
+
+    def keep_average(self) -> None:
+        """Write the average aside, on the first rank alone: the best one may not be the last."""
+        if self.accelerator.is_main_process:
+            state = {**self.objective.state(), "step": self.step, "ema": self.ema.state_dict(),
+                     "config": self._settings()}  # fmt: skip
+            save_checkpoint(state, self.folder / f"average-{self.step:07d}.pt")
 
     @property
     def checkpoint_path(self) -> Path:
@@ -269,6 +294,8 @@ def train(trainer: Trainer) -> Trainer:
             stopped, last = trainer.agree(stop()), trainer.step == config.steps
             if trainer.step % config.checkpoint_every == 0 or last or stopped:
                 trainer.save()
+            if config.keep_every and trainer.step % config.keep_every == 0:
+                trainer.keep_average()
             if stopped and not last:
                 break
             if trainer.step % config.sample_every == 0 or last:

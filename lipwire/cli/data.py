@@ -51,8 +51,10 @@ def prepare(
         typer.Option(help="How SOURCE is laid out; docs/data.md shows each."),
     ] = "auto",
     framing: Annotated[
-        Literal["stabilised", "box", "centre"],
-        typer.Option(help="stabilised: the lite model's; box: the paper's; centre: VoxCeleb2's."),
+        Literal["stabilised", "box", "voxceleb2"],
+        typer.Option(
+            help="stabilised: the lite model's; box: the paper's; voxceleb2: its fixed place there."
+        ),
     ] = "stabilised",
     first_utterances: Annotated[
         bool, typer.Option("--first-utterances", help="Of each VoxCeleb2 video only the first.")
@@ -70,6 +72,12 @@ def prepare(
         list[str] | None, typer.Option(help="Pattern of file names to leave out; may repeat.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Clips at most; 0 is all.")] = 0,
+    val_share: Annotated[
+        float,
+        typer.Option(
+            min=0, max=0.99, help="Of the speakers, kept for validation; 0 trains on all."
+        ),
+    ] = 0.1,
 ) -> None:
     """Cut talking clips into shards to train on; killed anywhere, the same command goes on."""
     if not source.is_dir():
@@ -82,7 +90,7 @@ def prepare(
 
     config = PrepareConfig(
         Rules(framing=framing, cuts=cuts), layout, first_utterances, tuple(exclude or ()), limit,
-        sync, unsure,
+        sync, unsure, val_share,
     )  # fmt: skip
     rich.reconfigure(stderr=True)
     with resumable():

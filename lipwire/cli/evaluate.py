@@ -61,6 +61,10 @@ FaceFile = Annotated[
     Path | None,
     typer.Option("--face-net", help="An ArcFace-like ONNX network, 112 px, for identity."),
 ]
+ProtocolFlag = Annotated[
+    Literal["call", "paper"],
+    typer.Option(help="paper: every picture painted and pasted plainly; SyncNet sees whole ones."),
+]
 TableFile = Annotated[
     list[Path] | None,
     typer.Option("--out", "-o", help="A .md, .csv or .tex file; may repeat. Without: the screen."),
@@ -170,6 +174,9 @@ def _plan(
     inception: Path | None,
     perceptual: list[Path] | None,
     face: Path | None,
+    protocol: Literal["call", "paper"],
+    crop: Literal["face", "voxceleb2"] = "face",
+    device: str | None = None,
 ) -> Any:
     """What decides the figures, as lipwire.training.evaluation.run.Plan."""
     need("torch", "skimage")
@@ -180,7 +187,7 @@ def _plan(
 
     rich.reconfigure(stderr=True)
     weights = Weights(syncnet, inception, tuple(perceptual or ()), face)
-    return Plan(dataset, weights, frames, every)
+    return Plan(dataset, weights, frames, every, protocol, crop, device)
 
 
 def _report(summary: Any, out: Path) -> None:
@@ -205,6 +212,14 @@ def file_list(
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps; without it, each bundle's own choice.")
     ] = None,
+    protocol: ProtocolFlag = "call",
+    crop: Annotated[
+        Literal["face", "voxceleb2"],
+        typer.Option(help="Of --protocol paper: around the face, or VoxCeleb2's fixed place."),
+    ] = "face",
+    device: Annotated[
+        str | None, typer.Option(help="cuda:0 ...; without it, the CPU. --shard for several.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the films: OUT/videos.")] = False,
     dataset: Dataset = "-",
     shard: ShareFlag = "1/1",
@@ -221,7 +236,10 @@ def file_list(
 
     A clip named once, or twice in one line, is reconstructed; pairs are cross generation.
     """
-    plan = _plan(dataset, frames, every, syncnet, inception, perceptual_weights, face_net)
+    if crop != "face" and protocol != "paper":
+        raise ConfigError("--crop belongs to --protocol paper")
+    plan = _plan(dataset, frames, every, syncnet, inception, perceptual_weights, face_net,
+                 protocol, crop, device)  # fmt: skip
     from lipwire.training.evaluation.lists import Share
     from lipwire.training.evaluation.methods import MethodSpec
     from lipwire.training.evaluation.run import evaluate_list
@@ -250,6 +268,7 @@ def videos(
     voices: Annotated[
         Path | None, typer.Option(help="Folder of the films whose voices drive a cross generation.")
     ] = None,
+    protocol: ProtocolFlag = "call",
     dataset: Dataset = "-",
     shard: ShareFlag = "1/1",
     workers: Workers = 1,
@@ -264,7 +283,8 @@ def videos(
     """Measure finished films of any method against the real ones."""
     if voices is not None and setting != "cross":
         raise ConfigError("--voices belongs to --setting cross; a reconstruction has its own voice")
-    plan = _plan(dataset, frames, every, syncnet, inception, perceptual_weights, face_net)
+    plan = _plan(dataset, frames, every, syncnet, inception, perceptual_weights, face_net,
+                 protocol)  # fmt: skip
     from lipwire.training.evaluation.lists import Share
     from lipwire.training.evaluation.run import evaluate_videos
 

@@ -173,6 +173,19 @@ def test_half_precision_without_a_gpu_is_refused(tmp_path: Path) -> None:
         Trainer(tmp_path, replace(CONFIG, precision="fp16"), Line())
 
 
+def test_half_precision_with_a_critic_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one loss scale, .* use bf16"):
+        Trainer(tmp_path, replace(CONFIG, precision="fp16"), Line(rival=True))
+
+
+def test_averages_are_kept_on_the_way(tmp_path: Path) -> None:
+    trainer = train(Trainer(tmp_path, replace(CONFIG, steps=6, keep_every=3), Line()))
+    kept = [torch.load(path, weights_only=True) for path in sorted(tmp_path.glob("average-*.pt"))]
+    assert [state["step"] for state in kept] == [3, 6] and "optimiser" not in kept[0]
+    first, last = (state["ema"]["weight"] for state in kept)
+    assert torch.equal(last, trainer.ema.state_dict()["weight"]) and not torch.equal(first, last)
+
+
 def test_an_uneven_batch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="batch 8 cannot be dealt out"):
         Trainer(tmp_path, replace(CONFIG, accumulate=3), Line())
@@ -282,7 +295,9 @@ def test_two_ranks_are_one_with_twice_the_batch(tmp_path: Path) -> None:
             for state in (ours, theirs)
         )
         assert float((mine - other).norm() / mine.norm()) < 1e-4
-    for line, row in zip(json.loads(done.stdout.splitlines()[-1]), (first, second), strict=True):
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert "some processes begin at step 0, others at 1; all nodes must see" in said["refused"]
+    for line, row in zip(said["curve"], (first, second), strict=True):
         assert line == pytest.approx(row, rel=1e-3)
 
 

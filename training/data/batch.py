@@ -74,7 +74,9 @@ class FiveFrames:
     Args:
         clips: to draw from.
         size: side of the crops, px.
-        mirror: flip every second sample, frames and reference alike.
+        plain: as the paper draws: any other frame of the clip is as good a reference, and nothing
+            is mirrored. Otherwise the reference is one whose mouth is unlike.
+        mirror: flip every second sample, frames and reference alike; never if `plain`.
         at_least: frames of a clip; shorter ones are left out. Six leave one for the reference.
         columns: of log-mel in a frame's window; more than 16 are more past.
 
@@ -87,6 +89,7 @@ class FiveFrames:
         clips: Sequence[ClipData],
         size: int,
         *,
+        plain: bool = False,
         mirror: bool = True,
         at_least: int = FRAMES + 1,
         columns: int = WINDOW_COLUMNS,
@@ -97,7 +100,8 @@ class FiveFrames:
         self.long = np.flatnonzero(lengths >= at_least)
         if not len(self.long):
             raise ConfigError(f"no clip has {at_least} frames; nothing can be drawn")
-        self.size, self.mirror, self.columns = size, mirror, columns
+        self.size, self.plain, self.columns = size, plain, columns
+        self.mirror = mirror and not plain
         # A clip longer than this counts as this long: one long talk must not drown the others.
         shares = np.minimum(lengths[self.long], 250).astype(np.float64)
         # What `Generator.choice` makes of shares at every draw, made once.
@@ -113,6 +117,10 @@ class FiveFrames:
         """One sample."""
         clip = self.pick(rng)
         first = int(rng.integers(len(clip) - FRAMES + 1))
+        if self.plain:
+            reference = int(rng.integers(len(clip) - FRAMES))
+            reference += FRAMES * (reference >= first)
+            return self.at(clip, first, reference)
         reference = other_frame(clip.codes, first + FRAMES // 2, rng)
         if first <= reference < first + FRAMES:  # in a short clip the nearest other is none other
             outside = [i for i in range(len(clip)) if not first <= i < first + FRAMES]

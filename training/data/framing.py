@@ -1,4 +1,4 @@
-"""How faces are cut out of frames: stabilised (lite), by boxes (the paper), or at a fixed place.
+"""How faces are cut out of frames: stabilised (lite), by boxes or at a fixed place (the paper).
 
 All three give affine maps, so that pictures and landmarks go through the same code.
 """
@@ -21,11 +21,8 @@ from lipwire.engine.face.alignment import (
 from lipwire.engine.face.one_euro import OneEuro
 from lipwire.engine.types import F32, F64, Alignment
 
-FRAMINGS = ("stabilised", "box", "centre")
+FRAMINGS = ("stabilised", "box", "voxceleb2")
 BOX_SMOOTHING = 5  # frames (OFFICIAL: boxes are a moving average over 5)
-# VoxCeleb2's pictures are already cut around the face, with room on all sides: the square in the
-# middle with this share of the height holds the face from brows to chin.
-CENTRE_SHARE = 0.6
 
 
 def alignments(
@@ -52,18 +49,53 @@ def alignments(
     if framing == "box":
         boxes = moving_average(np.stack([face_box(points) for points in landmarks]))
         return [box_alignment(box, size) for box in boxes]
-    if framing == "centre":
-        height, width = frame_shape[:2]
-        side = CENTRE_SHARE * min(height, width)
-        corner = np.array([width - side, height - side]) / 2
-        box = np.concatenate([corner, corner + side])
-        return [box_alignment(box, size)] * len(landmarks)
+    if framing == "voxceleb2":
+        return [box_alignment(voxceleb2_box(frame_shape), size)] * len(landmarks)
     raise ConfigError(f"framing is {framing!r}, must be one of {', '.join(FRAMINGS)}")
 
 
 def face_box(landmarks: F32) -> F64:
     """Axis-aligned box of a face from hairline to chin, f64[4] x0, y0, x1, y1, without padding."""
     return np.concatenate([landmarks.min(0), landmarks.max(0)]).astype(np.float64)
+
+
+def voxceleb2_box(frame_shape: tuple[int, ...]) -> F64:
+    """Where the paper's authors cut VoxCeleb2's films, which are cut around faces already, f64[4].
+
+    The same share of every picture (the released code's numbers): 124x158 px of 224.
+    """
+    height, width = frame_shape[:2]
+    side = int(1.8 * width / 8)
+    return np.array([side, 0, width - side, height - int(2.36 * height / 8)], np.float64)
+
+
+def paper_boxes(
+    landmarks: Sequence[F32 | None], frame_shape: tuple[int, ...], fixed: bool
+) -> list[tuple[int, int, int, int]]:
+    """The rectangle of every frame that the paper's protocol replaces, whole pixels.
+
+    Args:
+        landmarks: f32[468, 2] each; one that is None is filled from its neighbours.
+        frame_shape: height and width.
+        fixed: VoxCeleb2's, instead of the face's, averaged over five frames from each on.
+
+    Raises:
+        ConfigError: no frame has a face.
+    """
+    height, width = frame_shape[:2]
+    boxes = np.tile(voxceleb2_box(frame_shape), (len(landmarks), 1))
+    if not fixed:
+        known = [i for i, points in enumerate(landmarks) if points is not None]
+        if not known:
+            raise ConfigError("no frame has a face")
+        found = np.stack([face_box(p) for p in landmarks if p is not None])
+        every = np.arange(len(landmarks))
+        boxes = np.stack([np.interp(every, known, found[:, side]) for side in range(4)], axis=1)
+        boxes = np.stack([boxes[i : i + BOX_SMOOTHING].mean(0) for i in every])
+    boxes = np.clip(np.rint(boxes), 0, [width, height, width, height]).astype(int)
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], np.minimum(boxes[:, :2] + 2, [width, height]))
+    boxes[:, :2] = np.minimum(boxes[:, :2], boxes[:, 2:] - 2)
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes.tolist()]
 
 
 def moving_average(boxes: F64, count: int = BOX_SMOOTHING) -> F64:

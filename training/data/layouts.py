@@ -24,7 +24,7 @@ from lipwire.engine.errors import ConfigError
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".mpg"}
 MANIFEST_COLUMNS = {"file", "kind", "split", "speaker"}
 SPLITS = ("train", "val", "test")
-VAL_SHARE = 0.1  # of the speakers
+VAL_SHARE = 0.1  # of the speakers, unless told otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ def find_clips(
     *,
     exclude: tuple[str, ...] = (),
     first_utterances: bool = False,
+    val_share: float = VAL_SHARE,
 ) -> list[Clip]:
     """The talking clips of a folder, in an order that depends on their names alone.
 
@@ -51,6 +52,8 @@ def find_clips(
         source: the folder.
         layout: see above, or auto.
         exclude: patterns of file names to leave out.
+        val_share: of the speakers kept for validation, where the layout does not say who is; 0
+            trains on all.
         first_utterances: of every video of VoxCeleb2 only the first utterance, as the paper trains.
 
     Raises:
@@ -61,7 +64,7 @@ def find_clips(
         raise ConfigError(f"layout is {layout!r}, must be one of auto, {', '.join(LAYOUTS)}")
     if first_utterances and layout != "voxceleb2":
         raise ConfigError(f"{source}: only VoxCeleb2 has utterances; this is laid out as {layout}")
-    clips = LAYOUTS[layout](source)
+    clips = LAYOUTS[layout](source, val_share)
     if first_utterances:
         clips = _first_of_each_video(clips)
     clips = [c for c in clips if not any(fnmatch(Path(c.path).name, p) for p in exclude)]
@@ -103,17 +106,17 @@ def _missing_columns(manifest: Path) -> set[str]:
         return MANIFEST_COLUMNS - set(csv.DictReader(file).fieldnames or ())
 
 
-def held_out(speaker: str) -> bool:
+def held_out(speaker: str, share: float = VAL_SHARE) -> bool:
     """Whether a speaker belongs to validation: by name alone, whoever else there is."""
     digest = hashlib.sha256(f"split:{speaker}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") / 2**32 < VAL_SHARE
+    return int.from_bytes(digest[:4], "big") / 2**32 < share
 
 
-def _split_by_speaker(found: list[tuple[Path, str]], source: Path) -> list[Clip]:
-    """Clips of (path, speaker); one speaker in ten is kept for validation, at least one of two."""
+def _split_by_speaker(found: list[tuple[Path, str]], source: Path, share: float) -> list[Clip]:
+    """Clips of (path, speaker); a share of speakers is for validation, at least one of two."""
     speakers = sorted({speaker for _, speaker in found})
-    kept = {s for s in speakers if held_out(s)}
-    if not kept and len(speakers) > 1:
+    kept = {s for s in speakers if held_out(s, share)}
+    if share and not kept and len(speakers) > 1:
         kept = {max(speakers, key=lambda s: hashlib.sha256(s.encode()).digest())}
     if len(kept) == len(speakers) > 0:
         kept.discard(min(speakers))  # a single speaker is there to be trained on
@@ -132,7 +135,7 @@ def _videos(source: Path, pattern: str = "**/*") -> list[Path]:
     return sorted(p for p in source.glob(pattern) if p.suffix.lower() in VIDEO_SUFFIXES)
 
 
-def _manifest(source: Path) -> list[Clip]:
+def _manifest(source: Path, share: float) -> list[Clip]:
     path = source / "manifest.csv"
     clips: list[Clip] = []
     splits: dict[str, str] = {}
@@ -155,10 +158,10 @@ def _manifest(source: Path) -> list[Clip]:
     return clips
 
 
-def _voxceleb2(source: Path) -> list[Clip]:
+def _voxceleb2(source: Path, share: float) -> list[Clip]:
     root = next((r for r in (source / "dev" / "mp4", source / "mp4") if r.is_dir()), source)
     files = _videos(root, "id*/*/*")
-    return _split_by_speaker([(path, path.parent.parent.name) for path in files], root)
+    return _split_by_speaker([(path, path.parent.parent.name) for path in files], root, share)
 
 
 def _first_of_each_video(clips: list[Clip]) -> list[Clip]:
@@ -168,7 +171,7 @@ def _first_of_each_video(clips: list[Clip]) -> list[Clip]:
     return list(first.values())
 
 
-def _lrw(source: Path) -> list[Clip]:
+def _lrw(source: Path, share: float) -> list[Clip]:
     clips = []
     for split in SPLITS:
         for path in _videos(source, f"*/{split}/*"):
@@ -176,11 +179,11 @@ def _lrw(source: Path) -> list[Clip]:
     return clips
 
 
-def _folders(source: Path) -> list[Clip]:
-    return _split_by_speaker([(path, path.parent.name) for path in _videos(source)], source)
+def _folders(source: Path, share: float) -> list[Clip]:
+    return _split_by_speaker([(path, path.parent.name) for path in _videos(source)], source, share)
 
 
-LAYOUTS: dict[str, Callable[[Path], list[Clip]]] = {
+LAYOUTS: dict[str, Callable[[Path, float], list[Clip]]] = {
     "manifest": _manifest,
     "voxceleb2": _voxceleb2,
     "lrw": _lrw,

@@ -30,7 +30,7 @@ import numpy as np
 from lipwire.engine.errors import ConfigError
 from lipwire.training.data.clip import Rejected, Rules, prepare_clip, shifted
 from lipwire.training.data.framing import FRAMINGS
-from lipwire.training.data.layouts import SPLITS, Clip, find_clips
+from lipwire.training.data.layouts import SPLITS, VAL_SHARE, Clip, find_clips
 from lipwire.training.data.shards import (
     FORMAT,
     INDEX,
@@ -62,6 +62,8 @@ class PrepareConfig:
     """clips surely out of step: shift, drop, or off to leave all as they are"""
     unsure: str = "keep"
     """clips of which nothing sure can be said: keep or drop"""
+    val_share: float = VAL_SHARE
+    """of the speakers kept for validation"""
 
     def __post_init__(self) -> None:
         """Check what would only show after hours."""
@@ -73,6 +75,8 @@ class PrepareConfig:
         ):
             if value not in choices:
                 raise ConfigError(f"{name} is {value!r}, must be one of {', '.join(choices)}")
+        if not 0 <= self.val_share < 1:
+            raise ConfigError(f"val_share is {self.val_share}, must lie in [0, 1)")
 
 
 def prepare(
@@ -92,8 +96,10 @@ def prepare(
     from rich.progress import Progress
 
     config = config or PrepareConfig()
-    clips = find_clips(source, config.layout, exclude=config.exclude,
-                       first_utterances=config.first_utterances)  # fmt: skip
+    clips = find_clips(
+        source, config.layout, exclude=config.exclude, val_share=config.val_share,
+        first_utterances=config.first_utterances,
+    )  # fmt: skip
     # Spread speakers and lengths over the shards, the same way in every run.
     np.random.default_rng(0).shuffle(clips)  # type: ignore[arg-type]
     clips = clips[: config.limit or None]
@@ -140,6 +146,7 @@ def _claim(out: Path, config: PrepareConfig, clips: list[Clip]) -> None:
         write_json(path, wanted)
         return
     begun = json.loads(path.read_text(encoding="utf-8"))
+    begun["options"].setdefault("val_share", VAL_SHARE)  # what it was before it could be chosen
     for name, old, new in _differences(begun, wanted):
         if name == "clips":
             more, fewer = len(set(new) - set(old)), len(set(old) - set(new))

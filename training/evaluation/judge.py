@@ -31,7 +31,7 @@ from lipwire.training.evaluation.measures import (
     shape_px,
     ssim,
 )
-from lipwire.training.evaluation.sync import face_crops, load_syncnet, score_film
+from lipwire.training.evaluation.sync import face_crops, load_syncnet, score_film, whole_pictures
 from lipwire.training.nets.perceptual import load_perceptual
 
 REAL = "real"
@@ -75,13 +75,15 @@ class Judge:
     Args:
         weights: files.
         every: of so many frames one is compared as a picture; sync looks at all.
+        whole: SyncNet sees whole pictures, as the published script shows it films that are cut
+            around a face already (VoxCeleb2, LRW); otherwise a crop that follows the face.
 
     Raises:
         CheckpointError: a file is missing or does not fit.
     """
 
-    def __init__(self, weights: Weights, every: int = 5) -> None:
-        self._every = every
+    def __init__(self, weights: Weights, every: int = 5, whole: bool = False) -> None:
+        self._every, self._whole = every, whole
         self.features: Features = (
             Inception(weights.inception) if weights.inception else GaborStatistics()
         )
@@ -169,9 +171,10 @@ class Judge:
     def _sync(self, film: Film, voice: Film, start: int, stop: int) -> dict[str, float]:
         if self._syncnet is None or not len(voice.speech):
             return {}
-        faces = known_faces(film.faces[start:stop])
-        sound = voice.speech[start * SPEECH_RATE_HZ // PAPER_FPS :]
-        scores = score_film(self._syncnet, face_crops(film.images[start:stop], faces), sound)
+        sound, images = voice.speech[start * SPEECH_RATE_HZ // PAPER_FPS :], film.images[start:stop]
+        seen = (whole_pictures(images) if self._whole
+                else face_crops(images, known_faces(film.faces[start:stop])))  # fmt: skip
+        scores = score_film(self._syncnet, seen, sound)
         return {"sync_c": scores.confidence, "sync_d": scores.distance}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from lipwire.engine.audio.mel import PAPER_FPS, SILENCE, WINDOW_COLUMNS, window, window_start
@@ -18,10 +19,13 @@ from lipwire.engine.media.planes import paint_image
 from lipwire.engine.model.bundle import check_steps, open_bundle
 from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.types import F32, U8, Face, LipJob
+from lipwire.training.data.framing import paper_boxes
 
 COPY = "copy"
 BATCH = 8
 Feed = Literal["voice", "silence"]
+Protocol = Literal["call", "paper"]
+Crop = Literal["face", "voxceleb2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +100,45 @@ class Method:
     Args:
         spec: what to load.
         threads: of the runtime; None leaves it to it.
+        protocol: cut out and put back as a call does it, or as the paper's authors do: every
+            picture, its own crop as the reference, a rectangle pasted back as it was generated.
+        crop: of the paper's protocol: around the face, or at VoxCeleb2's fixed place.
+        device: to run on, by the fastest runtime there; None: the CPU's.
     """
 
-    def __init__(self, spec: MethodSpec, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        spec: MethodSpec,
+        threads: int | None = None,
+        *,
+        protocol: Protocol = "call",
+        crop: Crop = "face",
+        device: str | None = None,
+    ) -> None:
         self.name, self._spec = spec.name, spec
+        self._protocol, self._fixed = protocol, crop == "voxceleb2"
+        self.refused = 0
+        """pictures of the last film that nothing was painted into"""
         self._backend: Backend | None = None
         if spec.bundle is not None:
-            self._backend = load_backend(open_bundle(spec.bundle), threads=threads)
+            opened = open_bundle(spec.bundle)
+            self._backend = (load_backend(opened, "auto", device=device) if device
+                             else load_backend(opened, threads=threads))  # fmt: skip
 
     def generate(self, images: Sequence[U8], faces: Sequence[F32 | None], mel: F32) -> list[U8]:
-        """The pictures, speaking, cut out and put back as a call does it.
+        """The pictures, speaking.
 
         Args:
             images: uint8[H, W, 3] each, 25 a second.
-            faces: f32[468, 2] of each, or None; such a picture passes through.
+            faces: f32[468, 2] of each, or None; such a picture passes through in a call.
             mel: f32[80, M] of the voice from the first picture on.
         """
+        self.refused = 0
         if self._backend is None:
             return list(images)
+        if self._protocol == "paper":
+            return self._generate_plainly(images, faces, mel)
         manifest = self._backend.manifest
-        columns = int(manifest.mel.get("columns", WINDOW_COLUMNS))
         shown, waiting = list(images), list[tuple[Aligned, LipJob]]()
         # Small faces too: they are judged, not shown.
         painter = FacePipeline(
@@ -124,16 +147,43 @@ class Method:
         for i, image in enumerate(images):
             aligned = painter.find(image, i / PAPER_FPS)
             if not isinstance(aligned, Aligned):
+                self.refused += 1
                 continue
-            heard = window(mel, window_start(i) + WINDOW_COLUMNS - columns, columns)
-            if self._spec.feed == "silence":
-                heard = np.full_like(heard, SILENCE)
             waiting.append((aligned, LipJob(
-                "evaluate", i, aligned.crop, aligned.references, heard, manifest.noise_seed,
+                "evaluate", i, aligned.crop, aligned.references, self._heard(mel, i),
+                manifest.noise_seed,
                 self._spec.steps or manifest.default_steps, 0.0, aligned.reach)))  # fmt: skip
             if len(waiting) == BATCH:
                 self._run(waiting, shown)
         self._run(waiting, shown)
+        return shown
+
+    def _heard(self, mel: F32, frame: int) -> F32:
+        assert self._backend is not None
+        columns = int(self._backend.manifest.mel.get("columns", WINDOW_COLUMNS))
+        heard = window(mel, window_start(frame) + WINDOW_COLUMNS - columns, columns)
+        return np.full_like(heard, SILENCE) if self._spec.feed == "silence" else heard
+
+    def _generate_plainly(
+        self, images: Sequence[U8], faces: Sequence[F32 | None], mel: F32
+    ) -> list[U8]:
+        assert self._backend is not None
+        manifest, shown = self._backend.manifest, list[U8]()
+        size, steps = manifest.crop_size, self._spec.steps or manifest.default_steps
+        boxes = paper_boxes(faces, images[0].shape, self._fixed)
+        for begin in range(0, len(images), BATCH):
+            jobs = []
+            for i in range(begin, min(begin + BATCH, len(images))):
+                x0, y0, x1, y1 = boxes[i]
+                crop = np.asarray(cv2.resize(images[i][y0:y1, x0:x1], (size, size)), np.uint8)
+                references = np.stack([crop] * manifest.references)
+                jobs.append(LipJob("evaluate", i, crop, references, self._heard(mel, i),
+                                   manifest.noise_seed, steps, 0.0))  # fmt: skip
+            for job, painted in zip(jobs, self._backend.generate(jobs), strict=True):
+                x0, y0, x1, y1 = boxes[job.index]
+                picture = images[job.index].copy()
+                picture[y0:y1, x0:x1] = cv2.resize(painted, (x1 - x0, y1 - y0))
+                shown.append(picture)
         return shown
 
     def _run(self, waiting: list[tuple[Aligned, LipJob]], shown: list[U8]) -> None:

@@ -21,7 +21,7 @@ from lipwire.training.data.clip import Rejected
 from lipwire.training.evaluation.films import Film, read_film, read_voice, track, write_film
 from lipwire.training.evaluation.judge import Judge, Verdict, Weights
 from lipwire.training.evaluation.lists import Pair, Setting, Share, folder_pairs, read_list
-from lipwire.training.evaluation.methods import Method, MethodSpec
+from lipwire.training.evaluation.methods import Crop, Method, MethodSpec, Protocol
 from lipwire.training.evaluation.store import Record, Store
 from lipwire.training.processes import in_processes
 
@@ -39,6 +39,11 @@ class Plan:
     """of a clip at most"""
     every: int = 5
     """of so many frames one is compared as a picture"""
+    protocol: Protocol = "call"
+    """see `lipwire.training.evaluation.methods.Method`; the paper's shows SyncNet whole pictures"""
+    crop: Crop = "face"
+    device: str | None = None
+    """that methods run on; decides no figure"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,10 @@ def _plan_settings(plan: Plan) -> dict[str, Any]:
         name: [told(p) for p in value] if isinstance(value, tuple) else told(value)
         for name, value in asdict(plan.weights).items()
     }
-    return {"dataset": plan.dataset, "frames": plan.frames, "every": plan.every, "weights": weights}
+    paper = plan.protocol == "paper"  # a call's is none, as in folders begun before the choice
+    return {"dataset": plan.dataset, "frames": plan.frames, "every": plan.every,
+            "weights": weights, "protocol": plan.protocol if paper else None,
+            "crop": plan.crop if paper else None}  # fmt: skip
 
 
 _loaded: dict[Any, Any] = {}
@@ -159,7 +167,8 @@ def _loaded_here() -> Iterator[None]:
 
 def _generate(generation: _Generation, pair: Pair) -> tuple[Record, Verdict]:
     plan, tracker = generation.plan, _once("tracker", MeshTracker)
-    about = {"audio": str(pair.audio), "video": str(pair.video)}
+    refused: dict[str, int] = {}
+    about = {"audio": str(pair.audio), "video": str(pair.video), "refused": refused}
     if generation.setting == "reconstruction":
         real = voice = read_film(pair.video, tracker, plan.frames)
     else:
@@ -175,8 +184,10 @@ def _generate(generation: _Generation, pair: Pair) -> tuple[Record, Verdict]:
         raise Rejected("no face", f"in {where} of {pair.video}")
     mel, fakes = log_mel(as_float(voice.speech)), {}
     for spec in generation.methods:
-        method = _once(spec, partial(Method, spec))
+        method = _once(spec, partial(Method, spec, protocol=plan.protocol, crop=plan.crop,
+                                     device=plan.device))  # fmt: skip
         shown = method.generate(images, faces, mel)
+        refused[spec.name] = method.refused
         fakes[spec.name] = Film(shown, track(shown, tracker), voice.speech)
         if generation.keep:
             write_film(generation.keep / spec.name / f"{pair.key}.mp4", shown, voice.speech)
@@ -184,7 +195,7 @@ def _generate(generation: _Generation, pair: Pair) -> tuple[Record, Verdict]:
 
 
 def _judge(plan: Plan) -> Judge:
-    return _once("judge", partial(Judge, plan.weights, plan.every))
+    return _once("judge", partial(Judge, plan.weights, plan.every, plan.protocol == "paper"))
 
 
 # --- finished videos ---

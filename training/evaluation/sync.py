@@ -182,6 +182,13 @@ def face_crops(images: Sequence[U8], landmarks: Sequence[F32]) -> list[U8]:
     return crops
 
 
+def whole_pictures(images: Sequence[U8]) -> list[U8]:
+    """Pictures as SyncNet is shown films that are cut around a face already, uint8[224, 224, 3]."""
+    import cv2
+
+    return [np.asarray(cv2.resize(image, (FACE_PX, FACE_PX)), np.uint8) for image in images]
+
+
 def _median13(values: F64) -> F64:
     """Running median over 13 frames, fewer at the ends."""
     return np.array([np.median(values[max(i - 6, 0) : i + 7]) for i in range(len(values))])

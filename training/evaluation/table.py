@@ -65,6 +65,9 @@ class Result:
     """reason -> frames left out of every row"""
     described: dict[str, str] = field(default_factory=dict)
     """method -> what it is"""
+    refused: dict[str, int] = field(default_factory=dict)
+    """method -> pictures that it painted nothing into; they count as its own"""
+    protocol: str = "call"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; what is not known is null."""
@@ -75,7 +78,7 @@ class Result:
         return {
             "dataset": self.dataset, "setting": self.setting, "clips": self.clips,
             "frames": self.frames, "excluded": self.excluded, "left_out": self.left_out,
-            "described": self.described,
+            "described": self.described, "refused": self.refused, "protocol": self.protocol,
             "methods": {
                 name: {f: [known(v.value), *map(known, v.interval)] for f, v in figures.items()}
                 for name, figures in self.methods.items()
@@ -108,8 +111,10 @@ def _summary(folders: Sequence[Path]) -> Result:
         why = ", ".join(f"{len(keys)} {reason}" for reason, keys in excluded.items()) or "none done"
         raise ConfigError(f"{folders[0]}: not one clip was measured ({why})")
     left_out: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
     for record in measured:
         left_out.update(record["left_out"])
+        refused.update(record.get("refused", {}))
     names = dict.fromkeys(name for record in measured for name in record["methods"])
     methods = {name: _figures([r["methods"][name] for r in measured]) for name in names}
     frechet_name = "fid" if settings["weights"]["inception"] else "frechet_gabor"
@@ -118,7 +123,8 @@ def _summary(folders: Sequence[Path]) -> Result:
     return Result(
         settings["dataset"], settings["setting"], len(measured),
         sum(r["frames"] for r in measured), methods, dict(excluded), dict(left_out),
-        settings["methods"],
+        settings["methods"], dict(refused),
+        " ".join(filter(None, (settings.get("protocol") or "call", settings.get("crop")))),
     )  # fmt: skip
 
 
@@ -218,6 +224,13 @@ def _foot(results: Sequence[Result], published: bool) -> tuple[str, ...]:
         lines.append("No Sync_c, Sync_d: SyncNet's weights were not given.")
     lines.append("LMD is taken on MediaPipe's lip points in 128 px crops.")
     for result in results:
+        if published and result.protocol == "call":
+            lines.append(f"{result.dataset}, {result.setting}: cut out and put back as a call does "
+                         "it, which is not the paper's protocol (--protocol paper is)")  # fmt: skip
+        for method, count in result.refused.items():
+            if count:
+                lines.append(f"{result.dataset}, {result.setting}: {method} painted nothing into "
+                             f"{count} pictures, which are the original ones")  # fmt: skip
         for reason, keys in result.excluded.items():
             shown = ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")
             lines.append(f"{result.dataset}, {result.setting}: clips left out of every row, "

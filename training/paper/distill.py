@@ -234,7 +234,10 @@ def distil(
         raise ConfigError(f"stages must fall by halves, as 4 2 1 do; got {list(stages)}")
     teacher = open_network(checkpoint)
     family, net = teacher.family, teacher.net
-    clips = FiveFrames(StoredClips(shards, "train"), family.size(net), columns=family.columns(net))
+    clips = FiveFrames(
+        StoredClips(shards, "train"), family.size(net), plain=family.name == "paper",
+        columns=family.columns(net),
+    )  # fmt: skip
     found = []
     for steps in stages:
         trainer = distil_stage(teacher, clips, folder / f"steps-{steps}", config, steps)

@@ -81,7 +81,8 @@ def make_trainer(
     if init is not None:
         fit_weights(net, weights_of(load_checkpoint(init)), init)
     size, columns = family.size(net), family.columns(net)
-    clips = FiveFrames(StoredClips(shards, "train"), size, columns=columns)
+    plain = preset.family == "paper"
+    clips = FiveFrames(StoredClips(shards, "train"), size, plain=plain, columns=columns)
     try:
         held_out = FiveFrames(StoredClips(shards, "val"), size, mirror=False, columns=columns)
     except ConfigError:

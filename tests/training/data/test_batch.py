@@ -57,6 +57,19 @@ def test_the_reference_is_none_of_the_five() -> None:
             assert not any(torch.equal(sample.references, frame) for frame in sample.frames)
 
 
+def test_the_paper_draws_any_other_frame_and_mirrors_none() -> None:
+    frames = FiveFrames([numbered(12)], 32, plain=True)
+    frames.at = lambda clip, first, reference, mirrored=False: (first, reference, mirrored)  # type: ignore[assignment, method-assign, misc, return-value]
+    drawn = [frames.sample(np.random.default_rng(seed)) for seed in range(2000)]
+    counts = np.zeros((8, 12), int)
+    for first, reference, mirrored in drawn:  # type: ignore[misc]
+        assert not mirrored
+        counts[first, reference] += 1  # type: ignore[index]
+    for first, row in enumerate(counts):
+        inside = slice(first, first + 5)
+        assert row[inside].sum() == 0 and np.delete(row, inside).min() > 15, "each of the seven"
+
+
 def test_clips_without_a_sixth_frame_are_left_out() -> None:
     short = clip(3, frames=5)
     assert FiveFrames([short, clip(0)], 32).long.tolist() == [1]

@@ -24,7 +24,7 @@ def _other_scene() -> np.ndarray:
     return scene
 
 
-@pytest.mark.parametrize("framing", ["stabilised", "box", "centre"])
+@pytest.mark.parametrize("framing", ["stabilised", "box", "voxceleb2"])
 def test_every_framing_gives_crops_with_their_landmarks(
     tmp_path: Path, tracker: MeshTracker, framing: str
 ) -> None:
@@ -32,8 +32,8 @@ def test_every_framing_gives_crops_with_their_landmarks(
     assert found["crops.npy"].shape == (12, 128, 128, 3) and found["json"]["frames"] == 12
     assert found["json"]["framing"] == framing and found["json"]["format"] == 2
     lips = found["landmarks.npy"][:, 13:15].astype(np.float32)
-    assert 20 < lips.min() and lips.max() < 120
-    if framing != "centre":
+    if framing != "voxceleb2":  # this is not a film of VoxCeleb2
+        assert 20 < lips.min() and lips.max() < 120
         assert lips[..., 1].min() > 64, "the mouth is in the hidden half"
 
 

@@ -7,11 +7,12 @@ import pytest
 from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.alignment import align, transform
 from lipwire.training.data.framing import (
-    CENTRE_SHARE,
     alignments,
     box_alignment,
     face_box,
     moving_average,
+    paper_boxes,
+    voxceleb2_box,
 )
 
 
@@ -51,7 +52,7 @@ def test_a_still_head_has_still_crops_in_every_framing() -> None:
     points = np.zeros((468, 2), np.float32) + (128, 128)
     for index, place in _STABLE.items():
         points[index] = np.array(place) * 1.5 + 30
-    for framing in ("stabilised", "box", "centre"):
+    for framing in ("stabilised", "box", "voxceleb2"):
         maps = alignments(framing, [points] * 6, (256, 256, 3))
         assert len(maps) == 6
         assert all(np.allclose(m.matrix, maps[0].matrix, atol=1e-4) for m in maps)
@@ -59,8 +60,25 @@ def test_a_still_head_has_still_crops_in_every_framing() -> None:
         alignments("round", [points], (256, 256, 3))
 
 
-def test_the_centre_is_the_middle_of_the_picture() -> None:
-    (found,) = alignments("centre", [np.zeros((468, 2), np.float32)], (224, 320, 3))
-    middle = transform(np.array([[159.5, 111.5]], np.float32), found.matrix)
-    assert middle[0] == pytest.approx([63.5, 63.5], abs=1e-3)
-    assert found.matrix[0, 0] == pytest.approx(128 / (CENTRE_SHARE * 224))
+def test_voxceleb2_is_cut_where_the_papers_authors_do() -> None:
+    """Of 224 px rows 0 to 157, columns 50 to 173, stretched; of others the same share."""
+    assert voxceleb2_box((224, 224, 3)).tolist() == [50, 0, 174, 158]
+    assert voxceleb2_box((256, 320, 3)).tolist() == [72, 0, 248, 181]
+    (found,) = alignments("voxceleb2", [np.zeros((468, 2), np.float32)], (224, 224, 3))
+    corners = transform(np.array([[49.5, -0.5], [173.5, 157.5]], np.float32), found.matrix)
+    assert corners.ravel() == pytest.approx([-0.5, -0.5, 127.5, 127.5], abs=1e-3)
+
+
+def test_the_papers_boxes_follow_the_face_and_fill_gaps() -> None:
+    face = np.array([[100, 60], [160, 140]], np.float32)
+    moved = [face + 10 * i for i in range(8)]
+    known = [None if i in (0, 3) else points for i, points in enumerate(moved)]
+    boxes = paper_boxes(known, (224, 224, 3), fixed=False)
+    # Frames i to i + 4: two on from the middle of a window, and one less in the first, for frame 0
+    # has the next one's box.
+    assert boxes[1] == (130, 90, 190, 170) and boxes[0] == (122, 82, 182, 162)
+    assert boxes[7] == (170, 130, 224, 210), "cut off at the edge"
+    assert paper_boxes(known, (224, 224, 3), fixed=True) == [(50, 0, 174, 158)] * 8
+    assert paper_boxes([face - 500], (224, 224, 3), fixed=False) == [(0, 0, 2, 2)]
+    with pytest.raises(ConfigError, match="no frame has a face"):
+        paper_boxes([None], (224, 224, 3), fixed=False)

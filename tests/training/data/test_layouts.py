@@ -34,6 +34,9 @@ def test_voxceleb2(tmp_path: Path, root: str) -> None:
     found = _speakers(clips)
     assert not found["train"] & found["val"] and len(found["train"] | found["val"]) == 20
     assert 1 <= len(found["val"]) <= 6
+    everybody = find_clips(tmp_path, val_share=0)
+    assert {c.split for c in everybody} == {"train"} and len(everybody) == 120
+    assert len(_speakers(find_clips(tmp_path, val_share=0.5))["val"]) > len(found["val"])
     first = find_clips(tmp_path, first_utterances=True)
     assert len(first) == 40 and {Path(c.path).stem for c in first} == {"00001"}
     assert {c.key for c in first} <= {c.key for c in clips}

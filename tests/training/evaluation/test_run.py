@@ -21,10 +21,13 @@ from fakes import voiced
 from goldens import fill_golden
 
 from lipwire.engine.errors import CheckpointError, ConfigError, LipwireError
+from lipwire.engine.face.tracker import MeshTracker
 from lipwire.engine.model.bundle import DEFAULT_BUNDLE, Bundle
+from lipwire.training.data.framing import paper_boxes
+from lipwire.training.evaluation.films import track
 from lipwire.training.evaluation.judge import Weights
 from lipwire.training.evaluation.lists import Share
-from lipwire.training.evaluation.methods import MethodSpec
+from lipwire.training.evaluation.methods import Method, MethodSpec
 from lipwire.training.evaluation.run import Plan, evaluate_list, evaluate_videos
 from lipwire.training.evaluation.store import read_records
 from lipwire.training.evaluation.sync import EvaluationSyncNet
@@ -76,6 +79,51 @@ def test_reconstruction_beside_its_baselines(
         )
     # The three clips without a partner are named.
     assert again.excluded == {"missing file": ["broken", "faceless", "mute"]}
+
+
+def test_the_papers_protocol_paints_every_picture_and_pastes_it_plainly(lite: MethodSpec) -> None:
+    images = [portrait(opening) for opening in np.linspace(0, 1, 10)]
+    tracker = MeshTracker()
+    try:
+        faces = track(images, tracker)
+    finally:
+        tracker.close()
+    faces[4] = None
+    mel = np.random.default_rng(0).uniform(-4, 4, (80, 60)).astype(np.float32)
+    called = Method(lite)
+    shown = called.generate(images, faces, mel)
+    assert called.refused == sum(np.array_equal(a, b) for a, b in zip(shown, images, strict=True))
+    assert called.refused >= 1
+    called.close()
+    for crop in ("face", "voxceleb2"):
+        method = Method(lite, protocol="paper", crop=crop)  # type: ignore[arg-type]
+        shown = method.generate(images, faces, mel)
+        method.close()
+        assert len(shown) == 10 and method.refused == 0
+        boxes = paper_boxes(faces, images[0].shape, crop == "voxceleb2")
+        for image, found, (x0, y0, x1, y1) in zip(images, shown, boxes, strict=True):
+            outside = np.ones(image.shape[:2], bool)
+            outside[y0:y1, x0:x1] = False
+            assert np.array_equal(found[outside], image[outside])
+            middle = (y0 + y1) // 2
+            upper, lower = (np.abs(found[a:b, x0:x1].astype(int) - image[a:b, x0:x1]).mean()
+                            for a, b in ((y0, middle - 2), (middle + 2, y1)))  # fmt: skip
+            assert upper < 5 < lower, "twice resized above, painted below"
+
+
+def test_the_papers_protocol_is_told_of_in_results_and_table(
+    root: Path, tmp_path: Path, lite: MethodSpec
+) -> None:
+    listed = tmp_path / "cross.txt"
+    listed.write_text("clip clipxx\n", encoding="utf-8")
+    evaluate_list(listed, root, tmp_path / "call", [lite], PLAN)
+    evaluate_list(listed, root, tmp_path / "out", [lite], Plan("made", protocol="paper"))
+    (record,) = read_records([tmp_path / "out"]).values()
+    assert record["refused"] == {"lite": 0}
+    found = to_markdown(tables(summarise([tmp_path / "call", tmp_path / "out"])))
+    assert found.count("is not the paper's protocol") == 1
+    with pytest.raises(ConfigError, match="protocol"):
+        evaluate_list(listed, root, tmp_path / "out", [lite], Plan("made"))
 
 
 def test_cross_generation_follows_the_other_voice(
