@@ -137,6 +137,8 @@ class CodeStats:
     mean: tuple[float, ...]
     """pixels of a 128 px crop, see `lipwire.engine.face.articulation`"""
     spread: tuple[float, ...]
+    expression: float = 1.4
+    """how many times as far from the mean as the model says own mouths are asked to go"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,13 @@ from torch import Tensor
 from lipwire.engine.errors import BundleError, ConfigError
 from lipwire.engine.model.bundle import Bundle
 from lipwire.engine.nets import make_network
-from lipwire.engine.nets.lite import LiteNet, rescale_codes
+from lipwire.engine.nets.lite import LiteNet, rescale_codes, voice_settings
 from lipwire.export.checkpoint import Checkpoint, read_checkpoint
 from lipwire.export.write import Options, Recipe, as_sampled, write_bundle
 
 STEPS_OFFERED = (1, 2, 4, 8, 25)
 DEFAULT_STEPS = 2
 WEIGHTS_LICENCE = "CC BY-NC 4.0"
-VOICE_SETTINGS = ("mel_columns", "voice_width", "reach_px")
 
 
 def replace_voice(painter: Checkpoint, voice: Checkpoint) -> Checkpoint:
@@ -42,7 +41,6 @@ def replace_voice(painter: Checkpoint, voice: Checkpoint) -> Checkpoint:
     own = {name.removeprefix("voice."): value for name, value in voice.tensors.items()
            if name.startswith("voice.")} or voice.tensors  # fmt: skip
     said = rescale_codes(own, voice.about["code_stats"], painter.about["code_stats"])
-    told = voice.about["net_config"]
     return replace(
         painter,
         tensors={
@@ -53,7 +51,7 @@ def replace_voice(painter: Checkpoint, voice: Checkpoint) -> Checkpoint:
             **painter.about,
             "net_config": {
                 **painter.about["net_config"],
-                **{name: told[name] for name in VOICE_SETTINGS if name in told},
+                **voice_settings(voice.about["net_config"]),
             },
         },
     )
@@ -126,6 +124,7 @@ def export_lite(
         default_steps=DEFAULT_STEPS,
         framing="stabilised",
         codes=_code_stats(loaded),
+        expression=net.voice.expression,
         training={**about, **(training or {})},
     )
     return write_bundle(net, as_sampled(recipe, loaded), out, options or Options())

@@ -46,6 +46,7 @@ class Recipe:
     default_steps: int
     framing: str
     codes: Mapping[str, list[float]] = field(default_factory=dict)
+    expression: float = 1.4
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -176,6 +177,7 @@ def _describe(net: nn.Module, recipe: Recipe, options: Options) -> Manifest:
         references=references[1] // 3,
         reach_px=float(getattr(net.config, "reach_px", 0.0)),
         codes=dict(recipe.codes),
+        expression=recipe.expression,
         reference_codes=bool(getattr(net.config, "told", False)),
         network=asdict(net.config),  # type: ignore[call-overload]
         lookahead_s=LOOKAHEAD_S,

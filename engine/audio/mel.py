@@ -44,10 +44,15 @@ def _mel_to_hz(mel: F64) -> F64:
 
 @cache
 def mel_filters() -> F32:
-    """Triangular filters of unit area (Slaney, 1998), f32[80, 401]."""
-    low, high = (float(mel) for mel in _hz_to_mel(np.array([F_MIN_HZ, F_MAX_HZ])))
-    edges = _mel_to_hz(np.linspace(low, high, N_MELS + 2))
-    bins = np.fft.rfftfreq(N_FFT, 1 / SPEECH_RATE_HZ)
+    """Of this log-mel, f32[80, 401]."""
+    return slaney_filters(N_FFT, N_MELS, F_MIN_HZ, F_MAX_HZ)
+
+
+def slaney_filters(n_fft: int, bands: int, low_hz: float, high_hz: float) -> F32:
+    """Triangular filters of unit area (Slaney, 1998) at 16 kHz, f32[bands, n_fft // 2 + 1]."""
+    low, high = (float(mel) for mel in _hz_to_mel(np.array([low_hz, high_hz])))
+    edges = _mel_to_hz(np.linspace(low, high, bands + 2))
+    bins = np.fft.rfftfreq(n_fft, 1 / SPEECH_RATE_HZ)
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
     area = 2.0 / (edges[2:] - edges[:-2])

@@ -53,6 +53,8 @@ class Manifest:
     """range of a typical speaker's opening, see `JobSpec`; 0: the graphs take no reach"""
     codes: dict[str, list[float]] = field(default_factory=dict)
     """mean and spread of the articulation codes, see `CodeStats`; empty: not known"""
+    expression: float = 1.4
+    """see `CodeStats`; 1.4 for the voices of bundles that say nothing, which move too little"""
     reference_codes: bool = False
     """whether the graphs take the codes that the references show, and may begin at a unit"""
     network: dict[str, Any] = field(default_factory=dict)
@@ -84,7 +86,8 @@ class Manifest:
         columns = int(self.mel.get("columns", WINDOW_COLUMNS))
         codes = None
         if self.codes:
-            codes = CodeStats(tuple(self.codes["mean"]), tuple(self.codes["spread"]))
+            mean, spread = (tuple(self.codes[name]) for name in ("mean", "spread"))
+            codes = CodeStats(mean, spread, self.expression)
         return JobSpec(
             self.crop_size, self.framing, self.references, columns, self.reach_px, codes,
             self.reference_codes,
@@ -180,6 +183,7 @@ def _check_types(path: Path, values: dict[str, Any]) -> None:
         ("reach_px", _is_length(values.get("reach_px", 0.0)), "pixels, 0 for a model without"),
         ("codes", _are_stats(values.get("codes", {})),
          f"mean and spread of {CODES} codes, or empty"),
+        ("expression", _is_length(values.get("expression", 1.4)), "a factor"),
         ("reference_codes", isinstance(values.get("reference_codes", False), bool),
          "true or false"),
         ("network", isinstance(values.get("network", {}), dict), "the network's settings"),

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lipwire.engine.nets.voice import PyramidVoice, columns_of
+
 CODE_NAMES = (
     "opening", "opening_side", "width", "jaw", "upper_lip", "lower_lip", "corners",
 )  # fmt: skip
@@ -45,6 +47,8 @@ class LiteConfig:
     network takes no reach"""
     told: bool = False
     """whether the encoder is told the code that each reference shows"""
+    voice_taps: tuple[int, ...] = ()
+    """of a `PyramidVoice`; none: the voice is a `Voice`, which hears fewer columns"""
 
     def to_dict(self) -> dict[str, Any]:
         """As stored in checkpoints."""
@@ -53,7 +57,10 @@ class LiteConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LiteConfig:
         """The inverse of `to_dict`."""
-        return cls(**{**values, "widths": tuple(values["widths"])})
+        lists: dict[str, Any] = {
+            name: tuple(values[name]) for name in ("widths", "voice_taps") if name in values
+        }
+        return cls(**values | lists)
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -83,6 +90,10 @@ class FilmBlock(nn.Module):
 
 class Voice(nn.Module):
     """What the mouth does, heard from 300 ms of log-mel; trained against landmarks."""
+
+    expression = 1.4
+    """see `CodeStats`: by regression to the mean what it says moves less than people do. Less:
+    mouths move little, 0.76 of people's at 1.25; more: mumblers shout"""
 
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
@@ -115,6 +126,26 @@ class Voice(nn.Module):
         """
         gain = self.gain if reach is None else self.gain * reach
         return self.layers(mel / 4) * gain + self.offset
+
+
+def make_voice(config: LiteConfig) -> Voice | PyramidVoice:
+    """The voice of a lite network.
+
+    Raises:
+        ValueError: its taps do not reach as many columns as it is to hear.
+    """
+    if not config.voice_taps:
+        return Voice(config)
+    if (reached := columns_of(config.voice_taps)) != config.mel_columns:
+        raise ValueError(f"taps reach {reached} mel columns, not {config.mel_columns}")
+    return PyramidVoice(config.voice_width, config.voice_taps, config.codes)
+
+
+def voice_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's `net_config` says of its voice; empty where it says nothing."""
+    names = ("mel_columns", "voice_width", "reach_px")
+    told = {name: settings[name] for name in names if name in settings}
+    return told | ({"voice_taps": tuple(settings.get("voice_taps", ()))} if told else {})
 
 
 def rescale_codes(voice: Mapping[str, Tensor], told: Tensor, stats: Tensor) -> dict[str, Tensor]:
@@ -324,7 +355,7 @@ class LiteNet(nn.Module):
     def __init__(self, config: LiteConfig | None = None) -> None:
         super().__init__()
         self.config = config or LiteConfig()
-        self.voice = Voice(self.config)
+        self.voice = make_voice(self.config)
         self.encoder = ConditionEncoder(self.config)
         self.denoiser = Denoiser(self.config)
 

@@ -18,9 +18,6 @@ from lipwire.engine.units.unit import Unit
 
 # So many of the next pictures are looked at. More changed nothing, as sound is seldom known so far.
 AHEAD = 4
-# What is heard moves less than people do, by regression to the mean. Less: mouths move little, 0.76
-# of people's at 1.25; more: mumblers shout.
-EXPRESSION = 1.4
 # Units from so near the picture show the mouth that is to be replaced, in the best of poses: they
 # would be chosen whatever the voice says.
 OWN_S = 0.4
@@ -87,7 +84,7 @@ class Selector:
 
     def __init__(self, stats: CodeStats, typical_px: float, capacity: int = CAPACITY) -> None:
         self.bank = MouthBank(stats, capacity)
-        self._typical_px = typical_px
+        self._typical_px, self._expression = typical_px, np.float32(stats.expression)
         self._shown: Unit | None = None
         self._unlike = False
 
@@ -111,7 +108,7 @@ class Selector:
         if not len(bank):
             return None
         shown = next((i for i, unit in enumerate(bank.units) if unit is self._shown), None)
-        wanted = wanted * np.float32(EXPRESSION)
+        wanted = wanted * self._expression
         costs = bank.costs(wanted, look, (time_s - OWN_S, time_s + OWN_S))
         path, _ = best_path(costs, bank.joins(), shown)
         if costs[0, path[0]] >= FORBIDDEN:

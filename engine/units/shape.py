@@ -18,6 +18,9 @@ FILE = Path(__file__).parent / "shape.npz"
 # that follow each other jump; more: what was heard wrongly shows, which real mouths forgive
 # (of six films r hardly differs from 0.5 to 1; realism is 0.90 to 0.94, and 0.89 at 0).
 SHARE = 0.7
+# Lips that are asked to be closer than this shut the more the closer: a gap in silence, or in p, b
+# and m, is seen at once. Less: it stays; more: mumblers shut their lips all the time.
+SHUT_PX = 2.0
 # A unit is changed by at most so much of each code, pixels of the 128 px crop. Less: few units
 # stand for few mouths; more: lips and chin are stretched as they never were.
 MOST_PX = 4.0
@@ -54,7 +57,9 @@ def allowed_change(asked: F32, shown: F32) -> F32:
         asked: f32[codes], as measured.
         shown: f32[codes], the unit's.
     """
-    change = np.clip(np.float32(SHARE) * (asked - shown), -MOST_PX, MOST_PX)
+    shut = float(np.clip(1 - asked[OPENING] / SHUT_PX, 0, 1))
+    share = np.float32(SHARE + (1 - SHARE) * shut)
+    change = np.clip(share * (asked - shown), -MOST_PX, MOST_PX)
     grows = SLIT_PX + 0.5 * float(shown[OPENING])
     if change[OPENING] > grows:  # the lips go apart together, or not at all
         change = change * np.float32(grows / change[OPENING])

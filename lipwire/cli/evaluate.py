@@ -103,6 +103,30 @@ def bundle_on_shards(
         update_manifest(opened, quality=quality)
 
 
+@app.command("voice")
+def voice(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
+    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder that `prepare` wrote.")],
+    against: Annotated[
+        Path | None, typer.Option(help="Another bundle: how much more or less r is than its.")
+    ] = None,
+) -> None:
+    """Measure what a bundle's voice hears on speakers it has not seen; prints JSON.
+
+    No picture is painted: codes against those of the people, as recorded, soft, by telephone and
+    in noise.
+    """
+    ready(shards)
+    from lipwire.engine.model.bundle import open_bundle
+    from lipwire.training.data.dataset import load_clips
+    from lipwire.training.evaluation.hearing import measure_voice
+
+    other = None if against is None else open_bundle(against)
+    print(
+        json.dumps(measure_voice(open_bundle(bundle), load_clips(shards, "val"), other), indent=1)
+    )
+
+
 @app.command("call")
 def as_in_a_call(
     films: Annotated[

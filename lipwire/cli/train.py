@@ -141,17 +141,23 @@ def voice(
     steps: Steps = None,
     batch: BatchSize = None,
     seed: Seed = None,
-    together: Annotated[
-        int, typer.Option(help="Voices of other seeds to train first and learn from; 1: none.")
-    ] = 4,
+    speech: Annotated[
+        Path | None,
+        typer.Option(help="Folder of recordings without film, in any language, heard too."),
+    ] = None,
 ) -> None:
-    """Train the lite model's voice branch, in minutes; prints its figures on unseen speakers."""
+    """Train the lite model's voice branch; killed anywhere, the same command goes on.
+
+    Prints its figures on unseen speakers.
+    """
     ready(shards)
-    from lipwire.training.config import VOICE, VoiceRecipe
-    from lipwire.training.lite.ensemble import train_voice
+    if speech is not None and not speech.is_dir():
+        raise ConfigError(f"{speech}: no such folder")
+    from lipwire.training.config import VOICE
+    from lipwire.training.lite.audio2mouth import train_voice
 
     config = replace(VOICE, **_given(steps=steps, batch=batch, seed=seed))
-    trainer, figures = train_voice(shards, folder, config, VoiceRecipe(together=together))
+    trainer, figures = train_voice(shards, folder, config, speech=speech)
     print(f"{trainer.checkpoint_path}: {trainer.step} steps")
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 

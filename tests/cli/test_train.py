@@ -19,8 +19,8 @@ def call(*args: object) -> Result:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the training functions are asked for, instead of training."""
+    import lipwire.training.lite.audio2mouth
     import lipwire.training.lite.denoiser
-    import lipwire.training.lite.ensemble
     import lipwire.training.loop
     import lipwire.training.paper.distill
     import lipwire.training.paper.suite
@@ -38,7 +38,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     run = SimpleNamespace(checkpoint_path=Path("run/checkpoint.pt"), step=20)
     monkeypatch.setattr(lipwire.training.lite.denoiser, "train_lite", noting(run))
     monkeypatch.setattr(
-        lipwire.training.lite.ensemble, "train_voice", noting((run, {"opening_r": 0.5}))
+        lipwire.training.lite.audio2mouth, "train_voice", noting((run, {"opening_r": 0.5}))
     )
     monkeypatch.setattr(lipwire.training.paper.suite, "make_trainer", noting(run))
     monkeypatch.setattr(lipwire.training.loop, "train", lambda trainer: trainer)

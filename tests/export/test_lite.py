@@ -85,7 +85,7 @@ def test_the_network_comes_back_out_of_the_bundle_to_the_last_bit(exported: Path
 def test_the_shipped_weights_are_the_checkpoints() -> None:
     bundle = open_bundle()
     weights = Path(lite.__file__).parents[1] / "training" / "weights"
-    made, _ = lite.load_lite(weights / "lite-0.3.0.pt", weights / "voice-0.4.0.pt")
+    made, _ = lite.load_lite(weights / "lite-0.6.0.pt", weights / "voice-0.6.0.pt")
     state, net = made.state_dict(), build_network(bundle)
     assert all(torch.equal(values, state[name]) for name, values in net.state_dict().items())
     assert net.config == made.config

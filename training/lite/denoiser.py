@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lipwire.engine.nets.lite import LiteConfig, LiteNet, rescale_codes
+from lipwire.engine.nets.lite import LiteConfig, LiteNet, rescale_codes, voice_settings
 from lipwire.engine.units.moved import unit_slot
 from lipwire.training.checkpoint import fit_weights, load_checkpoint, weights_of
 from lipwire.training.config import LiteRecipe, TrainConfig
@@ -249,9 +249,9 @@ def train_lite(
     held_out = held_out_of(clips, shards)
     torch.manual_seed(config.seed)
     heard = load_checkpoint(voice)
-    reach_px = float(heard.get("net_config", {}).get("reach_px", 0.0))
     recipe = recipe or LiteRecipe()
-    net = LiteNet(replace(net_config or net_for(recipe), reach_px=reach_px))
+    told = {"reach_px": 0.0, **voice_settings(heard.get("net_config", {}))}
+    net = LiteNet(replace(net_config or net_for(recipe), **told))
     said = weights_of(heard)
     if "code_stats" in heard:
         said = rescale_codes(said, heard["code_stats"], torch.from_numpy(clips.code_stats))

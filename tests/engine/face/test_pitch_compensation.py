@@ -44,7 +44,7 @@ class Nodding(FakeTracker):
     def track(self, image: U8) -> Face | None:
         face = super().track(image)
         assert face is not None
-        return Face(nodding(face.landmarks), 1.0)
+        return Face(nodding(face.landmarks), 1.0, told=True)
 
 
 def textured(seed: int = 0) -> U8:

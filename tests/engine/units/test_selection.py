@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mouths import STATS, unit
 
 from lipwire.engine.types import F32
-from lipwire.engine.units.selection import EXPRESSION, Selector, best_path
+from lipwire.engine.units.selection import Selector, best_path
 
 
 @given(
@@ -40,7 +40,7 @@ def test_it_is_the_cheapest_of_all_sequences(
 def wanted(selector: Selector, *openings_px: float) -> F32:
     """Codes that ask for such mouths once they are as expressive as people are."""
     codes = np.stack([unit(opening).codes for opening in openings_px]) - selector.bank.usual.median
-    return (codes - np.array(STATS.mean)) / np.array(STATS.spread) / EXPRESSION
+    return (codes - np.array(STATS.mean)) / np.array(STATS.spread) / STATS.expression
 
 
 def knowing(openings_px: list[float]) -> Selector:

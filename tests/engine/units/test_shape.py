@@ -40,6 +40,10 @@ def test_shut_lips_do_not_open_without_teeth() -> None:
     change = allowed_change(wide, shut)
     assert change[OPENING] == pytest.approx(SLIT_PX + 0.5 * shut[OPENING])
     assert np.abs(change).max() <= MOST_PX
+    silent = shut.copy()
+    silent[:2] = 0
+    nearly = unit(1.5).codes
+    assert nearly[OPENING] + allowed_change(silent, nearly)[OPENING] == pytest.approx(0, abs=1e-5)
     closing = allowed_change(shut - 3, unit(2.0).codes)
     assert unit(2.0).codes[OPENING] + closing[OPENING] >= 0
 
