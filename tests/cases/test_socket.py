@@ -119,7 +119,7 @@ def test_silence_behind_a_header_is_silent() -> None:
         (3, 32, lambda x: (x / 32768).astype("<f4").tobytes()),
         (3, 64, lambda x: (x / 32768).astype("<f8").tobytes()),
     ],
-    ids=str,
+    ids=["uint8", "int24", "int32", "float32", "float64"],
 )
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_a_header_says_what_follows(
