@@ -79,7 +79,8 @@ def paper_bundle(net: nn.Module, folder: Path) -> Bundle:
         shipped, name="paper", kind="diff2lip", prediction="epsilon", spacing="leading",
         steps_offered=STEPS, default_steps=STEPS[-1], network=asdict(net.config),  # type: ignore[call-overload]
         crop_size=example_inputs(net, 1)["references"].shape[2], references=1, framing="box",
-        reach_px=0.0, mel={**shipped.mel, "columns": 16}, training={}, quality={}, parity={},
+        reach_px=0.0, reference_codes=False, mel={**shipped.mel, "columns": 16}, training={},
+        quality={}, parity={},
     ))  # fmt: skip
 
 
@@ -89,8 +90,8 @@ def wav2lip_bundle(net: nn.Module, folder: Path) -> Bundle:
     return _bundle(net, folder, replace(
         shipped, name="wav2lip", kind="wav2lip", prediction="image", spacing="trailing",
         steps_offered=(1,), default_steps=1, network={}, crop_size=SIZE, references=1,
-        framing="box", reach_px=0.0, mel={**shipped.mel, "columns": 16}, training={}, quality={},
-        parity={},
+        framing="box", reach_px=0.0, reference_codes=False, mel={**shipped.mel, "columns": 16},
+        training={}, quality={}, parity={},
     ))  # fmt: skip
 
 

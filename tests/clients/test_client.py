@@ -77,11 +77,12 @@ async def test_pictures_and_voice_come_back_in_step(server: Served) -> None:
         await until(lambda: last("flushed") != {}, "it has all been taken")
         assert 1.0 < last("flushed")["heard_in_s"] < 4.0
         await until(lambda: max(map(loudness, heard())) > 1000, "it is heard")
-        timed = pictures[-1:], sounds[-9:]
-        while any(frame.time_s is None for frames in timed for frame in frames):
-            await asyncio.sleep(0.1)  # until a report of each kind has come
-            timed = pictures[-1:], sounds[-9:]
-        (shown,), heard_s = ([frame.time_s or 0.0 for frame in frames] for frames in timed)
+
+        def timed() -> list[float | None]:
+            return [frame.time_s for frame in (*pictures[-1:], *sounds[-9:])]
+
+        await until(lambda: None not in timed(), "a report of each kind has come")
+        shown, *heard_s = (time_s or 0.0 for time_s in timed())
         assert abs(shown - heard_s[-1]) < 0.5
         blocks = [(b - a) / 0.02 for a, b in pairwise(heard_s)]  # a busy machine drops some
         assert all(count > 0.5 and abs(count - round(count)) < 0.25 for count in blocks)

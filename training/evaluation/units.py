@@ -108,8 +108,9 @@ def task_of(clip: ClipData, stats: F32, references: int, told: bool) -> Task:
     moved = torch.from_numpy(np.stack([to_planes(crop) for crop, _ in made]))
     now = (np.stack([code for _, code in made]) - stats[0]) / stats[1]
     warm, warm_codes = shown(np.array(units))
-    warm[:, 3 * slot : 3 * slot + 3] = moved
-    warm_codes[:, slot] = torch.from_numpy(np.clip(now, -4, 4).astype(np.float32))
+    for place in [slot] if told else range(references):
+        warm[:, 3 * place : 3 * place + 3] = moved
+        warm_codes[:, place] = torch.from_numpy(np.clip(now, -4, 4).astype(np.float32))
     return Task(
         crops, torch.from_numpy(codes[targets]), shown(np.stack([first] * TARGETS)),
         (warm, warm_codes), moved[:, :, moved.shape[2] // 2 :],
