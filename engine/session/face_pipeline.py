@@ -103,6 +103,13 @@ class Aligned:
     start: U8 | None = None
     """uint8[S/2, S, 3], see `LipJob`"""
 
+    @property
+    def own_crop(self) -> U8:
+        """uint8[S, S, 3], as bright and as long as in the frame; not to be written to."""
+        if self.gain == 1 and self.length == 1:
+            return self.crop
+        return align(self.image, self.alignment)
+
 
 @dataclass(frozen=True, slots=True)
 class _Chapter:
@@ -377,7 +384,7 @@ class FacePipeline:
         if codes is None or self._units is None:
             return aligned
         size = self._spec.crop_size
-        crop = align(aligned.image, aligned.alignment)
+        crop = aligned.own_crop.copy()
         points = transform(aligned.face.landmarks, to_small_crop(aligned.alignment))
         crop[size // 2 :] = moved_unit(chosen.unit, points, size, chosen.change)
         crop = times(stretch(crop, aligned.length), aligned.gain)
@@ -434,10 +441,8 @@ class FacePipeline:
     @staticmethod
     def composite(aligned: Aligned, generated: U8, strength: float) -> Patch:
         """What the generated mouth, uint8[S, S, 3], changes in its frame."""
-        crop = aligned.crop
-        if aligned.gain != 1 or aligned.length != 1:
-            crop = align(aligned.image, aligned.alignment)
-            generated = unstretch(times(generated, 1 / aligned.gain), crop, aligned.length)
+        crop = aligned.own_crop
+        generated = unstretch(times(generated, 1 / aligned.gain), crop, aligned.length)
         landmarks = aligned.face.landmarks
         return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
 
