@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import re
 import secrets
 from collections.abc import Callable
@@ -118,12 +117,6 @@ class Sessions:
         if name is None or check_name(name) not in self._peers:
             self.check_room()
 
-    def elsewhere(self, hops: int) -> str | None:
-        """Another server for a publisher when this one is full; None once all have been asked."""
-        if hops >= len(self.settings.peers):
-            return None
-        return random.choice(self.settings.peers)
-
     async def publish(
         self, offer: Offer | Clip, name: str | None = None, record: bool = False
     ) -> tuple[str, PeerConnection | FilePublisher, str]:
@@ -140,8 +133,6 @@ class Sessions:
                 await asyncio.wait({task})  # it is about to be over
             opened, answer = await self.open(offer, record, name)
             return opened, self.get(opened).publisher, answer
-        if self.draining:
-            self.check_room()
         if not call.named:
             raise NameTaken("this is the id of another session")
         if isinstance(offer, Clip):
@@ -216,12 +207,10 @@ class Sessions:
             NotLive: nobody publishes yet.
             TooManyViewers: no more may watch.
             VoiceTaken: another link is the voice.
-            ServerFull: the server is about to stop, or has no UDP port left.
+            ServerFull: the server has no UDP port left.
             OfferRefused: the connection cannot be made from this offer.
         """
         call = self.get(name)
-        if self.draining:
-            self.check_room()
         try:
             return await asyncio.wait_for(call.attach(offer), ANSWER_S)
         except LipwireError:
@@ -289,7 +278,10 @@ class Sessions:
             await asyncio.wait({task})
 
     async def drain(self, patience_s: float) -> None:
-        """Take no more calls, and let those that run go on for a while; then end them."""
+        """Take no more calls, and let those that run go on for a while; then end them.
+
+        Until then they lack nothing: they take viewers, a voice, and their publisher who was lost.
+        """
         self.draining = True
         for call in self.peers:
             call.send({"type": "ending", "seconds": patience_s})
