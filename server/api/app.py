@@ -113,7 +113,7 @@ def create_app(
         ice.apply(settings)
         app.state.engine = engine or await asyncio.to_thread(_open_engine, settings)
         app.state.sessions = Sessions(app.state.engine, settings, metrics.observe, metrics.keep)
-        metrics.watch(app.state.sessions)
+        metrics.watch(app.state.sessions, app.state.engine)
         if not settings.mark:
             log.warning("the visible mark is off by an explicit setting: say otherwise that the "
                         "pictures are AI-generated")  # fmt: skip
@@ -135,7 +135,9 @@ def create_app(
         title="lipwire", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.authenticator, app.state.metrics = Authenticator(settings), metrics
-    app.add_middleware(RequestGuard, settings=settings, refused=metrics.refused)
+    app.add_middleware(
+        RequestGuard, settings=settings, refused=metrics.refused, answered=metrics.answered
+    )
     if settings.node is not None:
         app.add_middleware(node.NodeAddress, node=settings.node, refused=metrics.refused)
     add_problems(app, metrics.refused)

@@ -23,7 +23,7 @@ from lipwire.server.api.schemas import DEFAULT_LUFS, WRITES, refusals
 from lipwire.server.call.avatar import FilePublisher
 from lipwire.server.call.sessions import ConsentMissing, Sessions, check_match
 from lipwire.server.rtc import ice
-from lipwire.server.rtc.connection import PeerConnection
+from lipwire.server.rtc.connection import Ending, PeerConnection
 from lipwire.server.rtc.sdp import Offer, OfferRefused, Purpose, read_fragment, read_offer
 
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
@@ -317,7 +317,7 @@ async def unpublish(request: Request, name: str) -> Response:
 
 async def _leave(request: Request, purpose: Purpose, name: str, link_name: str) -> Response:
     link = _sessions(request).link(name, purpose, link_name)
-    link.end("it was closed")
+    link.end(Ending.CLOSED)
     await link.wait_closed()
     return Response(status_code=200)
 

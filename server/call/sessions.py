@@ -16,7 +16,7 @@ from lipwire.server.call.call import Call, NameTaken
 from lipwire.server.config import ServerConfig
 from lipwire.server.media.recording import Archive, RecordingRefused
 from lipwire.server.ops import memory
-from lipwire.server.rtc.connection import PeerConnection
+from lipwire.server.rtc.connection import Ending, PeerConnection
 from lipwire.server.rtc.sdp import Offer, OfferRefused, Purpose
 
 log = logging.getLogger(__name__)
@@ -187,15 +187,15 @@ class Sessions:
                 call.events.record(True)
             return name, answer
         except asyncio.CancelledError:
-            call.end("the caller went away")
+            call.end(Ending.LEFT)
             raise
         except SessionClosed:
             raise
         except RecordingRefused:
-            call.end("it cannot be recorded")
+            call.end(Ending.REFUSED)
             raise
         except Exception as error:
-            call.end("it could not be answered")
+            call.end(Ending.REFUSED)
             await asyncio.wait({task})
             raise _unanswered(error) from error
 
@@ -273,7 +273,7 @@ class Sessions:
         """
         if publisher not in (None, self.get(name).publisher.name):
             raise NoSuchSession("no link of this id; it may have ended")
-        self.get(name).end("it was closed")
+        self.get(name).end(Ending.CLOSED)
         if (task := self._tasks.get(name)) is not None:
             await asyncio.wait({task})
 
@@ -292,7 +292,7 @@ class Sessions:
     async def close_all(self) -> None:
         """End every call; new ones are still taken."""
         for call in self._peers.values():
-            call.end("the server stops")
+            call.end(Ending.STOPPED)
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()))
 

@@ -174,7 +174,7 @@ async def test_whatever_belongs_to_a_session_goes_to_its_server(
 
         for name, peer in publishers.items():
             async with await watching(http, name) as viewer:
-                await until(lambda v=viewer: len(v.pictures) > 3, "seen by the name")  # type: ignore[misc]
+                await until(lambda v=viewer: len(v.pictures) > 3, "seen by the name")
                 assert node_of(viewer.location) == owners[name]
                 headers = {
                     "Content-Type": "application/trickle-ice-sdpfrag",
@@ -249,11 +249,11 @@ async def test_no_call_is_dropped_by_an_upgrade(proxied: Proxied, http: httpx.As
             on_it = (await http.get(f"/n/{node}/api/sessions")).json()
             assert on_it, "it drains with calls on it"
             async with await watching(http, on_it[0]["id"]) as viewer:  # who comes late to them
-                await until(lambda v=viewer: len(v.pictures) > 3, "seen")  # type: ignore[misc]
+                await until(lambda v=viewer: len(v.pictures) > 3, "seen")
                 assert node_of(viewer.location) == node
             for call, seen in made:
                 count = len(seen)
-                await until(lambda s=seen, c=count: len(s) > c + 3, "it goes on")  # type: ignore[misc]
+                await until(lambda s=seen, c=count: len(s) > c + 3, "it goes on")
                 assert call.reconnects == 0
             calls += len(made)
         assert proxied.nodes[node].wait() == 0, "it ends with the last of its calls"
@@ -278,8 +278,8 @@ async def test_a_killed_server_is_replaced(proxied: Proxied, http: httpx.AsyncCl
             proxied.nodes[owner].kill()
             killed_s = time.monotonic()
             # What was under way has come by then.
-            await until(lambda t=killed_s: seen[-1] > t + 0.5, "its publisher is back", 60)  # type: ignore[misc]
-            await until(lambda t=killed_s: watched[-1] > t + 0.5, "its viewer is back", 60)  # type: ignore[misc]
+            await until(lambda t=killed_s: seen[-1] > t + 0.5, "its publisher is back", 60)
+            await until(lambda t=killed_s: watched[-1] > t + 0.5, "its viewer is back", 60)
             back_s = [
                 next(at for at in times if at > killed_s + 0.5) - killed_s
                 for times in (seen, watched)
