@@ -48,6 +48,9 @@ class ServerConfig(BaseSettings):
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "warning"
     log_format: Literal["text", "json"] = "text"
+    otel: bool = Field(
+        default=False, description="send traces by OTLP, to where OTEL_* variables say"
+    )
 
     # --- the model ---
     bundle: Path | None = Field(

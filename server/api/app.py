@@ -57,9 +57,10 @@ from lipwire.server.api.schemas import (
     refusals,
 )
 from lipwire.server.api.speech_socket import SpeechSocket, read_query, refuse
+from lipwire.server.api.tracing import TraceContext, Tracing
 from lipwire.server.call import speech_queue
 from lipwire.server.call.avatar import read_clip
-from lipwire.server.call.call import TooManySources
+from lipwire.server.call.call import Call, TooManySources
 from lipwire.server.call.sessions import ConsentMissing, NoSuchSession, Sessions
 from lipwire.server.config import ServerConfig
 from lipwire.server.ops import logs, memory
@@ -112,7 +113,16 @@ def create_app(
         patch.apply(settings, metrics.observe)
         ice.apply(settings)
         app.state.engine = engine or await asyncio.to_thread(_open_engine, settings)
-        app.state.sessions = Sessions(app.state.engine, settings, metrics.observe, metrics.keep)
+        tracing = Tracing(settings) if settings.otel else None
+
+        def keep(call: Call) -> None:
+            metrics.keep(call)
+            if tracing is not None:
+                tracing.end(call)
+
+        begin = None if tracing is None else tracing.begin
+        sessions = Sessions(app.state.engine, settings, metrics.observe, begin, keep)
+        app.state.sessions = sessions
         metrics.watch(app.state.sessions, app.state.engine)
         if not settings.mark:
             log.warning("the visible mark is off by an explicit setting: say otherwise that the "
@@ -120,6 +130,7 @@ def create_app(
         lag = asyncio.create_task(metrics.measure_loop_lag())
         # Beside everything else: signing what a killed process left may take a while.
         threading.Thread(target=app.state.sessions.archive.adopt, daemon=True).start()
+        sampled = None if tracing is None else asyncio.create_task(tracing.sample_pictures())
         asked = agent and await node.serve_weight(app.state.sessions, agent)
         try:
             yield
@@ -127,7 +138,10 @@ def create_app(
             if asked is not None:
                 asked.close()
             lag.cancel()
-            await app.state.sessions.shutdown()
+            await sessions.shutdown()
+            if tracing is not None and sampled is not None:
+                sampled.cancel()
+                await tracing.close()
             if engine is None:
                 await asyncio.to_thread(app.state.engine.close)
 
@@ -138,6 +152,8 @@ def create_app(
     app.add_middleware(
         RequestGuard, settings=settings, refused=metrics.refused, answered=metrics.answered
     )
+    if settings.otel:
+        app.add_middleware(TraceContext)
     if settings.node is not None:
         app.add_middleware(node.NodeAddress, node=settings.node, refused=metrics.refused)
     add_problems(app, metrics.refused)

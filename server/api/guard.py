@@ -24,7 +24,7 @@ from lipwire.server.rtc.sdp import MAX_SDP_BYTES
 MAX_BODY = 4 * MAX_SDP_BYTES
 READS = ("GET", "HEAD", "OPTIONS")
 EXPOSED = "Location, ETag, Link, Retry-After, Accept-Post"
-ALLOWED = "Authorization, Content-Type, If-Match"
+ALLOWED = "Authorization, Content-Type, If-Match, traceparent, tracestate"
 METHODS = "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE"
 PREFLIGHT_AGE_S = 600
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1

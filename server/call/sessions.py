@@ -63,6 +63,7 @@ class Sessions:
         engine: does the work.
         settings: limits.
         observe: told how long each stage took.
+        on_begin: given each call that begins, in the context of the request that began it.
         on_end: given each call that is over.
     """
 
@@ -71,12 +72,13 @@ class Sessions:
         engine: Engine,
         settings: ServerConfig,
         observe: Observe = unobserved,
+        on_begin: Callable[[Call], None] | None = None,
         on_end: Callable[[Call], None] | None = None,
     ) -> None:
         self._engine, self.settings = engine, settings
         manifest = engine.backend.manifest
         self.archive = Archive(settings, f"{manifest.name} {manifest.version}")
-        self._observe, self._on_end = observe, on_end
+        self._observe, self._on_begin, self._on_end = observe, on_begin, on_end
         engine.observe = observe
         self._peers: dict[str, Call] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -177,6 +179,8 @@ class Sessions:
             named=chosen is not None, clip=offer if isinstance(offer, Clip) else None,
         )  # fmt: skip
         self._peers[name] = call
+        if self._on_begin is not None:
+            self._on_begin(call)
         task = self._tasks[name] = asyncio.create_task(
             call.run(offer if isinstance(offer, Offer) else None), name=f"peer {name[:6]}"
         )
