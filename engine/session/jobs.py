@@ -74,6 +74,17 @@ class JobFactory:
             waiting = self._frame_queue.waiting
             return None if waiting is None else waiting.playout_s + self._epoch
 
+    def needs_device(self, now: float) -> bool:
+        """Whether the next frame is likely to become a job, rather than to show an own mouth or pass.
+
+        Frames that need none are begun however busy the devices are: a bank fills in frames that
+        pass, and then speaks without them.
+        """
+        if self._articulation is not None and self._face_pipeline.speaks:
+            return False
+        with self._lock:
+            return self._quality.generates(now)
+
     @property
     def steps(self) -> int:
         """DDIM steps of the next job: those asked for, or fewer where there is no time for them."""
