@@ -75,7 +75,7 @@ class JobFactory:
             return None if waiting is None else waiting.playout_s + self._epoch
 
     def needs_device(self, now: float) -> bool:
-        """Whether the next frame is likely to become a job, rather than to show an own mouth or pass.
+        """Whether the next frame may become a job, rather than show an own mouth or pass.
 
         Frames that need none are begun however busy the devices are: a bank fills in frames that
         pass, and then speaks without them.
