@@ -35,6 +35,7 @@ from lipwire.engine.face.pitch_compensation import (
     stretch,
     unstretch,
 )
+from lipwire.engine.face.recorded_tracker import RecordedTracker
 from lipwire.engine.face.references import TURNED_PX, ReferenceBank
 from lipwire.engine.face.selector import FaceSelector
 from lipwire.engine.face.tracker import FaceTracker
@@ -137,8 +138,10 @@ class FacePipeline:
         spec: JobSpec,
         envelope: Envelope | None = None,
     ) -> None:
-        self._tracker, self._config, self._spec = tracker, config, spec
-        self.selector = FaceSelector(tracker, config, envelope)
+        self._config, self._spec = config, spec
+        self._record = RecordedTracker(tracker) if config.offline else None
+        self._tracker = self._record or tracker
+        self.selector = FaceSelector(self._tracker, config, envelope)
         self._references = ReferenceBank(spec.references)
         self._reach = ArticulationScale(spec.reach_px) if spec.reach_px else None
         self._units = (
@@ -173,6 +176,8 @@ class FacePipeline:
             return Outcome.UNSUITABLE
         if self._chapters:
             self._turn_to(time_s)
+        if self._record is not None:
+            self._record.at(time_s, self._learning)
         face = self.selector.update(image, time_s)
         trace.stamp("tracked")
         self._keep_up(time_s)
