@@ -56,6 +56,7 @@ from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
 from lipwire.engine.units.compose import put
 from lipwire.engine.units.enrolled import Consent, EnrolledBank, Enrolment, enrolled_bank
 from lipwire.engine.units.moved import moved_unit, unit_slot
+from lipwire.engine.units.reshape import reshape
 from lipwire.engine.units.selection import ChosenUnit, Selector
 from lipwire.engine.units.unit import codes_of, look_of, to_small_crop, unit_of
 from lipwire.engine.units.usual import UsualMouth
@@ -103,6 +104,8 @@ class Aligned:
     """f32[R, codes], see `LipJob`"""
     start: U8 | None = None
     """uint8[S/2, S, 3], see `LipJob`"""
+    wanted: F32 | None = None
+    """f32[codes], how the mouth is to be held, as measured; None where nobody can say it"""
 
     @property
     def own_crop(self) -> U8:
@@ -375,6 +378,19 @@ class FacePipeline:
             return None
         return self._units.choose(codes, aligned.look, aligned.time_s)
 
+    def asked(self, aligned: Aligned, codes: F32) -> Aligned:
+        """The frame with how its mouth is to be held.
+
+        Args:
+            aligned: of `find`.
+            codes: f32[codes], what the voice asks for, in spreads.
+        """
+        usual = self._usual if self._units is None else self._units.bank.usual
+        if usual is None or self._spec.codes is None:
+            return aligned
+        told = codes * np.float32(self._spec.codes.expression)
+        return replace(aligned, wanted=usual.measured(told))
+
     def begin_at(self, aligned: Aligned, chosen: ChosenUnit) -> Aligned:
         """The frame with a unit, moved to its pose, as a reference and as what sampling begins at.
 
@@ -449,6 +465,10 @@ class FacePipeline:
         crop = aligned.own_crop
         generated = unstretch(times(generated, 1 / aligned.gain), crop, aligned.length)
         landmarks = aligned.face.landmarks
+        if aligned.wanted is not None:
+            return reshape(
+                aligned.image, generated, aligned.alignment, landmarks, aligned.wanted, strength
+            )
         return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
 
     @staticmethod

@@ -16,7 +16,7 @@ from lipwire.engine.config import EngineConfig
 from lipwire.engine.log_limit import LogLimiter
 from lipwire.engine.overload.controller import QualityController
 from lipwire.engine.overload.levels import FrameAction
-from lipwire.engine.session.conditioning import AudioConditioner, Conditioning, Listen
+from lipwire.engine.session.conditioning import AudioConditioner, Listen
 from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
@@ -123,8 +123,12 @@ class JobFactory:
                 found = self._face_pipeline.look(
                     state.frame, repaint=action is not FrameAction.PASS
                 )
-                if isinstance(found, Aligned):
-                    chosen = self._choose(found, conditioning)
+                if isinstance(found, Aligned) and self._articulation is not None:
+                    codes = self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
+                    found = self._face_pipeline.asked(found, codes[0])
+                    chosen = None
+                    if self._face_pipeline.knows:
+                        chosen = self._face_pipeline.choose_unit(found, codes)
                     if own and chosen is not None and chosen.alike:
                         state.unit = chosen
                     elif own:
@@ -197,14 +201,6 @@ class JobFactory:
         gap_s = 0.0 if self._taken_s is None else taken_s - self._taken_s
         self._taken_s = taken_s
         return gap_s if 0.01 < gap_s < 0.1 else 1 / PAPER_FPS
-
-    def _choose(self, found: Aligned, conditioning: Conditioning) -> ChosenUnit | None:
-        """The person's own mouth for what is heard."""
-        if self._articulation is None or not self._face_pipeline.knows:
-            return None
-        return self._face_pipeline.choose_unit(
-            found, self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
-        )
 
     def complete(
         self,
