@@ -9,7 +9,6 @@ opens, lips that meet in one that shuts.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from lipwire.engine.compositing.harmonize import weighted
 from lipwire.engine.face.alignment import CROP_SIZE, LIPS_OUTER, transform
@@ -70,10 +69,9 @@ def reshape(
     own = face.moved(in_frame, crisply=True)
     opens = _share(float(wanted[OPENING]) / (float(shown[OPENING]) + 1), OPENS)
     shuts = _share(float(shown[OPENING] - wanted[OPENING]), SHUTS_PX)
-    mask = np.maximum(
-        opens * _within(target, LIPS_INNER, TEETH_PX), shuts * _within(target, LIPS_OUTER, LIPS_PX)
-    )
-    to_mask = to_crop * FINE
+    teeth, lips = _within(target, LIPS_INNER, TEETH_PX), _within(target, LIPS_OUTER, LIPS_PX)
+    mask = np.maximum(opens * teeth, shuts * lips).astype(np.float32)
+    to_mask = (to_crop * FINE).astype(np.float32)
     to_mask[:, 2] += (FINE - 1) / 2  # centres of finer pixels
     weight = face.placed(mask * np.float32(strength), to_mask)
     painted = face.placed(generated.astype(np.float32), alignment.matrix)
@@ -91,7 +89,7 @@ def _within(target: F32, outline: tuple[int, ...], fade_px: float) -> F32:
     """1 within landmarks of the 128 px crop, 0 without, f32[256, 256]."""
     import cv2
 
-    points: npt.NDArray[np.float32] = cv2.convexHull(target[list(outline)].astype(np.float32))
+    points = np.asarray(cv2.convexHull(target[list(outline)].astype(np.float32)), np.float32)
     fixed = np.round(((points + 0.5) * FINE - 0.5) * 256).astype(np.int32)
     mask = np.zeros((CROP_SIZE * FINE, CROP_SIZE * FINE), np.float32)
     cv2.fillConvexPoly(mask, fixed, (1.0,), lineType=cv2.LINE_AA, shift=8)
