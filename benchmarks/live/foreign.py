@@ -33,6 +33,7 @@ SAME_CLICK_S = 0.06
 CHECK_DELAY_S = 0.2
 UNKNOWN = {"name": "another server's"}  # what a record says of the model
 CHECK_MS = 2.0  # by which the measurement may be wrong
+LEAST = 10  # percentile that is compared: what a busy machine adds to others is no error of ours
 
 
 def delays(sent_s: Sequence[float], heard_s: Sequence[float]) -> F64:
@@ -81,7 +82,9 @@ def digest(noted: dict[str, Any], fps: int) -> dict[str, Any]:
     sound_s = delays(clicked, noted["clicks_heard"])
     offsets = noted["offsets"]
     heard = bool(len(sound_s))
-    due_clicks = [s for s in clicked if not heard or s + float(np.median(sound_s)) <= ended_s]
+    due_clicks = [
+        s for s in clicked if not heard or s + float(np.median(sound_s)) <= ended_s + SAME_CLICK_S
+    ]
     share = len(picture_s) / max(len(captured), 1)
     rate = len(rows) / seconds
     complete = share if numbered else rate / fps
@@ -179,18 +182,18 @@ def self_check(plan: Visit, progress: Callable[[str], None]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     samples: dict[str, list[float]] = {}
     for kind in ("offer", "whip and whep"):
-        middles: dict[str, list[float]] = {"picture": [], "sound": []}
+        least: dict[str, list[float]] = {"picture": [], "sound": []}
         for delay_s in (0.0, CHECK_DELAY_S):
             progress(f"{kind}, a peer that delays by {delay_s * 1e3:g} ms")
             with peer(delay_s) as url:
                 doors = ({"offer": f"{url}/offer"} if kind == "offer"
                          else {"whip": f"{url}/whip", "whep": f"{url}/whep"})  # fmt: skip
                 found = digest(visit(replace(plan, **doors)), plan.fps)
-            for name, values in middles.items():
+            for name, values in least.items():
                 values_ms = found["samples"][f"{name}_delay_ms"]
                 samples[f"{kind}: {name}, {delay_s * 1e3:g} ms_ms"] = values_ms
-                values.append(float(np.median(values_ms)) if values_ms else float("nan"))
-        for name, (plain_ms, later_ms) in middles.items():
+                values.append(float(np.percentile(values_ms, LEAST)) if values_ms else float("nan"))
+        for name, (plain_ms, later_ms) in least.items():
             wrong_ms = abs(later_ms - plain_ms - CHECK_DELAY_S * 1e3)
             key = kind.replace(" ", "_")
             figures[f"{key}_{name}_delay_plain_ms"] = figure(plain_ms, "ms")
