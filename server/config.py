@@ -80,8 +80,10 @@ class ServerConfig(BaseSettings):
     max_upload_mb: float = Field(default=64, gt=0, le=4096, description="largest voice file")
     max_text_chars: int = Field(default=2000, ge=1, le=100_000, description="longest text to speak")
     # Those beyond 1920x1088 as well are refused before a decoder allocates anything for them.
-    max_pixels: int = Field(
-        default=1280 * 720, ge=256, description="larger incoming pictures are scaled down to it"
+    max_pixels: int | None = Field(
+        default=None,
+        ge=256,
+        description="larger incoming pictures are scaled down to it; measured at the start",
     )
     # H.264 with a fast preset takes 0.8 of VP8's time at 1 dB less, and Chromium was seen to show
     # it later once pictures are painted (docs/media.md). A peer without the first gets the other.
@@ -197,6 +199,11 @@ class ServerConfig(BaseSettings):
     def private_candidates(self) -> bool:
         """Whether candidates of private networks are accepted."""
         return self.loopback if self.ice_private is None else self.ice_private
+
+    @property
+    def picture_pixels(self) -> int:
+        """`max_pixels`, or what two usual cores carry where nothing was measured."""
+        return self.max_pixels or 1280 * 720
 
     def check_guarded(self) -> None:
         """Refuse to serve strangers without a token.

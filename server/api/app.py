@@ -62,7 +62,7 @@ from lipwire.server.call.call import TooManySources
 from lipwire.server.call.sessions import ConsentMissing, NoSuchSession, Sessions
 from lipwire.server.config import ServerConfig
 from lipwire.server.ops import logs, memory
-from lipwire.server.rtc import ice, patch
+from lipwire.server.rtc import ice, patch, picture_limit
 from lipwire.server.rtc.sdp import Purpose, read_offer
 
 log = logging.getLogger(__name__)
@@ -276,7 +276,7 @@ def _add_session_routes(app: FastAPI) -> None:
         settings, config = sessions().settings, wishes.config(sessions())
         async with received(request, settings.max_upload_mb) as path:
             find = app.state.engine.find_faces
-            clip = await asyncio.to_thread(read_clip, path, settings.max_pixels, find, config)
+            clip = await asyncio.to_thread(read_clip, path, settings.picture_pixels, find, config)
         opened, publisher, _ = await sessions().publish(clip, name, wishes.record)
         response.headers["Location"] = whip.location(opened, publisher)
         return Opened(id=opened)
@@ -478,6 +478,14 @@ def _open_engine(settings: ServerConfig) -> Engine:
     )
 
 
+def _with_measured_pictures(settings: ServerConfig) -> ServerConfig:
+    """The settings with the largest picture that this machine carries, unless they say one."""
+    if settings.max_pixels is not None:
+        return settings
+    width, height = picture_limit.measured(settings.video_codec)
+    return settings.model_copy(update={"max_pixels": width * height})
+
+
 def serve(settings: ServerConfig) -> None:
     """Run a server until SIGINT or SIGTERM; the latter lets calls go on for `drain_s`.
 
@@ -494,8 +502,11 @@ def serve(settings: ServerConfig) -> None:
         _open_engine(settings) as engine,
     ):
         manifest = engine.backend.manifest
+        settings = _with_measured_pictures(settings)
         print(
-            f"model {manifest.name} {manifest.version} on {engine.backend.description}", flush=True
+            f"model {manifest.name} {manifest.version} on {engine.backend.description}; "
+            f"pictures of up to {settings.picture_pixels} pixels",
+            flush=True,
         )
         cv2.setNumThreads(1)  # its pool would spin on the core that decodes and encodes
         app = create_app(settings, engine)
