@@ -111,12 +111,13 @@ class LipwireCall:
 
     async def _connect(self) -> None:
         link = Link(self._address, self._rate_hz, self._on_frame, self._on_event)
+        before, self._link = self._link, link  # a picture given meanwhile is the first to leave
         try:
             await link.open()
         except BaseException:
+            self._link = before
             await link.close(end=False)
             raise
-        self._link = link
         self._there.set()
         self._tell({"type": "connected", "name": self.name})
 
