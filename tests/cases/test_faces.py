@@ -105,6 +105,13 @@ HIDDEN: dict[str, Callable[[U8, F32], U8]] = {
     "skin-coloured": masked(None),
     "woven": masked((90, 110, 120), grain=5),
     "hand": lambda image, points: cover(image, points, "hand"),
+    "microphone": lambda image, points: cover(image, points, "microphone"),
+    "microphone in dim light": lambda image, points: (
+        cover(image, points, "microphone") * 0.5
+    ).astype(np.uint8),
+    "blurred hand": lambda image, points: cv2.GaussianBlur(
+        cover(image, points, "hand"), (0, 0), 1.5
+    ).astype(np.uint8),
 }
 BARE: dict[str, Callable[[U8, F32], U8]] = {
     "nothing": lambda image, _: image,
