@@ -125,7 +125,9 @@ class _Client:
 
     async def _take(self, event: Event) -> None:
         if event.type == "describe":
-            none = {name: [] for name in ("asr", "tts", "handle", "intent", "wake", "mic")}
+            none: dict[str, list[Any]] = {
+                name: [] for name in ("asr", "tts", "handle", "intent", "wake", "mic")
+            }
             await self._send(Event("info", {**none, "snd": [PROGRAM]}))
         elif event.type in ("audio-start", "audio-chunk", "audio-stop"):
             try:
