@@ -25,7 +25,7 @@ CODE_WEIGHTS: F32 = np.array([2, 2, 1, 1, 1, 1.5, 1], np.float32)
 LOOK_COST = 30.0
 # Lips that are to be shut, those asked to be less than this apart, are best taken from where they
 # were: teeth of an open mouth stay between lips that are moved together. What each pixel that a
-# unit is open costs then. Lower: a grey line of teeth in silence; higher: shut lips of another pose.
+# unit is open costs then. Lower: a grey line of teeth in silence; higher: lips of another pose.
 SHUT_BELOW_PX, SHUT_COST = 1.0, 3.0
 # A change of mouth between two pictures costs this share of what the same difference from the
 # wanted mouth costs. Lower: mouths jump; at 2 and more the opening follows the voice less (r 0.45
