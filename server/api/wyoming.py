@@ -102,6 +102,7 @@ class _Client:
         self._voice = contextlib.ExitStack()  # holds a place among the session's sources
         self._call: Call | None = None
         self._reader: PcmReader | None = None
+        self._refused = False  # the rest of the utterance is passed over
         self._told: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
@@ -131,38 +132,43 @@ class _Client:
             await self._send(Event("info", {**none, "snd": [PROGRAM]}))
         elif event.type in ("audio-start", "audio-chunk", "audio-stop"):
             try:
+                if event.type != "audio-chunk":
+                    self._refused = False
                 if event.type == "audio-stop":
                     await self._stop()
                 elif event.type == "audio-start":
                     self._begin(event.data)
-                elif self._call is not None or self._begin(event.data):
-                    await self._push(event.payload)
+                elif not self._refused:
+                    await self._push(event.payload, event.data)
             except LipwireError as error:
-                self._reader = None  # the rest of it is passed over
+                self._refused = True
                 await self._send(Event("error", {"text": str(error)}))
 
-    def _begin(self, data: dict[str, Any]) -> bool:
+    def _begin(self, data: dict[str, Any]) -> None:
         self._end()
         call = self._sessions.get(self._name)
         reader = _reader(data)
         self._voice.enter_context(call.source())
         self._call, self._reader = call, reader
-        return True
 
-    async def _push(self, data: bytes) -> None:
-        assert self._call is not None
-        for samples, rate_hz in self._reader.feed(data) if self._reader is not None else ():
+    async def _push(self, sound: bytes, data: dict[str, Any]) -> None:
+        if self._call is None:  # some send no start
+            self._begin(data)
+        assert self._call is not None and self._reader is not None
+        for samples, rate_hz in self._reader.feed(sound):
             await self._call.voice.push(samples, rate_hz)
 
     async def _stop(self) -> None:
         call = self._call
-        if self._reader is not None and call is not None:
-            for samples, rate_hz in self._reader.end():
-                await call.voice.push(samples, rate_hz)
-        self._end()
-        task = asyncio.create_task(self._tell_played(call))
-        self._told.add(task)
-        task.add_done_callback(self._told.discard)
+        try:
+            if self._reader is not None and call is not None:
+                for samples, rate_hz in self._reader.end():
+                    await call.voice.push(samples, rate_hz)
+        finally:
+            self._end()
+            task = asyncio.create_task(self._tell_played(call))
+            self._told.add(task)
+            task.add_done_callback(self._told.discard)
 
     async def _tell_played(self, call: Call | None) -> None:
         """Say so when what has been pushed has been heard or dropped; clients wait for it."""
