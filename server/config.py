@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,9 @@ from lipwire.engine.errors import ConfigError
 from lipwire.engine.units.bank_file import KEY_CHARS
 
 PREFIX = "LIPWIRE_"
+WYOMING = re.compile(
+    r"tcp://(127(?:\.\d{1,3}){3}|localhost|\[::1\]):(\d{1,5})/([A-Za-z0-9][\w.-]{0,63})", re.ASCII
+)
 JWT_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as its hash
 Place = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 # One or many, in the environment separated by commas.
@@ -39,6 +43,11 @@ class ServerConfig(BaseSettings):
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "warning"
     log_format: Literal["text", "json"] = "text"
+
+    # Its clients have no tokens: others than this machine cannot be let in.
+    wyoming: str | None = Field(
+        default=None, description="tcp://127.0.0.1:10700/NAME: Wyoming clients speak into NAME"
+    )
 
     # --- the model ---
     bundle: Path | None = Field(
@@ -229,6 +238,12 @@ class ServerConfig(BaseSettings):
             raise ConfigError(f"jwt_secret is shorter than {JWT_SECRET_BYTES} bytes")
         if self.bank_secret and len(self.bank_secret) < KEY_CHARS:
             raise ConfigError(f"bank_key is shorter than {KEY_CHARS} characters")
+        at = WYOMING.fullmatch(self.wyoming or "")
+        if self.wyoming is not None and (at is None or int(at[2]) > 65_535):
+            raise ConfigError(
+                f"wyoming is {self.wyoming!r}, must be like tcp://127.0.0.1:10700/studio, on a "
+                "loopback address, with the name of a session"
+            )
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("tls_cert and tls_key belong together; only one is given")
         for path in (self.tls_cert, self.tls_key, self.jwt_public_key):

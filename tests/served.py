@@ -48,6 +48,7 @@ def main() -> None:
     from fakes import FakeTracker
 
     from lipwire.engine import Engine
+    from lipwire.server.api import wyoming
     from lipwire.server.api.app import create_app
     from lipwire.server.api.listener import SOCKETS, Server, listen, page_url
     from lipwire.server.config import ServerConfig
@@ -55,7 +56,7 @@ def main() -> None:
     settings = ServerConfig(**{"ladder": False, "port": 0, **json.loads(sys.argv[1])})
     cv2.setNumThreads(1)
     with Engine(StripedBackend(), FakeTracker) as engine, listen(settings) as listener:
-        app = create_app(settings, engine)
+        app = create_app(settings, engine, wyoming.listen(settings))
         config = uvicorn.Config(app, log_level="error", **SOCKETS)
         url = page_url(settings, listener.getsockname()[1])
         Server(config, url, lambda patience_s: app.state.sessions.drain(patience_s), 0).run(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ from lipwire.engine import (
     open_engine,
 )
 from lipwire.server import __version__
-from lipwire.server.api import banks, faces, operations, whip
+from lipwire.server.api import banks, faces, operations, whip, wyoming
 from lipwire.server.api.access import bearer_subprotocol, identify, require
 from lipwire.server.api.auth import Authenticator, Claims, Forbidden, Right, Unauthorised
 from lipwire.server.api.errors import add_problems
@@ -89,12 +90,17 @@ class _Api(FastAPI):
         return self.openapi_schema or {}
 
 
-def create_app(settings: ServerConfig | None = None, engine: Engine | None = None) -> FastAPI:
+def create_app(
+    settings: ServerConfig | None = None,
+    engine: Engine | None = None,
+    wyoming_listener: socket.socket | None = None,
+) -> FastAPI:
     """The application.
 
     Args:
         settings: of the server.
         engine: used and left open; None opens one from the settings and closes it at the end.
+        wyoming_listener: where Wyoming clients come, of the settings' `wyoming`.
     """
     settings = settings or ServerConfig()
     settings.check()
@@ -115,7 +121,12 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
         # Beside everything else: signing what a killed process left may take a while.
         threading.Thread(target=app.state.sessions.archive.adopt, daemon=True).start()
         try:
-            yield
+            async with contextlib.AsyncExitStack() as beside:
+                if wyoming_listener is not None and settings.wyoming is not None:
+                    name = settings.wyoming.rpartition("/")[2]
+                    clients = wyoming.listening(app.state.sessions, wyoming_listener, name)
+                    await beside.enter_async_context(clients)
+                yield
         finally:
             lag.cancel()
             await app.state.sessions.shutdown()
@@ -499,6 +510,7 @@ def serve(settings: ServerConfig) -> None:
     memory.bound_heaps()
     with (
         listen(settings) as listener,  # first: a taken port is known at once
+        wyoming.listen(settings) or contextlib.nullcontext() as wyoming_listener,
         _open_engine(settings) as engine,
     ):
         manifest = engine.backend.manifest
@@ -509,7 +521,7 @@ def serve(settings: ServerConfig) -> None:
             flush=True,
         )
         cv2.setNumThreads(1)  # its pool would spin on the core that decodes and encodes
-        app = create_app(settings, engine)
+        app = create_app(settings, engine, wyoming_listener)
         config = uvicorn.Config(
             app,
             log_config=None,  # ours is set up already
