@@ -107,7 +107,7 @@ def read_range(nodes: str) -> tuple[int, int]:
 def environment(settings: ServerConfig) -> dict[str, str]:
     """What was set, as a server's environment; Ray keeps it where the cluster's own state is."""
     given: dict[str, str] = {}
-    for name in settings.model_fields_set:
+    for name in sorted(settings.model_fields_set):
         value = getattr(settings, name)
         if value is None:
             continue

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,6 +31,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from lipwire.server.cluster.directory import Directory, State
+
+log = logging.getLogger("ray.serve")
 
 # A node on the same network answers within milliseconds. Longer: who was on a machine that vanished
 # waits so long until it is placed elsewhere.
@@ -107,7 +110,7 @@ class Director:
         named = publishes or SESSION.fullmatch(path)
         session = named and (named["name"] or named.groupdict().get("other"))
         state = self.directory.owner(session) if session else None
-        if state is None and publishes is not None:
+        if publishes is not None and (state is None or state.draining):
             placed = session or f"?{next(self._unnamed)}"
             if (state := self.directory.place(placed)) is None:
                 raise NoNode(503, "all calls that the cluster takes are running")
@@ -133,8 +136,10 @@ class Director:
                     self.directory.release(placed)  # what strangers try takes no room
                 return response
             except (httpx.ConnectError, httpx.ConnectTimeout):
+                log.warning("node %s does not answer", state.node)
                 self.directory.forget(state.node)  # nothing was sent: another one may have it
             except httpx.HTTPError as error:
+                log.warning("node %s went away: %r", state.node, error)
                 raise NoNode(502, f"node {state.node} went away: {error!r}") from error
 
     async def _forward(self, request: Request, state: State, path: str) -> Response:

@@ -31,6 +31,8 @@ class State:
     """calls that it still takes"""
     weight: int = 0
     """how many it wants beside others, percent (`/readyz`); 0: none, it is full or about to stop"""
+    draining: bool = False
+    """it is about to stop: not even a publisher that was lost may come back"""
 
 
 class Directory:
@@ -52,7 +54,10 @@ class Directory:
             self._disown(state.node, set(before[1].sessions) - set(state.sessions))
         self._heard[state.node] = self._clock(), state
         for session in state.sessions:
-            self._owners.setdefault(session, state.node)
+            _, owner = self._heard.get(self._owners.get(session, ""), (0.0, None))
+            # A publisher that was lost may be elsewhere now, while viewers wait for it here.
+            if owner is None or (owner.draining and not state.draining):
+                self._owners[session] = state.node
 
     def forget(self, node: str) -> None:
         """It does not answer; should it live, it will say so."""

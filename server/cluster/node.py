@@ -130,7 +130,8 @@ async def look(server: httpx.AsyncClient, node: str) -> State:
     ready = (await server.get("/readyz")).json()
     sessions = tuple(each["id"] for each in listed)
     url = str(server.base_url).rstrip("/")
-    return State(node, url, sessions, ready["room"], ready.get("weight", 50 * ready["room"]))
+    draining = ready["status"] == "draining"
+    return State(node, url, sessions, ready["room"], ready["weight"], draining)
 
 
 def _when_ready(out: IO[str]) -> str:

@@ -91,3 +91,20 @@ def test_a_session_that_two_claim_is_the_newer_placement() -> None:
         directory.hear(State(state, f"http://{state}", ("studio",), room=1, weight=50))
     owner = directory.owner("studio")
     assert owner is not None and owner.node == "a"
+
+
+def test_a_session_whose_node_stops_is_where_it_was_begun_again() -> None:
+    clock = Clock()
+    directory = two(clock)
+    stops = State("b", "http://b", ("studio",), draining=True)
+    directory.hear(stops)
+    owner = directory.owner("studio")
+    assert owner is not None and owner.draining  # its viewers find it
+    chosen = directory.place("studio")
+    assert chosen is not None and chosen.node == "a"
+    for _ in range(2):
+        clock.now += PLACED_S
+        directory.hear(stops)
+        directory.hear(State("a", "http://a", ("studio",), room=1, weight=50))
+        owner = directory.owner("studio")
+        assert owner is not None and owner.node == "a"
