@@ -62,7 +62,7 @@ class Fleet:
     """share of the places that are taken; assumed"""
     spare: float = 0.1
     """share of the nodes whose room the policy keeps free; assumed"""
-    surge: float = 0.2
+    surge: float = 0.4
     """calls that come within a minute, as a share of the places; assumed"""
     call_s: float = 1200.0
     """mean length of a call, exponential; assumed"""

@@ -90,16 +90,17 @@ class Server(uvicorn.Server):
                 signal.signal(wish, handler)
 
 
-def listen(settings: ServerConfig) -> socket.socket:
-    """The listening socket.
+def listen(settings: ServerConfig, port: int | None = None) -> socket.socket:
+    """The listening socket of the server, or another one at its address.
 
     Raises:
         ConfigError: the address or port cannot be had.
     """
-    where = f"{settings.host}:{settings.port}"
+    port = settings.port if port is None else port
+    where = f"{settings.host}:{port}"
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            settings.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, proto)
     except OSError as error:
@@ -114,6 +115,19 @@ def listen(settings: ServerConfig) -> socket.socket:
             f"cannot listen on {where}: {error.strerror}; choose another with --host or --port"
         ) from error
     return listener
+
+
+def listen_for_agent(
+    settings: ServerConfig,
+) -> contextlib.AbstractContextManager[socket.socket | None]:
+    """The socket of HAProxy's agent check, or none.
+
+    Raises:
+        ConfigError: the address or port cannot be had.
+    """
+    if settings.agent_port is None:
+        return contextlib.nullcontext()
+    return listen(settings, settings.agent_port)
 
 
 def page_url(settings: ServerConfig, port: int) -> str:
