@@ -128,7 +128,8 @@ class Simulation:
             self._hold(f"call-{next(self._numbers)}")
         time_s = 0.0
         while (time_s := time_s + self._rng.expovariate(fleet.use * places / fleet.call_s)) < END_S:
-            self._at(time_s, lambda: self._ask("usual"))
+            why = "usual" if time_s < SURGE_S else "surge"
+            self._at(time_s, lambda why=why: self._ask(why))  # type: ignore[misc]
         for _ in range(round(fleet.surge * places)):
             self._at(SURGE_S + self._rng.uniform(0, 60), lambda: self._ask("surge"))
         self._at(FAIL_S, self._vanish)

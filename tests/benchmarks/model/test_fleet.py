@@ -28,13 +28,13 @@ def test_without_room_they_wait_for_a_host() -> None:
 
 
 def test_room_that_is_kept_free_is_there_for_a_surge() -> None:
-    tight, roomy = (row(use=0.95, spare=spare) for spare in (0.0, 0.3))
+    tight, roomy = (row(use=0.95, spare=spare) for spare in (0.0, 0.5))
     assert tight["surge_placed_p95_s"] > 10 > 1 > roomy["surge_placed_p95_s"]
     assert roomy["most_nodes"] > tight["most_nodes"]
 
 
 def test_a_director_that_is_too_busy_places_late_and_a_second_one_helps_with_voices_alone() -> None:
-    slow = {"voice_hz": 60.0, "message_s": 0.0004}
+    slow = {"surge": 0.0, "voice_hz": 60.0, "message_s": 0.0004}
     one, two = row(**slow), row(**slow, directors=2)
     assert one["director_busy_share"] > 1 > two["director_busy_share"]
     assert one["placed_p95_s"] > 10 > two["placed_p95_s"]
