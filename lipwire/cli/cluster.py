@@ -42,7 +42,7 @@ def cluster(
         Path | None, typer.Option(help="TOML file with the servers' settings; see docs/server.md.")
     ] = None,
 ) -> None:
-    """Start servers on a Ray cluster and one address for them all; needs `lipwire[ray]`.
+    """Start servers on a Ray cluster and one address for them all; needs the extra `ray`.
 
     Joins the cluster of RAY_ADDRESS or of `ray start`; without one, Ray runs on this machine alone.
     The servers' settings are those of `lipwire serve`, from the file and LIPWIRE_* of this

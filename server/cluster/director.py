@@ -252,7 +252,10 @@ async def _bridge(socket: WebSocket, node: ClientConnection) -> None:
     async def down() -> None:
         with contextlib.suppress(ConnectionClosed):
             async for message in node:
-                await (socket.send_text if isinstance(message, str) else socket.send_bytes)(message)
+                if isinstance(message, str):
+                    await socket.send_text(message)
+                else:
+                    await socket.send_bytes(message)
 
     tasks = {asyncio.create_task(up()), asyncio.create_task(down())}
     try:

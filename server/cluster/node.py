@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from typing import IO
+from typing import IO, Any
 
 import httpx
 
@@ -80,7 +80,7 @@ class Node:
         """Say to every Director what this node is, for as long as there is a server."""
         from ray import serve
 
-        directors = None
+        directors: Any = None
         while True:
             await self._look()
             try:
