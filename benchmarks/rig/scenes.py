@@ -119,7 +119,7 @@ def talking(frames: int) -> Iterator[U8]:
         sway = Pose(320 + 8 * np.sin(index / 20), 220, 150.0, 3 * float(np.sin(index / 25)))
         image = scene(sway, seed=index)
         # From the upper lip on, what is below is drawn down and up again.
-        drop_px = 7 * (0.5 + 0.5 * np.sin(index / 2.5))
+        drop_px = 11 * (0.5 + 0.5 * np.sin(index / 2.5))
         below = np.clip((rows - 255) / 12, 0, 1) * np.clip((340 - rows) / 30, 0, 1)
         columns = np.broadcast_to(np.arange(640, dtype=np.float32), rows.shape)
         moved = (rows - drop_px * below).astype(np.float32)

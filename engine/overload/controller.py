@@ -206,6 +206,10 @@ class QualityController:
             self._period_s += (RATE_EWMA if self._period_s else 1.0) * (gap - self._period_s)
         self._pushed_s = now
 
+    def generates(self, now: float) -> bool:
+        """Whether the next frame may be generated: on the lowest rung only one now and then is."""
+        return self.fixed or self.rung.every > 0 or now - self._probed_s >= PROBE_S
+
     def action(self, index: int, now: float, spare: bool = False) -> FrameAction:
         """What to do for frame `index`, which could be painted.
 

@@ -297,7 +297,9 @@ class Engine:
                    if s not in self._preparing]  # fmt: skip
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
         for deadline_s, session in due:
-            if self._device_pool.admits(session.jobs.steps, deadline_s + session.config.patience_s):
+            if not session.jobs.needs_device(self.clock()) or self._device_pool.admits(
+                session.jobs.steps, deadline_s + session.config.patience_s
+            ):
                 self._preparing.add(session)
                 return lambda session=session: self._prepare(session)  # type: ignore[misc]
         return None

@@ -35,6 +35,7 @@ from lipwire.engine.face.pitch_compensation import (
     stretch,
     unstretch,
 )
+from lipwire.engine.face.recorded_tracker import RecordedTracker
 from lipwire.engine.face.references import TURNED_PX, ReferenceBank
 from lipwire.engine.face.selector import FaceSelector
 from lipwire.engine.face.tracker import FaceTracker
@@ -55,6 +56,7 @@ from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
 from lipwire.engine.units.compose import put
 from lipwire.engine.units.enrolled import Consent, EnrolledBank, Enrolment, enrolled_bank
 from lipwire.engine.units.moved import moved_unit, unit_slot
+from lipwire.engine.units.reshape import reshape
 from lipwire.engine.units.selection import ChosenUnit, Selector
 from lipwire.engine.units.unit import codes_of, look_of, to_small_crop, unit_of
 from lipwire.engine.units.usual import UsualMouth
@@ -102,6 +104,8 @@ class Aligned:
     """f32[R, codes], see `LipJob`"""
     start: U8 | None = None
     """uint8[S/2, S, 3], see `LipJob`"""
+    wanted: F32 | None = None
+    """f32[codes], how the mouth is to be held, as measured; None where nobody can say it"""
 
     @property
     def own_crop(self) -> U8:
@@ -137,8 +141,10 @@ class FacePipeline:
         spec: JobSpec,
         envelope: Envelope | None = None,
     ) -> None:
-        self._tracker, self._config, self._spec = tracker, config, spec
-        self.selector = FaceSelector(tracker, config, envelope)
+        self._config, self._spec = config, spec
+        self._record = RecordedTracker(tracker) if config.offline else None
+        self._tracker = self._record or tracker
+        self.selector = FaceSelector(self._tracker, config, envelope)
         self._references = ReferenceBank(spec.references)
         self._reach = ArticulationScale(spec.reach_px) if spec.reach_px else None
         self._units = (
@@ -173,6 +179,8 @@ class FacePipeline:
             return Outcome.UNSUITABLE
         if self._chapters:
             self._turn_to(time_s)
+        if self._record is not None:
+            self._record.at(time_s, self._learning)
         face = self.selector.update(image, time_s)
         trace.stamp("tracked")
         self._keep_up(time_s)
@@ -370,6 +378,19 @@ class FacePipeline:
             return None
         return self._units.choose(codes, aligned.look, aligned.time_s)
 
+    def asked(self, aligned: Aligned, codes: F32) -> Aligned:
+        """The frame with how its mouth is to be held.
+
+        Args:
+            aligned: of `find`.
+            codes: f32[codes], what the voice asks for, in spreads.
+        """
+        usual = self._usual if self._units is None else self._units.bank.usual
+        if usual is None or self._spec.codes is None:
+            return aligned
+        told = codes * np.float32(self._spec.codes.expression)
+        return replace(aligned, wanted=usual.measured(told))
+
     def begin_at(self, aligned: Aligned, chosen: ChosenUnit) -> Aligned:
         """The frame with a unit, moved to its pose, as a reference and as what sampling begins at.
 
@@ -444,6 +465,10 @@ class FacePipeline:
         crop = aligned.own_crop
         generated = unstretch(times(generated, 1 / aligned.gain), crop, aligned.length)
         landmarks = aligned.face.landmarks
+        if aligned.wanted is not None:
+            return reshape(
+                aligned.image, generated, aligned.alignment, landmarks, aligned.wanted, strength
+            )
         return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
 
     @staticmethod

@@ -16,7 +16,7 @@ from lipwire.engine.config import EngineConfig
 from lipwire.engine.log_limit import LogLimiter
 from lipwire.engine.overload.controller import QualityController
 from lipwire.engine.overload.levels import FrameAction
-from lipwire.engine.session.conditioning import AudioConditioner, Conditioning, Listen
+from lipwire.engine.session.conditioning import AudioConditioner, Listen
 from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
 from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
@@ -74,6 +74,17 @@ class JobFactory:
             waiting = self._frame_queue.waiting
             return None if waiting is None else waiting.playout_s + self._epoch
 
+    def needs_device(self, now: float) -> bool:
+        """Whether the next frame may become a job, rather than show an own mouth or pass.
+
+        Frames that need none are begun however busy the devices are: a bank fills in frames that
+        pass, and then speaks without them.
+        """
+        if self._articulation is not None and self._face_pipeline.speaks:
+            return False
+        with self._lock:
+            return self._quality.generates(now)
+
     @property
     def steps(self) -> int:
         """DDIM steps of the next job: those asked for, or fewer where there is no time for them."""
@@ -112,8 +123,12 @@ class JobFactory:
                 found = self._face_pipeline.look(
                     state.frame, repaint=action is not FrameAction.PASS
                 )
-                if isinstance(found, Aligned):
-                    chosen = self._choose(found, conditioning)
+                if isinstance(found, Aligned) and self._articulation is not None:
+                    codes = self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
+                    found = self._face_pipeline.asked(found, codes[0])
+                    chosen = None
+                    if self._face_pipeline.knows:
+                        chosen = self._face_pipeline.choose_unit(found, codes)
                     if own and chosen is not None and chosen.alike:
                         state.unit = chosen
                     elif own:
@@ -186,14 +201,6 @@ class JobFactory:
         gap_s = 0.0 if self._taken_s is None else taken_s - self._taken_s
         self._taken_s = taken_s
         return gap_s if 0.01 < gap_s < 0.1 else 1 / PAPER_FPS
-
-    def _choose(self, found: Aligned, conditioning: Conditioning) -> ChosenUnit | None:
-        """The person's own mouth for what is heard."""
-        if self._articulation is None or not self._face_pipeline.knows:
-            return None
-        return self._face_pipeline.choose_unit(
-            found, self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
-        )
 
     def complete(
         self,

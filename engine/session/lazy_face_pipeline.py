@@ -121,6 +121,10 @@ class LazyFacePipeline:
         """Whether any of the person's own mouths is known."""
         return self.coverage.units > 0
 
+    def asked(self, aligned: Aligned, codes: F32) -> Aligned:
+        """The frame with how its mouth is to be held, see `FacePipeline.asked`."""
+        return self._opened().asked(aligned, codes)
+
     def begin_at(self, aligned: Aligned, chosen: ChosenUnit) -> Aligned:
         """The frame as a job that begins at a unit, see `FacePipeline.begin_at`."""
         return self._opened().begin_at(aligned, chosen)

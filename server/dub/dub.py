@@ -59,6 +59,7 @@ FEW_CORES = 2
 QUEUE_BYTES = 128 << 20  # decoded pictures that may wait on either side
 DEFAULT_MARK = Watermark()
 STILL_FPS = 25  # of a single picture that is held
+LEARNED_AHEAD = 4  # frames that are decoded while one is looked at
 SILENCE_PEAK = 64  # of int16: below it nobody hears anything
 
 
@@ -186,9 +187,10 @@ def learn_film(video: Path, session: Session, frames: int, progress: Progress | 
         How many frames it has.
     """
     seen = 0
+    shown: Pipe[VideoFrame] = Pipe(LEARNED_AHEAD)
     try:
-        with closing(read_frames(video)) as source:
-            for frame in source:
+        with PipeThread(shown, _decode, video, 0, shown, lambda what: None):
+            for frame in shown:
                 session.learn(frame)
                 seen += 1
                 if progress is not None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from fakes import FakeBackend, FakeTracker, video_frame
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from lipwire.engine.backends import blank_job, is_out_of_memory
 from lipwire.engine.config import EngineConfig
@@ -358,7 +359,10 @@ def test_the_cause_counts_too() -> None:
 def test_a_bundle_opens_on_several_devices() -> None:
     if not (DEFAULT_BUNDLE / MANIFEST).is_file():
         pytest.skip("no model has been built into this copy")
+    threadpool_limits(2, user_api="blas")
     with open_engine(devices=["cpu", "cpu"], threads=1) as engine:
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        assert pools and {pool["num_threads"] for pool in pools} == {1}  # a second one would spin
         assert [each.name for each in engine.devices()] == ["cpu#1", "cpu#2"]
         session = engine.session(PATIENT)
         session.push_video(video_frame(0), engine.clock())

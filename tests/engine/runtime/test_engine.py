@@ -337,3 +337,24 @@ def test_warming_up_leaves_nothing_behind() -> None:
         engine.warm_up()
         engine.session(name="session-1").close()  # the name and the place are free
         assert engine.work([], 0.0) == 0
+
+
+def test_busy_devices_hold_up_only_frames_that_need_one(
+    backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackers: list[FakeTracker] = []
+
+    def tracker() -> FakeTracker:
+        trackers.append(FakeTracker())
+        return trackers[-1]
+
+    with Engine(backend, tracker) as engine:
+        monkeypatch.setattr(engine._device_pool, "admits", lambda *_: False)
+        patient = EngineConfig(silence="generate", fade_s=0.0, delay_s=0.02, patience_s=0.1)
+        session = engine.session(patient)
+        assert show(engine, session).outcome is Outcome.LATE
+        assert not trackers  # its face was not looked for in vain
+        monkeypatch.setattr(session.jobs, "needs_device", lambda now: False)
+        session.push_video(video_frame(1), engine.clock())
+        next_frame(engine, session)
+        assert trackers[0].calls == 1

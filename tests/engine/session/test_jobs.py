@@ -274,3 +274,16 @@ def test_other_steps_are_another_top() -> None:
     assert session.steps == 8 and session.jobs.steps == 1
     slow(session, 100, 0.005, first=75)
     assert session.jobs.steps == 8
+
+
+def test_on_the_lowest_rung_a_device_is_needed_now_and_then() -> None:
+    session = make(EngineConfig(silence="generate", delay_s=DELAY_S))
+    assert session.jobs.needs_device(0.0)
+    for index in itertools.count():
+        now = index / 25
+        session.push_video(frame(index), now)
+        session.pop_video(now + DELAY_S + 0.2)  # nobody had the time
+        if session.stats(now).rung == "none":
+            break
+    assert not session.jobs.needs_device(now)
+    assert session.jobs.needs_device(now + 1.0)

@@ -1,0 +1,98 @@
+"""A generated mouth in the frame: its shape in the frame's own lips and chin, its inside painted.
+
+A generated mouth is as fine as the model's crop. Lips, chin and the skin around them are in the
+frame already, as fine as the camera took them, and are only held otherwise: they are moved to what
+the voice asks for. What the frame does not show is the model's: teeth and tongue in a mouth that
+opens, lips that meet in one that shuts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lipwire.engine.compositing.harmonize import weighted
+from lipwire.engine.face.alignment import CROP_SIZE, LIPS_OUTER, transform
+from lipwire.engine.face.articulation import OPENING, raw_codes
+from lipwire.engine.types import F32, U8, Alignment, Patch
+from lipwire.engine.units.morph import LIPS_INNER, Morph, target_of
+from lipwire.engine.units.resample import LowerFace
+from lipwire.engine.units.unit import to_small_crop
+
+# A mouth is moved by at most so much of each code, pixels of the 128 px crop. Less: wide mouths are
+# not reached; more: chins are stretched where a code was measured or heard wrongly.
+MOST_PX = 8.0
+# How many times as far as the frame's own mouth (and a pixel) is open the wanted one is: between
+# these its inside passes from the frame's to the model's. Lower: soft teeth where sharp ones would
+# do; higher: the frame's teeth are stretched to twice their length.
+OPENS = 1.2, 1.8
+# By how many pixels a mouth shuts: between these the lips pass to the model's. A warp cannot hide
+# the teeth between lips that meet. Lower: soft lips; higher: a strip of teeth between shut lips.
+SHUTS_PX = 1.0, 2.5
+# Fading from the model's to the frame's own, pixels of the crop: at the teeth, and on the lips.
+TEETH_PX, LIPS_PX = 1.0, 2.0
+FINE = 2  # pixels of the mask to one of the crop: lips a pixel apart have an inside
+
+
+def reshape(
+    image: U8,
+    generated: U8,
+    alignment: Alignment,
+    landmarks: F32,
+    wanted: F32,
+    strength: float = 1.0,
+) -> Patch:
+    """What showing a mouth as it is wanted changes in a frame.
+
+    Args:
+        image: uint8[H, W, 3].
+        generated: uint8[S, S, 3], the model's version of the crop.
+        alignment: frame -> crop.
+        landmarks: f32[468, 2], pixels of the frame.
+        wanted: f32[codes], how the mouth is to be held, as measured.
+        strength: 0 leaves the frame as it is.
+
+    Returns:
+        The change; exactly 0 in the upper half of the face and outside the lower one.
+    """
+    import cv2
+
+    to_crop = to_small_crop(alignment)
+    frame = transform(landmarks, to_crop)
+    shown = raw_codes(frame[None])[0]
+    change = np.clip(wanted - shown, -MOST_PX, MOST_PX)
+    change[OPENING] = max(change[OPENING], -shown[OPENING])
+    target = frame + np.float32(strength) * (target_of(frame, frame, change) - frame)
+    face = LowerFace(image, to_crop)
+    if face.empty or strength <= 0:
+        return Patch(0, 0, np.zeros((0, 0, 3), np.float32))
+    _, in_frame = Morph(frame, frame, target).sources(face.nodes)
+    own = face.moved(in_frame, crisply=True)
+    opens = _share(float(wanted[OPENING]) / (float(shown[OPENING]) + 1), OPENS)
+    shuts = _share(float(shown[OPENING] - wanted[OPENING]), SHUTS_PX)
+    teeth, lips = _within(target, LIPS_INNER, TEETH_PX), _within(target, LIPS_OUTER, LIPS_PX)
+    mask = np.maximum(opens * teeth, shuts * lips).astype(np.float32)
+    to_mask = (to_crop * FINE).astype(np.float32)
+    to_mask[:, 2] += (FINE - 1) / 2  # centres of finer pixels
+    weight = face.placed(mask * np.float32(strength), to_mask)
+    painted = face.placed(generated.astype(np.float32), alignment.matrix)
+    difference = np.asarray(cv2.subtract(own, face.original, dtype=cv2.CV_32F), np.float32)
+    window = face.window()
+    return Patch(*face.corner, difference + weighted(painted - own, weight * window), window)
+
+
+def _share(value: float, limits: tuple[float, float]) -> np.float32:
+    """From 0 to 1 between two limits."""
+    return np.float32(np.clip((value - limits[0]) / (limits[1] - limits[0]), 0, 1))
+
+
+def _within(target: F32, outline: tuple[int, ...], fade_px: float) -> F32:
+    """1 within landmarks of the 128 px crop, 0 without, f32[256, 256]."""
+    import cv2
+
+    points = np.asarray(cv2.convexHull(target[list(outline)].astype(np.float32)), np.float32)
+    fixed = np.round(((points + 0.5) * FINE - 0.5) * 256).astype(np.int32)
+    mask = np.zeros((CROP_SIZE * FINE, CROP_SIZE * FINE), np.float32)
+    cv2.fillConvexPoly(mask, fixed, (1.0,), lineType=cv2.LINE_AA, shift=8)
+    # Blurred it has 1 only far inside: half as much again brings the edge back to the outline.
+    soft = cv2.GaussianBlur(mask, (0, 0), fade_px * FINE)
+    return np.asarray(np.minimum(1.5 * soft, 1), np.float32)
