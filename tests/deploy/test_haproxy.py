@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import statistics
 import subprocess
@@ -27,7 +26,6 @@ from whip_client import Client
 from lipwire_client import LipwireCall
 
 REPO = Path(__file__).resolve().parents[2]
-PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
 # All requests come from one address.
 SETTINGS = {"rate_per_s": 1000, "rate_burst": 1000, "drain_s": 60}
 AGAIN_S, STILL_S = 0.25, 2.0  # as the page's player has them
@@ -43,10 +41,7 @@ def free_port() -> int:
 class Proxied:
     """Servers a and b, and HAProxy before them."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        binary = shutil.which("haproxy", path=PATH)
-        if binary is None:
-            pytest.skip("HAProxy is not installed: apt-get install haproxy")
+    def __init__(self, haproxy: str, folder: Path, **settings: Any) -> None:
         self.nodes = {
             node: Served(node=node, agent_port=free_port(), **{**SETTINGS, **settings})
             for node in "ab"
@@ -64,7 +59,7 @@ class Proxied:
             assert count == 1
         file = folder / "haproxy.cfg"
         file.write_text(text)
-        self._process = subprocess.Popen([binary, "-q", "-f", file], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([haproxy, "-q", "-f", file], stdout=subprocess.DEVNULL)
 
     def close(self) -> None:
         """End all of it."""
@@ -85,9 +80,9 @@ class Proxied:
 
 
 @pytest.fixture
-def proxied(tmp_path: Path) -> Iterator[Proxied]:
+def proxied(haproxy: str, tmp_path: Path) -> Iterator[Proxied]:
     """Two servers of four calls each."""
-    made = Proxied(tmp_path, max_sessions=4)
+    made = Proxied(haproxy, tmp_path, max_sessions=4)
     yield made
     made.close()
 
@@ -213,8 +208,8 @@ async def test_whatever_belongs_to_a_session_goes_to_its_server(
         assert wrong.status_code == 421 and "node a" in wrong.json()["error"]
 
 
-async def test_a_full_server_is_passed_over(tmp_path: Path) -> None:
-    proxied = Proxied(tmp_path, max_sessions=1)
+async def test_a_full_server_is_passed_over(haproxy: str, tmp_path: Path) -> None:
+    proxied = Proxied(haproxy, tmp_path, max_sessions=1)
     try:
         async with httpx.AsyncClient(base_url=proxied.url, timeout=20) as http:
             await proxied.ready(http)
