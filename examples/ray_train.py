@@ -31,6 +31,8 @@ if __name__ == "__main__":
     TorchTrainer(
         work,
         train_loop_config={"arguments": arguments, "folder": os.getcwd()},
-        scaling_config=ScalingConfig(num_workers=processes, use_gpu="GPU" in ray.cluster_resources()),
+        scaling_config=ScalingConfig(
+            num_workers=processes, use_gpu="GPU" in ray.cluster_resources()
+        ),
         run_config=RunConfig(failure_config=FailureConfig(max_failures=3)),
     ).fit()
