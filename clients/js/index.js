@@ -192,7 +192,8 @@ export class LipwireCall extends EventTarget {
   original(track) { return this.#send("original", track); }
 
   async speak(what) {
-    const path = `/api/sessions/${this.name}`, slow = { signal: undefined };
+    const node = this.#location?.split("/whip/")[0] ?? ""; // of several, behind a proxy
+    const path = `${node}/api/sessions/${this.name}`, slow = { signal: undefined };
     const post = (to, options) => request(this.#options, path + to, { ...options, ...slow });
     if (what instanceof Blob) return (await post("/speech", { method: "POST", body: what })).json();
     const { sample, text, language } = what;

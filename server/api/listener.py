@@ -90,13 +90,13 @@ class Server(uvicorn.Server):
                 signal.signal(wish, handler)
 
 
-def listen(settings: ServerConfig) -> socket.socket:
-    """The listening socket.
+def listen(settings: ServerConfig, port: int | None = None) -> socket.socket:
+    """The listening socket of the server, or another one at its address.
 
     Raises:
         ConfigError: the address or port cannot be had.
     """
-    return listen_at(settings.host, settings.port, "--host or --port")
+    return listen_at(settings.host, settings.port if port is None else port, "--host or --port")
 
 
 def listen_at(host: str, port: int, options: str) -> socket.socket:
@@ -128,6 +128,19 @@ def listen_at(host: str, port: int, options: str) -> socket.socket:
             f"cannot listen on {where}: {error.strerror}; choose another with {options}"
         ) from error
     return listener
+
+
+def listen_for_agent(
+    settings: ServerConfig,
+) -> contextlib.AbstractContextManager[socket.socket | None]:
+    """The socket of HAProxy's agent check, or none.
+
+    Raises:
+        ConfigError: the address or port cannot be had.
+    """
+    if settings.agent_port is None:
+        return contextlib.nullcontext()
+    return listen(settings, settings.agent_port)
 
 
 def page_url(settings: ServerConfig, port: int) -> str:

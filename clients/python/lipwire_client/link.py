@@ -85,11 +85,11 @@ class Address:
             base_url=self.url, headers=self.headers, timeout=CONNECT_S, verify=verify
         )
 
-    def socket_url(self, rate_hz: int) -> str:
-        """Of the voice's WebSocket."""
+    def socket_url(self, rate_hz: int, node: str = "") -> str:
+        """Of the voice's WebSocket, on the node whose prefix this is."""
         parts = urlsplit(self.url)
         scheme = "wss" if parts.scheme == "https" else "ws"
-        path = f"{parts.path.rstrip('/')}/api/sessions/{self.name}/speech"
+        path = f"{parts.path.rstrip('/')}{node}/api/sessions/{self.name}/speech"
         return urlunsplit((scheme, parts.netloc, path, f"rate={rate_hz}", ""))
 
 
@@ -187,7 +187,14 @@ class Link:
         self._location = made.headers.get("Location", f"/whip/{name}")
         headers = {"Content-Type": "application/sdp"}
         sdp = self._pc.localDescription.sdp
-        return _checked(await http.post(f"/whep/{name}", content=sdp, headers=headers)).text
+        return _checked(
+            await http.post(f"{self._node}/whep/{name}", content=sdp, headers=headers)
+        ).text
+
+    @property
+    def _node(self) -> str:
+        """What stands before addresses of the server that has the session, behind a proxy."""
+        return self._location.partition("/whip/")[0]
 
     def _on_state(self) -> None:
         state = self._pc.connectionState if self._pc is not None else "closed"
@@ -236,7 +243,7 @@ class Link:
             self._unseen_s = self._sent_s
 
     async def _open_socket(self) -> None:
-        url = self._address.socket_url(self.rate_hz)
+        url = self._address.socket_url(self.rate_hz, self._node)
         self._socket = await connect(
             url, additional_headers=self._address.headers, ssl=self._address.tls, max_size=2**20
         )
