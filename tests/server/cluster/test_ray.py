@@ -96,8 +96,9 @@ async def publishing(url: str, name: str) -> AsyncIterator[Watched]:
             seen.times_s.append(time.monotonic())
 
     async def film(call: LipwireCall) -> None:
+        image = picture()
         while True:
-            call.send_image(picture(), (320, 240))
+            call.send_image(image, (320, 240))
             await asyncio.sleep(0.04)
 
     def note(event: dict[str, Any]) -> None:
