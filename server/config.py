@@ -19,6 +19,9 @@ from lipwire.engine.errors import ConfigError
 from lipwire.engine.units.bank_file import KEY_CHARS
 
 PREFIX = "LIPWIRE_"
+WYOMING = re.compile(
+    r"tcp://(127(?:\.\d{1,3}){3}|localhost|\[::1\]):(\d{1,5})/([A-Za-z0-9][\w.-]{0,63})", re.ASCII
+)
 NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 JWT_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as its hash
 Place = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
@@ -50,6 +53,11 @@ class ServerConfig(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     otel: bool = Field(
         default=False, description="send traces by OTLP, to where OTEL_* variables say"
+    )
+
+    # Its clients have no tokens: others than this machine cannot be let in.
+    wyoming: str | None = Field(
+        default=None, description="tcp://127.0.0.1:10700/NAME: Wyoming clients speak into NAME"
     )
 
     # --- the model ---
@@ -92,8 +100,10 @@ class ServerConfig(BaseSettings):
     max_upload_mb: float = Field(default=64, gt=0, le=4096, description="largest voice file")
     max_text_chars: int = Field(default=2000, ge=1, le=100_000, description="longest text to speak")
     # Those beyond 1920x1088 as well are refused before a decoder allocates anything for them.
-    max_pixels: int = Field(
-        default=1280 * 720, ge=256, description="larger incoming pictures are scaled down to it"
+    max_pixels: int | None = Field(
+        default=None,
+        ge=256,
+        description="larger incoming pictures are scaled down to it; measured at the start",
     )
     # H.264 with a fast preset takes 0.8 of VP8's time at 1 dB less, and Chromium was seen to show
     # it later once pictures are painted (docs/media.md). A peer without the first gets the other.
@@ -209,6 +219,11 @@ class ServerConfig(BaseSettings):
         """Whether candidates of private networks are accepted."""
         return self.loopback if self.ice_private is None else self.ice_private
 
+    @property
+    def picture_pixels(self) -> int:
+        """`max_pixels`, or what two usual cores carry where nothing was measured."""
+        return self.max_pixels or 1280 * 720
+
     def check_guarded(self) -> None:
         """Refuse to serve strangers without a token.
 
@@ -233,6 +248,12 @@ class ServerConfig(BaseSettings):
             raise ConfigError(f"jwt_secret is shorter than {JWT_SECRET_BYTES} bytes")
         if self.bank_secret and len(self.bank_secret) < KEY_CHARS:
             raise ConfigError(f"bank_key is shorter than {KEY_CHARS} characters")
+        at = WYOMING.fullmatch(self.wyoming or "")
+        if self.wyoming is not None and (at is None or int(at[2]) > 65_535):
+            raise ConfigError(
+                f"wyoming is {self.wyoming!r}, must be like tcp://127.0.0.1:10700/studio, on a "
+                "loopback address, with the name of a session"
+            )
         if self.node is not None and not NODE.fullmatch(self.node):
             raise ConfigError(
                 f"node is {self.node!r}, must be 1 to 63 letters, digits, '.', '-', '_'"

@@ -80,7 +80,7 @@ def one_core() -> Iterator[None]:
     Its threads wait actively: two tests side by side, or a busy machine, and all of them crawl.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.backends.ort.usable_cores", lambda: 1)
+        patch.setattr("lipwire.engine.backends.ort.usable_cores", lambda: 1)
         yield
 
 

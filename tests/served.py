@@ -57,6 +57,7 @@ def main() -> None:
     from fakes import FakeTracker
 
     from lipwire.engine import Engine
+    from lipwire.server.api import wyoming
     from lipwire.server.api.app import create_app
     from lipwire.server.api.listener import (
         SOCKETS,
@@ -74,7 +75,7 @@ def main() -> None:
         listen(settings) as listener,
         listen_for_agent(settings) as agent,
     ):
-        app = create_app(settings, engine, agent)
+        app = create_app(settings, engine, wyoming.listen(settings), agent)
         config = uvicorn.Config(app, log_level="error", **SOCKETS)
         url = page_url(settings, listener.getsockname()[1])
 

@@ -86,4 +86,6 @@ BENCHES = (
           "lipwire.benchmarks.live.codecs:run"),
     Bench("viewers", "What 1, 2, 4 and 8 viewers of a session cost, sharing an encode and alone.",
           "lipwire.benchmarks.live.viewers:run"),
+    Bench("relip", "What relip() adds to a picture in Chromium, and how soon it is back.",
+          "lipwire.benchmarks.live.relip:run"),
 )  # fmt: skip

@@ -33,7 +33,7 @@ from lipwire.engine import (
     open_engine,
 )
 from lipwire.server import __version__
-from lipwire.server.api import banks, faces, node, operations, whip
+from lipwire.server.api import banks, faces, node, operations, whip, wyoming
 from lipwire.server.api.access import bearer_subprotocol, identify, require
 from lipwire.server.api.auth import Authenticator, Claims, Forbidden, Right, Unauthorised
 from lipwire.server.api.errors import add_problems
@@ -64,7 +64,7 @@ from lipwire.server.call.call import Call, TooManySources
 from lipwire.server.call.sessions import ConsentMissing, NoSuchSession, Sessions
 from lipwire.server.config import ServerConfig
 from lipwire.server.ops import logs, memory
-from lipwire.server.rtc import ice, patch
+from lipwire.server.rtc import ice, patch, picture_limit
 from lipwire.server.rtc.sdp import Purpose, read_offer
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ class _Api(FastAPI):
 def create_app(
     settings: ServerConfig | None = None,
     engine: Engine | None = None,
+    wyoming_listener: socket.socket | None = None,
     agent: socket.socket | None = None,
 ) -> FastAPI:
     """The application.
@@ -101,6 +102,7 @@ def create_app(
     Args:
         settings: of the server.
         engine: used and left open; None opens one from the settings and closes it at the end.
+        wyoming_listener: where Wyoming clients come, of the settings' `wyoming`.
         agent: where a proxy asks how many calls it should send.
     """
     settings = settings or ServerConfig()
@@ -133,7 +135,12 @@ def create_app(
         sampled = None if tracing is None else asyncio.create_task(tracing.sample_pictures())
         asked = agent and await node.serve_weight(app.state.sessions, agent)
         try:
-            yield
+            async with contextlib.AsyncExitStack() as beside:
+                if wyoming_listener is not None and settings.wyoming is not None:
+                    name = settings.wyoming.rpartition("/")[2]
+                    clients = wyoming.listening(app.state.sessions, wyoming_listener, name)
+                    await beside.enter_async_context(clients)
+                yield
         finally:
             if asked is not None:
                 asked.close()
@@ -306,7 +313,7 @@ def _add_session_routes(app: FastAPI) -> None:
         settings, config = sessions().settings, wishes.config(sessions())
         async with received(request, settings.max_upload_mb) as path:
             find = app.state.engine.find_faces
-            clip = await asyncio.to_thread(read_clip, path, settings.max_pixels, find, config)
+            clip = await asyncio.to_thread(read_clip, path, settings.picture_pixels, find, config)
         opened, publisher, _ = await sessions().publish(clip, name, wishes.record)
         response.headers["Location"] = whip.location(opened, publisher)
         return Opened(id=opened, node=settings.node)
@@ -508,6 +515,14 @@ def _open_engine(settings: ServerConfig) -> Engine:
     )
 
 
+def _with_measured_pictures(settings: ServerConfig) -> ServerConfig:
+    """The settings with the largest picture that this machine carries, unless they say one."""
+    if settings.max_pixels is not None:
+        return settings
+    width, height = picture_limit.measured(settings.video_codec)
+    return settings.model_copy(update={"max_pixels": width * height})
+
+
 def serve(settings: ServerConfig) -> None:
     """Run a server until SIGINT or SIGTERM; the latter lets calls go on for `drain_s`.
 
@@ -521,15 +536,19 @@ def serve(settings: ServerConfig) -> None:
     memory.bound_heaps()
     with (
         listen(settings) as listener,  # first: a taken port is known at once
+        wyoming.listen(settings) or contextlib.nullcontext() as wyoming_listener,
         listen_for_agent(settings) as agent,
         _open_engine(settings) as engine,
     ):
         manifest = engine.backend.manifest
+        settings = _with_measured_pictures(settings)
         print(
-            f"model {manifest.name} {manifest.version} on {engine.backend.description}", flush=True
+            f"model {manifest.name} {manifest.version} on {engine.backend.description}; "
+            f"pictures of up to {settings.picture_pixels} pixels",
+            flush=True,
         )
         cv2.setNumThreads(1)  # its pool would spin on the core that decodes and encodes
-        app = create_app(settings, engine, agent)
+        app = create_app(settings, engine, wyoming_listener, agent)
         config = uvicorn.Config(
             app,
             log_config=None,  # ours is set up already

@@ -96,11 +96,24 @@ def listen(settings: ServerConfig, port: int | None = None) -> socket.socket:
     Raises:
         ConfigError: the address or port cannot be had.
     """
-    port = settings.port if port is None else port
-    where = f"{settings.host}:{port}"
+    return listen_at(settings.host, settings.port if port is None else port, "--host or --port")
+
+
+def listen_at(host: str, port: int, options: str) -> socket.socket:
+    """A listening socket.
+
+    Args:
+        host: an address of ours.
+        port: 0 takes any.
+        options: where another can be chosen.
+
+    Raises:
+        ConfigError: the address or port cannot be had.
+    """
+    where = f"{host}:{port}"
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
-            settings.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, proto)
     except OSError as error:
@@ -112,7 +125,7 @@ def listen(settings: ServerConfig, port: int | None = None) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"cannot listen on {where}: {error.strerror}; choose another with --host or --port"
+            f"cannot listen on {where}: {error.strerror}; choose another with {options}"
         ) from error
     return listener
 

@@ -106,7 +106,7 @@ class Call:
         self._engine, self._settings = engine, settings
         self.voice = SpeechQueue(session, engine.clock)
         self.ingest = Ingest(
-            name, session, self.voice, engine.clock, pool, observe, settings.max_pixels
+            name, session, self.voice, engine.clock, pool, observe, settings.picture_pixels
         )
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
@@ -474,7 +474,7 @@ class Call:
     def _pictures(self) -> dict[str, Any]:
         """Of what sizes they come, and why they are refused."""
         refused, size = refusals(self.publisher.pc)
-        limit = max(self._settings.max_pixels, DECODED_PIXELS)
+        limit = max(self._settings.picture_pixels, DECODED_PIXELS)
         told = "1920x1088" if limit == DECODED_PIXELS else f"{limit} pixels"
         return {
             "size": _by(self.ingest.size),

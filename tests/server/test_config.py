@@ -99,4 +99,4 @@ def test_only_loopback_goes_without_a_token() -> None:
 
 
 def test_pictures_up_to_720_lines_are_taken_by_default() -> None:
-    assert load_config().max_pixels == 1280 * 720
+    assert load_config().picture_pixels == 1280 * 720

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import ssl
 import time
@@ -33,6 +34,11 @@ CONNECT_S = 10.0
 # Shorter: a hiccup of a mobile network ends the connection; longer: viewers see a still picture.
 STALL_S = 3.0
 LOOK_S = 0.25
+
+# httpx loads these with its first request, 0.2 s of the first call's start.
+for _name in ("httpcore", "anyio._backends._asyncio"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_name)
 
 
 class CallLost(ConnectionError):
@@ -127,10 +133,9 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_S), self._address.client() as http:
                 await self._offer(http)
-                await self._connected.wait()
+                await asyncio.gather(self._open_socket(), self._connected.wait())
                 if self.lost.is_set():
                     raise CallLost(self.why)
-                await self._open_socket()
         except TimeoutError:
             raise CallLost(f"no connection to {self._address.url} in {CONNECT_S:g} s") from None
         except (httpx.HTTPError, OSError, InvalidHandshake) as error:
@@ -138,6 +143,7 @@ class Link:
                 raise
             cause = str(error) or type(error).__name__
             raise CallLost(f"{self._address.url} does not answer ({cause})") from error
+        self._unseen_s = None  # what was given before could not come back
         self._tasks.append(asyncio.create_task(self._watch()))
 
     async def _offer(self, http: httpx.AsyncClient) -> None:
