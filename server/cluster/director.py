@@ -91,6 +91,10 @@ class Director:
         """Note what a node says of itself."""
         self.directory.hear(state)
 
+    async def lose(self, node: str) -> None:
+        """A node says that its server has ended."""
+        self.directory.forget(node)
+
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "websocket":

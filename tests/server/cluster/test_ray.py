@@ -193,7 +193,7 @@ async def test_calls_go_on_when_nodes_are_killed_and_when_they_stop(cluster: str
     async with httpx.AsyncClient(base_url=cluster, timeout=30) as http:
 
         async def two_nodes() -> bool:
-            return len(await nodes_of(http)) == 2
+            return sum(each["sessions"] + each["room"] > 0 for each in await nodes_of(http)) == 2
 
         assert len(await nodes_of(http)) == 1
         async with publishing(cluster, "studio") as publisher, viewing(cluster, "studio") as viewer:
