@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import itertools
 import shlex
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,35 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         return config.learning_rate
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.learning_rate * (0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * min(done, 1.0)))))
+
+
+def share_batch_norm(net: nn.Module, ranks: int, device: str) -> None:
+    """Make batch normalisation see the whole batch, wherever its samples are.
+
+    Raises:
+        ConfigError: torch cannot, on that kind of device.
+    """
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    if ranks == 1 or not any(isinstance(module, kinds) for module in net.modules()):
+        return
+    if device != "cuda":
+        raise ConfigError(f"this network normalises over the batch, which {ranks} processes on "
+                          f"{device} cannot do together; use one process")  # fmt: skip
+    nn.SyncBatchNorm.convert_sync_batchnorm(net)  # in place, under the same names
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    """Of nested tuples, lists, dictionaries and dataclasses; arrays count."""
+    if isinstance(batch, Tensor | np.ndarray):
+        yield torch.as_tensor(batch)
+    elif isinstance(batch, dict):
+        yield from _tensors(list(batch.values()))
+    elif isinstance(batch, tuple | list):
+        for part in batch:
+            yield from _tensors(part)
+    elif dataclasses.is_dataclass(batch):
+        for part in dataclasses.fields(batch):
+            yield from _tensors(getattr(batch, part.name))
 
 
 class _Draws(Dataset[Any]):
@@ -82,6 +113,7 @@ class Trainer:
                 f"times {config.accumulate} micro-batches"
             )
         self.step = 0
+        share_batch_norm(objective.net, ranks, self.accelerator.device.type)
         self.net = objective.net
         self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
         self.ema.to(self.accelerator.device)
@@ -106,18 +138,36 @@ class Trainer:
         self._batches: Iterator[Any] | None = None
 
     def _check_ranks(self) -> None:
-        """A node that does not see the run's folder begins anew beside nodes that go on, and hangs.
+        """Every rank must be in the same run, with the same clips, before the first step.
+
+        A node that does not see the run's folder begins anew beside nodes that go on, and hangs;
+        one that sees other shards, or has other settings, trains on, wrongly.
 
         Raises:
-            ConfigError: on every rank, if one is at another step.
+            ConfigError: on every rank, if one is not.
         """
-        here = torch.tensor([self.step], device=self.accelerator.device)
-        steps = sorted(set(self.accelerator.gather(here).tolist()))
-        if len(steps) > 1:
+        if self.accelerator.num_processes == 1:
+            return
+        settings = zlib.crc32(repr(sorted(self._settings().items())).encode())
+        # Any batch is a function of seed, step and clips: all ranks draw the same one.
+        drawn = self.objective.source.draw(self.step, Slot(0, self.config.batch))
+        sums = [float(value.double().abs().sum()) for value in _tensors(drawn)]
+        here = torch.tensor([self.step, settings, *sums], dtype=torch.float64,
+                            device=self.accelerator.device)  # fmt: skip
+        every = self.accelerator.gather(here).view(self.accelerator.num_processes, -1)
+        low, high = every.amin(0), every.amax(0)
+        if low[0] < high[0]:
             raise ConfigError(
-                f"{self.folder}: some processes begin at step {steps[0]}, others at {steps[-1]}; "
-                "all nodes must see the same run folder, on a disk that they share"
+                f"{self.folder}: some processes begin at step {low[0]:.0f}, others at "
+                f"{high[0]:.0f}; all nodes must see the same run folder, on a disk that they share"
             )
+        if low[1] < high[1]:
+            raise ConfigError(f"{self.folder}: the processes have different settings; start all "
+                              "with the same command")  # fmt: skip
+        # Not to the bit: nodes may be of different kinds.
+        if bool((high - low > 1e-3 * high.clamp_min(1.0)).any()):
+            raise ConfigError(f"{self.folder}: the processes draw different clips; all nodes must "
+                              "see the same shards")  # fmt: skip
 
     def keep_average(self) -> None:
         """Write the average aside, on the first rank alone: the best one may not be the last."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from statistics import median
 from typing import Any, Protocol
 
@@ -49,6 +50,7 @@ class Backend(Protocol):
 _FACTORIES = {
     "ort": "lipwire.engine.backends.ort:OrtBackend",
     "eager": "lipwire.engine.backends.eager:EagerBackend",
+    "openvino": "lipwire.engine.backends.openvino:OpenVinoBackend",
     "torch": "lipwire.engine.backends.recorded:RecordedBackend",
     "trt": "lipwire.engine.backends.trt:TrtBackend",
 }
@@ -60,8 +62,9 @@ def load_backend(bundle: Bundle, name: str = "ort", **options: Any) -> Backend:
 
     Args:
         bundle: the model.
-        name: of the runtime; `auto` takes torch on an NVIDIA GPU, TensorRT where that is installed
-            and measured to be faster, and ONNX Runtime where neither opens, which is said once.
+        name: of the runtime; `auto` takes torch on an NVIDIA GPU, TensorRT where its plans are
+            built and measured to be faster, and ONNX Runtime where neither opens, which is said
+            once. On a CPU it takes ONNX Runtime, OpenVINO where that is installed and faster.
         **options: the runtime's own, e.g. `threads=2` for `ort`; None leaves it to the runtime.
 
     Raises:
@@ -96,7 +99,7 @@ def load_backend(bundle: Bundle, name: str = "ort", **options: Any) -> Backend:
 
 
 _said: set[str] = set()  # why a runtime is not used, said once a process
-# TensorRT is worth its plans where it takes at most this share of torch's time.
+# Another runtime takes the usual one's place where it needs at most this share of its time.
 _FASTER = 0.95
 _TRIALS = 20
 
@@ -105,9 +108,9 @@ def _load_fastest(bundle: Bundle, options: dict[str, Any]) -> Backend:
     device = options.get("device")
     if device != "cpu" and gpu_count():
         found: list[Backend] = []
-        for name in ("torch", "trt"):
+        for name, more in (("torch", {}), ("trt", {"build": False})):
             try:
-                found.append(load_backend(bundle, name, device=device))
+                found.append(load_backend(bundle, name, device=device, **more))
             except (BackendError, BundleError) as error:
                 # That TensorRT is not installed is no news where torch runs.
                 if not (found and "not installed" in str(error)):
@@ -115,7 +118,16 @@ def _load_fastest(bundle: Bundle, options: dict[str, Any]) -> Backend:
         if found:
             return _faster_of(found)
         _say_once(f"ONNX Runtime takes the GPU backends' place on {device or 'its own choice'}")
-    return load_backend(bundle, "ort", **options)
+        return load_backend(bundle, "ort", **options)
+    usual: Any = load_backend(bundle, "ort", **options)
+    if device not in (None, "cpu") or find_spec("openvino") is None:
+        return usual
+    try:
+        other = load_backend(bundle, "openvino", **options | {"threads": usual.cpu_threads})
+    except (BackendError, BundleError) as error:
+        _say_once(f"OpenVINO is not used: {error}")
+        return usual
+    return _faster_of([usual, other])
 
 
 def _say_once(line: str) -> None:
@@ -159,6 +171,45 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def build_ahead(bundle: Bundle, device: str | None = None) -> Iterator[tuple[str, str]]:
+    """Open a bundle on every runtime that `auto` chooses from, building what that takes.
+
+    Args:
+        bundle: the model.
+        device: as for `load_backend`; None is a GPU where there is one.
+
+    Yields:
+        A runtime's name, and what became of it, in one line.
+
+    Raises:
+        BackendError: none opens; the last one's reason.
+    """
+    on_gpu = gpu_count() > 0 if device is None else device.startswith("cuda")
+    names = ("torch", "trt") if on_gpu else ("ort", "openvino")
+    refused: BackendError | BundleError | None = None
+    opened = 0
+    for name in ("ort",) if device == "tensorrt" else names:
+        begin = time.perf_counter()
+        try:
+            backend = load_backend(bundle, name, device=device)
+            job = blank_job(bundle.manifest, bundle.manifest.steps_offered[0])
+            for size in backend.batch_sizes:
+                backend.generate([job] * size)
+            backend.close()
+        except (BackendError, BundleError) as error:
+            refused = error
+            yield name, str(error)
+            continue
+        opened += 1
+        sizes = ", ".join(map(str, backend.batch_sizes))
+        yield name, (f"{backend.description}: ready in {time.perf_counter() - begin:.1f} s, "
+                     f"batches of {sizes}")  # fmt: skip
+    if not opened:
+        assert refused is not None
+        raise BackendError(f"{bundle.path}: no runtime opens it on {device or 'this machine'}: "
+                           f"{refused}")  # fmt: skip
 
 
 def blank_job(manifest: Manifest, steps: int | None = None) -> LipJob:

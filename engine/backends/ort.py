@@ -9,14 +9,13 @@ Every batch size has its own arrays, bound once. A frame costs writing into them
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from lipwire.engine.backends.cpu import usable_cores
-from lipwire.engine.backends.feeds import Arrays, Feeds, check_arrays, check_jobs, feed_shapes
+from lipwire.engine.backends.feeds import Arrays, Feeds, check_arrays, feed_shapes
 from lipwire.engine.backends.ort_session import (
     Device,
     choose_device,
@@ -25,22 +24,26 @@ from lipwire.engine.backends.ort_session import (
     open_session,
     shortest_run_s,
 )
+from lipwire.engine.backends.planned import (
+    BATCH_SIZES,
+    ENCODE,
+    STEP,
+    Paths,
+    PlannedBackend,
+    StepInputs,
+    sample_rows,
+)
 from lipwire.engine.errors import BackendError
-from lipwire.engine.model.bundle import Bundle, Manifest, check_steps
-from lipwire.engine.model.ddim import COEFFICIENTS, NoiseSchedule, step_coefficients, trajectory
-from lipwire.engine.types import F32, U8, LipJob
+from lipwire.engine.model.bundle import Bundle, Manifest
+from lipwire.engine.model.ddim import COEFFICIENTS, step_coefficients
+from lipwire.engine.types import F32
 
-BATCH_SIZES = (1, 2, 4, 8, 16)
-ENCODE, STEP = "encode.onnx", "step.onnx"
 # On a CPU larger batch sizes are run once while opening until this much time has gone; the paper's
 # network would take minutes. A GPU chooses kernels for each size: all are run.
 WARM_UP_S = 1.0
 
-Path = list[tuple[int, F32]]  # timesteps with their coefficients
-Paths = tuple[Path, Path]  # of samples that begin at noise, and of those that begin at a unit
 
-
-class OrtBackend:
+class OrtBackend(PlannedBackend):
     """A bundle's graphs, `encode.onnx` once a frame (if it has one) and `step.onnx` once a step.
 
     Args:
@@ -61,25 +64,21 @@ class OrtBackend:
         device: str | None = None,
         batch_sizes: tuple[int, ...] | None = None,
     ) -> None:
-        self.manifest = bundle.manifest
-        self._device = choose_device(self.manifest, device)
-        self.batch_sizes = batch_sizes or _sizes_for(self._device)
-        self._schedule = NoiseSchedule.linear()
-        self._known = {self.manifest.default_steps: self._paths(self.manifest.default_steps)}
+        self._device = choose_device(bundle.manifest, device)
+        super().__init__(bundle.manifest, batch_sizes or _sizes_for(self._device))
         on_cpu = self._device.kind == "cpu"
         if threads is None and on_cpu:
             threads = fewest_threads(lambda count: self._step_time_s(bundle, count), usable_cores())
-        self._threads = threads or 1
+        self.cpu_threads = threads or 1
         self._encode = self._session(bundle, ENCODE) if ENCODE in self.manifest.files else None
         self._step = self._session(bundle, STEP)
-        threading = f", {self._threads} thread{'s' * (self._threads != 1)}" if on_cpu else ""
+        threading = f", {self.cpu_threads} thread{'s' * (self.cpu_threads != 1)}" if on_cpu else ""
         self.description = f"ONNX Runtime {ort.__version__}, {self._device}{threading}"
-        self._plans: dict[int, _Plan] = {}
         self._warm_up()
 
     def _session(self, bundle: Bundle, name: str, threads: int | None = None) -> Any:
         return open_session(
-            bundle, name, self._device, threads or self._threads, self.batch_sizes[-1]
+            bundle, name, self._device, threads or self.cpu_threads, self.batch_sizes[-1]
         )
 
     def _step_time_s(self, bundle: Bundle, threads: int) -> float:
@@ -94,85 +93,20 @@ class OrtBackend:
         """Settle shapes and memory plans, so that no live frame waits for it."""
         begin = time.perf_counter()
         for size in self.batch_sizes:
-            plan = self._plan(size)
-            noise, unit = self._known[self.manifest.default_steps]
-            painted = plan.run((noise[:1], unit[:1]))
-            if not np.isfinite(painted).all():
-                raise BackendError(f"{self.manifest.name}: the model paints NaN; are its weights?")
+            self.try_size(size)
             if self._device.kind == "cpu" and time.perf_counter() - begin > WARM_UP_S:
                 break
 
-    def _plan(self, jobs: int) -> _Plan:
-        size = next(size for size in self.batch_sizes if size >= jobs)
-        if size not in self._plans:
-            self._plans[size] = _Plan(self.manifest, self._encode, self._step, size, self._device)
-        return self._plans[size]
-
-    def _paths(self, steps: int, clip: bool = True) -> Paths:
-        if self.manifest.prediction == "image":  # one pass, without noise
-            once: Path = [(0, np.zeros(len(COEFFICIENTS), np.float32))]
-            return once, once
-        noise, unit = (
-            trajectory(
-                self._schedule, steps, self.manifest.spacing,  # type: ignore[arg-type]
-                prediction=self.manifest.prediction, clip=clip,  # type: ignore[arg-type]
-                entered=entered,
-            )
-            for entered in (False, True)
-        )  # fmt: skip
-        return _arrays(noise), _arrays(unit)
-
-    def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
-        """Repaint the lower half of each crop; see `Backend.generate`."""
-        self._check_open()
-        if not jobs:
-            return []
-        steps = check_jobs(self.manifest, jobs)
-        largest = self.batch_sizes[-1]
-        if len(jobs) > largest:
-            return [*self.generate(jobs[:largest]), *self.generate(jobs[largest:])]
-        if steps not in self._known:
-            self._known[steps] = self._paths(steps)
-        plan = self._plan(len(jobs))
-        plan.feeds.load_jobs(jobs)
-        return plan.feeds.pictures(jobs, plan.run(self._known[steps]))
-
-    def sample(
-        self, arrays: Arrays, steps: int, *, clip: bool = True, entered: bool = False
-    ) -> F32:
-        """Sample on raw arrays, to hold a bundle against a reference.
-
-        Args:
-            arrays: visible, references, mel and noise as in `lipwire.engine.nets.graphs`.
-            steps: of those offered.
-            clip: keep the clean-image estimate in ±1 at every step.
-            entered: `noise` is a picture with noise, see `lipwire.engine.backends.feeds`.
-
-        Returns:
-            f32[B, 3, H, S]; H is S, or S/2 for a model that samples the hidden half only.
-
-        Raises:
-            BackendError: an array is missing or misshapen, or the runtime failed.
-            BundleError: the steps are not offered.
-        """
-        self._check_open()
-        paths = self._paths(check_steps(self.manifest, steps), clip)
-        count = check_arrays(self.manifest, arrays, self.noise_rows)
-        largest, pieces = self.batch_sizes[-1], []
-        for begin in range(0, count, largest):
-            piece = {name: values[begin : begin + largest] for name, values in arrays.items()}
-            plan = self._plan(len(piece["mel"]))
-            plan.feeds.load_arrays(piece, entered)
-            pieces.append(plan.run(paths)[: len(piece["mel"])].copy())
-        return np.concatenate(pieces)
+    def _make_plan(self, size: int) -> _Plan:
+        return _Plan(self.manifest, self._encode, self._step, size, self._device)
 
     def forward(self, arrays: Arrays, t: int) -> F32:
         """What the network itself returns at step `t` with x_t = noise; otherwise as `sample`."""
-        self._check_open()
+        self.check_open()
         count = check_arrays(self.manifest, arrays, self.noise_rows)
         numbers = np.zeros(len(COEFFICIENTS), np.float32)
         if self.manifest.prediction != "image":
-            level = self._schedule.alpha_bar(t)
+            level = self.schedule.alpha_bar(t)
             numbers[:] = step_coefficients(level, 1.0, prediction=self.manifest.prediction)  # type: ignore[arg-type]
         feeds = {**arrays, "x_t": arrays["noise"], "t": np.full(count, t, np.float32),
                  "coefficients": np.tile(numbers, (count, 1))}  # fmt: skip
@@ -188,13 +122,10 @@ class OrtBackend:
         """Height of the noise image and of the sample."""
         return _noise_rows(self._step, self.manifest)
 
-    def _check_open(self) -> None:
-        if "_step" not in self.__dict__:
-            raise BackendError(f"the backend of {self.manifest.name} is closed")
-
     def close(self) -> None:
-        """Free the graphs and arrays; nothing can be generated any more."""
-        for name in ("_encode", "_step", "_plans"):
+        """See `PlannedBackend`."""
+        super().close()
+        for name in ("_encode", "_step"):
             self.__dict__.pop(name, None)
 
 
@@ -208,10 +139,8 @@ class _Plan:
         rows = _noise_rows(step, manifest)
         self.feeds = Feeds(manifest, size, rows)
         shape = feed_shapes(manifest, size, rows)["noise"]
-        self._t, self._coefficients = np.zeros(size, np.float32), np.zeros(
-            (size, len(COEFFICIENTS)), np.float32
-        )  # fmt: skip
-        arrays = {**self.feeds.arrays, "t": self._t, "coefficients": self._coefficients}
+        self._at = StepInputs(size)
+        arrays = {**self.feeds.arrays, "t": self._at.t, "coefficients": self._at.coefficients}
         self._inputs = {name: _Value(array, device) for name, array in arrays.items()}
         self._x = [_Value(np.zeros(shape, np.float32), device) for _ in range(2)]
         self._encode, self._step = encode, step
@@ -245,11 +174,8 @@ class _Plan:
         np.copyto(self._x[0].array, self.feeds.arrays["noise"])
         self._x[0].push()
         entered = self.feeds.entered
-        for number, ((t, coefficients), (unit_t, unit_coefficients)) in enumerate(
-            zip(*paths, strict=True)
-        ):
-            self._t[:], self._coefficients[:] = t, coefficients
-            self._t[entered], self._coefficients[entered] = unit_t, unit_coefficients
+        for number, (noise, unit) in enumerate(zip(*paths, strict=True)):
+            self._at.write(noise, unit, entered)
             self._inputs["t"].push()
             self._inputs["coefficients"].push()
             self._step.run_with_iobinding(self._stepping[number % 2])
@@ -264,10 +190,6 @@ def _sizes_for(device: Device) -> tuple[int, ...]:
     if device.kind != "cpu":
         return BATCH_SIZES
     return tuple(size for size in BATCH_SIZES if size <= max(2, usable_cores()))
-
-
-def _arrays(path: Sequence[tuple[int, tuple[float, ...]]]) -> Path:
-    return [(t, np.array(numbers, np.float32)) for t, numbers in path]
 
 
 class _Value:
@@ -309,9 +231,4 @@ def _bind(session: Any, inputs: dict[str, _Value], outputs: dict[str, _Value]) -
 def _noise_rows(step: Any, manifest: Manifest) -> int:
     """Height of the sample: what `x_prev` says."""
     shape = next(o.shape for o in step.get_outputs() if o.name == "x_prev")
-    rows = shape[2] if len(shape) == 4 else None
-    if rows not in (manifest.crop_size // 2, manifest.crop_size):
-        raise BackendError(
-            f"{STEP} returns x_prev {shape}, which does not fit crops of {manifest.crop_size} px"
-        )
-    return int(rows)
+    return sample_rows(shape, manifest.crop_size)

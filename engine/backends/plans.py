@@ -49,6 +49,10 @@ def fingerprint(manifest: Manifest) -> str:
 Loaded = TypeVar("Loaded")
 
 
+class NotBuilt(BackendError):
+    """A plan is wanted that is not there, and that nobody is to build now."""
+
+
 class PlanCache:
     """The plans of one bundle on one platform.
 
@@ -80,7 +84,7 @@ class PlanCache:
         self,
         graph: str,
         batch: int,
-        build: Callable[[], bytes],
+        build: Callable[[], bytes] | None,
         load: Callable[[bytes], Loaded],
     ) -> Loaded:
         """A plan, loaded: the stored one if it loads, else one that is built and stored.
@@ -88,16 +92,22 @@ class PlanCache:
         Args:
             graph: which.
             batch: at which size.
-            build: makes the plan; takes minutes.
+            build: makes the plan; takes minutes. None: it must be there.
             load: makes it run; raises if it cannot.
+
+        Raises:
+            NotBuilt: it is not there, or does not load, and `build` is None.
         """
         path = self.path(graph, batch)
         try:
             return load(path.read_bytes())
         except FileNotFoundError:
-            pass
+            why = "is not there"
         except Exception as error:  # cut off by a full disk, or built by something unnamed here
-            log.warning("%s does not load and is built again (%s)", path, error)
+            why = f"does not load ({error})"
+            log.warning("%s %s", path, why)
+        if build is None:
+            raise NotBuilt(f"{path.name} {why}")
         log.warning("building TensorRT's plan %s; this takes minutes, once", path)
         plan = build()
         loaded = load(plan)

@@ -8,6 +8,7 @@ nets/precision.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from torch import Tensor
 from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine
 
 from lipwire.engine.backends.cuda import driver_version
-from lipwire.engine.backends.plans import PlanCache, Platform
+from lipwire.engine.backends.plans import NotBuilt, PlanCache, Platform
 from lipwire.engine.backends.recorded import Parts, RecordedBackend, in_order
 from lipwire.engine.backends.sampler import Part
 from lipwire.engine.errors import BackendError
+from lipwire.engine.model.bundle import Bundle
 from lipwire.engine.nets.graphs import Graph
 
 
@@ -30,22 +32,46 @@ class TrtBackend(RecordedBackend):
 
     As `RecordedBackend`, but that TensorRT computes.
 
+    Args:
+        bundle: the model; it must hold its network.
+        device: as torch names it.
+        build: build what plans are missing, for minutes.
+        batch_sizes: to build; larger batches are cut.
+
     Raises:
-        BackendError: also where TensorRT refuses the network.
+        BackendError: also where TensorRT refuses the network, or plans are missing that are not to
+            be built.
     """
 
     runtime = f"TensorRT {tensorrt.__version__}"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "cuda:0",
+        *,
+        build: bool = True,
+        batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16),
+    ) -> None:
+        self._build = build
+        self._build_command = f"lipwire bundle build {bundle.path} --device {device}"
+        super().__init__(bundle, device, batch_sizes=batch_sizes)
 
     def _prepare(self, cut: Mapping[int, tuple[Graph, ...]]) -> None:
         """Build every plan, or find it on disk."""
         if self._device.type != "cuda":
             raise BackendError(f"TensorRT needs an NVIDIA GPU, not {self._device}")
         cache = PlanCache(_platform(self._device), self.manifest, self._precision)
-        self._engines = {
-            (graph.name, size): _compiled(graph, size, cache, self._device)
-            for size in self.batch_sizes
-            for graph in cut[size]
-        }
+        try:
+            self._engines = {
+                (graph.name, size): _compiled(graph, size, cache, self._device, self._build)
+                for size in self.batch_sizes
+                for graph in cut[size]
+            }
+        except NotBuilt as error:
+            raise BackendError(
+                f"TensorRT's plan {error}; build it ahead: {self._build_command}"
+            ) from error
 
     def _parts(self, cut: tuple[Graph, ...], batch: int) -> Parts:
         """Contexts of their own: one that is in a recording must not be changed afterwards."""
@@ -60,13 +86,15 @@ class TrtBackend(RecordedBackend):
         self.__dict__.pop("_engines", None)
 
 
-def _compiled(graph: Graph, batch: int, cache: PlanCache, device: torch.device) -> Engine:
+def _compiled(
+    graph: Graph, batch: int, cache: PlanCache, device: torch.device, build: bool
+) -> Engine:
     """A graph at one batch size, as TensorRT runs it."""
     outputs = [tuple(o.shape) for o in _run(graph, device)]
     return cache.get(
         graph.name,
         batch,
-        lambda: _build(graph, device, cache.timing_cache),
+        partial(_build, graph, device, cache.timing_cache) if build else None,
         lambda data: Engine(data, outputs),
     )
 

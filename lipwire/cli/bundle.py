@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lipwire.engine.errors import BundleError
+from lipwire.engine.errors import BackendError, BundleError
 from lipwire.engine.model.bundle import open_bundle
 
 app = typer.Typer(help="Look into, check and run model bundles.", no_args_is_help=True)
@@ -85,6 +85,24 @@ def verify(bundle: BundleArgument = None, device: DeviceFlag = None) -> None:
     backend = load_backend(opened, "ort", device=device)
     print(f"runs     {backend.description}")
     backend.close()
+
+
+@app.command()
+def build(bundle: BundleArgument = None, device: DeviceFlag = None) -> None:
+    """Make ahead what a runtime makes of a bundle here, so that `serve` opens at once.
+
+    TensorRT's plans on a GPU, compiled graphs on a CPU. They are kept for this bundle, device and
+    version of the runtime in lipwire's cache (LIPWIRE_CACHE). Every batch size is painted once.
+    """
+    from lipwire.engine.backends import build_ahead
+    from lipwire.engine.model.cache import cache_folder
+
+    opened = open_bundle(bundle)
+    if (folder := cache_folder()) is None:
+        raise BackendError("there is no private folder to keep it in; set LIPWIRE_CACHE to one")
+    for name, what in build_ahead(opened, device):
+        print(f"{name:9}{what}", flush=True)
+    print(f"{'kept':9}{folder}")
 
 
 @app.command()

@@ -62,6 +62,10 @@ def prepare(
     cuts: Annotated[
         Literal["reject", "longest"], typer.Option(help="Clips with cuts: or the longest shot.")
     ] = "reject",
+    pictures: Annotated[
+        Literal["jpeg", "raw"],
+        typer.Option(help="How crops are stored: a seventh of the bytes, or bit for bit."),
+    ] = "jpeg",
     sync: Annotated[
         Literal["shift", "drop", "off"], typer.Option(help="Clips surely out of step.")
     ] = "shift",
@@ -89,8 +93,8 @@ def prepare(
     from lipwire.training.data.prepare import prepare as run
 
     config = PrepareConfig(
-        Rules(framing=framing, cuts=cuts), layout, first_utterances, tuple(exclude or ()), limit,
-        sync, unsure, val_share,
+        Rules(framing=framing, cuts=cuts, pictures=pictures), layout, first_utterances,
+        tuple(exclude or ()), limit, sync, unsure, val_share,
     )  # fmt: skip
     rich.reconfigure(stderr=True)
     with resumable():

@@ -253,6 +253,25 @@ def file_list(
     _report(summary, out)
 
 
+@app.command("lists")
+def make_lists(
+    root: Annotated[
+        Path, typer.Argument(metavar="VOXCELEB2", help="Folder of the test set's films.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the lists.")],
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+) -> None:
+    """Make the paper's lists of VoxCeleb2's test set: reconstruction, cross, ablation."""
+    from lipwire.training.evaluation.list_makers import RECONSTRUCTION_CLIPS, make_voxceleb2_lists
+
+    counts = make_voxceleb2_lists(root, out, seed)
+    for name, count in counts.items():
+        print(f"{out / name}.txt: {count} lines")
+    if counts["reconstruction"] != RECONSTRUCTION_CLIPS:
+        print(f"the paper's test set has {RECONSTRUCTION_CLIPS} videos, this folder "
+              f"{counts['reconstruction']}", file=sys.stderr)  # fmt: skip
+
+
 @app.command()
 def videos(
     real: Annotated[Path, typer.Argument(metavar="REAL", help="Folder of the real films.")],
@@ -303,16 +322,25 @@ def table(
     ],
     out: TableFile = None,
     published: Annotated[bool, typer.Option(help="Show the paper's rows too.")] = True,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="As tables 1 and 3: a method is a set of losses.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures here too.")
     ] = None,
 ) -> None:
     """Lay results out as the paper's table 2, with intervals and what was left out."""
     need("torch")
-    from lipwire.training.evaluation.table import summarise, tables, to_markdown, write_tables
+    from lipwire.training.evaluation.table import (
+        ablation_tables,
+        summarise,
+        tables,
+        to_markdown,
+        write_tables,
+    )
 
     results = summarise(folders)
-    found = tables(results, published=published)
+    found = (ablation_tables if ablation else tables)(results, published=published)
     for path in out or ():
         write_tables(found, path)
     if not out:

@@ -225,7 +225,14 @@ def ablate(
     batch: BatchSize = None,
     clips: Annotated[int, typer.Option(min=2, help="Held-out clips measured.")] = 8,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    precision: Annotated[
+        Literal["no", "bf16", "fp16"], typer.Option(help="Mixed precision.")
+    ] = "no",
+    sampling_steps: Annotated[int, typer.Option(min=1, help="DDIM steps of the measurement.")] = 8,
     perceptual_weights: PerceptualFiles = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose weights all four begin with.")
+    ] = None,
 ) -> None:
     """Train the four settings of the paper's tables 1 and 3 at 64 px; figures side by side."""
     ready(shards)
@@ -234,7 +241,8 @@ def ablate(
 
     found = run(
         shards, folder, Judges(expert, tuple(perceptual_weights or ())), family=family,
-        steps=steps, batch=batch, clips=clips, seed=seed,
+        steps=steps, batch=batch, clips=clips, seed=seed, precision=precision,
+        sampling_steps=sampling_steps, init=init,
     )  # fmt: skip
     names = list(next(iter(found.values())))
     print(f"{'':16}" + "".join(f"{name:>13}" for name in names))

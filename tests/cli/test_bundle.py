@@ -146,6 +146,24 @@ def test_inspect_and_verify(made: Path) -> None:
     assert "lite" in call("bundle", "inspect").stdout
 
 
+def test_what_a_runtime_makes_of_a_bundle_is_made_ahead(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("LIPWIRE_CACHE", str(tmp_path))
+    result = call("bundle", "build", made / "b", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["ort"].startswith("ONNX Runtime ") and "batches of 1, 2, 4, 8, 16" in lines["ort"]
+    assert lines["kept"] == str(tmp_path) and "openvino" in lines
+    assert len(list((tmp_path / "graphs").glob("*.onnx"))) == 2, "and it is there"
+    result = call("bundle", "build", made / "b", "--device", "cuda:7")
+    assert result.exit_code == 2
+    assert "no runtime opens it on cuda:7" in " ".join(result.output.split())
+    monkeypatch.setenv("LIPWIRE_CACHE", "")
+    assert call("bundle", "build", made / "b").exit_code == 2, "there is nowhere to keep it"
+
+
 def test_verify_names_what_is_wrong(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "b", tmp_path / "b")
     weights = tmp_path / "b" / "weights.safetensors"

@@ -19,7 +19,7 @@ import lipwire.training.checkpoint
 from lipwire.engine.errors import CheckpointError, ConfigError
 from lipwire.training.config import LossWeights, TrainConfig, preset_named, scaled_down
 from lipwire.training.families import PaperFamily
-from lipwire.training.loop import Trainer, learning_rate, train
+from lipwire.training.loop import Trainer, learning_rate, share_batch_norm, train
 from lipwire.training.paper.diff2lip import ClipObjective
 
 REPO = Path(__file__).resolve().parents[2]
@@ -296,9 +296,27 @@ def test_two_ranks_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         )
         assert float((mine - other).norm() / mine.norm()) < 1e-4
     said = json.loads(done.stdout.splitlines()[-1])
-    assert "some processes begin at step 0, others at 1; all nodes must see" in said["refused"]
+    folder, data, settings = said["refused"]
+    assert "some processes begin at step 0, others at 1; all nodes must see" in folder
+    assert "the processes draw different clips; all nodes must see the same shards" in data
+    assert "the processes have different settings" in settings
     for line, row in zip(said["curve"], (first, second), strict=True):
         assert line == pytest.approx(row, rel=1e-3)
+
+
+def test_batch_normalisation_sees_the_whole_batch_or_is_refused() -> None:
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+
+    plain, shared = net(), net()
+    share_batch_norm(plain, 1, "cpu")
+    assert type(plain[1]) is nn.BatchNorm1d  # type: ignore[index]
+    share_batch_norm(shared, 8, "cuda")
+    assert isinstance(shared[1], nn.SyncBatchNorm)  # type: ignore[index]
+    assert shared.state_dict().keys() == plain.state_dict().keys()
+    with pytest.raises(ConfigError, match="which 2 processes on cpu cannot do together"):
+        share_batch_norm(net(), 2, "cpu")
+    share_batch_norm(nn.Linear(4, 4), 2, "cpu")
 
 
 # --- settings ---

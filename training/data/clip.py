@@ -21,6 +21,7 @@ from lipwire.engine.media.sound import as_float, stream_sound
 from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ, U8
 from lipwire.training.data.framing import alignments
 from lipwire.training.data.layouts import Clip
+from lipwire.training.data.pictures import cut_members, frames_in, picture_members
 from lipwire.training.data.shards import FORMAT
 
 MIN_FRAMES = 5  # what a sample of the paper's recipe takes
@@ -58,6 +59,8 @@ class Rules:
     size: int = CROP_SIZE
     cuts: str = "reject"
     """reject a clip with cuts, or keep its longest shot"""
+    pictures: str = "jpeg"
+    """how crops are stored: see `lipwire.training.data.pictures`"""
 
 
 @dataclass(slots=True)
@@ -110,7 +113,7 @@ def prepare_clip(clip: Clip, rules: Rules, tracker: MeshTracker) -> dict[str, An
         "first_frame": start,
     }
     return {
-        "crops.npy": np.stack(crops),
+        **picture_members(np.stack(crops), rules.pictures),
         "landmarks.npy": np.stack(points).astype(np.float16),
         "speech.npy": speech,
         "mel.npy": log_mel(as_float(speech)),
@@ -224,14 +227,14 @@ def shifted(members: dict[str, Any], lag: int) -> dict[str, Any]:
     Raises:
         Rejected: too little is left.
     """
-    speech, count = members["speech.npy"], len(members["crops.npy"])
+    speech, count = members["speech.npy"], frames_in(members)
     first, last = max(-lag, 0), count - max(lag, 0)
     if last - first < MIN_FRAMES:
         raise Rejected("out of sync", f"by {lag} frames, which leaves {last - first}")
     speech = np.ascontiguousarray(speech[max(lag, 0) * SAMPLES_PER_FRAME :])
     about = members["json"]
     return {
-        "crops.npy": members["crops.npy"][first:last],
+        **cut_members(members, first, last),
         "landmarks.npy": members["landmarks.npy"][first:last],
         "speech.npy": speech,
         "mel.npy": log_mel(as_float(speech)),

@@ -26,10 +26,10 @@ from lipwire.engine.face.articulation import clip_codes
 from lipwire.engine.media.sound import as_float
 from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ, U8, Alignment
 from lipwire.training.data.augment_audio import degrade
+from lipwire.training.data.pictures import BYTES, ENDS, RAW, StoredPictures
 from lipwire.training.data.shards import (
     FORMAT,
     StoredArray,
-    read_index,
     read_places,
     read_sample,
 )
@@ -48,7 +48,7 @@ class ClipData:
 
     key: str
     speaker: str
-    crops: U8 | StoredArray
+    crops: U8 | StoredArray | StoredPictures
     """uint8[T, 128, 128, 3]"""
     landmarks: F32
     """f32[T, 468, 2], crop pixels"""
@@ -69,12 +69,7 @@ def load_clips(folder: Path, split: str) -> list[ClipData]:
     Raises:
         ConfigError: the folder holds no shard of that split.
     """
-    clips = []
-    for path in sorted(folder.glob(f"{split}-*.tar")):
-        clips += [read_clip(path, key, members, about) for key, members, about in read_index(path)]
-    if not clips:
-        raise ConfigError(f"{folder}: no {split} shards; run `lipwire prepare` first")
-    return clips
+    return StoredClips(folder, split)[:]
 
 
 def read_clip(
@@ -89,8 +84,12 @@ def read_clip(
         raise ConfigError(f"{path}: was prepared by a later version (format {about['format']})")
     stored = {name: StoredArray(path, m) for name, m in members.items() if name.endswith(".npy")}
     landmarks = np.asarray(stored["landmarks.npy"], np.float32)
+    crops: StoredArray | StoredPictures = (
+        stored[RAW] if RAW in stored
+        else StoredPictures(stored[BYTES], stored[ENDS], f"{path}, {key}")
+    )  # fmt: skip
     return ClipData(
-        key, about["speaker"], stored["crops.npy"], landmarks,
+        key, about["speaker"], crops, landmarks,
         stored["mel.npy"][:], clip_codes(landmarks),
         stored.get("speech.npy", NO_SPEECH))  # fmt: skip  # format 1 kept no sound
 

@@ -1,7 +1,8 @@
 """Clips -> shards: 25 fps, tracked, cropped 128x128, in step with their sound.
 
 A shard is a tar in WebDataset's layout, one group of members a clip:
-    KEY.crops.npy      uint8[T, 128, 128, 3] RGB
+    KEY.jpegs.npy      uint8[N], T pictures of 128x128, one after another
+    KEY.ends.npy       i64[T], where each ends; crops.npy, uint8[T, 128, 128, 3], where stored raw
     KEY.landmarks.npy  f16[T, 468, 2], pixels of the crop
     KEY.speech.npy     int16[N], 16 kHz, sample 0 at the first frame
     KEY.mel.npy        f32[80, M], 80 columns a second, column 0 at the first frame
@@ -31,6 +32,7 @@ from lipwire.engine.errors import ConfigError
 from lipwire.training.data.clip import Rejected, Rules, prepare_clip, shifted
 from lipwire.training.data.framing import FRAMINGS
 from lipwire.training.data.layouts import SPLITS, VAL_SHARE, Clip, find_clips
+from lipwire.training.data.pictures import KINDS
 from lipwire.training.data.shards import (
     FORMAT,
     INDEX,
@@ -70,6 +72,7 @@ class PrepareConfig:
         for name, value, choices in (
             ("framing", self.rules.framing, FRAMINGS),
             ("cuts", self.rules.cuts, ("reject", "longest")),
+            ("pictures", self.rules.pictures, KINDS),
             ("sync", self.sync, ("shift", "drop", "off")),
             ("unsure", self.unsure, ("keep", "drop")),
         ):

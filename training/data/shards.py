@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import numpy.typing as npt
 
 from lipwire.engine.errors import ConfigError
 
-FORMAT = 2  # of a prepared clip; 1 had no speech.npy
+log = logging.getLogger(__name__)
+
+# Of a prepared clip; 1 had no speech.npy, up to 2 all crops were crops.npy.
+FORMAT = 3
 INDEX = "index.npz"  # beside the shards: where each sample begins
 
 
@@ -70,8 +74,15 @@ class StoredArray:
         return self[...] if dtype is None else self[...].astype(dtype)
 
 
-def read_index(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], dict[str, Any]]]:
+def read_index(
+    path: Path, damaged: Callable[[str], None] | None = None
+) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], dict[str, Any]]]:
     """Every sample of a shard: its key, its members by name without the key, its JSON.
+
+    Args:
+        path: of the shard.
+        damaged: told why the rest of a shard cannot be read; the samples before that are given.
+            None: that is an error.
 
     Raises:
         ConfigError: the file is no shard of ours.
@@ -80,7 +91,12 @@ def read_index(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], di
     # Read whole before anything is given out: who stops half-way leaves no open file behind.
     try:
         with tarfile.open(path) as tar:
-            members = {member.name: member for member in tar}
+            members: dict[str, tarfile.TarInfo] = {}
+            cut: Exception | None = None
+            try:
+                members.update((member.name, member) for member in tar)
+            except tarfile.TarError as error:
+                cut = error
             for name in members:
                 if not name.endswith(".json"):
                     continue
@@ -89,9 +105,14 @@ def read_index(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], di
                 own = {n[len(key) + 1 :]: m for n, m in members.items() if n.startswith(f"{key}.")}
                 file = tar.extractfile(members[name])
                 assert file is not None
+                # The JSON is a sample's last member: where it is whole, the others are.
                 found.append((key, own, json.load(file)))
-    except (tarfile.TarError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: is not a shard ({error})") from error
+            if cut is not None:
+                raise cut
+    except (tarfile.TarError, json.JSONDecodeError, OSError) as error:
+        if damaged is None:
+            raise ConfigError(f"{path}: is not a shard ({error})") from error
+        damaged(str(error))
     yield from found
 
 
@@ -133,28 +154,29 @@ def place(members: dict[str, tarfile.TarInfo], about: dict[str, Any]) -> tuple[i
 
 
 def write_places(folder: Path, places: Mapping[str, Iterable[tuple[int, int, int]]]) -> None:
-    """Note where every sample of a folder begins, by the names of its shards."""
+    """Note where every sample of a folder begins, by the names of its shards, and their sizes."""
     names = sorted(places)
     rows = [(number, *row) for number, name in enumerate(names) for row in places[name]]
+    sizes = [(folder / name).stat().st_size for name in names]
     partial = folder / f"{INDEX}.partial"
     with partial.open("wb") as file:
-        np.savez(file, shards=np.array(names), places=np.array(rows, np.int64).reshape(-1, 4))
+        np.savez(file, shards=np.array(names), places=np.array(rows, np.int64).reshape(-1, 4),
+                 sizes=np.array(sizes, np.int64))  # fmt: skip
     partial.replace(folder / INDEX)
 
 
 def read_places(folder: Path, split: str) -> tuple[list[Path], npt.NDArray[np.int64]]:
     """Where the samples of a split begin.
 
-    One small file says it of all shards; those that it does not know are looked through.
+    One small file says it of all shards; those that it does not know, or knows with another size,
+    are looked through. Of one that is cut off the whole samples are taken; it is named.
 
     Returns:
         The shards, and i64[N, 4] of shard, offset, members and frames of every sample.
-
-    Raises:
-        ConfigError: one is no shard.
     """
     paths = sorted(folder.glob(f"{split}-*.tar"))
     known: dict[str, npt.NDArray[np.int64]] = {}
+    sizes: dict[str, int] = {}
     if (folder / INDEX).exists():
         with np.load(folder / INDEX) as index:
             places = index["places"]
@@ -162,13 +184,25 @@ def read_places(folder: Path, split: str) -> tuple[list[Path], npt.NDArray[np.in
             bounds = np.searchsorted(places[:, 0], np.arange(len(index["shards"]) + 1))
             known = {str(name): places[begin:end, 1:] for name, begin, end in
                      zip(index["shards"], bounds, bounds[1:], strict=False)}  # fmt: skip
-    rows = [np.zeros((0, 4), np.int64)]
+            # Indexes of format 2 do not say how long the shards are.
+            sizes = (dict(zip(index["shards"].tolist(), index["sizes"].tolist(), strict=True))
+                     if "sizes" in index else {})  # fmt: skip
+    rows, lost = [np.zeros((0, 4), np.int64)], 0
     for number, path in enumerate(paths):
         found = known.get(path.name)
-        if found is None:
-            found = np.array([place(m, about) for _, m, about in read_index(path)], np.int64)
+        if found is None or sizes.get(path.name, -1) not in (-1, path.stat().st_size):
+            said: list[str] = []
+            whole = [place(m, about) for _, m, about in read_index(path, said.append)]
+            if said:
+                of = "" if found is None else f" of {len(found)}"
+                log.warning("%s is damaged (%s): %d%s clips of it are used; copy or prepare it "
+                            "again", path, said[0], len(whole), of)  # fmt: skip
+                lost += 1
+            found = np.array(whole, np.int64)
         found = found.reshape(-1, 3)
         rows.append(np.column_stack([np.full(len(found), number, np.int64), found]))
+    if lost:
+        log.warning("%s: %d of %d %s shards are damaged", folder, lost, len(paths), split)
     return paths, np.concatenate(rows)
 
 

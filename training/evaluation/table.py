@@ -1,4 +1,4 @@
-"""Results -> the paper's table 2 with its published rows beside ours, as Markdown, CSV or LaTeX."""
+"""Results -> the paper's tables 1 to 3, published rows beside ours, as Markdown, CSV or LaTeX."""
 
 from __future__ import annotations
 
@@ -16,8 +16,18 @@ import numpy as np
 from lipwire.engine.errors import ConfigError
 from lipwire.training.evaluation.frechet import Blocks, frechet_of_clips
 from lipwire.training.evaluation.judge import REAL
+from lipwire.training.evaluation.list_makers import ABLATION
 from lipwire.training.evaluation.measures import Interval, bootstrap
-from lipwire.training.evaluation.published import CROSS, PAPER, RECONSTRUCTION, TABLE_2
+from lipwire.training.evaluation.published import (
+    CROSS,
+    PAPER,
+    RECONSTRUCTION,
+    TABLE_1,
+    TABLE_1_FIGURES,
+    TABLE_2,
+    TABLE_3,
+    TABLE_3_FIGURES,
+)
 from lipwire.training.evaluation.store import Record, read_features, read_records, read_settings
 
 # name -> how it is printed, and to how many digits
@@ -190,6 +200,32 @@ def tables(results: Sequence[Result], *, published: bool = True) -> list[Table]:
     return found
 
 
+def ablation_tables(results: Sequence[Result], *, published: bool = True) -> list[Table]:
+    """The paper's tables 1 and 3: a row a setting, each with one more loss."""
+    found = []
+    for number, setting, names, rows_of in (
+        (1, "reconstruction", TABLE_1_FIGURES, TABLE_1),
+        (3, "cross", TABLE_3_FIGURES, TABLE_3),
+    ):
+        own = [result for result in results if result.setting == setting]
+        rows: list[tuple[str, ...]] = []
+        if published:
+            rows += [("VoxCeleb2", f"{losses} (published)", *(f"{value:g}" for value in values))
+                     for losses, values in rows_of.items()]  # fmt: skip
+        rows += [
+            (result.dataset, method, *(_cell(figures.get(name), name) for name in names))
+            for result in own
+            for method, figures in result.methods.items()
+            if method != REAL
+        ]
+        if rows:
+            head = ("Dataset", "Losses", *(HEADINGS[name][0] for name in names))
+            found.append(Table(f"The paper's table {number}: {setting}", head, rows,
+                               _foot(own, published, f"tables 1 and 3, on {ABLATION} clips of "
+                                     "VoxCeleb2's test set")))  # fmt: skip
+    return found
+
+
 def _by_method(results: Sequence[Result]) -> list[tuple[str, str, dict[str, dict[str, Figure]]]]:
     found: dict[tuple[str, str], dict[str, dict[str, Figure]]] = {}
     for result in results:
@@ -208,13 +244,15 @@ def _cell(figure: Figure | None, name: str, *, interval: bool = False) -> str:
     return text
 
 
-def _foot(results: Sequence[Result], published: bool) -> tuple[str, ...]:
+def _foot(
+    results: Sequence[Result],
+    published: bool,
+    where: str = "table 2, on VoxCeleb2's and LRW's test sets",
+) -> tuple[str, ...]:
     lines = []
     if published:
-        lines.append(
-            f"(published): {PAPER}, table 2, on VoxCeleb2's and LRW's test sets; rows of other "
-            "data sets are not to be compared with them."
-        )
+        lines.append(f"(published): {PAPER}, {where}; rows of other data sets are not to be "
+                     "compared with them.")  # fmt: skip
     names = {n for r in results for figures in r.methods.values() for n in figures}
     if "fid" not in names:
         lines.append(

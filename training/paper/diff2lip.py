@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from lipwire.engine.model.ddim import add_noise
 from lipwire.training.config import LossWeights, TrainConfig
-from lipwire.training.data.batch import FiveFrames, NoisedBatch, NoisedClips, in_fives
-from lipwire.training.families import Family, Given, alpha_bars, estimates
+from lipwire.training.data.batch import FiveFrames, NoisedBatch, NoisedClips, Slot, in_fives
+from lipwire.training.families import SCHEDULE, Family, Given, alpha_bars, estimates
 from lipwire.training.losses import (
     GanForm,
     critic_loss,
@@ -27,7 +28,10 @@ from lipwire.training.nets.patchgan import SequencePatchGan
 from lipwire.training.nets.perceptual import Perceptual
 from lipwire.training.nets.syncnet import FRAMES, SyncExpert
 from lipwire.training.objective import LossOutput, Objective
-from lipwire.training.paper.trajectory import figure_sheet
+from lipwire.training.paper.trajectory import figure_sheet, repaint
+
+VALIDATION_CLIPS = 12
+VALIDATION_STEPS = 8
 
 
 class Critic(nn.Module):
@@ -161,4 +165,50 @@ class ClipObjective(Objective):
     def report(self, ema: nn.Module, folder: Path, step: int) -> dict[str, float]:
         """See `Objective`."""
         figure_sheet(self.family, ema, self.held_out, folder / f"samples-{step:06d}.png")
-        return {}
+        return self.validate(ema)
+
+    @torch.no_grad()
+    def validate(self, ema: nn.Module) -> dict[str, float]:
+        """Figures of the averaged network on held-out clips, on the same samples every time.
+
+        Returns:
+            `val_simple_T`: L_simple for t from T on, a quarter of the levels each. Of pictures
+            sampled in `VALIDATION_STEPS` steps: the perceptual distance from the true ones, how
+            sure the expert is that they and their own sound belong together (`val_sync`), and how
+            much less sure with another clip's sound driving the mouth (`val_lift`: 0 for a network
+            that does not listen).
+        """
+        device = next(ema.parameters()).device
+        found: dict[str, list[Tensor]] = {}
+
+        def note(name: str, value: Tensor) -> None:
+            found.setdefault(name, []).append(value.float().cpu())
+
+        quarter = len(SCHEDULE.alphas_cumprod) // 4
+        source = NoisedClips(self.held_out, VALIDATION_CLIPS, 0)
+        before: NoisedBatch | None = None
+        for number in range(VALIDATION_CLIPS):
+            batch = send_to_device(source.draw(0, Slot(number, VALIDATION_CLIPS)), device)
+            given = given_of(batch)
+            condition = self.family.condition(ema, given)
+            # The sample's level within each quarter in turn: few samples then say what many would.
+            for first in range(0, 4 * quarter, quarter):
+                hidden, noise, t, x_t = noised(batch._replace(t=batch.t % quarter + first))
+                out = self.family.denoise(ema, x_t, t, condition)
+                eps, _ = estimates(out, x_t, t, self.family.prediction)
+                note(f"val_simple_{first}", simple_loss(eps, noise))
+            frames = batch.clip.frames.flatten(0, 1)
+            painted = repaint(self.family, ema, given, VALIDATION_STEPS)
+            if self.perceptual is not None:
+                note(f"val_{self.perceptual.name}", self.perceptual(painted, frames).mean())
+            if self.expert is None:
+                continue
+            half = frames.shape[2] // 2
+            own = self.expert(in_fives(painted[:, :, half:]), batch.clip.sync_mels)
+            note("val_sync", own.mean())
+            if before is not None:
+                heard = given._replace(mels=before.clip.mels.flatten(0, 1))
+                wrong = repaint(self.family, ema, heard, VALIDATION_STEPS)[:, :, half:]
+                note("val_lift", (own - self.expert(in_fives(wrong), batch.clip.sync_mels)).mean())
+            before = batch
+        return {name: float(torch.stack(values).mean()) for name, values in found.items()}

@@ -18,7 +18,14 @@ from torchmetrics.functional.image import (
 
 from lipwire.engine.errors import ConfigError
 from lipwire.training.checkpoint import fit_weights, load_checkpoint, weights_of
-from lipwire.training.config import ABLATION, LossWeights, Preset, preset_named, scaled_down
+from lipwire.training.config import (
+    ABLATION,
+    LossWeights,
+    Precision,
+    Preset,
+    preset_named,
+    scaled_down,
+)
 from lipwire.training.data.batch import FiveFrames, in_fives, sync_window
 from lipwire.training.data.dataset import ClipData, StoredClips
 from lipwire.training.families import Family, Given, family_named
@@ -229,6 +236,8 @@ def ablate(
     sampling_steps: int = 8,
     clips: int = 8,
     seed: int = 0,
+    precision: Precision = "no",
+    init: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train the four settings of the paper's tables 1 and 3 at small size and measure them alike.
 
@@ -245,6 +254,8 @@ def ablate(
         sampling_steps: DDIM steps of the measurement.
         clips: held-out clips measured.
         seed: of all.
+        precision: of all.
+        init: checkpoint whose weights all four begin with.
 
     Returns:
         Figures by setting.
@@ -260,9 +271,10 @@ def ablate(
         preset = scaled_down(preset_named(f"{family}-ablation-{name}"))
         config = replace(
             preset.train, steps=steps, seed=seed, batch=batch or preset.train.batch,
-            sample_every=steps,
+            sample_every=steps, precision=precision,
         )  # fmt: skip
-        trainer = train(make_trainer(replace(preset, train=config), shards, folder / name, judges))
+        preset = replace(preset, train=config)
+        trainer = train(make_trainer(preset, shards, folder / name, judges, init))
         objective = trainer.objective
         assert isinstance(objective, ClipObjective)
         figures = measure_network(

@@ -14,7 +14,7 @@ from fakes import FakeBackend, make_manifest
 
 from lipwire.engine import backends
 from lipwire.engine.backends import cuda, load_backend
-from lipwire.engine.backends.plans import PlanCache, Platform, fingerprint
+from lipwire.engine.backends.plans import NotBuilt, PlanCache, Platform, fingerprint
 from lipwire.engine.errors import BackendError, BundleError
 from lipwire.engine.model.bundle import Bundle
 
@@ -57,6 +57,21 @@ def test_a_plan_is_built_once(caplog: pytest.LogCaptureFixture) -> None:
     assert [path.name for path in cache.folder.iterdir()] == ["step-b8.plan"]
 
 
+def test_where_nothing_is_to_be_built_a_missing_plan_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    builder = Builder()
+    cache = PlanCache(HERE, MODEL, "float16")
+    with pytest.raises(NotBuilt, match=r"step-b8\.plan is not there"):
+        cache.get("step", 8, None, builder.load)
+    cache.get("step", 8, builder.build, builder.load)
+    assert cache.get("step", 8, None, builder.load) == "loaded"
+    cache.path("step", 8).write_bytes(b"pl")
+    with pytest.raises(NotBuilt, match=r"does not load \(built for another GPU\)"):
+        cache.get("step", 8, None, builder.load)
+    assert builder.built == 1 and "this takes minutes" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("platform", "manifest", "precision", "graph", "batch"),
     [
@@ -92,7 +107,7 @@ def test_a_plan_that_does_not_load_is_built_again(
     cache.path("step", 1).write_bytes(garbage)
     with caplog.at_level(logging.WARNING):
         assert cache.get("step", 1, builder.build, builder.load) == "loaded"
-    assert "does not load and is built again" in caplog.text
+    assert "step-b1.plan does not load (" in caplog.text and "building" in caplog.text
     assert cache.path("step", 1).read_bytes() == b"plan"
 
 
@@ -178,18 +193,28 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str
             asked.append((name, options))
             backend = FakeBackend()
             backend.description = name
+            backend.cpu_threads = 3  # type: ignore[attr-defined]
             return backend
 
         return make
 
     import types
 
-    names = ("ort", "torch", "trt")
+    names = ("ort", "torch", "trt", "openvino")
     module = types.SimpleNamespace(**{name: factory(name) for name in names})
+
+    def refusing(bundle: Bundle, **options: Any) -> FakeBackend:
+        raise BackendError("pictures differ")
+
+    def gone(bundle: Bundle, **options: Any) -> FakeBackend:
+        raise ImportError("No module named 'gone'")
+
+    module.refusing, module.gone = refusing, gone
     monkeypatch.setattr(backends, "import_module", lambda name: module)
     for name in names:
         monkeypatch.setitem(backends._FACTORIES, name, f"x:{name}")
     monkeypatch.setattr(backends, "gpu_count", lambda: 1)
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
     monkeypatch.setattr(backends, "_said", set())
     yield asked
 
@@ -209,10 +234,48 @@ def test_a_gpu_gets_the_faster_of_torch_and_tensorrt_and_a_cpu_neither(
     monkeypatch.setattr(backends, "gpu_count", lambda: 0)
     load_backend(BUNDLE, "auto", threads=None)
     assert opened == [
-        *[("torch", {"device": "cuda:1"}), ("trt", {"device": "cuda:1"})] * 2,
+        *[("torch", {"device": "cuda:1"}), ("trt", {"device": "cuda:1", "build": False})] * 2,
         ("ort", {"device": "cpu", "threads": 2}),
         ("ort", {}),
     ]
+
+
+def test_a_cpu_gets_openvino_where_it_is_installed_and_faster(
+    opened: list[tuple[str, dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    times_s = {"ort": 0.010, "openvino": 0.005, "torch": 0.001, "trt": 0.001}
+    monkeypatch.setattr(backends, "_time_s", lambda backend: times_s[backend.description])
+    monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    assert load_backend(BUNDLE, "auto", device="cpu").description == "openvino"
+    assert opened == [("ort", {"device": "cpu"}), ("openvino", {"device": "cpu", "threads": 3})]
+    times_s["openvino"] = 0.0099
+    assert load_backend(BUNDLE, "auto", device="cpu").description == "ort"
+    opened.clear()
+    load_backend(BUNDLE, "auto", device="cuda:0", threads=None)
+    assert "openvino" not in dict(opened), "a GPU's place is not taken by it"
+
+    monkeypatch.setitem(backends._FACTORIES, "openvino", "x:refusing")
+    with caplog.at_level(logging.WARNING):
+        assert load_backend(BUNDLE, "auto", device="cpu").description == "ort"
+    assert "OpenVINO is not used: pictures differ" in caplog.text
+
+
+def test_building_ahead_opens_what_auto_chooses_from(
+    opened: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle(Path("nowhere"), make_manifest())
+    said = dict(backends.build_ahead(bundle, "cuda:0"))
+    assert [name for name, _ in opened] == ["torch", "trt"] == list(said)
+    assert all("build" not in options for _, options in opened), "plans are built"
+    assert said["trt"].startswith("trt: ready in ") and "batches of 1, 2, 4" in said["trt"]
+    opened.clear()
+    monkeypatch.setitem(backends._FACTORIES, "openvino", "x:gone")
+    assert "not installed" in dict(backends.build_ahead(bundle, "cpu"))["openvino"]
+    monkeypatch.setitem(backends._FACTORIES, "ort", "x:gone")
+    with pytest.raises(BackendError, match="nowhere: no runtime opens it on cpu: .*not installed"):
+        list(backends.build_ahead(bundle, "cpu"))
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,11 @@ def test_shards_of_an_earlier_version_are_read_but_not_added_to(
 ) -> None:
     with tarfile.open(tmp_path / "train-0000.tar", "w") as tar:
         for key, members, about in read_index(shards / "val-0000.tar"):
-            for name in ("crops.npy", "landmarks.npy", "mel.npy"):
+            for name in ("landmarks.npy", "mel.npy"):
                 value = StoredArray(shards / "val-0000.tar", members[name])[:]
                 add_member(tar, f"{key}.v1.{name}", value)
+            (clip,) = load_clips(shards, "val")
+            add_member(tar, f"{key}.v1.crops.npy", clip.crops[:])
             old = {name: about[name] for name in ("path", "speaker", "split", "frames")}
             add_member(tar, f"{key}.v1.json", old)
     (clip,) = load_clips(tmp_path, "train")

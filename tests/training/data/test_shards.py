@@ -71,9 +71,12 @@ def test_shards_are_plain_tars_of_arrays_in_webdatasets_layout(shards: Path) -> 
             samples[-1][1][name] = file.read()
     assert len({key for key, _ in samples}) == len(samples), "a clip's members lie together"
     for _, members in samples:
-        assert set(members) == {"crops.npy", "landmarks.npy", "speech.npy", "mel.npy", "json"}
-        crops = np.load(BytesIO(members["crops.npy"]))
-        assert crops.shape == (json.loads(members["json"])["frames"], 128, 128, 3)
+        assert set(members) == {
+            "jpegs.npy", "ends.npy", "landmarks.npy", "speech.npy", "mel.npy", "json",
+        }  # fmt: skip
+        ends = np.load(BytesIO(members["ends.npy"]))
+        assert len(ends) == json.loads(members["json"])["frames"]
+        assert ends[-1] == len(np.load(BytesIO(members["jpegs.npy"])))
 
 
 @pytest.mark.skipif(not OPEN_FILES.is_dir(), reason="needs /proc")
@@ -113,8 +116,40 @@ def test_a_corpus_has_more_clips_than_a_process_may_open_files(tmp_path: Path) -
     write_places(tmp_path, {p.name: [place(m, a) for _, m, a in read_index(p)] for p in paths})
     again = StoredClips(tmp_path, "train")
     assert [c.key for c in again] == [c.key for c in loaded] and again.lengths.tolist() == [8] * 600
-    paths[0].write_bytes(paths[0].read_bytes()[512:])
+    data = paths[0].read_bytes()
+    paths[0].write_bytes(data[512:] + data[:512])
     with pytest.raises(ConfigError, match=r"train-0000\.tar: no sample begins at byte 0"):
         again[0]
     paths[0].unlink()
     assert len(StoredClips(tmp_path, "train")) == 597, "a shard that is gone is not looked for"
+
+
+@pytest.mark.parametrize("indexed", [True, False], ids=["indexed", "not"])
+def test_of_a_shard_that_is_cut_off_the_whole_clips_are_used(
+    shards: Path, tmp_path: Path, indexed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    (whole,) = shards.glob("train-*.tar")
+    (tmp_path / "train-0000.tar").write_bytes(whole.read_bytes())
+    cut, junk = tmp_path / "train-0001.tar", tmp_path / "train-0002.tar"
+    cut.write_bytes(whole.read_bytes())
+    junk.write_bytes(whole.read_bytes())
+    paths = sorted(tmp_path.glob("*.tar"))
+    if indexed:
+        write_places(tmp_path, {p.name: [place(m, a) for _, m, a in read_index(p)] for p in paths})
+    samples = list(read_index(whole))
+    assert len(samples) == 3
+    begin = samples[2][1]["jpegs.npy"].offset_data  # within the third clip's pictures
+    cut.write_bytes(whole.read_bytes()[: begin + 1000])
+    junk.write_bytes(b"not a tar" * 100)
+    with pytest.raises(ConfigError, match=r"train-0001\.tar: is not a shard"):
+        list(read_index(cut))
+    with caplog.at_level("WARNING"):
+        stored = StoredClips(tmp_path, "train")
+    keys = [key for key, _, _ in samples]
+    assert [clip.key for clip in stored] == keys + keys[:2]
+    assert all(len(clip.crops[len(clip) - 1]) == 128 for clip in stored)
+    of = " of 3" * indexed
+    assert f"train-0001.tar is damaged (unexpected end of data): 2{of} clips" in caplog.text
+    assert f"): 0{of} clips of it are used" in caplog.text
+    assert "2 of 3 train shards are damaged" in caplog.text
+    assert len(load_clips(tmp_path, "train")) == 5

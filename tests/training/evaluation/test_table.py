@@ -15,6 +15,7 @@ from lipwire.training.evaluation.strips import LABEL_PX, TILE_PX, draw_strips
 from lipwire.training.evaluation.table import (
     Figure,
     Result,
+    ablation_tables,
     tables,
     to_csv,
     to_latex,
@@ -43,6 +44,19 @@ def test_both_settings_share_a_row_and_published_rows_stand_above() -> None:
     assert [len(row) for row in first.rows] == [12] * 8
     assert "SSIM ↑" in others[0].head and others[0].rows[0][2] == "0.612 (0.600 to 0.630)"
     assert len(tables([CROSS], published=False)[0].rows) == 1
+
+
+def test_tables_1_and_3_have_a_row_for_each_set_of_losses() -> None:
+    first, third = ablation_tables([RECONSTRUCTION, CROSS])
+    assert first.head[1:] == ("Losses", "FID ↓", "SSIM ↑", "PSNR ↑", "LMD ↓", "Sync_c ↑")
+    assert first.rows[3] == ("VoxCeleb2", "+ Seq. GAN (published)", "8.213", "0.527", "18.52",
+                             "3.101", "7.89")  # fmt: skip
+    assert first.rows[4] == ("our_set", "lite", "3.50", "0.612", "21.00", "1.50", "–")
+    assert third.rows[1] == ("VoxCeleb2", "+ SyncNet (published)", "8.784", "4.816", "5.946")
+    assert third.rows[4] == ("our_set", "lite", "4.25", "–", "–")
+    assert "tables 1 and 3, on 500 clips" in first.foot[0]
+    (only,) = ablation_tables([CROSS], published=False)
+    assert only.title.startswith("The paper's table 3") and len(only.rows) == 1
 
 
 def test_the_foot_says_what_was_left_out_and_what_is_not_there() -> None:

@@ -16,6 +16,7 @@ from lipwire.training.families import LiteFamily
 from lipwire.training.loop import train
 from lipwire.training.nets.perceptual import GaborFeatures
 from lipwire.training.nets.syncnet import SmallSyncNet
+from lipwire.training.paper.diff2lip import ClipObjective
 from lipwire.training.paper.suite import Judges, ablate, make_trainer, measure_network
 
 TINY = TrainConfig(steps=2, batch=2, warmup=1, learning_rate=1e-3, checkpoint_every=2,
@@ -38,6 +39,14 @@ def test_a_run_with_all_five_losses(shards: Path, expert: Path, tmp_path: Path) 
     assert {"simple", "l2", "sync", "gabor", "gan", "critic"} <= set(line)
     begun = make_trainer(preset, shards, tmp_path / "next", Judges(expert),
                          init=trainer.checkpoint_path)  # fmt: skip
+    figures = json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])
+    levels = [figures[f"val_simple_{t}"] for t in (0, 250, 500, 750)]
+    assert figures["step"] == 2 and min(levels) > 0
+    assert figures["val_gabor"] > 0 and 0 < figures["val_sync"] < 1 and "val_lift" in figures
+    objective = trainer.objective
+    assert isinstance(objective, ClipObjective)
+    again = objective.validate(trainer.ema)
+    assert {**again, "step": 2} == pytest.approx(figures), "on the same samples every time"
     for a, b in zip(begun.net.parameters(), trainer.ema.parameters(), strict=True):
         assert torch.equal(a, b), "a new run may begin with the weights of another"
     with pytest.raises(ConfigError, match="gan_form"):
