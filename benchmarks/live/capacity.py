@@ -29,6 +29,7 @@ from lipwire.benchmarks.live.latency import (
     made_clip,
     start_server,
 )
+from lipwire.benchmarks.rig.foreign_client import Visit
 from lipwire.benchmarks.rig.signalling import Doors
 from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine.backends.cpu import usable_cores
@@ -50,7 +51,7 @@ def _foreign(
         shown = clip or made_clip(Path(scratch) / "clip.mp4")
         for calls in range(1, most + 1):
             progress(f"{calls} calls, {SIZE}")
-            visit = foreign.Visit(
+            visit = Visit(
                 str(shown), str(sample_voice()), **asdict(doors), seconds=seconds, calls=calls
             )
             found = foreign.load(visit)

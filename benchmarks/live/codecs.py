@@ -41,7 +41,7 @@ def measure(
         bit_rate: bits per second to aim at.
     """
     encoder.target_bitrate = bit_rate  # type: ignore[attr-defined]
-    decoder = make_decoder(codec, ServerConfig().max_pixels)
+    decoder = make_decoder(codec, ServerConfig().picture_pixels)
     encode_s, decode_s, bits, noise = [], [], [], []
     for index, frame in enumerate(frames):
         frame.pts, frame.time_base = index * 3600, Fraction(1, 90_000)

@@ -186,9 +186,9 @@ def self_check(plan: Visit, progress: Callable[[str], None]) -> dict[str, Any]:
         for delay_s in (0.0, CHECK_DELAY_S):
             progress(f"{kind}, a peer that delays by {delay_s * 1e3:g} ms")
             with peer(delay_s) as url:
-                doors = ({"offer": f"{url}/offer"} if kind == "offer"
-                         else {"whip": f"{url}/whip", "whep": f"{url}/whep"})  # fmt: skip
-                found = digest(visit(replace(plan, **doors)), plan.fps)
+                by_offer = replace(plan, offer=f"{url}/offer")
+                by_pair = replace(plan, whip=f"{url}/whip", whep=f"{url}/whep")
+                found = digest(visit(by_offer if kind == "offer" else by_pair), plan.fps)
             for name, values in least.items():
                 values_ms = found["samples"][f"{name}_delay_ms"]
                 samples[f"{kind}: {name}, {delay_s * 1e3:g} ms_ms"] = values_ms

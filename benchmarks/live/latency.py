@@ -32,6 +32,7 @@ from lipwire.benchmarks.harness.record import describe_bundle, figure
 from lipwire.benchmarks.harness.timing import percentiles
 from lipwire.benchmarks.live import foreign
 from lipwire.benchmarks.rig import speech_path
+from lipwire.benchmarks.rig.foreign_client import Visit
 from lipwire.benchmarks.rig.latency_client import Plan
 from lipwire.benchmarks.rig.scenes import talking
 from lipwire.benchmarks.rig.voices import sample_voice
@@ -438,7 +439,7 @@ def run(
         clip = video or made_clip(Path(scratch) / "clip.mp4")
         voice = speech or sample_voice()
         if self_check or offer or whip or whep:
-            visit = foreign.Visit(str(clip), str(voice), offer, whip, whep, seconds,
+            visit = Visit(str(clip), str(voice), offer, whip, whep, seconds,
                                   width=width, height=height, fps=fps)  # fmt: skip
             measure = foreign.self_check if self_check else foreign.judge
             return measure(visit, progress)

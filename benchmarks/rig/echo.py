@@ -34,20 +34,20 @@ class DelayedTrack(MediaStreamTrack):
         super().__init__()
         self.kind = source.kind
         self._source, self._delay_s = source, delay_s
-        self._waiting: asyncio.Queue[tuple[float, Any]] = asyncio.Queue()
+        self._later: asyncio.Queue[tuple[float, Any]] = asyncio.Queue()
         self._reading = asyncio.ensure_future(self._read())
 
     async def _read(self) -> None:
         try:
             while True:
                 frame = await self._source.recv()
-                self._waiting.put_nowait((time.monotonic() + self._delay_s, frame))
+                self._later.put_nowait((time.monotonic() + self._delay_s, frame))
         except MediaStreamError:
-            self._waiting.put_nowait((0.0, None))
+            self._later.put_nowait((0.0, None))
 
     async def recv(self) -> Any:
         """The next one, when it is due."""
-        due_s, frame = await self._waiting.get()
+        due_s, frame = await self._later.get()
         if frame is None:
             raise MediaStreamError
         if (left_s := due_s - time.monotonic()) > 0:

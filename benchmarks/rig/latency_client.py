@@ -183,7 +183,7 @@ class Seen:
         }
         found: dict[str, list[float]] = {}
         for kind, rows in times.items():
-            receiver = self.receivers.get(kind)
+            receiver: Any = self.receivers.get(kind)
             found[kind] = []
             for at_s, pts in rows if receiver is not None else ():
                 wall_s = receiver.wall_clock_s(pts) if since_s <= at_s < until_s else None

@@ -46,7 +46,8 @@ def orientation_of(frame: Any) -> Orientation:
 
     # `frame.side_data` would keep frame and container in a cycle: every picture, half a megabyte
     # of it, would wait for the garbage collector.
-    data = SideDataContainer(frame).get("DISPLAYMATRIX")
+    container: Any = SideDataContainer  # its stub forgets the argument
+    data = container(frame).get("DISPLAYMATRIX")
     if data is None:
         return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])

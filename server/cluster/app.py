@@ -85,7 +85,8 @@ def build(args: dict[str, Any]) -> Any:
         serve.ingress()(Director), name="Director", num_replicas=mine["directors"],
         ray_actor_options={"num_cpus": 0}, max_ongoing_requests=REQUESTS, **common,
     )  # fmt: skip
-    return director.bind(node.bind(environment(settings), settings.drain_s))
+    nodes = node.bind(environment(settings), settings.drain_s)
+    return director.bind(nodes, settings.trusted_proxies)
 
 
 def read_range(nodes: str) -> tuple[int, int]:

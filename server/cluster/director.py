@@ -17,7 +17,7 @@ import contextlib
 import itertools
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -27,6 +27,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -44,6 +45,7 @@ SESSION = re.compile(r"/(?:whip/live|whep/live|whip|whep|api/sessions)/(?P<name>
 # Of one connection and not of the message (RFC 9110 section 7.6.1).
 HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
 HOP |= {"upgrade"}
+HOP_WS = HOP | {"host", "content-length"}  # the host stands in the address there
 MAX_MESSAGE = 1024 * 1024  # as the servers take them
 
 
@@ -58,9 +60,15 @@ class NoNode(Exception):
 
 
 class Director:
-    """An ASGI application before the nodes that `hear` is told of."""
+    """An ASGI application before the nodes that `hear` is told of.
 
-    def __init__(self, *_: object) -> None:
+    Args:
+        nodes: their deployment; Ray starts what is named here.
+        trusted_proxies: whose X-Forwarded-For is believed. Nodes believe the Director's.
+    """
+
+    def __init__(self, nodes: object = None, trusted_proxies: Sequence[str] = ()) -> None:
+        self._trusted = list(trusted_proxies)
         self.directory = Directory()
         self._unnamed = itertools.count()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
@@ -71,7 +79,8 @@ class Director:
 
     def __serve_build_asgi_app__(self) -> Any:
         """What Ray Serve shows to the world; Starlette answers what else it asks."""
-        return Starlette(routes=[Mount("/", self.answer)], lifespan=self._lifespan)
+        app = Starlette(routes=[Mount("/", self.answer)], lifespan=self._lifespan)
+        return ProxyHeadersMiddleware(app, self._trusted)  # type: ignore[arg-type]
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -81,6 +90,10 @@ class Director:
     async def hear(self, state: State) -> None:
         """Note what a node says of itself."""
         self.directory.hear(state)
+
+    async def lose(self, node: str) -> None:
+        """A node says that its server has ended."""
+        self.directory.forget(node)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -211,9 +224,6 @@ class Director:
         else:
             await socket.accept(node.subprotocol)
             await _bridge(socket, node)
-
-
-HOP_WS = HOP | {"host", "content-length"}
 
 
 def _onward(request: HTTPConnection, without: set[str] = HOP) -> dict[str, str]:

@@ -81,11 +81,14 @@ class Node:
         from ray import serve
 
         directors: Any = None
-        while True:
+        alive = True
+        while alive:
             await self._look()
+            alive = self._process.poll() is None
+            told = ("hear", self._state) if alive else ("lose", self._name)
             try:
                 directors = directors or await asyncio.to_thread(serve.get_app_handle, APP)
-                await directors.broadcast("hear", self._state).results_async(
+                await directors.broadcast(*told).results_async(
                     timeout_s=TELL_S, return_exceptions=True
                 )
             except Exception as error:  # it is being started, or is no more

@@ -37,7 +37,8 @@ BIT_RATE = 1_500_000
 def pixel_cost_s(codec: str) -> float:
     """Processor time of one pixel of one picture: decoded, to RGB, to planes, encoded."""
     kind = H264 if codec == "h264" else VP8
-    encoder, decoder = make_encoder(kind), make_decoder(kind, TRIAL[0] * TRIAL[1])
+    encoder: Any = make_encoder(kind)
+    decoder = make_decoder(kind, TRIAL[0] * TRIAL[1])
     encoder.target_bitrate = BIT_RATE
     took_s = []
     for index, frame in enumerate(_pictures()):

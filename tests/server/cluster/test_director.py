@@ -14,6 +14,7 @@ import uvicorn
 from calls import tone, until
 from fakes import picture
 from served import Served
+from starlette.responses import Response
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from whip_client import Client
@@ -143,6 +144,22 @@ async def test_a_page_of_the_director_s_own_origin_may_use_it_and_no_other(
         assert (await http.get("/api/info", headers=other)).status_code == 403
 
 
+async def test_only_a_proxy_that_is_trusted_says_of_whom_a_request_is() -> None:
+    director, seen = Director(None, ("192.0.2.1",)), []
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["client"][0])
+        await Response()(scope, receive, send)
+
+    director.answer = answer  # type: ignore[method-assign]
+    app = director.__serve_build_asgi_app__()
+    for address in ("192.0.2.1", "192.0.2.9"):
+        transport = httpx.ASGITransport(app=app, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://cluster") as http:
+            await http.get("/", headers={"X-Forwarded-For": "203.0.113.5"})
+    assert seen == ["203.0.113.5", "192.0.2.9"]
+
+
 async def test_a_call_whose_node_is_killed_goes_on_under_its_name_on_another(
     start: Callable[..., Served],
 ) -> None:
@@ -150,8 +167,9 @@ async def test_a_call_whose_node_is_killed_goes_on_under_its_name_on_another(
     pictures: list[Picture] = []
 
     async def film(call: LipwireCall) -> None:
+        image = picture()
         while True:
-            call.send_image(picture(), (320, 240))
+            call.send_image(image, (320, 240))
             await asyncio.sleep(0.04)
 
     async def take(call: LipwireCall) -> None:
