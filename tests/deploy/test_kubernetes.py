@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lipwire.server.config import ServerConfig
+from lipwire.server.cluster.app import read_range
+from lipwire.server.config import ServerConfig, load_config
 
 REPO = Path(__file__).resolve().parents[2]
 FOLDER = REPO / "deploy" / "kubernetes"
@@ -136,6 +138,22 @@ def test_the_parts_fit_each_other(variant: str) -> None:
     service = servers["spec"]["serviceName"]
     pods = [f"lipwire-{n} lipwire-{n}.{service}:8080" for n in range(scaler["spec"]["maxReplicas"])]
     assert re.findall(r"^    server (\S+ \S+)", proxy, re.MULTILINE) == [*pods, *pods]
+
+
+def test_ray_is_given_what_our_application_takes() -> None:
+    service = built("ray")["RayService lipwire"]["spec"]
+    (application,) = yaml.safe_load(service["serveConfigV2"])["applications"]
+    module, _, name = application["import_path"].partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+    args = application["args"]
+    assert read_range(args["nodes"]) == (1, 8)
+    settings = load_config(**{k: v for k, v in args.items() if k not in ("nodes", "cpus")})
+    (workers,) = service["rayClusterConfig"]["workerGroupSpecs"]
+    pod = workers["template"]["spec"]
+    assert settings.drain_s < pod["terminationGracePeriodSeconds"]
+    # One node of ours fills a host of theirs, and there are as many hosts.
+    assert int(pod["containers"][0]["resources"]["limits"]["cpu"]) == args["cpus"]
+    assert workers["maxReplicas"] == read_range(args["nodes"])[1]
 
 
 def test_the_proxy_has_the_rules_of_the_tested_one(haproxy: str) -> None:
