@@ -6,10 +6,10 @@ kept in lipwire's cache. On opening, a picture is held against ONNX Runtime's in
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
-import openvino
 
 from lipwire.engine.backends import blank_job
 from lipwire.engine.backends.cpu import usable_cores
@@ -30,6 +30,10 @@ from lipwire.engine.model.bundle import Bundle
 from lipwire.engine.model.cache import cache_folder
 from lipwire.engine.model.onnx_file import external_data
 from lipwire.engine.types import F32, LipJob
+
+# When it is imported it reports to its makers, asking nobody, unless its telemetry is not there.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
 
 # A CPU gains little by painting more frames together, and each size is compiled for seconds.
 BATCH_SIZES = (1, 2, 4)
