@@ -13,7 +13,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The frameworks that our adapters are tested with, as they are published.
 PEERS  := pipecat livekit
-pipecat_WHEEL := pipecat-ai==1.14.0
+# With a Wyoming client beside, which has no dependencies.
+pipecat_WHEEL := pipecat-ai==1.14.0 wyoming==1.10.2
 livekit_WHEEL := livekit-agents==1.8.9
 
 .PHONY: run test clients coverage check format snapshots docs lock clean

@@ -46,6 +46,7 @@ from lipwire.engine.errors import BankError, LipwireError
 from lipwire.engine.units.bank_file import DIGEST, read_bank, write_bank
 from lipwire.engine.units.enrolled import Consent, EnrolledBank
 from lipwire.engine.units.unit import Unit
+from lipwire.server.api import wyoming
 from lipwire.server.call.commands import handle_command
 from lipwire.server.call.container_reader import AutoReader
 from lipwire.server.call.dialects import read
@@ -247,6 +248,18 @@ def _read_dialect(data: bytes) -> object:
     return read(message)
 
 
+def _read_wyoming(data: bytes) -> object:
+    async def read() -> int:
+        reader, events = asyncio.StreamReader(wyoming.MAX_JSON), 0
+        reader.feed_data(data)
+        reader.feed_eof()
+        while await wyoming.read_event(reader) is not None:
+            events += 1
+        return events
+
+    return asyncio.run(read())
+
+
 def _read_container(data: bytes) -> object:
     reader = AutoReader(24_000)
     try:
@@ -312,6 +325,16 @@ def targets() -> dict[str, Callable[[], Target]]:
                 b'{"type":"Audio","pcm":[0.5,-0.5]}',
             ],
             (LipwireError,),
+        ),
+        "wyoming": lambda: Target(
+            _read_wyoming,
+            lambda: [
+                b'{"type":"describe"}\n',
+                b'{"type":"audio-chunk","data_length":43,"payload_length":4}\n'
+                b'{"rate": 24000, "width": 2, "channels": 1}\n\0\0\0\0',
+                b'{"type":"audio-stop","data":{"timestamp":1}}\n',
+            ],
+            (wyoming.BadEvent, asyncio.IncompleteReadError),
         ),
         "container": lambda: Target(_read_container, _sound, (LipwireError,), 2.0),
         "pcm": lambda: Target(_read_pcm, lambda: [bytes(1000)], (LipwireError,)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,10 @@ from lipwire.engine.errors import ConfigError
 from lipwire.engine.units.bank_file import KEY_CHARS
 
 PREFIX = "LIPWIRE_"
+WYOMING = re.compile(
+    r"tcp://(127(?:\.\d{1,3}){3}|localhost|\[::1\]):(\d{1,5})/([A-Za-z0-9][\w.-]{0,63})", re.ASCII
+)
+NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 JWT_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as its hash
 Place = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 # One or many, in the environment separated by commas.
@@ -37,8 +42,23 @@ class ServerConfig(BaseSettings):
     trusted_proxies: Names = Field(
         default=(), description="addresses whose X-Forwarded-For and -Proto are believed"
     )
+    # Behind a proxy that spreads calls over several servers (deploy/haproxy.cfg).
+    node: str | None = Field(
+        default=None, description="this server's name, for addresses such as /n/NODE/whip"
+    )
+    agent_port: int | None = Field(
+        default=None, ge=0, le=65535, description="TCP port of HAProxy's agent check"
+    )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "warning"
     log_format: Literal["text", "json"] = "text"
+    otel: bool = Field(
+        default=False, description="send traces by OTLP, to where OTEL_* variables say"
+    )
+
+    # Its clients have no tokens: others than this machine cannot be let in.
+    wyoming: str | None = Field(
+        default=None, description="tcp://127.0.0.1:10700/NAME: Wyoming clients speak into NAME"
+    )
 
     # --- the model ---
     bundle: Path | None = Field(
@@ -80,8 +100,10 @@ class ServerConfig(BaseSettings):
     max_upload_mb: float = Field(default=64, gt=0, le=4096, description="largest voice file")
     max_text_chars: int = Field(default=2000, ge=1, le=100_000, description="longest text to speak")
     # Those beyond 1920x1088 as well are refused before a decoder allocates anything for them.
-    max_pixels: int = Field(
-        default=1280 * 720, ge=256, description="larger incoming pictures are scaled down to it"
+    max_pixels: int | None = Field(
+        default=None,
+        ge=256,
+        description="larger incoming pictures are scaled down to it; measured at the start",
     )
     # H.264 with a fast preset takes 0.8 of VP8's time at 1 dB less, and Chromium was seen to show
     # it later once pictures are painted (docs/media.md). A peer without the first gets the other.
@@ -101,7 +123,6 @@ class ServerConfig(BaseSettings):
     )
     # Voice that may wait to be played; beyond it the sources wait. Memory: 0.1 MB a second.
     speech_backlog_max_s: float = Field(default=120, ge=1, le=3600)
-    peers: Names = Field(default=(), description="servers that publishers are sent to when full")
 
     # --- media over UDP ---
     ice_host: str | None = Field(
@@ -147,20 +168,20 @@ class ServerConfig(BaseSettings):
     record_max_mb: float = Field(default=8000, gt=0, description="largest recording, MB")
 
     # --- stopping ---
-    # How long SIGTERM lets calls go on; with closing it must stay below 10 s.
-    drain_s: float = Field(default=5, ge=0, le=3600)
+    # How long SIGTERM lets calls go on; with closing, the default stays below the 10 s that init
+    # systems wait. Behind a proxy it may be hours: their viewers still reach them.
+    drain_s: float = Field(default=5, ge=0, le=86_400)
 
     @field_validator(
-        "trusted_proxies", "allowed_origins", "peers", "stun_urls", "turn_urls", "devices",
-        mode="before",
-    )  # fmt: skip
+        "trusted_proxies", "allowed_origins", "stun_urls", "turn_urls", "devices", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("allowed_origins", "peers")
+    @field_validator("allowed_origins")
     @classmethod
     def _no_slash(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(part.rstrip("/") for part in value)
@@ -198,6 +219,11 @@ class ServerConfig(BaseSettings):
         """Whether candidates of private networks are accepted."""
         return self.loopback if self.ice_private is None else self.ice_private
 
+    @property
+    def picture_pixels(self) -> int:
+        """`max_pixels`, or what two usual cores carry where nothing was measured."""
+        return self.max_pixels or 1280 * 720
+
     def check_guarded(self) -> None:
         """Refuse to serve strangers without a token.
 
@@ -222,6 +248,16 @@ class ServerConfig(BaseSettings):
             raise ConfigError(f"jwt_secret is shorter than {JWT_SECRET_BYTES} bytes")
         if self.bank_secret and len(self.bank_secret) < KEY_CHARS:
             raise ConfigError(f"bank_key is shorter than {KEY_CHARS} characters")
+        at = WYOMING.fullmatch(self.wyoming or "")
+        if self.wyoming is not None and (at is None or int(at[2]) > 65_535):
+            raise ConfigError(
+                f"wyoming is {self.wyoming!r}, must be like tcp://127.0.0.1:10700/studio, on a "
+                "loopback address, with the name of a session"
+            )
+        if self.node is not None and not NODE.fullmatch(self.node):
+            raise ConfigError(
+                f"node is {self.node!r}, must be 1 to 63 letters, digits, '.', '-', '_'"
+            )
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("tls_cert and tls_key belong together; only one is given")
         for path in (self.tls_cert, self.tls_key, self.jwt_public_key):

@@ -33,6 +33,15 @@ class Served:
         self.url = line.split()[-1]
         self.settings["port"] = int(self.url.rpartition(":")[2])
 
+    def stop(self) -> None:
+        """Ask it to end, as those do who upgrade it."""
+        self._process.terminate()
+
+    def wait(self) -> int:
+        """Its exit code, when it has ended by itself."""
+        self._process.communicate(timeout=30)
+        return self._process.returncode
+
     def kill(self) -> None:
         """End it without a word to anybody."""
         if self._process.poll() is None:
@@ -48,19 +57,32 @@ def main() -> None:
     from fakes import FakeTracker
 
     from lipwire.engine import Engine
+    from lipwire.server.api import wyoming
     from lipwire.server.api.app import create_app
-    from lipwire.server.api.listener import SOCKETS, Server, listen, page_url
+    from lipwire.server.api.listener import (
+        SOCKETS,
+        Server,
+        listen,
+        listen_for_agent,
+        page_url,
+    )
     from lipwire.server.config import ServerConfig
 
-    settings = ServerConfig(**{"ladder": False, "port": 0, **json.loads(sys.argv[1])})
+    settings = ServerConfig(**{"ladder": False, "port": 0, "drain_s": 0, **json.loads(sys.argv[1])})
     cv2.setNumThreads(1)
-    with Engine(StripedBackend(), FakeTracker) as engine, listen(settings) as listener:
-        app = create_app(settings, engine)
+    with (
+        Engine(StripedBackend(), FakeTracker) as engine,
+        listen(settings) as listener,
+        listen_for_agent(settings) as agent,
+    ):
+        app = create_app(settings, engine, wyoming.listen(settings), agent)
         config = uvicorn.Config(app, log_level="error", **SOCKETS)
         url = page_url(settings, listener.getsockname()[1])
-        Server(config, url, lambda patience_s: app.state.sessions.drain(patience_s), 0).run(
-            sockets=[listener]
-        )
+
+        async def end_calls(patience_s: float) -> None:
+            await app.state.sessions.drain(patience_s)
+
+        Server(config, url, end_calls, settings.drain_s).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ ROOMS: dict[str, set[str]] = {
     "server.media": {"server.config", "server.rtc"},
     "server.dub": {"server.config", "server.media"},
     "server.call": {"server.config", "server.ops", "server.rtc", "server.media"},
+    "server.cluster": {"server.config", "server.api"},
     "server.api": {"server.config", "server.ops", "server.rtc", "server.media", "server.call"},
     "training.processes": set(),
     "training.checkpoint": set(),

@@ -57,6 +57,8 @@ BENCHES = (
           "lipwire.benchmarks.model.paper:run", TORCH),
     Bench("simulate", "Sessions against devices in virtual time: missed deadlines, and the least.",
           "lipwire.benchmarks.model.simulate:command"),
+    Bench("fleet", "1 to 1,000 nodes and their audience in virtual time: what breaks first.",
+          "lipwire.benchmarks.model.fleet:run"),
     Bench("loss", "R5: a call over a path that loses packets: freezes, holes in the sound.",
           "lipwire.benchmarks.live.transport:loss"),
     Bench("delay", "R11: what a call adds to a picture, passed through and painted.",
@@ -84,4 +86,6 @@ BENCHES = (
           "lipwire.benchmarks.live.codecs:run"),
     Bench("viewers", "What 1, 2, 4 and 8 viewers of a session cost, sharing an encode and alone.",
           "lipwire.benchmarks.live.viewers:run"),
+    Bench("relip", "What relip() adds to a picture in Chromium, and how soon it is back.",
+          "lipwire.benchmarks.live.relip:run"),
 )  # fmt: skip

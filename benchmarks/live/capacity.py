@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,12 +22,14 @@ from annotated_types import Ge
 
 from lipwire.benchmarks.harness.machine import process_memory_mib
 from lipwire.benchmarks.harness.record import describe_bundle, figure
+from lipwire.benchmarks.live import foreign
 from lipwire.benchmarks.live.latency import (
     end_server,
     free_port,
     made_clip,
     start_server,
 )
+from lipwire.benchmarks.rig.signalling import Doors
 from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine.backends.cpu import usable_cores
 from lipwire.engine.errors import ConfigError, LipwireError
@@ -35,6 +38,39 @@ from lipwire.engine.model.bundle import open_bundle
 PACING_MS = 40.0
 SHARE = 0.95
 SIZES, SIZE = ("320x240", "640x480", "1280x720"), "640x480"
+
+
+def _foreign(
+    doors: Doors, seconds: float, most: int, clip: Path | None, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Calls to a server that is there already, until it judders, as far as can be seen of it."""
+    rows: list[dict[str, Any]] = []
+    samples: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        shown = clip or made_clip(Path(scratch) / "clip.mp4")
+        for calls in range(1, most + 1):
+            progress(f"{calls} calls, {SIZE}")
+            visit = foreign.Visit(
+                str(shown), str(sample_voice()), **asdict(doors), seconds=seconds, calls=calls
+            )
+            found = foreign.load(visit)
+            rows.append(found["row"])
+            samples[f"pacing {calls} of {SIZE}_ms"] = found["pacing_ms"]
+            if not rows[-1]["smooth"]:
+                break
+    carried = max((row["sessions"] for row in rows if row["smooth"]), default=0)
+    ended = not rows[-1]["smooth"]
+    figures = {
+        "smooth_sessions": figure(carried),
+        "limit_found": figure("yes" if ended else f"no, stopped at {most}"),
+    }
+    return {
+        "bundle": foreign.UNKNOWN,
+        "figures": figures,
+        "samples": samples,
+        "tables": {"sessions": rows},
+        "input": {**asdict(doors), "seconds": seconds, "fps": 25, "codec": "VP8"},
+    }
 
 
 def smooth(calls: list[dict[str, Any]]) -> bool:
@@ -106,6 +142,9 @@ def run(
     short: bool = False,
     clip: Path | None = None,
     bundle: Path | None = None,
+    offer: str | None = None,
+    whip: str | None = None,
+    whep: str | None = None,
     progress: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Any]:
     """Add sessions at 640x480 and default steps; then one session at other sizes and steps.
@@ -116,11 +155,18 @@ def run(
         short: no other sizes and steps.
         clip: a video with a face; without it, a made one.
         bundle: the model; without it, the one that ships.
+        offer: load another server, from outside: where it takes an offer as JSON. `{call}` in an
+            address is the number of the call.
+        whip: the same, where it takes what is published; with --whep.
+        whep: where it gives that back.
         progress: told each load.
 
     Raises:
         LipwireError: the server or the callers failed.
+        ConfigError: the other server's addresses are none.
     """
+    if offer or whip or whep:
+        return _foreign(Doors(offer, whip, whep), seconds, most, clip, progress)
     manifest = open_bundle(bundle).manifest
     growth: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []

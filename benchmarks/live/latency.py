@@ -30,6 +30,7 @@ from annotated_types import Ge, Le
 from lipwire.benchmarks.harness.machine import process_cpu_s, process_memory_mib
 from lipwire.benchmarks.harness.record import describe_bundle, figure
 from lipwire.benchmarks.harness.timing import percentiles
+from lipwire.benchmarks.live import foreign
 from lipwire.benchmarks.rig import speech_path
 from lipwire.benchmarks.rig.latency_client import Plan
 from lipwire.benchmarks.rig.scenes import talking
@@ -402,6 +403,10 @@ def run(
     jitter_ms: Annotated[float, Ge(0)] = 0,
     loss: Annotated[float, Ge(0), Le(0.5)] = 0,
     echo: bool = False,
+    offer: str | None = None,
+    whip: str | None = None,
+    whep: str | None = None,
+    self_check: bool = False,
     progress: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Any]:
     """Measure.
@@ -419,14 +424,24 @@ def run(
         jitter_ms: the path's, on top of its delay.
         loss: share of packets that the path loses, each way.
         echo: measure what the bench itself costs, against a server that sends back what it gets.
+        offer: judge another server, from outside: where it takes an offer as JSON.
+        whip: the same, where it takes what is published; with --whep.
+        whep: where it gives that back.
+        self_check: hold that measurement against a peer that delays by a known time.
         progress: told what is being measured.
 
     Raises:
         LipwireError: the server or the caller failed.
+        ConfigError: the other server's addresses are none.
     """
     with tempfile.TemporaryDirectory() as scratch:
         clip = video or made_clip(Path(scratch) / "clip.mp4")
         voice = speech or sample_voice()
+        if self_check or offer or whip or whep:
+            visit = foreign.Visit(str(clip), str(voice), offer, whip, whep, seconds,
+                                  width=width, height=height, fps=fps)  # fmt: skip
+            measure = foreign.self_check if self_check else foreign.judge
+            return measure(visit, progress)
         plan = Plan("", str(clip), str(voice), seconds, width=width, height=height, fps=fps,
                     delay_ms=delay_ms, jitter_ms=jitter_ms, loss=loss)  # fmt: skip
         if echo:

@@ -1,28 +1,81 @@
 """A server that sends pictures back as they come: what remains is the bench and the codecs.
 
-Run as `python -m lipwire.benchmarks.rig.echo PORT`; as much of lipwire's HTTP as
-`benchmarks/rig/latency_client.py` uses.
+Run as `python -m lipwire.benchmarks.rig.echo PORT [DELAY_S]`; as much of lipwire's HTTP as
+`benchmarks/rig/latency_client.py` uses, and `/offer`, `/whip` and `/whep` for callers that know
+nothing of it, where picture and sound come back so much later.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import time
 import uuid
 from typing import Any
 
 import uvicorn
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from fastapi import FastAPI, Request
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from fastapi import FastAPI, Request, Response
 
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import ice, patch
 
 
-def make_app() -> FastAPI:
-    """The echo."""
+class DelayedTrack(MediaStreamTrack):
+    """A track's frames, each so long after it came.
+
+    Args:
+        source: the track.
+        delay_s: how long.
+    """
+
+    def __init__(self, source: MediaStreamTrack, delay_s: float) -> None:
+        super().__init__()
+        self.kind = source.kind
+        self._source, self._delay_s = source, delay_s
+        self._waiting: asyncio.Queue[tuple[float, Any]] = asyncio.Queue()
+        self._reading = asyncio.ensure_future(self._read())
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                frame = await self._source.recv()
+                self._waiting.put_nowait((time.monotonic() + self._delay_s, frame))
+        except MediaStreamError:
+            self._waiting.put_nowait((0.0, None))
+
+    async def recv(self) -> Any:
+        """The next one, when it is due."""
+        due_s, frame = await self._waiting.get()
+        if frame is None:
+            raise MediaStreamError
+        if (left_s := due_s - time.monotonic()) > 0:
+            await asyncio.sleep(left_s)
+        return frame
+
+    def stop(self) -> None:
+        """End."""
+        self._reading.cancel()
+        super().stop()
+
+
+def make_app(delay_s: float = 0.0) -> FastAPI:
+    """The echo.
+
+    Args:
+        delay_s: of callers that know nothing of it.
+    """
     ice.offer_addresses(["127.0.0.1"])
     patch.apply(ServerConfig())
     app, calls = FastAPI(), dict[str, RTCPeerConnection]()
+    published: dict[str, MediaStreamTrack] = {}
+
+    async def answered(pc: RTCPeerConnection, sdp: str) -> str:
+        await pc.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
+        await pc.setLocalDescription(await pc.createAnswer())
+        calls[name := uuid.uuid4().hex] = pc
+        return name
 
     @app.get("/api/info")
     async def info() -> dict[str, Any]:
@@ -30,7 +83,6 @@ def make_app() -> FastAPI:
 
     @app.post("/api/sessions")
     async def begin(request: Request) -> dict[str, str]:
-        offer = await request.json()
         pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
 
         @pc.on("track")
@@ -38,11 +90,38 @@ def make_app() -> FastAPI:
             if track.kind == "video":
                 pc.addTrack(track)
 
-        await pc.setRemoteDescription(RTCSessionDescription(offer["sdp"], "offer"))
-        await pc.setLocalDescription(await pc.createAnswer())
-        name = uuid.uuid4().hex
-        calls[name] = pc
+        name = await answered(pc, (await request.json())["sdp"])
         return {"id": name, "sdp": pc.localDescription.sdp, "type": "answer"}
+
+    @app.post("/offer")
+    async def offer(request: Request) -> dict[str, str]:
+        pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        pc.on("track", lambda track: pc.addTrack(DelayedTrack(track, delay_s)) and None)
+        await answered(pc, (await request.json())["sdp"])
+        return {"sdp": pc.localDescription.sdp, "type": "answer"}
+
+    @app.post("/whip")
+    async def whip(request: Request) -> Response:
+        pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        pc.on("track", lambda track: published.update({track.kind: track}))
+        name = await answered(pc, (await request.body()).decode())
+        return _created(pc, name)
+
+    @app.post("/whep")
+    async def whep(request: Request) -> Response:
+        if len(published) < 2:
+            return Response("nothing is published", 409)
+        pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        for track in published.values():
+            pc.addTrack(DelayedTrack(track, delay_s))
+        published.clear()
+        name = await answered(pc, (await request.body()).decode())
+        return _created(pc, name)
+
+    def _created(pc: RTCPeerConnection, name: str) -> Response:
+        return Response(
+            pc.localDescription.sdp, 201, {"Location": f"/api/sessions/{name}"}, "application/sdp"
+        )
 
     @app.delete("/api/sessions/{name}")
     async def end(name: str) -> dict[str, str]:
@@ -54,7 +133,8 @@ def make_app() -> FastAPI:
 
 def main() -> None:
     """Serve."""
-    uvicorn.run(make_app(), host="127.0.0.1", port=int(sys.argv[1]), log_level="error")
+    app = make_app(float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")
 
 
 if __name__ == "__main__":

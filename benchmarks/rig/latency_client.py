@@ -175,6 +175,22 @@ class Seen:
         except MediaStreamError:
             return
 
+    def offsets(self, since_s: float, until_s: float) -> dict[str, list[float]]:
+        """How long after its own time, by the sender's reports, each frame came; another origin."""
+        times = {
+            "video": [(at_s, t.pts) for at_s, _, t in self.pictures if t.kept],
+            "audio": [(at_s, pts) for at_s, pts, _ in self.sounds],
+        }
+        found: dict[str, list[float]] = {}
+        for kind, rows in times.items():
+            receiver = self.receivers.get(kind)
+            found[kind] = []
+            for at_s, pts in rows if receiver is not None else ():
+                wall_s = receiver.wall_clock_s(pts) if since_s <= at_s < until_s else None
+                if wall_s is not None:
+                    found[kind].append(at_s - wall_s)
+        return found
+
 
 async def call(plan: Plan) -> dict[str, Any]:
     """One call; everything that was noted.
@@ -184,7 +200,7 @@ async def call(plan: Plan) -> dict[str, Any]:
     """
     ice.offer_addresses(["127.0.0.1"])
     patch.apply(ServerConfig(video_codec="vp8"))
-    pictures = _pictures(plan)
+    pictures = made_pictures(plan)
     voice = read_speech(Path(plan.speech), SPEECH_RATE_HZ)
     voice = with_clicks(voice) if plan.marked else voice
     seen, camera, tasks = Seen(), Camera(pictures, plan.fps, plan.marked), []
@@ -258,7 +274,7 @@ async def call(plan: Plan) -> dict[str, Any]:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     heard = _heard(seen)
-    walls = {kind: _wall_offsets(seen, kind, since_s, until_s) for kind in ("video", "audio")}
+    walls = seen.offsets(since_s, until_s)
     await pc.close()
     if relay is not None:
         await relay.__aexit__()
@@ -274,7 +290,8 @@ async def call(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pictures(plan: Plan) -> list[Planes]:
+def made_pictures(plan: Plan) -> list[Planes]:
+    """What the camera shows: of the clip, at the size and rate asked for."""
     import cv2
 
     found = []
@@ -320,17 +337,6 @@ def _heard(seen: Seen) -> list[list[float]]:
         start = starts[np.searchsorted(starts, place_s * 48_000, side="right") - 1]
         found.append([float(place_s), came[int(start)]])
     return found
-
-
-def _wall_offsets(seen: Seen, kind: str, since_s: float, until_s: float) -> list[float]:
-    """How long after its own time, by the sender's reports, each frame came; another origin."""
-    receiver = seen.receivers.get(kind)
-    if receiver is None:
-        return []
-    times = ([(at_s, t.pts) for at_s, _, t in seen.pictures if t.kept] if kind == "video"
-             else [(at_s, pts) for at_s, pts, _ in seen.sounds])  # fmt: skip
-    found = [(at_s, receiver.wall_clock_s(pts)) for at_s, pts in times if since_s <= at_s < until_s]
-    return [at_s - wall_s for at_s, wall_s in found if wall_s is not None]
 
 
 def main() -> None:

@@ -4,8 +4,9 @@
 // the network ends the connection; longer: viewers see a still picture. Browsers take 5 to 30 s.
 const SILENT_MS = 2000;
 const LOOK_MS = 500;
-// Between attempts to connect again: the first, the longest.
-const AGAIN_MS = 250, AGAIN_MAX_MS = 2000;
+// Between attempts to connect again: the first, the longest. Longer: who comes just before his
+// server, or before the publisher that he watches, is not back within three seconds of it.
+const AGAIN_MS = 250, AGAIN_MAX_MS = 1000;
 const GATHER_MS = 2000; // whatever has not been found by then is not needed
 const ANSWER_MS = 10_000;
 
@@ -191,7 +192,8 @@ export class LipwireCall extends EventTarget {
   original(track) { return this.#send("original", track); }
 
   async speak(what) {
-    const path = `/api/sessions/${this.name}`, slow = { signal: undefined };
+    const node = this.#location?.split("/whip/")[0] ?? ""; // of several, behind a proxy
+    const path = `${node}/api/sessions/${this.name}`, slow = { signal: undefined };
     const post = (to, options) => request(this.#options, path + to, { ...options, ...slow });
     if (what instanceof Blob) return (await post("/speech", { method: "POST", body: what })).json();
     const { sample, text, language } = what;

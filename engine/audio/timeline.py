@@ -14,13 +14,14 @@ import numpy as np
 
 from lipwire.engine.audio.drift import DriftEstimator, DriftResampler, PauseTrimmer
 from lipwire.engine.audio.mel import HALF, HOP, WINDOW_COLUMNS, MelStream, window_start_at
+from lipwire.engine.audio.pace import Pace
 from lipwire.engine.audio.sample_timeline import (
     FADE_OUT_S,
     PlayoutBuffer,
     SampleTimeline,
     resampler_lag_s,
 )
-from lipwire.engine.audio.vad import FRAME, VoiceActivity
+from lipwire.engine.audio.vad import FRAME, ONSET_S, VoiceActivity
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import BacklogFull, MediaError
 from lipwire.engine.trace import UNTRACED, Trace
@@ -57,9 +58,10 @@ def check_sound(samples: I16, rate_hz: int) -> None:
 class SpeechTimeline:
     """The new voice on the session's clock: to be played (48 kHz) and to be understood (16 kHz).
 
-    Live, sound that is heard or understood is never changed any more: speech goes on where the
-    last ended, or a safe stretch ahead of now. Off-line the first speech begins at 0 and the rest
-    follows without a pause.
+    Live, voice that is heard or understood is never changed any more: speech goes on where the
+    last ended, or a safe stretch ahead of now, which is shorter where it has come already (`Pace`):
+    then it takes the place of silence that pictures have only looked ahead at. Off-line the first
+    speech begins at 0 and the rest follows without a pause.
 
     Args:
         config: delays and margins.
@@ -90,6 +92,7 @@ class SpeechTimeline:
             PauseTrimmer(),
         )
         self._pushed_s = 0.0  # when
+        self._pace = Pace()
 
     def push(
         self,
@@ -137,10 +140,15 @@ class SpeechTimeline:
                 resampler_lag_s(rate_hz, SPEECH_RATE_HZ),
                 resampler_lag_s(rate_hz, PLAYOUT_RATE_HZ) - self._lookahead_s,
             )
-            margin_s = self._config.speech_margin_s + lag_s
-            self._silence_until(math.ceil((needed_s + margin_s) * SPEECH_RATE_HZ))
+            start_s = needed_s + self._config.speech_margin_s + lag_s
+            piece_s = len(samples) / rate_hz
+            short_s = needed_s - self._speech_stop_s
+            if not live and self._pace.begin(piece_s, time_s, short_s):
+                start_s = self._sooner(start_s - piece_s, time_s, rate_hz)
+            self._silence_until(math.ceil(start_s * SPEECH_RATE_HZ))
             self._drift.restart()
         elif not self._config.offline:
+            self._pace.record(len(samples) / rate_hz, time_s)
             ahead_s = self._understood.stop / SPEECH_RATE_HZ - needed_s
             self._drift.record(ahead_s, time_s)
             excess_s = self._drift.excess_s(ahead_s)
@@ -154,6 +162,32 @@ class SpeechTimeline:
         trace.stamp("judged")
         self._trace = UNTRACED
         self._speech_stop_s = start_s + len(samples) / rate_hz
+        return start_s
+
+    def _sooner(self, safe_s: float, time_s: float, rate_hz: int) -> float:
+        """Take back silence that was put where a voice may begin that has come already.
+
+        Pictures that were begun keep it: they leave before the mouth would open. What was spoken
+        and what was handed out to be heard stay.
+
+        Args:
+            safe_s: from here on what has come is enough for the pictures until more comes.
+            time_s: the session's time now.
+            rate_hz: of the voice.
+
+        Returns:
+            When it begins.
+        """
+        self._silence_until(0)
+        begun_s = time_s + self._config.delay_s + 1 / SPEECH_RATE_HZ
+        # The resampler to 48 kHz keeps some back, which must be there when it is to be heard.
+        heard_s = max(time_s, self._read_stop / PLAYOUT_RATE_HZ)
+        heard_s += resampler_lag_s(rate_hz, PLAYOUT_RATE_HZ)
+        spoken_s = self._speech_stop_s + FADE_OUT_S
+        start_s = max(safe_s, begun_s + ONSET_S, heard_s, spoken_s)
+        place = math.ceil(start_s * SPEECH_RATE_HZ)
+        self._understood.truncate(place)
+        self._heard.truncate(place * RATIO)
         return start_s
 
     def _append(self, samples: I16) -> None:
@@ -174,6 +208,7 @@ class SpeechTimeline:
     def flush(self) -> None:
         """The utterance is complete: play its last milliseconds too."""
         self._silence_until(0)
+        self._pace.end()
         if not self._live:
             self._begin(live=False)
 

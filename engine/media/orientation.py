@@ -42,7 +42,11 @@ def orientation_of(frame: Any) -> Orientation:
     A point (x, y) is shown at (a x + c y, b x + d y). Other angles than right ones are taken for
     the nearest.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    from av.sidedata.sidedata import SideDataContainer
+
+    # `frame.side_data` would keep frame and container in a cycle: every picture, half a megabyte
+    # of it, would wait for the garbage collector.
+    data = SideDataContainer(frame).get("DISPLAYMATRIX")
     if data is None:
         return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])

@@ -52,6 +52,8 @@ class DeviceStatus:
     jobs: int
     faults: int
     largest_batch: int
+    busy_s: float
+    """time spent on batches so far"""
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class Device:
         self.out_s = OUT_FIRST_S
         self.in_a_row = 0
         self.batches = self.jobs = self.faults = 0
+        self.busy_s = 0.0
         self.thread: threading.Thread | None = None
 
     @property

@@ -211,6 +211,7 @@ class DevicePool:
         with self._wake:
             now = self._clock()
             took_s = now - (run.started_s or now)
+            device.busy_s += took_s
             device.run = None
             if run.given_up:
                 log.warning("%s: is back after %.1f s", device.name, took_s)
@@ -313,6 +314,7 @@ class DevicePool:
                     jobs=device.jobs,
                     faults=device.faults,
                     largest_batch=device.profile.limit,
+                    busy_s=device.busy_s,
                 )
                 for device, backend in zip(self.devices, self.model.backends, strict=True)
             ]

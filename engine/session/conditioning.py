@@ -77,9 +77,10 @@ class AudioConditioner:
         gate = self._voiced.toward(voiced, playout_s)
         coming = self._speech.mel_ahead(playout_s, columns, ahead, period_s) if ahead else ()
         if always and gate < 1:
-            # Shut, whatever noise there is where nobody speaks.
+            # Shut, whatever noise there is where nobody speaks; and it stays so, which is worth a
+            # better mouth than the one that is shown.
             mel = np.float32(SILENCE) + np.float32(gate) * (mel - np.float32(SILENCE))
-            coming = ()
+            coming = () if gate else (mel,) * ahead
         return Conditioning(mel, strength, self.cut_s, coming)
 
     def interrupt(self, time_s: float) -> None:

@@ -472,6 +472,13 @@ class FacePipeline:
         return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
 
     @staticmethod
+    def move(aligned: Aligned, strength: float) -> Patch:
+        """What moving the frame's own mouth towards what is wanted changes, without the model."""
+        assert aligned.wanted is not None
+        landmarks = aligned.face.landmarks
+        return reshape(aligned.image, None, aligned.alignment, landmarks, aligned.wanted, strength)
+
+    @staticmethod
     def paste(aligned: Aligned, chosen: ChosenUnit, strength: float) -> Patch:
         """What one of the person's own mouths changes in a frame."""
         landmarks, unit = aligned.face.landmarks, chosen.unit

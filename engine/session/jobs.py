@@ -97,7 +97,7 @@ class JobFactory:
                 return None
             time_s = now - self._epoch
         state.stamp("begun")
-        period_s = self._period_s(state.frame.time_s)
+        period_s, moves = self._period_s(state.frame.time_s), False
         try:
             with self.working:
                 if self._frame_queue.ended:
@@ -121,7 +121,9 @@ class JobFactory:
                     steps = self.steps
                 state.stamp("listened")
                 found = self._face_pipeline.look(
-                    state.frame, repaint=action is not FrameAction.PASS
+                    state.frame,
+                    repaint=action is not FrameAction.PASS
+                    or (conditioning.strength > 0 and self._articulation is not None),
                 )
                 if isinstance(found, Aligned) and self._articulation is not None:
                     codes = self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
@@ -140,8 +142,11 @@ class JobFactory:
                             state.unit = chosen
                     if state.unit is None and action is FrameAction.GENERATE and chosen is not None:
                         found = self._face_pipeline.begin_at(found, chosen)
+                    passes = action in (FrameAction.PASS, FrameAction.PROBE)
+                    moves = passes and state.unit is None and found.wanted is not None
+                shown = state.unit is not None or moves
                 if found is None or (
-                    action is FrameAction.PASS and state.unit is None and isinstance(found, Aligned)
+                    action is FrameAction.PASS and not shown and isinstance(found, Aligned)
                 ):
                     found = Outcome.OVERLOADED if conditioning.strength > 0 else Outcome.SILENT
         except Exception as error:
@@ -162,9 +167,9 @@ class JobFactory:
             )
             if self._conditioner.cut_s != conditioning.cut_s:  # interrupted meanwhile
                 self.cut_short()
-            if action is FrameAction.PROBE and state.unit is None and not self._hold(state, time_s):
+            if action is FrameAction.PROBE and not shown and not self._hold(state, time_s):
                 state.pass_through(Outcome.OVERLOADED, time_s)
-            if state.unit is not None:
+            if shown:
                 self._begun = -1  # a mouth that is held would be an older one
             elif action is not FrameAction.HOLD:
                 self._begun = state.index
@@ -173,7 +178,7 @@ class JobFactory:
             else:
                 state.after = self._begun
             mouth = self._mouth
-        if state.unit is not None:
+        if shown:
             self._paste(state, state.unit, now)
             if action is not FrameAction.PROBE:
                 return None
@@ -237,12 +242,15 @@ class JobFactory:
         """Put a generated mouth into its frame."""
         self._composite(state, partial(_generated, generated), now, outcome)
 
-    def _paste(self, state: FrameState, unit: ChosenUnit, now: float) -> None:
-        """Put one of the person's own mouths into a frame."""
+    def _paste(self, state: FrameState, unit: ChosenUnit | None, now: float) -> None:
+        """Put one of the person's own mouths into a frame; None: its own, moved."""
         for point in ("generating", "generated", "compositing"):  # nothing had to be generated
             state.stamp(point)
-        self._composite(state, partial(_pasted, unit), now, Outcome.PASTED)
-        if unit.alike:  # otherwise it stands in for what the network has no time for
+        make = FacePipeline.move if unit is None else partial(_pasted, unit)
+        self._composite(state, make, now, Outcome.PASTED)
+        if (
+            unit is not None and unit.alike
+        ):  # otherwise it stands in for what the network has no time for
             with self._lock:
                 self._quality.spared(now)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lipwire.engine.face.articulation import OPENING
 from lipwire.engine.face.references import YAWN_PX
 from lipwire.engine.types import F32, F64, CodeStats, Coverage
 from lipwire.engine.units.unit import Unit
@@ -22,6 +23,10 @@ CODE_WEIGHTS: F32 = np.array([2, 2, 1, 1, 1, 1.5, 1], np.float32)
 # What eyes and nose that look otherwise cost, 1 - correlation: 0.02 for a nod. Lower: mouths of
 # turned heads on straight ones; higher: the pose chooses the mouth instead of the voice.
 LOOK_COST = 30.0
+# Lips that are to be shut, those asked to be less than this apart, are best taken from where they
+# were: teeth of an open mouth stay between lips that are moved together. What each pixel that a
+# unit is open costs then. Lower: a grey line of teeth in silence; higher: lips of another pose.
+SHUT_BELOW_PX, SHUT_COST = 1.0, 3.0
 # A change of mouth between two pictures costs this share of what the same difference from the
 # wanted mouth costs. Lower: mouths jump; at 2 and more the opening follows the voice less (r 0.45
 # to 0.39).
@@ -168,12 +173,17 @@ class MouthBank:
             own: first and last time of units that show the very mouth to be replaced.
         """
         count = len(self.units)
-        asked = self.usual.measured(wanted) * self._scale
-        costs = ((self._codes[None, :count] - asked[:, None]) ** 2).sum(2)
+        measured = self.usual.measured(wanted)
+        costs = ((self._codes[None, :count] - (measured * self._scale)[:, None]) ** 2).sum(2)
+        shut = np.clip(1 - measured[:, OPENING] / SHUT_BELOW_PX, 0, 1)
+        openings = self._codes[:count, OPENING] / self._scale[OPENING]
+        costs += SHUT_COST * np.outer(shut, openings)
         costs += LOOK_COST * (1 - self._looks[:count] @ look)
         if own is not None:
             times = self._times[:count]
-            costs[:, (times >= own[0]) & (times <= own[1])] += FORBIDDEN
+            near = (times >= own[0]) & (times <= own[1])
+            # Shut lips that shall be shut may be seen again.
+            costs += FORBIDDEN * (near & ~np.outer(shut > 0.7, openings < SHUT_BELOW_PX))
         return np.asarray(costs, np.float32)
 
     def joins(self) -> F32:

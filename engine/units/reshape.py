@@ -16,6 +16,7 @@ from lipwire.engine.face.articulation import OPENING, raw_codes
 from lipwire.engine.types import F32, U8, Alignment, Patch
 from lipwire.engine.units.morph import LIPS_INNER, Morph, target_of
 from lipwire.engine.units.resample import LowerFace
+from lipwire.engine.units.shape import allowed_change
 from lipwire.engine.units.unit import to_small_crop
 
 # A mouth is moved by at most so much of each code, pixels of the 128 px crop. Less: wide mouths are
@@ -35,7 +36,7 @@ FINE = 2  # pixels of the mask to one of the crop: lips a pixel apart have an in
 
 def reshape(
     image: U8,
-    generated: U8,
+    generated: U8 | None,
     alignment: Alignment,
     landmarks: F32,
     wanted: F32,
@@ -45,7 +46,8 @@ def reshape(
 
     Args:
         image: uint8[H, W, 3].
-        generated: uint8[S, S, 3], the model's version of the crop.
+        generated: uint8[S, S, 3], the model's version of the crop; None where it had no time: the
+            mouth then opens as far as what is within it allows.
         alignment: frame -> crop.
         landmarks: f32[468, 2], pixels of the frame.
         wanted: f32[codes], how the mouth is to be held, as measured.
@@ -59,14 +61,20 @@ def reshape(
     to_crop = to_small_crop(alignment)
     frame = transform(landmarks, to_crop)
     shown = raw_codes(frame[None])[0]
-    change = np.clip(wanted - shown, -MOST_PX, MOST_PX)
-    change[OPENING] = max(change[OPENING], -shown[OPENING])
+    if generated is None:
+        change = allowed_change(wanted, shown)
+    else:
+        change = np.clip(wanted - shown, -MOST_PX, MOST_PX)
+        change[OPENING] = max(change[OPENING], -shown[OPENING])
     target = frame + np.float32(strength) * (target_of(frame, frame, change) - frame)
     face = LowerFace(image, to_crop)
     if face.empty or strength <= 0:
         return Patch(0, 0, np.zeros((0, 0, 3), np.float32))
     _, in_frame = Morph(frame, frame, target).sources(face.nodes)
-    own = face.moved(in_frame, crisply=True)
+    own, window = face.moved(in_frame, crisply=True), face.window()
+    difference = np.asarray(cv2.subtract(own, face.original, dtype=cv2.CV_32F), np.float32)
+    if generated is None:
+        return Patch(*face.corner, difference, window)
     opens = _share(float(wanted[OPENING]) / (float(shown[OPENING]) + 1), OPENS)
     shuts = _share(float(shown[OPENING] - wanted[OPENING]), SHUTS_PX)
     teeth, lips = _within(target, LIPS_INNER, TEETH_PX), _within(target, LIPS_OUTER, LIPS_PX)
@@ -75,8 +83,6 @@ def reshape(
     to_mask[:, 2] += (FINE - 1) / 2  # centres of finer pixels
     weight = face.placed(mask * np.float32(strength), to_mask)
     painted = face.placed(generated.astype(np.float32), alignment.matrix)
-    difference = np.asarray(cv2.subtract(own, face.original, dtype=cv2.CV_32F), np.float32)
-    window = face.window()
     return Patch(*face.corner, difference + weighted(painted - own, weight * window), window)
 
 

@@ -21,6 +21,7 @@ from lipwire.cli import bench, data, evaluate, train
 from lipwire.cli.bank import app as bank_app
 from lipwire.cli.bank import bank_key, enroll
 from lipwire.cli.bundle import app as bundle_app
+from lipwire.cli.cluster import cluster
 from lipwire.cli.export import app as export_app
 from lipwire.cli.serve import serve, token_app
 from lipwire.engine.errors import LipwireError
@@ -79,6 +80,7 @@ app.add_typer(bank_app, name="bank")
 app.command()(enroll)
 data.register(app)
 app.command()(serve)
+app.command()(cluster)
 app.add_typer(token_app, name="token")
 
 BundleFlag = Annotated[

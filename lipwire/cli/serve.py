@@ -81,6 +81,13 @@ def serve(
     ice_ports: Annotated[
         str | None, typer.Option(help="UDP ports, e.g. 50000-50100.", rich_help_panel=ON_MEDIA)
     ] = None,
+    wyoming: Annotated[
+        str | None,
+        typer.Option(
+            help="Wyoming clients speak into NAME: tcp://127.0.0.1:10700/NAME.",
+            rich_help_panel=ON_LISTENING,
+        ),
+    ] = None,
     record: Annotated[
         Path | None,
         typer.Option(help="Folder for recordings that sessions ask for; without it, none."),
@@ -113,6 +120,7 @@ def serve(
         tls_key=tls_key,
         token=token,
         allowed_origins=allowed_origins,
+        wyoming=wyoming,
         ice_host=ice_host,
         ice_announce=ice_announce,
         ice_ports=ice_ports,

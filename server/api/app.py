@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,12 +33,12 @@ from lipwire.engine import (
     open_engine,
 )
 from lipwire.server import __version__
-from lipwire.server.api import banks, faces, operations, whip
+from lipwire.server.api import banks, faces, node, operations, whip, wyoming
 from lipwire.server.api.access import bearer_subprotocol, identify, require
 from lipwire.server.api.auth import Authenticator, Claims, Forbidden, Right, Unauthorised
 from lipwire.server.api.errors import add_problems
 from lipwire.server.api.guard import RequestGuard
-from lipwire.server.api.listener import SOCKETS, Server, listen, page_url
+from lipwire.server.api.listener import SOCKETS, Server, listen, listen_for_agent, page_url
 from lipwire.server.api.metrics import Metrics
 from lipwire.server.api.schemas import (
     ANY_FILE,
@@ -56,13 +57,14 @@ from lipwire.server.api.schemas import (
     refusals,
 )
 from lipwire.server.api.speech_socket import SpeechSocket, read_query, refuse
+from lipwire.server.api.tracing import TraceContext, Tracing
 from lipwire.server.call import speech_queue
 from lipwire.server.call.avatar import read_clip
-from lipwire.server.call.call import TooManySources
+from lipwire.server.call.call import Call, TooManySources
 from lipwire.server.call.sessions import ConsentMissing, NoSuchSession, Sessions
 from lipwire.server.config import ServerConfig
 from lipwire.server.ops import logs, memory
-from lipwire.server.rtc import ice, patch
+from lipwire.server.rtc import ice, patch, picture_limit
 from lipwire.server.rtc.sdp import Purpose, read_offer
 
 log = logging.getLogger(__name__)
@@ -89,12 +91,19 @@ class _Api(FastAPI):
         return self.openapi_schema or {}
 
 
-def create_app(settings: ServerConfig | None = None, engine: Engine | None = None) -> FastAPI:
+def create_app(
+    settings: ServerConfig | None = None,
+    engine: Engine | None = None,
+    wyoming_listener: socket.socket | None = None,
+    agent: socket.socket | None = None,
+) -> FastAPI:
     """The application.
 
     Args:
         settings: of the server.
         engine: used and left open; None opens one from the settings and closes it at the end.
+        wyoming_listener: where Wyoming clients come, of the settings' `wyoming`.
+        agent: where a proxy asks how many calls it should send.
     """
     settings = settings or ServerConfig()
     settings.check()
@@ -106,19 +115,40 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
         patch.apply(settings, metrics.observe)
         ice.apply(settings)
         app.state.engine = engine or await asyncio.to_thread(_open_engine, settings)
-        app.state.sessions = Sessions(app.state.engine, settings, metrics.observe, metrics.keep)
-        metrics.watch(app.state.sessions)
+        tracing = Tracing(settings) if settings.otel else None
+
+        def keep(call: Call) -> None:
+            metrics.keep(call)
+            if tracing is not None:
+                tracing.end(call)
+
+        begin = None if tracing is None else tracing.begin
+        sessions = Sessions(app.state.engine, settings, metrics.observe, begin, keep)
+        app.state.sessions = sessions
+        metrics.watch(app.state.sessions, app.state.engine)
         if not settings.mark:
             log.warning("the visible mark is off by an explicit setting: say otherwise that the "
                         "pictures are AI-generated")  # fmt: skip
         lag = asyncio.create_task(metrics.measure_loop_lag())
         # Beside everything else: signing what a killed process left may take a while.
         threading.Thread(target=app.state.sessions.archive.adopt, daemon=True).start()
+        sampled = None if tracing is None else asyncio.create_task(tracing.sample_pictures())
+        asked = agent and await node.serve_weight(app.state.sessions, agent)
         try:
-            yield
+            async with contextlib.AsyncExitStack() as beside:
+                if wyoming_listener is not None and settings.wyoming is not None:
+                    name = settings.wyoming.rpartition("/")[2]
+                    clients = wyoming.listening(app.state.sessions, wyoming_listener, name)
+                    await beside.enter_async_context(clients)
+                yield
         finally:
+            if asked is not None:
+                asked.close()
             lag.cancel()
-            await app.state.sessions.shutdown()
+            await sessions.shutdown()
+            if tracing is not None and sampled is not None:
+                sampled.cancel()
+                await tracing.close()
             if engine is None:
                 await asyncio.to_thread(app.state.engine.close)
 
@@ -126,7 +156,13 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
         title="lipwire", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.authenticator, app.state.metrics = Authenticator(settings), metrics
-    app.add_middleware(RequestGuard, settings=settings, refused=metrics.refused)
+    app.add_middleware(
+        RequestGuard, settings=settings, refused=metrics.refused, answered=metrics.answered
+    )
+    if settings.otel:
+        app.add_middleware(TraceContext)
+    if settings.node is not None:
+        app.add_middleware(node.NodeAddress, node=settings.node, refused=metrics.refused)
     add_problems(app, metrics.refused)
     app.include_router(whip.router, tags=["WHIP and WHEP"])
     app.include_router(operations.router, tags=["operations"])
@@ -168,6 +204,7 @@ def create_app(settings: ServerConfig | None = None, engine: Engine | None = Non
         backend, manifest = app.state.engine.backend, app.state.engine.backend.manifest
         return {
             "version": __version__,
+            "node": settings.node,
             "model": {
                 "name": manifest.name,
                 "version": manifest.version,
@@ -223,7 +260,7 @@ def _add_session_routes(app: FastAPI) -> None:
             raise ConsentMissing('the person shown must have agreed: send "consent": true')
         opened, link, sdp = await sessions().publish(offer, name, body.record)
         response.headers["Location"] = whip.location(name, link)
-        return AnswerBody(id=opened, sdp=sdp)
+        return AnswerBody(id=opened, node=settings.node, sdp=sdp)
 
     @app.post(
         "/api/sessions", status_code=201, responses=refusals(400, 401, 403, 413, 422, 429, 503)
@@ -276,21 +313,21 @@ def _add_session_routes(app: FastAPI) -> None:
         settings, config = sessions().settings, wishes.config(sessions())
         async with received(request, settings.max_upload_mb) as path:
             find = app.state.engine.find_faces
-            clip = await asyncio.to_thread(read_clip, path, settings.max_pixels, find, config)
+            clip = await asyncio.to_thread(read_clip, path, settings.picture_pixels, find, config)
         opened, publisher, _ = await sessions().publish(clip, name, wishes.record)
         response.headers["Location"] = whip.location(opened, publisher)
-        return Opened(id=opened)
+        return Opened(id=opened, node=settings.node)
 
     @app.get("/api/sessions", responses=refusals(401, 403))
     async def list_sessions(request: Request) -> list[Listed]:
-        """The sessions that the token may see.
+        """The sessions of this server that the token may see.
 
         Named ones for the right to watch; random ids and names of 32 characters or more, which are
         secrets, for the right to control.
         """
-        grant = identify(request)
+        grant, settings = identify(request), sessions().settings
         return [
-            Listed(**call.listed())
+            Listed(node=settings.node, **call.listed())
             for call in sessions().peers
             if grant.may(Right.CONTROL, call.name)
             or (call.public and grant.may(Right.WATCH, call.name))
@@ -478,6 +515,14 @@ def _open_engine(settings: ServerConfig) -> Engine:
     )
 
 
+def _with_measured_pictures(settings: ServerConfig) -> ServerConfig:
+    """The settings with the largest picture that this machine carries, unless they say one."""
+    if settings.max_pixels is not None:
+        return settings
+    width, height = picture_limit.measured(settings.video_codec)
+    return settings.model_copy(update={"max_pixels": width * height})
+
+
 def serve(settings: ServerConfig) -> None:
     """Run a server until SIGINT or SIGTERM; the latter lets calls go on for `drain_s`.
 
@@ -491,14 +536,19 @@ def serve(settings: ServerConfig) -> None:
     memory.bound_heaps()
     with (
         listen(settings) as listener,  # first: a taken port is known at once
+        wyoming.listen(settings) or contextlib.nullcontext() as wyoming_listener,
+        listen_for_agent(settings) as agent,
         _open_engine(settings) as engine,
     ):
         manifest = engine.backend.manifest
+        settings = _with_measured_pictures(settings)
         print(
-            f"model {manifest.name} {manifest.version} on {engine.backend.description}", flush=True
+            f"model {manifest.name} {manifest.version} on {engine.backend.description}; "
+            f"pictures of up to {settings.picture_pixels} pixels",
+            flush=True,
         )
         cv2.setNumThreads(1)  # its pool would spin on the core that decodes and encodes
-        app = create_app(settings, engine)
+        app = create_app(settings, engine, wyoming_listener, agent)
         config = uvicorn.Config(
             app,
             log_config=None,  # ours is set up already

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 
 from fastapi import HTTPException
@@ -23,7 +24,7 @@ from lipwire.server.rtc.sdp import MAX_SDP_BYTES
 MAX_BODY = 4 * MAX_SDP_BYTES
 READS = ("GET", "HEAD", "OPTIONS")
 EXPOSED = "Location, ETag, Link, Retry-After, Accept-Post"
-ALLOWED = "Authorization, Content-Type, If-Match"
+ALLOWED = "Authorization, Content-Type, If-Match, traceparent, tracestate"
 METHODS = "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE"
 PREFLIGHT_AGE_S = 600
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
@@ -36,12 +37,18 @@ class RequestGuard:
         app: what lies behind.
         settings: limits and origins.
         refused: is told the cause of each refusal.
+        answered: is told method, route, status and seconds of what is let through.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: ServerConfig, refused: Callable[[str], None]
+        self,
+        app: ASGIApp,
+        settings: ServerConfig,
+        refused: Callable[[str], None],
+        answered: Callable[[str, str, int, float], None],
     ) -> None:
-        self._app, self._settings, self._refused = app, settings, refused
+        self._app, self._settings = app, settings
+        self._refused, self._answered = refused, answered
         self._rate = RateLimit(settings.rate_per_s, settings.rate_burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +74,20 @@ class RequestGuard:
             headers_out = _cors(origin) | {"Retry-After": str(math.ceil(wait_s))}
             await self._refuse(send, 429, "rate", "too many requests; slow down", headers_out)
             return
-        await self._app(scope, self._bounded(scope, headers, receive), self._open(origin, send))
+        begun_s, status = time.monotonic(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            bounded = self._bounded(scope, headers, receive)
+            await self._app(scope, bounded, self._open(origin, noted))
+        finally:
+            # Of addresses that are nobody's there are as many as anybody likes.
+            route = getattr(scope.get("route"), "path", "none")
+            self._answered(method, route, status, time.monotonic() - begun_s)
 
     def _admits(self, origin: str, host: str | None) -> bool:
         allowed = self._settings.allowed_origins

@@ -90,16 +90,30 @@ class Server(uvicorn.Server):
                 signal.signal(wish, handler)
 
 
-def listen(settings: ServerConfig) -> socket.socket:
-    """The listening socket.
+def listen(settings: ServerConfig, port: int | None = None) -> socket.socket:
+    """The listening socket of the server, or another one at its address.
 
     Raises:
         ConfigError: the address or port cannot be had.
     """
-    where = f"{settings.host}:{settings.port}"
+    return listen_at(settings.host, settings.port if port is None else port, "--host or --port")
+
+
+def listen_at(host: str, port: int, options: str) -> socket.socket:
+    """A listening socket.
+
+    Args:
+        host: an address of ours.
+        port: 0 takes any.
+        options: where another can be chosen.
+
+    Raises:
+        ConfigError: the address or port cannot be had.
+    """
+    where = f"{host}:{port}"
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, proto)
     except OSError as error:
@@ -111,9 +125,22 @@ def listen(settings: ServerConfig) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"cannot listen on {where}: {error.strerror}; choose another with --host or --port"
+            f"cannot listen on {where}: {error.strerror}; choose another with {options}"
         ) from error
     return listener
+
+
+def listen_for_agent(
+    settings: ServerConfig,
+) -> contextlib.AbstractContextManager[socket.socket | None]:
+    """The socket of HAProxy's agent check, or none.
+
+    Raises:
+        ConfigError: the address or port cannot be had.
+    """
+    if settings.agent_port is None:
+        return contextlib.nullcontext()
+    return listen(settings, settings.agent_port)
 
 
 def page_url(settings: ServerConfig, port: int) -> str:

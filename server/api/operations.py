@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from lipwire.server.api.access import require
 from lipwire.server.api.auth import Right
+from lipwire.server.api.node import weight
 from lipwire.server.api.schemas import refusals
 
 router = APIRouter()
@@ -31,8 +32,8 @@ async def readyz(request: Request) -> JSONResponse:
     sessions = request.app.state.sessions
     room = max(0, sessions.settings.max_sessions - len(sessions))
     if sessions.draining:
-        return JSONResponse({"status": "draining", "room": 0}, 503)
-    return JSONResponse({"status": "ready", "room": room})
+        return JSONResponse({"status": "draining", "room": 0, "weight": 0}, 503)
+    return JSONResponse({"status": "ready", "room": room, "weight": weight(sessions)})
 
 
 @router.get(

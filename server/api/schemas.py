@@ -48,10 +48,18 @@ class OfferBody(Body):
     record: bool = Field(default=False, description="keep the result as a file on the server")
 
 
-class Listed(Body):
-    """A session in the list."""
+class Placed(Body):
+    """A session, and where it runs."""
 
     id: str
+    node: str | None = Field(
+        default=None, description="the server's name; /n/NODE before an address leads to it"
+    )
+
+
+class Listed(Placed):
+    """A session in the list."""
+
     named: bool
     live: bool = Field(description="its publisher is connected")
     seconds: float
@@ -59,20 +67,18 @@ class Listed(Body):
     voice: bool = Field(description="a voice link is attached")
 
 
-class AnswerBody(Body):
+class AnswerBody(Placed):
     """The session and the answer for the browser."""
 
-    id: str
     sdp: str
     type: Literal["answer"] = "answer"
     ai_generated: Literal[True] = True
     """tell everybody who is shown the result"""
 
 
-class Opened(Body):
+class Opened(Placed):
     """A session whose face is a file."""
 
-    id: str
     ai_generated: Literal[True] = True
     """tell everybody who is shown the result"""
 

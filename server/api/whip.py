@@ -21,13 +21,12 @@ from lipwire.server.api.access import require
 from lipwire.server.api.auth import Claims, Right
 from lipwire.server.api.schemas import DEFAULT_LUFS, WRITES, refusals
 from lipwire.server.call.avatar import FilePublisher
-from lipwire.server.call.sessions import ConsentMissing, ServerFull, Sessions, check_match
+from lipwire.server.call.sessions import ConsentMissing, Sessions, check_match
 from lipwire.server.rtc import ice
-from lipwire.server.rtc.connection import PeerConnection
+from lipwire.server.rtc.connection import Ending, PeerConnection
 from lipwire.server.rtc.sdp import Offer, OfferRefused, Purpose, read_fragment, read_offer
 
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
-HOPS = "hops"  # in the address of a redirection: how many servers were full already
 
 TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 # How a route that takes an offer is described, and what it answers with.
@@ -43,12 +42,6 @@ CREATED: dict[int | str, dict[str, Any]] = {
                 ("Link", 'STUN and TURN servers, `rel="ice-server"`'),
             )
         },
-    }
-}
-MOVED: dict[int | str, dict[str, Any]] = {
-    307: {
-        "description": "Temporary Redirect: full; another server may have room",
-        "headers": {"Location": {"schema": {"type": "string"}}},
     }
 }
 # The same for late candidates.
@@ -110,7 +103,6 @@ class Wishes:
     ducking: bool = False
     loudness_lufs: Annotated[float, Query(ge=-40, le=-8)] = DEFAULT_LUFS
     record: Annotated[bool, Query(description="keep the result as a file")] = False
-    hops: Annotated[int, Query(ge=0, le=1000, alias=HOPS)] = 0
 
     def config(self, sessions: Sessions) -> EngineConfig:
         """Of the session."""
@@ -132,13 +124,7 @@ def location(name: str | None, link: PeerConnection | FilePublisher) -> str:
 
 async def _publish(request: Request, grant: Claims, wishes: Wishes, name: str | None) -> Response:
     sessions = _sessions(request)
-    try:
-        sessions.check_publish(name)
-    except ServerFull:
-        if (other := sessions.elsewhere(wishes.hops)) is None:
-            raise
-        url = request.url.include_query_params(**{HOPS: wishes.hops + 1})
-        return Response(status_code=307, headers={"Location": f"{other}{url.path}?{url.query}"})
+    sessions.check_publish(name)
     offer = await _offer(request, Purpose.INGEST, wishes.config(sessions))
     if not (wishes.consent or grant.consent):
         raise ConsentMissing("the person shown must have agreed: add ?consent=true to the address")
@@ -150,7 +136,7 @@ async def _publish(request: Request, grant: Claims, wishes: Wishes, name: str | 
     "/whip",
     status_code=201,
     response_class=Response,
-    responses={**CREATED, **MOVED, **refusals(400, 401, 403, 413, 415, 422, 429, 503)},
+    responses={**CREATED, **refusals(400, 401, 403, 413, 415, 422, 429, 503)},
     openapi_extra=TAKES_OFFER,
 )
 async def publish(
@@ -171,7 +157,7 @@ async def publish(
     "/whip/live/{name}",
     status_code=201,
     response_class=Response,
-    responses={**CREATED, **MOVED, **refusals(400, 401, 403, 409, 413, 415, 422, 429, 503)},
+    responses={**CREATED, **refusals(400, 401, 403, 409, 413, 415, 422, 429, 503)},
     openapi_extra=TAKES_OFFER,
 )
 async def publish_named(
@@ -331,7 +317,7 @@ async def unpublish(request: Request, name: str) -> Response:
 
 async def _leave(request: Request, purpose: Purpose, name: str, link_name: str) -> Response:
     link = _sessions(request).link(name, purpose, link_name)
-    link.end("it was closed")
+    link.end(Ending.CLOSED)
     await link.wait_closed()
     return Response(status_code=200)
 

@@ -26,6 +26,7 @@ from aiortc.mediastreams import MediaStreamError
 from lipwire.engine import EngineConfig, MediaError
 from lipwire.engine.media.files import at_rate, probe_video, read_frames
 from lipwire.engine.types import F32, U8
+from lipwire.server.rtc.connection import Ending
 from lipwire.server.rtc.tracks import VIDEO_TIME_BASE, to_av
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,7 @@ class FilePublisher:
         self.pc = None
         self.track = ClipTrack(clip)
         self._idle_s, self._needed = idle_s, needed
+        self.ending: Ending | None = None
         self._over = asyncio.Event()
 
     @property
@@ -159,10 +161,11 @@ class FilePublisher:
         """Whether it shows something."""
         return not self.over
 
-    def end(self, reason: str) -> None:
+    def end(self, ending: Ending) -> None:
         """Let `run` return."""
         if not self.over:
-            log.info("the avatar ends: %s", reason)
+            log.info("the avatar ends: %s", ending)
+            self.ending = ending
             self._over.set()
 
     async def wait_connected(self) -> None:
@@ -175,7 +178,7 @@ class FilePublisher:
             if self._needed():
                 last_s = time.monotonic()
             elif time.monotonic() - last_s > self._idle_s:
-                self.end("nobody watches it")
+                self.end(Ending.UNWATCHED)
             try:
                 await asyncio.wait_for(self._over.wait(), LOOK_EVERY_S)
             except TimeoutError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict
@@ -36,7 +37,7 @@ from lipwire.server.media.recording import Archive
 from lipwire.server.media.watermark import make_mark
 from lipwire.server.ops.logs import name_session
 from lipwire.server.rtc.codecs import DECODED_PIXELS
-from lipwire.server.rtc.connection import PeerConnection, reception, refusals
+from lipwire.server.rtc.connection import Ending, PeerConnection, reception, refusals
 from lipwire.server.rtc.sdp import Offer, Purpose
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class Call:
         self._engine, self._settings = engine, settings
         self.voice = SpeechQueue(session, engine.clock)
         self.ingest = Ingest(
-            name, session, self.voice, engine.clock, pool, observe, settings.max_pixels
+            name, session, self.voice, engine.clock, pool, observe, settings.picture_pixels
         )
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """the SDP to send back, or why there is none"""
@@ -130,6 +131,8 @@ class Call:
             session, engine.clock, self.broadcaster, self.voice, self.disclosure(), archive
         )
         self._traffic = [0, 0]  # bytes in and out of links that are closed
+        self.endings: Counter[tuple[Purpose, Ending]] = Counter()
+        """of its links, by purpose"""
         self._channel: RTCDataChannel | None = None
         self._sources = 0
         self._tasks: asyncio.TaskGroup
@@ -164,7 +167,7 @@ class Call:
                 raise
             self._refuse(group.exceptions[0])
         finally:
-            self.end("it is over")
+            self.end(Ending.OVER)
             if not self.answer.done():
                 self._refuse(SessionClosed("the call was ended before it was answered"))
             self.broadcaster.stop()
@@ -196,6 +199,7 @@ class Call:
             self._start(self._note_live(self.publisher))
             await self.publisher.run()
             gone = self.publisher
+            self.endings[Purpose.INGEST, gone.ending or Ending.OVER] += 1
             comes_back = self.named and self._live and isinstance(gone, PeerConnection)
             if self._over.is_set() or not comes_back:
                 return
@@ -238,7 +242,7 @@ class Call:
             except BaseException:
                 await link.close()
                 raise
-            self.publisher.end("another publisher takes its name over")
+            self.publisher.end(Ending.REPLACED)
             self._next.put_nowait(link)
             config = offer.config
             if config.steps is not None:
@@ -270,10 +274,10 @@ class Call:
         self.answer.set_exception(cause)
         self.answer.exception()  # whoever asked may be gone: asyncio need not complain
 
-    def end(self, reason: str) -> None:
+    def end(self, ending: Ending) -> None:
         """End the call; `run` returns soon after."""
         self._over.set()
-        self.publisher.end(reason)
+        self.publisher.end(ending)
         self._next.put_nowait(self.publisher)  # whoever waits for the next one need not
 
     async def wait_ended(self) -> None:
@@ -326,14 +330,17 @@ class Call:
             del self.links[link.name]
             await link.close()
             raise
-        self._start(self._keep(link, takers))
+        self._start(self._keep(offer.purpose, link, takers))
         return link, answer
 
-    async def _keep(self, link: PeerConnection, takers: list[asyncio.Task[None]]) -> None:
+    async def _keep(
+        self, purpose: Purpose, link: PeerConnection, takers: list[asyncio.Task[None]]
+    ) -> None:
         """Serve a further link; its end is not the call's, but that of what takes its media."""
         try:
             await link.run()
         finally:
+            self.endings[purpose, link.ending or Ending.OVER] += 1
             for taker in takers:  # a track whose connection never came has no end of its own
                 taker.cancel()
             await link.close()
@@ -425,6 +432,11 @@ class Call:
                         self.name[:6])  # fmt: skip
         self.send({"type": "bank", "enrolled": state})
 
+    @property
+    def lasted_s(self) -> float:
+        """How long it has run."""
+        return self.session.time_s(self._engine.clock())
+
     def stats(self) -> SessionStats:
         """The engine's own figures."""
         return self.session.stats(self._engine.clock())
@@ -454,7 +466,7 @@ class Call:
             "id": self.name,
             "named": self.public,
             "live": self.publisher.connected,
-            "seconds": round(self.session.time_s(self._engine.clock()), 2),
+            "seconds": round(self.lasted_s, 2),
             "viewers": purposes.count(Purpose.WATCH),
             "voice": Purpose.VOICE in purposes,
         }
@@ -462,7 +474,7 @@ class Call:
     def _pictures(self) -> dict[str, Any]:
         """Of what sizes they come, and why they are refused."""
         refused, size = refusals(self.publisher.pc)
-        limit = max(self._settings.max_pixels, DECODED_PIXELS)
+        limit = max(self._settings.picture_pixels, DECODED_PIXELS)
         told = "1920x1088" if limit == DECODED_PIXELS else f"{limit} pixels"
         return {
             "size": _by(self.ingest.size),
@@ -482,7 +494,7 @@ class Call:
         """What the call is doing, for people and dashboards; milliseconds, seconds, counts."""
         stats = self.stats()
         return {
-            "seconds": round(self.session.time_s(self._engine.clock()), 2),
+            "seconds": round(self.lasted_s, 2),
             "fps": round(stats.fps, 1),
             "delay_p50_ms": round(stats.delay_p50_s * 1000, 1),
             "delay_p95_ms": round(stats.delay_p95_s * 1000, 1),

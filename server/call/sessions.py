@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import re
 import secrets
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from lipwire.server.call.call import Call, NameTaken
 from lipwire.server.config import ServerConfig
 from lipwire.server.media.recording import Archive, RecordingRefused
 from lipwire.server.ops import memory
-from lipwire.server.rtc.connection import PeerConnection
+from lipwire.server.rtc.connection import Ending, PeerConnection
 from lipwire.server.rtc.sdp import Offer, OfferRefused, Purpose
 
 log = logging.getLogger(__name__)
@@ -64,6 +63,7 @@ class Sessions:
         engine: does the work.
         settings: limits.
         observe: told how long each stage took.
+        on_begin: given each call that begins, in the context of the request that began it.
         on_end: given each call that is over.
     """
 
@@ -72,12 +72,13 @@ class Sessions:
         engine: Engine,
         settings: ServerConfig,
         observe: Observe = unobserved,
+        on_begin: Callable[[Call], None] | None = None,
         on_end: Callable[[Call], None] | None = None,
     ) -> None:
         self._engine, self.settings = engine, settings
         manifest = engine.backend.manifest
         self.archive = Archive(settings, f"{manifest.name} {manifest.version}")
-        self._observe, self._on_end = observe, on_end
+        self._observe, self._on_begin, self._on_end = observe, on_begin, on_end
         engine.observe = observe
         self._peers: dict[str, Call] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -118,12 +119,6 @@ class Sessions:
         if name is None or check_name(name) not in self._peers:
             self.check_room()
 
-    def elsewhere(self, hops: int) -> str | None:
-        """Another server for a publisher when this one is full; None once all have been asked."""
-        if hops >= len(self.settings.peers):
-            return None
-        return random.choice(self.settings.peers)
-
     async def publish(
         self, offer: Offer | Clip, name: str | None = None, record: bool = False
     ) -> tuple[str, PeerConnection | FilePublisher, str]:
@@ -140,8 +135,6 @@ class Sessions:
                 await asyncio.wait({task})  # it is about to be over
             opened, answer = await self.open(offer, record, name)
             return opened, self.get(opened).publisher, answer
-        if self.draining:
-            self.check_room()
         if not call.named:
             raise NameTaken("this is the id of another session")
         if isinstance(offer, Clip):
@@ -186,6 +179,8 @@ class Sessions:
             named=chosen is not None, clip=offer if isinstance(offer, Clip) else None,
         )  # fmt: skip
         self._peers[name] = call
+        if self._on_begin is not None:
+            self._on_begin(call)
         task = self._tasks[name] = asyncio.create_task(
             call.run(offer if isinstance(offer, Offer) else None), name=f"peer {name[:6]}"
         )
@@ -196,15 +191,15 @@ class Sessions:
                 call.events.record(True)
             return name, answer
         except asyncio.CancelledError:
-            call.end("the caller went away")
+            call.end(Ending.LEFT)
             raise
         except SessionClosed:
             raise
         except RecordingRefused:
-            call.end("it cannot be recorded")
+            call.end(Ending.REFUSED)
             raise
         except Exception as error:
-            call.end("it could not be answered")
+            call.end(Ending.REFUSED)
             await asyncio.wait({task})
             raise _unanswered(error) from error
 
@@ -216,12 +211,10 @@ class Sessions:
             NotLive: nobody publishes yet.
             TooManyViewers: no more may watch.
             VoiceTaken: another link is the voice.
-            ServerFull: the server is about to stop, or has no UDP port left.
+            ServerFull: the server has no UDP port left.
             OfferRefused: the connection cannot be made from this offer.
         """
         call = self.get(name)
-        if self.draining:
-            self.check_room()
         try:
             return await asyncio.wait_for(call.attach(offer), ANSWER_S)
         except LipwireError:
@@ -284,12 +277,15 @@ class Sessions:
         """
         if publisher not in (None, self.get(name).publisher.name):
             raise NoSuchSession("no link of this id; it may have ended")
-        self.get(name).end("it was closed")
+        self.get(name).end(Ending.CLOSED)
         if (task := self._tasks.get(name)) is not None:
             await asyncio.wait({task})
 
     async def drain(self, patience_s: float) -> None:
-        """Take no more calls, and let those that run go on for a while; then end them."""
+        """Take no more calls, and let those that run go on for a while; then end them.
+
+        Until then they lack nothing: they take viewers, a voice, and their publisher who was lost.
+        """
         self.draining = True
         for call in self.peers:
             call.send({"type": "ending", "seconds": patience_s})
@@ -300,7 +296,7 @@ class Sessions:
     async def close_all(self) -> None:
         """End every call; new ones are still taken."""
         for call in self._peers.values():
-            call.end("the server stops")
+            call.end(Ending.STOPPED)
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()))
 

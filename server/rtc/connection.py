@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Literal
 
 from aiortc import (
@@ -21,10 +22,25 @@ from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import ice
 from lipwire.server.rtc.receiver import Receiver
 from lipwire.server.rtc.sdp import Fragment, Offer, finish_answer
+from lipwire.server.rtc.sender import Sender
 
 log = logging.getLogger(__name__)
 
 CLOSE_S = 5.0  # closing takes milliseconds; a transport that hangs must not keep the slot
+
+
+class Ending(StrEnum):
+    """Why a link is over, as metrics count it."""
+
+    CLOSED = "closed"  # by its DELETE
+    LEFT = "left"
+    LOST = "lost"  # nothing came any more
+    UNCONNECTED = "unconnected"
+    REFUSED = "refused"  # its offer could not be answered
+    REPLACED = "replaced"  # another publisher took the name over
+    UNWATCHED = "unwatched"  # a session from a file
+    STOPPED = "stopped"  # the server
+    OVER = "over"  # the session that it belonged to
 
 
 class PeerConnection:
@@ -48,6 +64,8 @@ class PeerConnection:
                 bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
             )
         )
+        self.ending: Ending | None = None
+        """why it is over; None until it is"""
         self._connected, self._over, self._closed = (asyncio.Event() for _ in range(3))
         self._tracks: tuple[MediaStreamTrack, ...] = ()
         self._mids: set[str] = set()
@@ -65,10 +83,11 @@ class PeerConnection:
         """Whether it has ended or is about to."""
         return self._over.is_set()
 
-    def end(self, reason: str) -> None:
+    def end(self, ending: Ending) -> None:
         """Let `run` return."""
         if not self._over.is_set():
-            log.info("link %s ends: %s", self.name[:6], reason)
+            log.info("link %s ends: %s", self.name[:6], ending)
+            self.ending = ending
             self._over.set()
             self._connected.set()  # nobody need wait for it any more
 
@@ -153,7 +172,7 @@ class PeerConnection:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 await self._connected.wait()
         except TimeoutError:
-            self.end(f"no connection within {self._settings.connect_timeout_s:g} s")
+            self.end(Ending.UNCONNECTED)
         await self._over.wait()
 
     def _on_state(self) -> None:
@@ -161,7 +180,7 @@ class PeerConnection:
         if state == "connected":
             self._connected.set()
         elif state in ("failed", "closed"):
-            self.end(f"the connection {state}")
+            self.end(Ending.LOST if state == "failed" else Ending.LEFT)
 
     def traffic(self) -> tuple[int, int]:
         """Bytes received and sent so far."""
@@ -199,6 +218,14 @@ def refusals(pc: RTCPeerConnection | None) -> tuple[int, tuple[int, int] | None]
     """How many key pictures were too large to decode, and the newest one's size if it was."""
     receiver = _video_receiver(pc)
     return (0, None) if receiver is None else (receiver.refused, receiver.too_large)
+
+
+def at_viewer(pc: RTCPeerConnection) -> tuple[float, float]:
+    """What the receiver of our pictures reports: round-trip time, seconds, and share lost."""
+    for transceiver in pc.getTransceivers():
+        if transceiver.kind == "video" and isinstance(transceiver.sender, Sender):
+            return transceiver.sender.round_trip_s, transceiver.sender.lost_share
+    return 0.0, 0.0
 
 
 def reception(pc: RTCPeerConnection | None) -> dict[str, float]:

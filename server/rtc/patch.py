@@ -145,7 +145,7 @@ def apply(settings: ServerConfig, observe: Observe = unobserved) -> None:
         return order_codecs(codecs, settings.video_codec)
 
     def decoder(codec: RTCRtpCodecParameters) -> Decoder:
-        return make_decoder(codec, max(settings.max_pixels, DECODED_PIXELS), observe)
+        return make_decoder(codec, max(settings.picture_pixels, DECODED_PIXELS), observe)
 
     highest = settings.max_kbps * 1000
     values: tuple[object, ...] = (

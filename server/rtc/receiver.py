@@ -173,6 +173,7 @@ class Receiver(RTCRtpReceiver):
         set_private(self, RTCRtpReceiver, "decoder_queue", self._waiting)
         set_private(self, RTCRtpReceiver, "nack_generator", None)
         set_private(self, RTCRtpReceiver, "jitter_buffer", _Seam(self))
+        self._mapper = get_private(self, RTCRtpReceiver, "timestamp_mapper")
         self._codecs: dict[int, RTCRtpCodecParameters] = {}
         self._thread: threading.Thread | None = None
         self._ssrcs: set[int] = set()
@@ -266,6 +267,8 @@ class Receiver(RTCRtpReceiver):
         self._packet_s = time.monotonic()
         data: bytes = packet._data  # type: ignore[attr-defined]
         self._deliver(self._buffer.add(packet, data, self._packet_s))
+        # Clients in this process read frames' times where aiortc keeps them.
+        self._mapper._origin = self._buffer.origin
 
     def _deliver(self, frames: list[EncodedFrame]) -> None:
         for frame in frames:

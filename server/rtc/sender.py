@@ -22,7 +22,7 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpSendParameters
 from aiortc.rtcrtpsender import RTCEncodedFrame
-from aiortc.rtp import AnyRtcpPacket, RtcpRtpfbPacket, RtcpSrPacket
+from aiortc.rtp import AnyRtcpPacket, RtcpRrPacket, RtcpRtpfbPacket, RtcpSrPacket
 from av.frame import Frame
 from av.packet import Packet
 
@@ -73,6 +73,8 @@ class Sender(RTCRtpSender):
         self._keys, self._repeats = KeyThrottle(), RetransmissionBudget()
         self.faults = 0
         """frames lost to exceptions"""
+        self.lost_share = 0.0
+        """of the packets of the last seconds, by the receiver's last report"""
 
     async def send(self, parameters: RTCRtpSendParameters) -> None:
         """Begin."""
@@ -168,6 +170,10 @@ class Sender(RTCRtpSender):
         if isinstance(packet, RtcpRtpfbPacket):
             # One packet may list thousands of numbers, the same ones many times.
             packet.lost = list(dict.fromkeys(packet.lost))[:1024]
+        if isinstance(packet, RtcpRrPacket | RtcpSrPacket):
+            for report in packet.reports:
+                if report.ssrc == self._ssrc:
+                    self.lost_share = report.fraction_lost / 256  # RFC 3550 section 6.4.1
         await super()._handle_rtcp_packet(packet)
 
     async def _retransmit(self, sequence_number: int) -> None:
@@ -196,6 +202,11 @@ class Sender(RTCRtpSender):
         set_private(self, RTCRtpSender, "lsr", info.ntp_timestamp >> 16 & 0xFFFF_FFFF)
         set_private(self, RTCRtpSender, "lsr_time", time.time())
         return True
+
+    @property
+    def round_trip_s(self) -> float:
+        """To the receiver and back; 0 before its first report."""
+        return get_private(self, RTCRtpSender, "rtt") or 0.0
 
     @property
     def keys_asked(self) -> int:

@@ -105,6 +105,13 @@ HIDDEN: dict[str, Callable[[U8, F32], U8]] = {
     "skin-coloured": masked(None),
     "woven": masked((90, 110, 120), grain=5),
     "hand": lambda image, points: cover(image, points, "hand"),
+    "microphone": lambda image, points: cover(image, points, "microphone"),
+    "microphone in dim light": lambda image, points: (
+        cover(image, points, "microphone") * 0.5
+    ).astype(np.uint8),
+    "blurred hand": lambda image, points: cv2.GaussianBlur(
+        cover(image, points, "hand"), (0, 0), 1.5
+    ).astype(np.uint8),
 }
 BARE: dict[str, Callable[[U8, F32], U8]] = {
     "nothing": lambda image, _: image,
@@ -171,3 +178,46 @@ def test_a_lying_or_upside_down_head_has_its_mouth_or_none(
         height, width = image.shape[:2]
         back = {1: (width - y, x), 2: (width - x, height - y), 3: (y, height - x)}[turn]
         assert np.hypot(*(np.array(back) - points[LIPS].mean(0))) < 30
+
+
+@pytest.mark.parametrize("side", ["bottom", "left", "right"])
+@pytest.mark.parametrize("beyond_px", [-25, -12, 0, 10, 35])
+def test_lips_at_the_border_are_painted_where_they_are_or_not_at_all(
+    side: str, beyond_px: int, bare: list[tuple[U8, F32]], mesh: MeshTracker
+) -> None:
+    """The picture ends so far beyond the lips; below zero it ends in them, and at -25 in half."""
+    pipeline, painted = FacePipeline(mesh, EngineConfig(), JobSpec()), 0
+    for index, (image, points) in enumerate(bare[:8]):
+        lips = points[LIPS]
+        (x0, _), (x1, y1) = lips.min(0).astype(int), lips.max(0).astype(int)
+        begin = max(0, x0 - beyond_px) if side == "left" else 0
+        cut = {"bottom": image[: y1 + beyond_px], "left": image[:, begin:],
+               "right": image[:, : x1 + beyond_px]}[side]  # fmt: skip
+        found = pipeline.find(np.ascontiguousarray(cut), index / 25)
+        if not isinstance(found, Outcome):
+            painted += 1
+            assert np.abs(found.face.landmarks[LIPS] - (lips - (begin, 0))).mean() < 4
+    assert painted >= 7 if beyond_px >= 0 else beyond_px > -25 or not painted
+
+
+@pytest.mark.parametrize("other_px", [70.0, 100.0])
+def test_a_second_person_who_comes_beside_gets_no_mouth_of_the_first(
+    other_px: float, mesh: MeshTracker
+) -> None:
+    """The other comes from the border until both touch, and goes again."""
+    pipeline, alone = FacePipeline(mesh, EngineConfig(), JobSpec()), MeshTracker(still=True)
+    ways = [*range(620, 320, -30), *range(320, 620, 30)]
+    painted = 0
+    for index, x in enumerate(ways):
+        first = Pose(170 + index % 3, 170, 140.0)
+        expected = alone.track(scene(first, (320, 600), seed=index))
+        found = pipeline.find(
+            scene([first, Pose(float(x), 160, other_px)], (320, 600), seed=index), index / 25
+        )
+        if not isinstance(found, Outcome):
+            painted += 1
+            assert expected is not None
+            lips, wanted = found.face.landmarks[LIPS], expected.landmarks[LIPS]
+            assert np.hypot(*(lips.mean(0) - wanted.mean(0))) < 8
+    alone.close()
+    assert painted >= len(ways) - 2

@@ -406,7 +406,7 @@ def frames(page: Any, video: str, more_than: int = 0) -> int:
 
 
 def test_relip_and_its_viewers_outlive_their_server(chromium: Any) -> None:
-    server = Served(drain_s=0)
+    server = Served(node="a")
     try:
         page, viewer = chromium.new_page(), chromium.new_page()
         page.goto(server.url + "/healthz")

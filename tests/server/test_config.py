@@ -47,11 +47,13 @@ def test_a_file_stands_behind_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "lipwire.toml"
-    file.write_text('port = 9000\nmax_sessions = 7\nlog_level = "info"\npeers = ["http://b/"]\n')
+    file.write_text(
+        'port = 9000\nmax_sessions = 7\nlog_level = "info"\nallowed_origins = ["http://b/"]\n'
+    )
     monkeypatch.setenv("LIPWIRE_MAX_SESSIONS", "5")
     settings = load_config(file, log_level="debug")
     assert (settings.port, settings.max_sessions, settings.log_level) == (9000, 5, "debug")
-    assert settings.peers == ("http://b",)
+    assert settings.allowed_origins == ("http://b",)
     for text, named in (("port = ", "TOML"), ("colour = 1", "colour"), ("port = 'x'", "port")):
         file.write_text(text)
         with pytest.raises(ConfigError, match=named):
@@ -70,6 +72,7 @@ def test_a_file_stands_behind_the_environment(
      ({"ice_ports": "0-5"}, "like 50000"), ({"ice_ports": "a-b"}, "like 50000"),
      ({"ice_ports": "5-70000"}, "like 50000"), ({"ice_host": "localhost"}, "IP address"),
      ({"ice_announce": "media.example"}, "IP address"), ({"mark_place": "middle"}, "mark_place"),
+     ({"node": "a/b"}, "node is 'a/b'"),
      ({"max_pixels": 1}, "max_pixels"), ({"drain_s": -1}, "drain_s")],
 )  # fmt: skip
 def test_settings_that_do_not_fit_together(flags: dict[str, str], named: str | None) -> None:
@@ -96,4 +99,4 @@ def test_only_loopback_goes_without_a_token() -> None:
 
 
 def test_pictures_up_to_720_lines_are_taken_by_default() -> None:
-    assert load_config().max_pixels == 1280 * 720
+    assert load_config().picture_pixels == 1280 * 720

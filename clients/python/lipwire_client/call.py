@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 
 # What may wait for a slow reader: a second of sound, and of pictures less than can be seen as lag.
 PICTURES, SOUNDS = 5, 50
-AGAIN_S, AGAIN_MAX_S = 0.2, 2.0  # between attempts to connect again: the first, the longest
+# Between attempts to connect again: the first, the longest. Longer: who comes just before his
+# server is not back within three seconds of it.
+AGAIN_S, AGAIN_MAX_S = 0.2, 1.0
 # After an interruption: how long what is still under way is not heard, at most, and the level of
 # silence. Shorter: a syllable of what was dropped is heard; longer: the next voice loses its first.
 HUSH_S, QUIET = 0.4, 30
@@ -111,12 +113,13 @@ class LipwireCall:
 
     async def _connect(self) -> None:
         link = Link(self._address, self._rate_hz, self._on_frame, self._on_event)
+        before, self._link = self._link, link  # a picture given meanwhile is the first to leave
         try:
             await link.open()
         except BaseException:
+            self._link = before
             await link.close(end=False)
             raise
-        self._link = link
         self._there.set()
         self._tell({"type": "connected", "name": self.name})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import ssl
 import time
@@ -33,6 +34,11 @@ CONNECT_S = 10.0
 # Shorter: a hiccup of a mobile network ends the connection; longer: viewers see a still picture.
 STALL_S = 3.0
 LOOK_S = 0.25
+
+# httpx loads these with its first request, 0.2 s of the first call's start.
+for _name in ("httpcore", "anyio._backends._asyncio"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_name)
 
 
 class CallLost(ConnectionError):
@@ -79,11 +85,11 @@ class Address:
             base_url=self.url, headers=self.headers, timeout=CONNECT_S, verify=verify
         )
 
-    def socket_url(self, rate_hz: int) -> str:
-        """Of the voice's WebSocket."""
+    def socket_url(self, rate_hz: int, node: str = "") -> str:
+        """Of the voice's WebSocket, on the node whose prefix this is."""
         parts = urlsplit(self.url)
         scheme = "wss" if parts.scheme == "https" else "ws"
-        path = f"{parts.path.rstrip('/')}/api/sessions/{self.name}/speech"
+        path = f"{parts.path.rstrip('/')}{node}/api/sessions/{self.name}/speech"
         return urlunsplit((scheme, parts.netloc, path, f"rate={rate_hz}", ""))
 
 
@@ -127,10 +133,9 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_S), self._address.client() as http:
                 await self._offer(http)
-                await self._connected.wait()
+                await asyncio.gather(self._open_socket(), self._connected.wait())
                 if self.lost.is_set():
                     raise CallLost(self.why)
-                await self._open_socket()
         except TimeoutError:
             raise CallLost(f"no connection to {self._address.url} in {CONNECT_S:g} s") from None
         except (httpx.HTTPError, OSError, InvalidHandshake) as error:
@@ -138,6 +143,7 @@ class Link:
                 raise
             cause = str(error) or type(error).__name__
             raise CallLost(f"{self._address.url} does not answer ({cause})") from error
+        self._unseen_s = None  # what was given before could not come back
         self._tasks.append(asyncio.create_task(self._watch()))
 
     async def _offer(self, http: httpx.AsyncClient) -> None:
@@ -181,7 +187,14 @@ class Link:
         self._location = made.headers.get("Location", f"/whip/{name}")
         headers = {"Content-Type": "application/sdp"}
         sdp = self._pc.localDescription.sdp
-        return _checked(await http.post(f"/whep/{name}", content=sdp, headers=headers)).text
+        return _checked(
+            await http.post(f"{self._node}/whep/{name}", content=sdp, headers=headers)
+        ).text
+
+    @property
+    def _node(self) -> str:
+        """What stands before addresses of the server that has the session, behind a proxy."""
+        return self._location.partition("/whip/")[0]
 
     def _on_state(self) -> None:
         state = self._pc.connectionState if self._pc is not None else "closed"
@@ -230,7 +243,7 @@ class Link:
             self._unseen_s = self._sent_s
 
     async def _open_socket(self) -> None:
-        url = self._address.socket_url(self.rate_hz)
+        url = self._address.socket_url(self.rate_hz, self._node)
         self._socket = await connect(
             url, additional_headers=self._address.headers, ssl=self._address.tls, max_size=2**20
         )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lipwire.engine.audio.mel import LOOKAHEAD_S, SILENCE, log_mel, window, window_start_at
 from lipwire.engine.audio.sample_timeline import FADE_OUT_S
 from lipwire.engine.audio.timeline import MOMENT, SourceTimeline, SpeechTimeline
+from lipwire.engine.audio.vad import ONSET_S
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import BacklogFull, MediaError
 from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ
@@ -104,7 +105,7 @@ def test_streaming_equals_offline_through_the_whole_path(rate_hz: int, seed: int
     # A burst in random pieces, faster than real time, flushed.
     first = voiced(1.3, rate_hz)
     start_s = expected_s = None
-    for piece in in_pieces(first, seed):
+    for piece in in_pieces(first, seed, 3000):  # the first shorter than what may begin sooner
         begins_s = call.push(piece, rate_hz)
         if start_s is None:
             start_s = expected_s = begins_s
@@ -171,6 +172,88 @@ def test_a_jittering_source_plays_without_holes(rate_hz: int, seed: int) -> None
     by_hand.place(samples, rate_hz, starts[0])
     call.until(12.5)
     by_hand.check(call)
+
+
+USUAL_S = CONFIG.delay_s + LOOKAHEAD_S + CONFIG.speech_margin_s
+
+
+@pytest.mark.parametrize("rate_hz", RATES)
+def test_what_has_come_already_is_seen_in_the_next_picture_and_heard_soon(rate_hz: int) -> None:
+    call, by_hand = Call(), ByHand(6.0)
+    samples = voiced(1.5, rate_hz)
+    call.until(3.0)
+    start_s = call.push(samples, rate_hz)
+    assert 3.0 + CONFIG.delay_s + ONSET_S <= start_s < 3.0 + CONFIG.delay_s + ONSET_S + 0.02
+    by_hand.place(samples, rate_hz, start_s)
+    call.until(5.5)
+    first_s = next(s for (s, _), on in zip(call.windows, call.speaking, strict=True) if on)
+    assert first_s == pytest.approx(3.04 + CONFIG.delay_s)  # the next picture after it came
+    # What was painted before it came had heard silence, and is the original.
+    call.windows = [(s, found) for s, found in call.windows if s >= first_s]
+    by_hand.check(call)
+
+
+@pytest.mark.parametrize("every_s", [0.03, 0.1])
+def test_a_voice_that_was_fast_once_begins_sooner_the_next_time(every_s: float) -> None:
+    """Synthesis in small pieces shows only after a while how fast it comes."""
+    call, samples = Call(), voiced(2.0, 16_000)
+    leads, holes = [], []
+    for begins_s in (1.0, 8.0):
+        starts = []
+        for number, piece in enumerate(np.split(samples, 20)):
+            call.until(begins_s + number * every_s)
+            starts.append(call.push(piece, 16_000))
+        leads.append(starts[0] - begins_s)
+        holes.append(np.diff(starts).max() - 0.1)
+    assert max(holes) < 1e-3
+    assert leads[0] == pytest.approx(USUAL_S, abs=0.01)
+    # As it is spoken, 10 pieces a second: never sooner.
+    assert leads[1] == pytest.approx(USUAL_S - (0.1 if every_s < 0.1 else 0), abs=0.01)
+
+
+def test_large_pieces_of_a_voice_that_is_being_spoken_run_dry_once() -> None:
+    call, samples = Call(), voiced(5.0, 16_000)
+    holes = []
+    for begins_s in (1.0, 11.0, 21.0):
+        starts = []
+        for number, piece in enumerate(np.split(samples, 10)):
+            call.until(begins_s + number * 0.5)
+            starts.append(call.push(piece, 16_000))
+        holes.append(int((np.diff(starts) > 0.5 + 1e-3).sum()))
+    assert holes == [1, 0, 0]
+
+
+def test_the_next_sentence_is_not_taken_for_one_that_ran_dry() -> None:
+    call, leads = Call(), []
+    for at_s in (1.0, 1.95, 5.0):  # the second just after the first has ended
+        call.until(at_s)
+        leads.append(call.push(voiced(0.8), 16_000) - at_s)
+        call.speech.flush()
+    assert max(leads) < USUAL_S - 0.1
+
+
+def test_a_voice_called_live_keeps_its_distance() -> None:
+    call = Call()
+    call.until(2.0)
+    start_s = call.speech.push(voiced(1.0), 16_000, 2.0, live=True)
+    assert start_s >= 2.0 + USUAL_S
+
+
+def test_the_end_of_one_sentence_is_not_cut_by_the_next() -> None:
+    call = Call()
+    first = voiced(0.5, 16_000)
+    call.until(1.0)
+    starts = []
+    for at_s in (1.0, 1.5):  # while its end is still to be heard
+        call.until(at_s)
+        starts.append(call.push(first, 16_000))
+        call.speech.flush()
+    call.until(3.0)
+    by_hand = ByHand(3.5)
+    for start_s in starts:
+        by_hand.place(first, 16_000, start_s)
+    heard = call.heard
+    assert np.abs(heard.astype(int) - by_hand.heard[: len(heard)]).max() <= 2
 
 
 def test_a_starved_source_resumes_with_its_margin_and_the_rest_follows() -> None:
@@ -507,7 +590,7 @@ def test_windows_ahead_end_where_the_voice_is_not_known_and_change_nothing() -> 
     for one in (line, other):
         one.push(voiced(0.5), 16_000, 0.0)
     assert line.mel_ahead(9.0, 16, 4, 0.04) == ()
-    near_s = 0.5
+    near_s = 0.3
     assert 0 < len(line.mel_ahead(near_s, 16, 40, 0.04)) < 40
     for one in (line, other):
         one.push(voiced(0.5), 16_000, 0.1)

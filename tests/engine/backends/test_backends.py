@@ -6,6 +6,7 @@ import functools
 import shutil
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from fakes import picture
 
 from lipwire.engine.audio.mel import SILENCE, log_mel, window
-from lipwire.engine.backends import _FACTORIES, Backend, load_backend
+from lipwire.engine.backends import _FACTORIES, Backend, load_backend, ort
 from lipwire.engine.backends.ort_session import fewest_threads
 from lipwire.engine.errors import BackendError, BundleError
 from lipwire.engine.model.bundle import DEFAULT_BUNDLE, MANIFEST, Bundle, open_bundle, sha256
@@ -104,6 +105,15 @@ def test_the_largest_batch_that_is_offered_is_taken(backend: Backend) -> None:
     largest = backend.batch_sizes[-1]
     assert len(backend.generate([job(i, steps=1) for i in range(largest)])) == largest
     assert backend.generate([]) == []
+
+
+@pytest.mark.parametrize(("cores", "sizes"), [(1, (1, 2)), (2, (1, 2)), (6, (1, 2, 4))])
+def test_a_cpu_is_offered_no_batch_larger_than_its_cores(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, cores: int, sizes: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(ort, "usable_cores", lambda: cores)
+    with closing(load_backend(bundle, "ort", threads=1)) as backend:
+        assert backend.batch_sizes == sizes
 
 
 def test_one_that_is_ready_for_single_frames_paints_the_same(bundle: Bundle) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
 
 import av
@@ -26,6 +27,15 @@ def noise(height: int, width: int, seed: int = 0, matrix: int = BT601) -> Planes
 
 def equal(one: Planes, two: Planes) -> bool:
     return all(np.array_equal(getattr(one, p), getattr(two, p)) for p in "yuv")
+
+
+def test_a_frame_that_was_read_is_freed_without_the_collector() -> None:
+    """A cycle through it would keep half a megabyte of each picture until a collection."""
+    frame = frame_of(noise(48, 64))
+    before = sys.getrefcount(frame)
+    planes_of(frame)
+    to_rgb(frame)
+    assert sys.getrefcount(frame) == before
 
 
 @pytest.mark.parametrize("shape", [(48, 64), (47, 63), (97, 131), (1, 1), (2, 1)])

@@ -51,6 +51,8 @@ def test_where_silence_is_generated_a_mouth_is_always_wanted() -> None:
     assert prompts.speaks(start_s - 1.0)
     conditioning = prompts.condition(start_s - 1.0, 16)
     assert conditioning.strength == 1 and np.all(conditioning.mel == SILENCE)
+    lasting = prompts.condition(start_s - 0.96, 16, ahead=4).ahead
+    assert len(lasting) == 4 and all(np.all(mel == SILENCE) for mel in lasting)
     prompts.silence = "original"
     assert not prompts.speaks(start_s - 0.9)
     assert prompts.condition(start_s - 0.9, 16).strength < 1

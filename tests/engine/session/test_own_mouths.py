@@ -25,7 +25,7 @@ from lipwire.engine import ConfigError, Engine
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import BackendError
 from lipwire.engine.session.session import Session
-from lipwire.engine.types import JobSpec, Outcome, VideoFrame
+from lipwire.engine.types import JobSpec, Outcome, OutputFrame, VideoFrame
 from lipwire.engine.units import selection
 
 
@@ -226,3 +226,21 @@ def test_no_mouth_is_held_over_a_cut_or_after_an_interruption(cut: bool) -> None
         session.push_video(VideoFrame(image, later, Fraction(1, 25)), later / 25)
     out = list(iter(lambda: session.pop_video((first + 16) / 25), None))
     assert Outcome.HELD not in {o.outcome for o in out[-4:]}
+
+
+def test_where_nothing_is_known_and_there_is_no_time_the_frame_s_own_mouth_is_moved() -> None:
+    session = make()
+    for index in range(50):
+        session.push_video(frame(index, 4.0), index / 25)  # replaced by the next
+    assert session.stats(2.0).rung == "none"
+    list(iter(lambda: session.pop_video(3.0), None))
+    out: list[OutputFrame] = []
+    for index in range(100, 130):
+        session.push_video(frame(index, 4.0), index / 25)
+        session.jobs.begin(index / 25)  # what is painted to measure never comes back
+        out += iter(lambda: session.pop_video(index / 25 + 0.039), None)  # noqa: B023
+    assert len(out) >= 28 and {o.outcome for o in out} == {Outcome.PASTED}
+    assert not session.stats(5.2).bank.ready
+    before = speaking(4.0)
+    assert all((o.image != before).any() for o in out)  # it shuts, as the voice is silent
+    assert all((o.image[:64] == before[:64]).all() for o in out)

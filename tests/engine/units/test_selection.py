@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,3 +116,24 @@ def test_an_empty_bank_chooses_nothing() -> None:
     selector = Selector(STATS, typical_px=5.0)
     assert not selector.ready()
     assert selector.choose(np.zeros((1, 7), np.float32), np.zeros(264, np.float32), 0.0) is None
+
+
+def test_lips_that_shall_be_shut_come_from_where_they_were() -> None:
+    """A mouth of another pose that is shut is better than one of this pose that is moved shut."""
+    selector = knowing([2.0 + i % 8 for i in range(24)])
+    look = selector.bank.units[0].look
+    shut = unit(0.0, 2.0)
+    tilted = look + 0.55 * np.random.default_rng(0).normal(size=len(look)) / len(look) ** 0.5
+    selector.bank.add(replace(shut, look=np.float32(tilted / np.linalg.norm(tilted))))
+    for ahead in (1, 5):
+        found = selector.choose(wanted(selector, *[0.0] * ahead), look, 60.0)
+        assert found is not None and found.unit.time_s == 2.0
+        assert found.codes[0] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_shut_lips_of_this_very_moment_may_be_shut_again_and_no_other_mouth_shown() -> None:
+    selector = knowing([0.0, 5.0, 0.0, 7.0])
+    look = selector.bank.units[0].look
+    assert selector.choose(wanted(selector, 5.0), look, 0.1) is None  # all of them are of now
+    found = selector.choose(wanted(selector, 0.0), look, 0.1)
+    assert found is not None and found.unit.codes[0] < 1

@@ -69,9 +69,14 @@ async def test_what_happens_is_counted(client: httpx.AsyncClient) -> None:
         await until(lambda: len(caller.pictures) > 40, "pictures", 30)
         now = await samples(client)
         assert now["lipwire_sessions", ""] == 1
-        stages = "decode", "convert", "prepare", "generate", "composite", "encode", "picture"
+        stages = "decode", "convert", "prepare", "generate", "composite", "encode"
         for stage in stages:
             assert now["lipwire_stage_seconds_count", stage] > 0, stage
+        assert now["lipwire_picture_delay_seconds_count", ""] > 20
+        assert now["lipwire_device_jobs_total", "device"] > 0
+        assert now["lipwire_device_busy_seconds_total", "device"] > 0
+        assert now["lipwire_sessions_max", ""] == 2 and now["lipwire_draining", ""] == 0
+        assert now["process_resident_memory_bytes", ""] > 1e7
         assert now["lipwire_frames_total", "silent"] + now["lipwire_frames_total", "generated"] > 20
         assert now["lipwire_media_bytes_total", "in"] > 5_000
         assert now["lipwire_media_bytes_total", "out"] > 5_000
@@ -80,7 +85,12 @@ async def test_what_happens_is_counted(client: httpx.AsyncClient) -> None:
         assert ("lipwire_queue_depth", "engine") in now
         await client.delete(f"/api/sessions/{name}")
     later = await samples(client)
-    assert later["lipwire_sessions", ""] == 0
+    assert later["lipwire_sessions", ""] == 0 and later["lipwire_sessions_started_total", ""] == 1
+    assert later["lipwire_session_seconds_count", ""] == 1
+    text = (await client.get("/metrics")).text
+    assert 'lipwire_links_ended_total{purpose="publish",reason="closed"} 1.0' in text
+    assert 'method="DELETE",route="/api/sessions/{name}",status="204"} 1.0' in text
+    assert 'lipwire_build_info{model="' in text
     for sample in (("lipwire_frames_total", "silent"), ("lipwire_media_bytes_total", "out")):
         assert later[sample] >= now[sample]  # counts outlive their sessions
 
@@ -97,7 +107,9 @@ async def test_refusals_are_counted_by_cause(client: httpx.AsyncClient) -> None:
 async def test_health_and_readiness(server: Running, client: httpx.AsyncClient) -> None:
     assert (await client.get("/healthz")).json() == {"status": "ok"}
     answer = await client.get("/readyz")
-    assert answer.status_code == 200 and answer.json() == {"status": "ready", "room": 2}
+    assert answer.status_code == 200 and answer.json() == {
+        "status": "ready", "room": 2, "weight": 100,
+    }  # fmt: skip
     server.app.state.sessions.draining = True
     answer = await client.get("/readyz")
     assert answer.status_code == 503 and answer.json()["status"] == "draining"

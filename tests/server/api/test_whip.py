@@ -186,26 +186,6 @@ async def test_a_full_server_and_too_many_viewers(engine: Engine) -> None:
                     assert int(refused.headers["retry-after"]) > 0
 
 
-async def test_a_full_server_sends_publishers_to_its_peers(engine: Engine) -> None:
-    peers = "https://b.example/, https://c.example"
-    with Running(engine, max_sessions=1, peers=peers) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
-            async with Client(http).publish() as made:
-                assert (await made.post("/whip?consent=true")).status_code == 201
-                sdp = await made.offer()
-                for hops, status in ((0, 307), (1, 307), (2, 503)):
-                    answer = await http.post(
-                        f"/whip?consent=true&steps=2&hops={hops}", content=sdp, headers=IS_SDP
-                    )
-                    assert answer.status_code == status
-                    if status == 307:
-                        url = httpx.URL(answer.headers["location"])
-                        assert url.host in ("b.example", "c.example") and url.path == "/whip"
-                        assert dict(url.params) == {
-                            "consent": "true", "steps": "2", "hops": str(hops + 1),
-                        }  # fmt: skip
-
-
 # --- late candidates ---
 
 

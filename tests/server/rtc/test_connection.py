@@ -13,7 +13,7 @@ from calls import Camera, until
 
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import ice, patch
-from lipwire.server.rtc.connection import PeerConnection
+from lipwire.server.rtc.connection import Ending, PeerConnection
 from lipwire.server.rtc.sdp import Fragment, Offer, Purpose, read_fragment, read_offer
 
 NOWHERE = "a=candidate:1 1 udp 1 127.0.0.1 {} typ host"
@@ -105,7 +105,7 @@ async def test_who_is_ended_before_it_connects_ends_at_once(
     await link.answer(offered[1])
     run = asyncio.create_task(link.run())
     await asyncio.sleep(0)
-    link.end("it was closed")
+    link.end(Ending.CLOSED)
     await asyncio.wait_for(run, 30)
     assert link.over and not link.connected
     await link.close()

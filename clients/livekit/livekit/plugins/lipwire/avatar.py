@@ -77,14 +77,21 @@ class AvatarSession(BaseAvatarSession):  # type: ignore[type-arg]  # it emits me
             APIStatusError: the server says no.
             APIConnectionError: it does not answer.
         """
-        generator = LipwireGenerator(**self._call)
+        generator = self._generator = LipwireGenerator(**self._call)
+        room.on("track_subscribed", self._on_track)  # a camera's first picture waits for the call
+        for participant in room.remote_participants.values():
+            for publication in participant.track_publications.values():
+                if publication.track is not None:
+                    self._on_track(publication.track, publication, participant)
         try:
             await generator.call.__aenter__()
-        except Refused as error:
-            raise APIStatusError(f"lipwire: {error}", status_code=error.status) from error
-        except CallLost as error:
+        except (Refused, CallLost) as error:
+            room.off("track_subscribed", self._on_track)
+            await self._stop_filming()
+            self._generator = None
+            if isinstance(error, Refused):
+                raise APIStatusError(f"lipwire: {error}", status_code=error.status) from error
             raise APIConnectionError(f"lipwire: {error}") from error
-        self._generator = generator
         await super().start(agent_session, room)
         output = QueueAudioOutput(sample_rate=VOICE_RATE_HZ, wait_playback_start=True)
         width, height = self._size
@@ -94,11 +101,6 @@ class AvatarSession(BaseAvatarSession):  # type: ignore[type-arg]  # it emits me
             video_gen=generator,
             options=AvatarOptions(width, height, FPS, OUT_RATE_HZ, 1),
         )
-        room.on("track_subscribed", self._on_track)
-        for participant in room.remote_participants.values():
-            for publication in participant.track_publications.values():
-                if publication.track is not None:
-                    self._on_track(publication.track, publication, participant)
         await self._runner.start()
         agent_session.output.replace_audio_tail(output)
 
@@ -126,14 +128,17 @@ class AvatarSession(BaseAvatarSession):  # type: ignore[type-arg]  # it emits me
         finally:
             await stream.aclose()
 
-    async def aclose(self) -> None:
-        """End the session on the server, and the avatar."""
-        if self._room is not None:
-            self._room.off("track_subscribed", self._on_track)
+    async def _stop_filming(self) -> None:
         if self._filming is not None:
             self._filming.cancel()
             await asyncio.gather(self._filming, return_exceptions=True)
             self._filming = None
+
+    async def aclose(self) -> None:
+        """End the session on the server, and the avatar."""
+        if self._room is not None:
+            self._room.off("track_subscribed", self._on_track)
+        await self._stop_filming()
         if self._runner is not None:
             await self._runner.aclose()
             self._runner = None

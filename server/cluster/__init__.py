@@ -1,0 +1,1 @@
+"""Many servers as one, on Ray Serve; nothing here touches media."""

@@ -1,0 +1,320 @@
+"""Two servers behind the real HAProxy and deploy/haproxy.cfg: owners, drains, upgrades, a death."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from calls import tone, until
+from fakes import picture
+from served import Served
+from websockets.asyncio.client import connect
+from whip_client import Client
+
+from lipwire_client import LipwireCall
+
+REPO = Path(__file__).resolve().parents[2]
+# All requests come from one address.
+SETTINGS = {"rate_per_s": 1000, "rate_burst": 1000, "drain_s": 60}
+AGAIN_S, STILL_S = 0.25, 2.0  # as the page's player has them
+
+
+def free_port() -> int:
+    """A TCP port that nobody has just now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Proxied:
+    """Servers a and b, and HAProxy before them."""
+
+    def __init__(self, haproxy: str, folder: Path, **settings: Any) -> None:
+        self.nodes = {
+            node: Served(node=node, agent_port=free_port(), **{**SETTINGS, **settings})
+            for node in "ab"
+        }
+        self._folder, port = folder, free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        text = (REPO / "deploy" / "haproxy.cfg").read_text()
+        text = text.replace("/run/haproxy", str(folder)).replace(
+            ":8080\n", f"127.0.0.1:{port}\n", 1
+        )
+        for node, served in self.nodes.items():
+            address = served.url.removeprefix("http://")
+            agent = f" agent-port {served.settings['agent_port']}"
+            text, count = re.subn(rf"(server {node}) [0-9.:]+", rf"\1 {address}", text)
+            assert count == 2
+            text = text.replace(f"{address}\n", f"{address}{agent}\n", 1)
+        file = folder / "haproxy.cfg"
+        file.write_text(text)
+        self._process = subprocess.Popen([haproxy, "-q", "-f", file], stdout=subprocess.DEVNULL)
+
+    def close(self) -> None:
+        """End all of it."""
+        self._process.kill()
+        self._process.wait()
+        for each in self.nodes.values():
+            each.kill()
+
+    def weights(self) -> dict[str, int]:
+        """What HAProxy knows of those that are alive: its `show stat`."""
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(str(self._folder / "admin.sock"))
+            admin.sendall(b"show stat\n")
+            rows = list(csv.DictReader(admin.makefile()))
+        return {
+            row["svname"]: int(row["weight"])
+            for row in rows
+            if row["# pxname"] == "lipwire"
+            and row["svname"] in self.nodes
+            and row["status"] == "UP"
+        }
+
+    async def ready(self, nodes: str = "ab") -> None:
+        """Wait until new calls go to these nodes and no other."""
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                weights = self.weights()
+                if {node for node, weight in weights.items() if weight > 0} == {*nodes}:
+                    return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"new calls never went to {nodes}")
+
+
+@pytest.fixture
+def proxied(haproxy: str, tmp_path: Path) -> Iterator[Proxied]:
+    """Two servers of four calls each."""
+    made = Proxied(haproxy, tmp_path, max_sessions=4)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def http(proxied: Proxied) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the proxy."""
+    async with httpx.AsyncClient(base_url=proxied.url, timeout=20) as made:
+        await proxied.ready()
+        yield made
+
+
+def node_of(location: str) -> str:
+    """Whose address it is."""
+    found = re.fullmatch("/n/([ab])/(whip|whep)/.+", location)
+    assert found, location
+    return found[1]
+
+
+async def watching(http: httpx.AsyncClient, name: str) -> Client:
+    """A viewer, as soon as there is something to see."""
+    viewer = Client(http).watch()
+    for _ in range(100):
+        if (await viewer.post(f"/whep/live/{name}")).status_code == 201:
+            return viewer
+        await asyncio.sleep(0.1)
+    raise AssertionError("nothing to watch")
+
+
+@contextlib.asynccontextmanager
+async def calling(proxied: Proxied, name: str) -> AsyncIterator[tuple[LipwireCall, list[float]]]:
+    """A call through the proxy, and when its pictures came back, seconds."""
+    seen: list[float] = []
+
+    async def film(call: LipwireCall) -> None:
+        image = picture()
+        while True:
+            call.send_image(image, (320, 240))
+            await asyncio.sleep(0.2)
+
+    async def take(call: LipwireCall) -> None:
+        async for _ in call.frames("video"):
+            seen.append(time.monotonic())
+
+    async with LipwireCall(proxied.url, name=name, consent=True) as call:
+        tasks = [asyncio.create_task(film(call)), asyncio.create_task(take(call))]
+        await until(lambda: len(seen) > 2, "pictures come back")
+        yield call, seen
+        for task in tasks:
+            task.cancel()
+
+
+async def follow(http: httpx.AsyncClient, name: str, seen: list[float]) -> None:
+    """Watch a name as the page does: when nothing comes any more, ask again."""
+    while True:
+        async with Client(http).watch() as viewer:
+            with contextlib.suppress(httpx.HTTPError):
+                if (await viewer.post(f"/whep/{name}")).status_code == 201:
+                    count, since = 0, time.monotonic()
+                    while time.monotonic() < since + STILL_S:
+                        await asyncio.sleep(0.05)
+                        if viewer.pictures and id(viewer.pictures[-1]) != count:
+                            count, since = id(viewer.pictures[-1]), time.monotonic()
+                            seen.append(since)
+        await asyncio.sleep(AGAIN_S)
+
+
+async def test_whatever_belongs_to_a_session_goes_to_its_server(
+    proxied: Proxied, http: httpx.AsyncClient
+) -> None:
+    async with contextlib.AsyncExitStack() as peers:
+        publishers = {}
+        for name in ("one", "two"):
+            peer = await peers.enter_async_context(Client(http).publish())
+            assert (await peer.post(f"/whip/live/{name}?consent=true")).status_code == 201
+            publishers[name] = peer
+        owners = {name: node_of(peer.location) for name, peer in publishers.items()}
+        assert sorted(owners.values()) == ["a", "b"]
+        listed = {}
+        for node in "ab":
+            for entry in (await http.get(f"/n/{node}/api/sessions")).json():
+                listed[entry["id"]] = entry["node"]
+        assert listed == owners
+
+        for name, peer in publishers.items():
+            async with await watching(http, name) as viewer:
+                await until(lambda v=viewer: len(v.pictures) > 3, "seen by the name")
+                assert node_of(viewer.location) == owners[name]
+                headers = {
+                    "Content-Type": "application/trickle-ice-sdpfrag",
+                    "If-Match": viewer.etag,
+                }
+                own = next(
+                    line
+                    for line in viewer.pc.localDescription.sdp.splitlines()
+                    if line.startswith("a=ice-ufrag")
+                )
+                patched = await http.patch(viewer.location, content=own + "\r\n", headers=headers)
+                assert patched.status_code == 204, patched.text
+                assert (await http.delete(viewer.location)).status_code == 200
+            address = f"{proxied.url.replace('http', 'ws')}/api/sessions/{name}/speech?rate=24000"
+            async with connect(address) as voice:
+                await voice.send(tone(0.5, 300, 24_000).tobytes())
+                await voice.send(json.dumps({"type": "flush"}))
+                kinds = {json.loads(await voice.recv())["type"] for _ in range(3)}
+                assert kinds == {"ready", "begins", "flushed"}
+            async with Client(http).publish() as other:
+                taken = await other.post(f"/whip/live/{name}?consent=true")
+                assert taken.status_code == 409, "on all of them"
+            assert (await http.get(peer.location)).status_code == 200
+            assert (await http.delete(peer.location)).status_code == 200
+
+        unnamed = await peers.enter_async_context(Client(http).publish())
+        assert (await unnamed.post("/whip?consent=true")).status_code == 201
+        async with Client(http).watch() as viewer:
+            session = unnamed.location.split("/")[-1]
+            await until(lambda: unnamed.pc.connectionState == "connected", "connected")
+            assert (await viewer.post(f"/whep/{session}")).status_code in (201, 409)  # not 404
+    direct = httpx.AsyncClient(base_url=proxied.nodes["a"].url)
+    async with direct:
+        assert (await direct.get("/n/a/api/info")).json()["node"] == "a"
+        wrong = await direct.get("/n/b/api/info")
+        assert wrong.status_code == 421 and "node a" in wrong.json()["error"]
+
+
+async def test_a_full_server_is_passed_over(haproxy: str, tmp_path: Path) -> None:
+    proxied = Proxied(haproxy, tmp_path, max_sessions=1)
+    try:
+        async with httpx.AsyncClient(base_url=proxied.url, timeout=20) as http:
+            await proxied.ready()
+            async with Client(http).publish() as one, Client(http).publish() as two:
+                # At once: the second finds a full server and is sent on.
+                assert (await one.post("/whip?consent=true")).status_code == 201
+                assert (await two.post("/whip?consent=true")).status_code == 201
+                assert {node_of(one.location), node_of(two.location)} == {"a", "b"}
+                async with Client(http).publish() as three:
+                    for _ in range(3):  # told by a server, and by HAProxy once it knows
+                        refused = await three.post("/whip?consent=true")
+                        assert refused.status_code == 503 and refused.json()["error"]
+                        assert refused.headers["retry-after"] == "5"
+                        await asyncio.sleep(1)
+                assert (await http.get(one.location)).status_code == 200  # it is still found
+    finally:
+        proxied.close()
+
+
+async def test_no_call_is_dropped_by_an_upgrade(proxied: Proxied, http: httpx.AsyncClient) -> None:
+    """One server after the other stops and starts again; each call ends when it wants to."""
+    calls = 0
+    for node, other in ("ab", "ba"):
+        async with contextlib.AsyncExitStack() as running:
+            made = []
+            for number in range(2):
+                made.append(await running.enter_async_context(calling(proxied, f"{node}{number}")))
+            proxied.nodes[node].stop()
+            await proxied.ready(other)
+            # And one that comes meanwhile.
+            made.append(await running.enter_async_context(calling(proxied, f"{node}late")))
+            on_it = (await http.get(f"/n/{node}/api/sessions")).json()
+            assert on_it, "it drains with calls on it"
+            async with await watching(http, on_it[0]["id"]) as viewer:  # who comes late to them
+                await until(lambda v=viewer: len(v.pictures) > 3, "seen")
+                assert node_of(viewer.location) == node
+            for call, seen in made:
+                count = len(seen)
+                await until(lambda s=seen, c=count: len(s) > c + 3, "it goes on")
+                assert call.reconnects == 0
+            calls += len(made)
+        assert proxied.nodes[node].wait() == 0, "it ends with the last of its calls"
+        proxied.nodes[node].start()
+        await proxied.ready()
+    print(f"rolling upgrade of two nodes: 0 of {calls} calls dropped")
+
+
+async def test_a_killed_server_is_replaced(proxied: Proxied, http: httpx.AsyncClient) -> None:
+    """Under the same name, for publisher and viewer."""
+    watched: list[float] = []
+    async with calling(proxied, "studio") as (call, seen):
+        viewer = asyncio.create_task(follow(http, "studio", watched))
+        await until(lambda: len(watched) > 3, "somebody watches")
+        for _ in range(int(os.environ.get("LIPWIRE_KILLS", "1"))):
+            (owner,) = [
+                node
+                for node in "ab"
+                if "studio" in str((await http.get(f"/n/{node}/api/sessions")).text)
+            ]
+            other = "b" if owner == "a" else "a"
+            proxied.nodes[owner].kill()
+            killed_s = time.monotonic()
+            # What was under way has come by then.
+            await until(lambda t=killed_s: seen[-1] > t + 0.5, "its publisher is back", 60)
+            await until(lambda t=killed_s: watched[-1] > t + 0.5, "its viewer is back", 60)
+            back_s = [
+                next(at for at in times if at > killed_s + 0.5) - killed_s
+                for times in (seen, watched)
+            ]
+            print(f"pictures again after the death of a server: {back_s[0]:.1f} s at the "
+                  f"publisher, {back_s[1]:.1f} s at a viewer")  # fmt: skip
+            assert "studio" in (await http.get(f"/n/{other}/api/sessions")).text
+            proxied.nodes[owner].start()
+            await proxied.ready()
+        assert call.reconnects > 0
+        viewer.cancel()
+        await asyncio.gather(viewer, return_exceptions=True)
+
+
+async def test_answers_are_the_same_as_without(proxied: Proxied, http: httpx.AsyncClient) -> None:
+    """And how much later they come; printed."""
+    took: dict[str, list[float]] = {"direct": [], "proxied": []}
+    async with httpx.AsyncClient(base_url=proxied.nodes["a"].url) as direct:
+        for _ in range(200):
+            for way, client in (("direct", direct), ("proxied", http)):
+                begun = time.perf_counter()
+                answer = await client.get("/n/a/api/sessions")
+                took[way].append((time.perf_counter() - begun) * 1000)
+                assert answer.json() == []
+    for share, name in ((1, "p10"), (5, "p50")):
+        direct_ms, proxied_ms = (statistics.quantiles(v, n=10)[share - 1] for v in took.values())
+        print(f"{name}: the proxy adds {proxied_ms - direct_ms:.2f} ms to {direct_ms:.2f} ms")

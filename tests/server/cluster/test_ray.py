@@ -1,0 +1,283 @@
+"""`lipwire cluster` on a real Ray, with the model that ships and real media over loopback.
+
+    pip install 'ray[serve]>=2.60,<3'           into the tests' environment
+    pytest -n 0 -s tests/server/cluster/test_ray.py     -s shows the figures
+
+It takes three minutes on two idle cores and 2.5 GB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from calls import until
+from fakes import picture
+
+from lipwire_client import LipwireCall
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # Ray's own
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="Ray is not installed: lipwire[ray]"
+    ),
+]
+
+PATIENCE_S = 120.0  # of a machine that has other things to do
+PORT = 8791
+SETTINGS = {"LIPWIRE_MAX_SESSIONS": "2", "LIPWIRE_DRAIN_S": "600", "LIPWIRE_THREADS": "1"}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """Its address: one node, and a second one when the first has a call."""
+    arguments = ["--nodes", "1-2", "--spare", "1", "--cpus", "0.5", "--port", str(PORT)]
+    log = (tmp_path / "log").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lipwire", "cluster", *arguments],
+        stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **SETTINGS},
+    )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{PORT}"
+        while f"ready: open {url}" not in (tmp_path / "log").read_text():
+            assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.5)
+        yield url
+    finally:
+        for _ in range(2):  # the second does not wait for calls
+            process.send_signal(signal.SIGINT)
+            time.sleep(2)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+            log.close()
+
+
+class Watched:
+    """When each picture came, of a publisher or of a viewer."""
+
+    def __init__(self) -> None:
+        self.times_s: list[float] = []
+
+    async def more(self, pictures: int) -> None:
+        """Wait until so many more have come."""
+        enough = len(self.times_s) + pictures
+        await until(lambda: len(self.times_s) >= enough, "pictures come", PATIENCE_S)
+
+    def longest_s(self, since_s: float) -> float:
+        """The longest time without a picture."""
+        times_s = np.array([since_s, *(t for t in self.times_s if t > since_s)])
+        return float(np.diff(times_s).max(initial=0))
+
+
+@contextlib.asynccontextmanager
+async def publishing(url: str, name: str) -> AsyncIterator[Watched]:
+    """A call that sends 25 pictures a second, and connects again by itself."""
+    seen = Watched()
+
+    async def take(call: LipwireCall) -> None:
+        async for _ in call.frames("video"):
+            seen.times_s.append(time.monotonic())
+
+    async def film(call: LipwireCall) -> None:
+        while True:
+            call.send_image(picture(), (320, 240))
+            await asyncio.sleep(0.04)
+
+    def note(event: dict[str, Any]) -> None:
+        if event["type"] in ("lost", "connected"):
+            print(f"  {time.monotonic() % 1000:.1f} s: {name} {event}")
+
+    async with LipwireCall(url, name=name, consent=True, on_event=note) as call:
+        tasks = [asyncio.create_task(take(call)), asyncio.create_task(film(call))]
+        try:
+            yield seen
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def viewing(url: str, name: str) -> AsyncIterator[Watched]:
+    """The shipped page `/view/NAME` in a Chromium that nobody clicks into."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    from playwright.async_api import async_playwright
+
+    seen = Watched()
+    arguments = ["--headless=new", "--no-sandbox", "--allow-loopback-in-peer-connection",
+                 "--disable-background-networking"]  # fmt: skip
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=program, headless=False, args=arguments
+        )
+        page = await browser.new_page()
+        await page.goto(f"{url}/view/{name}#quiet")
+
+        async def count() -> None:
+            last = 0
+            while True:
+                shown = await page.evaluate(
+                    "document.getElementById('video').getVideoPlaybackQuality().totalVideoFrames"
+                )
+                if shown != last:
+                    last = shown
+                    seen.times_s.append(time.monotonic())
+                await asyncio.sleep(0.05)
+
+        task = asyncio.create_task(count())
+        try:
+            yield seen
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await browser.close()
+
+
+def server_of(node: str) -> int:
+    """The process of a node's server."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"LIPWIRE_NODE={node}".encode() in path.read_bytes().split(b"\0"):
+                return int(path.parent.name)
+    raise AssertionError(f"node {node} has no server")
+
+
+async def nodes_of(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """What the Director says of the nodes."""
+    with contextlib.suppress(httpx.HTTPError):
+        return list((await http.get("/readyz")).json()["nodes"])
+    return []
+
+
+async def wait_for(what: str, condition: Callable[[], Any]) -> float:
+    """Seconds until a coroutine's answer is true."""
+    began_s = time.monotonic()
+    while not await condition():
+        assert time.monotonic() < began_s + PATIENCE_S, what
+        await asyncio.sleep(0.1)
+    return time.monotonic() - began_s
+
+
+async def node_of(http: httpx.AsyncClient, session: str) -> str | None:
+    """Where a session runs."""
+    listed = (await http.get("/api/sessions")).json()
+    return next((each["node"] for each in listed if each["id"] == session), None)
+
+
+async def test_calls_go_on_when_nodes_are_killed_and_when_they_stop(cluster: str) -> None:
+    import ray
+    from ray import serve
+
+    from lipwire.server.cluster.app import build
+    from lipwire.server.cluster.node import APP
+
+    async with httpx.AsyncClient(base_url=cluster, timeout=30) as http:
+
+        async def two_nodes() -> bool:
+            return len(await nodes_of(http)) == 2
+
+        assert len(await nodes_of(http)) == 1
+        async with publishing(cluster, "studio") as publisher, viewing(cluster, "studio") as viewer:
+            await publisher.more(25)
+            took_s = await wait_for("a second node", two_nodes)
+            print(f"\nautoscaling: a second node is ready {took_s:.1f} s after the first call")
+            await viewer.more(25)
+            for victim in ("server", "replica"):
+                node = await node_of(http, "studio")
+                assert node is not None
+                server = server_of(node)
+                replica = int(
+                    Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1]
+                )
+                killed_s = time.monotonic()
+                print(f"  {killed_s % 1000:.1f} s: {victim} is killed")
+                os.kill(server if victim == "server" else replica, signal.SIGKILL)
+
+                async def elsewhere(old: str = node) -> bool:
+                    return await node_of(http, "studio") not in (None, old)
+
+                await wait_for("under its name on another node", elsewhere)
+                await publisher.more(50)
+                await viewer.more(25)
+                gaps = [f"{seen.longest_s(killed_s):.1f} s" for seen in (publisher, viewer)]
+                print(f"{victim} killed: no picture for {gaps[0]} at the publisher, {gaps[1]} at a "
+                      "viewer")  # fmt: skip
+                assert not Path(f"/proc/{server}/cwd").exists()  # it does not outlive its replica
+                await wait_for("a node in place of it", two_nodes)
+                print(f"a node in place of it: {time.monotonic() - killed_s:.1f} s")
+
+            direct, by_director = await asking(http, await node_of(http, "studio") or "")
+            print(f"a request, p50 and p95: {direct} ms to the node, {by_director} through Ray")
+
+            async with publishing(cluster, "other") as other:
+                await other.more(25)
+                # Each where there is most room.
+                assert len({await node_of(http, name) for name in ("studio", "other")}) == 2
+                # Deployed again with one node less: the one that stops keeps its call, and a new
+                # Director finds it.
+                ray.init(address="auto", log_to_driver=False)
+                with pytest.MonkeyPatch.context() as patch:
+                    for name, value in SETTINGS.items():
+                        patch.setenv(name, value)
+                    again = build({"nodes": "1", "cpus": 0.5, "host": "127.0.0.1", "port": PORT})
+                deploying = asyncio.create_task(asyncio.to_thread(serve.run, again, name=APP))
+
+                async def one_stops() -> bool:
+                    return [each["weight"] for each in await nodes_of(http)].count(0) == 1
+
+                await wait_for("a node stops", one_stops)
+                await asyncio.gather(publisher.more(100), other.more(100))
+                (stops,) = (each for each in await nodes_of(http) if not each["weight"])
+                assert stops["sessions"] == 1 and server_of(stops["node"])
+                listed = (await http.get("/api/sessions")).json()
+                assert {each["id"] for each in listed} == {"studio", "other"}
+        await deploying  # now that the calls have ended
+        ray.shutdown()
+        assert len(await nodes_of(http)) == 1
+
+
+async def asking(http: httpx.AsyncClient, node: str) -> tuple[str, str]:
+    """p50 and p95 of a request to a node itself, and through Ray and the Director."""
+    found = []
+    for url in (direct_url(node), str(http.base_url)):
+        took_ms = []
+        async with httpx.AsyncClient(base_url=url) as client:
+            for _ in range(100):
+                began_s = time.monotonic()
+                assert (await client.get("/api/ice-servers")).status_code == 200
+                took_ms.append((time.monotonic() - began_s) * 1000)
+        found.append("{:.1f}, {:.1f}".format(*np.percentile(took_ms, (50, 95))))
+    return found[0], found[1]
+
+
+def direct_url(node: str) -> str:
+    """Where a node's server listens."""
+    pid = server_of(node)
+    inodes = {
+        os.readlink(path)[8:-1]
+        for path in Path(f"/proc/{pid}/fd").iterdir()
+        if os.readlink(path).startswith("socket:")
+    }
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[9] in inodes and fields[3] == "0A":  # LISTEN
+            return f"http://127.0.0.1:{int(fields[1].rpartition(':')[2], 16)}"
+    raise AssertionError("it does not listen")
