@@ -48,7 +48,7 @@ class OpenVinoBackend(PlannedBackend):
         bundle: the model, of any kind.
         threads: of the CPU; None takes half of the cores, as others decode and track.
         device: cpu or None.
-        batch_sizes: to compile, None for the usual ones; larger batches are cut.
+        batch_sizes: to compile, None for those that the cores carry; larger batches are cut.
         half: compute in bfloat16; None does so where the CPU has instructions for it.
 
     Raises:
@@ -65,7 +65,8 @@ class OpenVinoBackend(PlannedBackend):
         batch_sizes: tuple[int, ...] | None = None,
         half: bool | None = None,
     ) -> None:
-        super().__init__(bundle.manifest, batch_sizes or BATCH_SIZES)
+        few = tuple(size for size in BATCH_SIZES if size <= max(2, usable_cores()))
+        super().__init__(bundle.manifest, batch_sizes or few)
         if device not in (None, "cpu"):
             raise BackendError(f"OpenVINO is used on the CPU alone, not on {device!r}")
         if self.manifest.device not in ("any", "cpu"):
