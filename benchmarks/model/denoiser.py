@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lipwire.benchmarks.harness.machine import process_memory_mib
 from lipwire.benchmarks.harness.timing import batch_times, sgemm, sgemm_gflops, take_turns
 from lipwire.benchmarks.rig import subjects
-from lipwire.engine.backends import Backend, blank_job, load_backend, ort
+from lipwire.engine.backends import Backend, blank_job, load_backend, planned
 from lipwire.engine.model.bundle import Bundle, open_bundle
 from lipwire.engine.model.ddim import NoiseSchedule, ddim_sample
 from lipwire.engine.nets.diff2lip import Diff2LipUNet, network_input, replace_lower_half
@@ -198,7 +198,7 @@ def run(
     figures: dict[str, float] = {}
     lite = open_bundle()
     manifest = lite.manifest
-    backend = load_backend(lite, "ort", threads=threads, batch_sizes=ort.BATCH_SIZES)
+    backend = load_backend(lite, "ort", threads=threads, batch_sizes=planned.BATCH_SIZES)
     rate = sgemm_gflops(take_turns({"sgemm": sgemm()}, 5)["sgemm"])
 
     def row(network: str, steps: int, batch: int, took_s: float, gflop: float, by: str) -> None:
@@ -280,7 +280,7 @@ def _wav2lip(scratch: Path, rounds: int, threads: int | None, row: Callable[...,
     """The row of the paper's baseline: one pass, 96x96."""
     net = subjects.network("wav2lip")
     backend = load_backend(subjects.wav2lip_bundle(net, scratch / "wav2lip"), "ort",
-                           threads=threads, batch_sizes=ort.BATCH_SIZES)  # fmt: skip
+                           threads=threads, batch_sizes=planned.BATCH_SIZES)  # fmt: skip
     gflop = count_gflop(net, 1)
     for batch, took_s in batch_times(backend, 1, backend.batch_sizes, rounds).items():
         row("wav2lip", 1, batch, took_s, gflop, backend.description)
@@ -297,7 +297,7 @@ def _paper(
 ) -> dict[str, float]:
     """The figures of the paper's network; a pass takes seconds on a CPU, so there are few."""
     progress("opening it in ONNX Runtime")
-    backend = load_backend(bundle, "ort", threads=threads, batch_sizes=ort.BATCH_SIZES)
+    backend = load_backend(bundle, "ort", threads=threads, batch_sizes=planned.BATCH_SIZES)
     gflop = {steps: count_gflop(net, steps) for steps in (1, FEW_STEPS, MANY_STEPS)}
     inputs = example_inputs(net, 1)
     one = blank_job(bundle.manifest, 1)

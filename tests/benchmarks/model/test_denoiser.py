@@ -21,7 +21,7 @@ from lipwire.benchmarks.model import denoiser  # noqa: E402
 from lipwire.benchmarks.model.denoiser import growth_mib, plain_loop, trajectory_error, worker_ms  # noqa: E402
 from lipwire.benchmarks.rig import subjects  # noqa: E402
 from lipwire.cli.main import app  # noqa: E402
-from lipwire.engine.backends import ort  # noqa: E402
+from lipwire.engine.backends import planned  # noqa: E402
 from lipwire.engine.errors import ConfigError  # noqa: E402
 from lipwire.engine.model.bundle import open_bundle  # noqa: E402
 from lipwire.engine.nets.graphs import example_inputs  # noqa: E402
@@ -86,7 +86,7 @@ def test_a_whole_run_says_what_both_networks_cost(
     monkeypatch.setattr(subjects, "paper_bundle", lambda net, folder: bundle)
     monkeypatch.setattr(denoiser, "worker_ms", lambda backend: worker_ms(backend, 3))
     monkeypatch.setattr(denoiser, "BATCH", 2)
-    monkeypatch.setattr(ort, "BATCH_SIZES", (1, 2))
+    monkeypatch.setattr(planned, "BATCH_SIZES", (1, 2))
     done = CliRunner().invoke(
         app,
         ["bench", "denoiser", "--json", "-", "--frames", "100", "--rounds", "1", "--threads", "1"],
