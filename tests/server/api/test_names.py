@@ -55,7 +55,7 @@ async def test_a_named_session_is_found_and_survives_its_publisher(
         (listed,) = (await client.get("/api/sessions")).json()
         assert listed.pop("seconds") > 0
         assert listed == {
-            "id": "studio", "named": True, "live": True, "viewers": 1, "voice": True,
+            "id": "studio", "node": None, "named": True, "live": True, "viewers": 1, "voice": True,
         }  # fmt: skip
         told = {"text": "Guten Tag", "duration_s": 1}
         assert (await client.post("/api/sessions/studio/subtitles", json=told)).status_code == 200

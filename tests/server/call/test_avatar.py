@@ -87,7 +87,9 @@ async def test_a_photo_speaks_for_those_who_watch(
     body = photo(tmp_path / "face.jpg", picture(seed=1)).read_bytes()
     assert (await client.put("/api/sessions/bot", content=body)).status_code == 403  # no consent
     answer = await client.put("/api/sessions/bot?consent=true&steps=4", content=body)
-    assert answer.status_code == 201 and answer.json() == {"id": "bot", "ai_generated": True}
+    assert answer.status_code == 201 and answer.json() == {
+        "id": "bot", "node": None, "ai_generated": True,
+    }  # fmt: skip
     async with Client(client).watch() as viewer, Client(client).publish() as other:
         assert (await viewer.post("/whep/bot")).status_code == 201
         await until(lambda: len(viewer.pictures) > 5, "seen", 20)
