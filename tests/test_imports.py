@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,16 @@ def test_the_runtime_reports_to_nobody(tmp_path: Path) -> None:
         command = [sys.executable, "-c", code]
         subprocess.run(command, check=True, env=environment, cwd=REPO)
         assert not list(tmp_path.rglob("onnxruntime*"))
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
+    """It keeps a number for who it reports of in the home folder, once it may."""
+    code = (
+        "import sys, lipwire.engine.backends.openvino\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "CI"} | {"HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=REPO,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.stdout.strip() == "[]" and not list(tmp_path.iterdir())

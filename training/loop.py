@@ -54,7 +54,8 @@ def share_batch_norm(net: nn.Module, ranks: int, device: str) -> None:
     if device != "cuda":
         raise ConfigError(f"this network normalises over the batch, which {ranks} processes on "
                           f"{device} cannot do together; use one process")  # fmt: skip
-    nn.SyncBatchNorm.convert_sync_batchnorm(net)  # in place, under the same names
+    # In place, under the same names.
+    nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
 
 
 def _tensors(batch: Any) -> Iterator[Tensor]:

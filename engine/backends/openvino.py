@@ -6,10 +6,10 @@ kept in lipwire's cache. On opening, a picture is held against ONNX Runtime's in
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
-import openvino
 
 from lipwire.engine.backends import blank_job
 from lipwire.engine.backends.cpu import usable_cores
@@ -31,6 +31,10 @@ from lipwire.engine.model.cache import cache_folder
 from lipwire.engine.model.onnx_file import external_data
 from lipwire.engine.types import F32, LipJob
 
+# When it is imported it reports to its makers, asking nobody, unless its telemetry is not there.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
+
 # A CPU gains little by painting more frames together, and each size is compiled for seconds.
 BATCH_SIZES = (1, 2, 4)
 # Mean difference from ONNX Runtime in float32, in levels of 255: as for half precision on a GPU.
@@ -44,7 +48,7 @@ class OpenVinoBackend(PlannedBackend):
         bundle: the model, of any kind.
         threads: of the CPU; None takes half of the cores, as others decode and track.
         device: cpu or None.
-        batch_sizes: to compile, None for the usual ones; larger batches are cut.
+        batch_sizes: to compile, None for those that the cores carry; larger batches are cut.
         half: compute in bfloat16; None does so where the CPU has instructions for it.
 
     Raises:
@@ -61,7 +65,8 @@ class OpenVinoBackend(PlannedBackend):
         batch_sizes: tuple[int, ...] | None = None,
         half: bool | None = None,
     ) -> None:
-        super().__init__(bundle.manifest, batch_sizes or BATCH_SIZES)
+        few = tuple(size for size in BATCH_SIZES if size <= max(2, usable_cores()))
+        super().__init__(bundle.manifest, batch_sizes or few)
         if device not in (None, "cpu"):
             raise BackendError(f"OpenVINO is used on the CPU alone, not on {device!r}")
         if self.manifest.device not in ("any", "cpu"):

@@ -154,7 +154,7 @@ def test_what_a_runtime_makes_of_a_bundle_is_made_ahead(
     result = call("bundle", "build", made / "b", "--device", "cpu")
     assert result.exit_code == 0, result.output
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
-    assert lines["ort"].startswith("ONNX Runtime ") and "batches of 1, 2, 4, 8, 16" in lines["ort"]
+    assert lines["ort"].startswith("ONNX Runtime ") and "batches of 1, 2" in lines["ort"]
     assert lines["kept"] == str(tmp_path) and "openvino" in lines
     assert len(list((tmp_path / "graphs").glob("*.onnx"))) == 2, "and it is there"
     result = call("bundle", "build", made / "b", "--device", "cuda:7")
