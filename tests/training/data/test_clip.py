@@ -28,7 +28,8 @@ def _other_scene() -> np.ndarray:
 def test_every_framing_gives_crops_with_their_landmarks(
     tmp_path: Path, tracker: MeshTracker, framing: str
 ) -> None:
-    found = prepare_clip(_clip(write_clip(tmp_path / "a.mp4", 12)), Rules(framing=framing), tracker)
+    rules = Rules(framing=framing, pictures="raw")
+    found = prepare_clip(_clip(write_clip(tmp_path / "a.mp4", 12)), rules, tracker)
     assert found["crops.npy"].shape == (12, 128, 128, 3) and found["json"]["frames"] == 12
     assert found["json"]["framing"] == framing and found["json"]["format"] == 2
     lips = found["landmarks.npy"][:, 13:15].astype(np.float32)
