@@ -31,7 +31,7 @@ def test_every_framing_gives_crops_with_their_landmarks(
     rules = Rules(framing=framing, pictures="raw")
     found = prepare_clip(_clip(write_clip(tmp_path / "a.mp4", 12)), rules, tracker)
     assert found["crops.npy"].shape == (12, 128, 128, 3) and found["json"]["frames"] == 12
-    assert found["json"]["framing"] == framing and found["json"]["format"] == 2
+    assert found["json"]["framing"] == framing and found["json"]["format"] == 3
     lips = found["landmarks.npy"][:, 13:15].astype(np.float32)
     if framing != "voxceleb2":  # this is not a film of VoxCeleb2
         assert 20 < lips.min() and lips.max() < 120
