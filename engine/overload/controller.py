@@ -206,9 +206,17 @@ class QualityController:
             self._period_s += (RATE_EWMA if self._period_s else 1.0) * (gap - self._period_s)
         self._pushed_s = now
 
-    def generates(self, now: float) -> bool:
-        """Whether the next frame may be generated: on the lowest rung only one now and then is."""
-        return self.fixed or self.rung.every > 0 or now - self._probed_s >= PROBE_S
+    def generates(self, index: int, now: float) -> bool:
+        """Whether frame `index` is to be generated, if it can be painted; see `action`."""
+        if self.fixed:
+            return True
+        if self.rung.every == 0:
+            return now - self._probed_s >= PROBE_S
+        return not self._holds(index)
+
+    def _holds(self, index: int) -> bool:
+        # One from before this rung was painted for its own picture: held, it would be late.
+        return index - self._begun < self.rung.every and self._begun >= self._first
 
     def action(self, index: int, now: float, spare: bool = False) -> FrameAction:
         """What to do for frame `index`, which could be painted.
@@ -227,8 +235,7 @@ class QualityController:
                 return FrameAction.PASS
             self._probed_s = now
             return FrameAction.PROBE
-        # One from before this rung was painted for its own picture: held, it would be late.
-        if index - self._begun < rung.every and self._begun >= self._first:
+        if self._holds(index):
             return FrameAction.HOLD
         self._begun = index
         return FrameAction.GENERATE

@@ -83,7 +83,8 @@ class JobFactory:
         if self._articulation is not None and self._face_pipeline.speaks:
             return False
         with self._lock:
-            return self._quality.generates(now)
+            waiting = self._frame_queue.waiting
+            return waiting is not None and self._quality.generates(waiting.index, now)
 
     @property
     def steps(self) -> int:

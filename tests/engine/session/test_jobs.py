@@ -276,14 +276,25 @@ def test_other_steps_are_another_top() -> None:
     assert session.jobs.steps == 8
 
 
-def test_on_the_lowest_rung_a_device_is_needed_now_and_then() -> None:
+def test_on_the_lower_rungs_a_device_is_needed_now_and_then() -> None:
     session = make(EngineConfig(silence="generate", delay_s=DELAY_S))
+    session.push_video(frame(0), 0.0)
     assert session.jobs.needs_device(0.0)
-    for index in itertools.count():
+    for index in itertools.count(1):
         now = index / 25
-        session.push_video(frame(index), now)
-        session.pop_video(now + DELAY_S + 0.2)  # nobody had the time
+        session.push_video(frame(index), now)  # replaced by the next: nobody had the time
+        if session.stats(now).rung == "half":
+            break
+    assert session.jobs.needs_device(now)
+    assert session.jobs.begin(now) is not None
+    session.push_video(frame(index + 1), now + 0.04)
+    assert not session.jobs.needs_device(now + 0.04)  # it holds the mouth of the one before
+    for late in itertools.count(index + 2):
+        now = late / 25
+        session.push_video(frame(late), now)
+        session.pop_video(now + DELAY_S + 0.2)
         if session.stats(now).rung == "none":
             break
-    assert not session.jobs.needs_device(now)
+    session.push_video(frame(late + 1), now + 0.3)
+    assert not session.jobs.needs_device(now + 0.3)
     assert session.jobs.needs_device(now + 1.0)
