@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -236,10 +237,16 @@ class Engine:
     # The three parts of it, for whoever gives each a thread of its own. A session's frames go
     # through each in order; while one is painted the next may be begun.
 
-    def begin(self, session: Session, now: float) -> LipJob | None:
-        """Begin a session's waiting frame; None if it passes through, or none waits."""
+    def begin(self, session: Session, now: float, busy: bool = False) -> LipJob | None:
+        """Begin a session's waiting frame; None if it passes through, or none waits.
+
+        Args:
+            session: whose.
+            now: its time.
+            busy: no device will have the time for a job.
+        """
         with self._timed("prepare"):
-            return session.jobs.begin(now)
+            return session.jobs.begin(now, busy)
 
     def paint(self, jobs: Sequence[LipJob]) -> Sequence[U8 | None]:
         """The mouths of jobs that take the same steps, uint8[S, S, 3] each; None: it failed."""
@@ -301,12 +308,16 @@ class Engine:
                 session.jobs.steps, deadline_s + session.config.patience_s
             ):
                 self._preparing.add(session)
-                return lambda session=session: self._prepare(session)  # type: ignore[misc]
+                return partial(self._prepare, session)
+        for _, session in due:  # no device will have the time for them
+            if session.jobs.moves:
+                self._preparing.add(session)
+                return partial(self._prepare, session, busy=True)
         return None
 
-    def _prepare(self, session: Session) -> None:
+    def _prepare(self, session: Session, busy: bool = False) -> None:
         try:
-            job = self.begin(session, self.clock())
+            job = self.begin(session, self.clock(), busy)
             if job is not None:
                 self._device_pool.put(
                     QueuedJob(

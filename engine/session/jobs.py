@@ -91,8 +91,18 @@ class JobFactory:
         """DDIM steps of the next job: those asked for, or fewer where there is no time for them."""
         return self._quality.rung.steps
 
-    def begin(self, now: float) -> LipJob | None:
-        """Begin the waiting frame: listen, track, align. None if it passes, or none waits."""
+    @property
+    def moves(self) -> bool:
+        """Whether a frame that no device has time for can be given its own mouth, moved."""
+        return self._articulation is not None
+
+    def begin(self, now: float, busy: bool = False) -> LipJob | None:
+        """Begin the waiting frame: listen, track, align. None if it passes, or none waits.
+
+        Args:
+            now: the caller's time.
+            busy: no device will have the time for a job; there will be none.
+        """
         with self._lock:
             if (state := self._frame_queue.take()) is None:
                 return None
@@ -119,6 +129,9 @@ class JobFactory:
                         action = (
                             FrameAction.GENERATE if own else self._quality.action(state.index, now)
                         )
+                    if busy and action in (FrameAction.GENERATE, FrameAction.PROBE) and not own:
+                        self._quality.record_miss(state.index, now)
+                        action = FrameAction.PASS
                     steps = self.steps
                 state.stamp("listened")
                 found = self._face_pipeline.look(

@@ -354,7 +354,16 @@ def test_busy_devices_hold_up_only_frames_that_need_one(
         session = engine.session(patient)
         assert show(engine, session).outcome is Outcome.LATE
         assert not trackers  # its face was not looked for in vain
-        monkeypatch.setattr(session.jobs, "needs_device", lambda now: False)
+        begun: list[bool] = []
+        monkeypatch.setattr(
+            session.jobs,
+            "begin",
+            lambda now, busy: begun.append(busy) or session._frame_queue.take(),
+        )
+        monkeypatch.setattr(type(session.jobs), "moves", True)
         session.push_video(video_frame(1), engine.clock())
         next_frame(engine, session)
-        assert trackers[0].calls == 1
+        monkeypatch.setattr(session.jobs, "needs_device", lambda now: False)
+        session.push_video(video_frame(2), engine.clock())
+        next_frame(engine, session)
+        assert begun == [True, False]

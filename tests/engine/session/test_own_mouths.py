@@ -244,3 +244,15 @@ def test_where_nothing_is_known_and_there_is_no_time_the_frame_s_own_mouth_is_mo
     before = speaking(4.0)
     assert all((o.image != before).any() for o in out)  # it shuts, as the voice is silent
     assert all((o.image[:64] == before[:64]).all() for o in out)
+
+
+def test_a_frame_for_which_the_devices_are_too_busy_is_moved_and_counts_as_missed() -> None:
+    session = make()
+    out: list[OutputFrame] = []
+    for index in range(8):
+        session.push_video(frame(index, 4.0), index / 25)
+        assert session.jobs.begin(index / 25, busy=True) is None
+        out += iter(lambda: session.pop_video(index / 25 + 0.039), None)  # noqa: B023
+    assert out and {o.outcome for o in out} == {Outcome.PASTED}
+    assert session.stats(0.4).rung == "half"
+    assert session.stats(0.4).bank.units == 8  # they are learned from
