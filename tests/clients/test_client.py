@@ -207,7 +207,7 @@ async def test_what_the_server_says_no_to_is_raised_where_one_looks(
 async def test_a_voice_that_is_interrupted_while_it_waits_is_dropped(server: Served) -> None:
     """Of a caller that sends no end of it: the server's queue is full and `speak` waits."""
     async with LipwireCall(server.url, consent=True) as call, filming(call):
-        flood = asyncio.create_task(call.speak(tone(600.0, 300, 8000), 8000))
+        flood = asyncio.create_task(call.speak(tone(2400.0, 300, 8000), 8000))
         await asyncio.sleep(0.5)
         assert not flood.done()
         await call.interrupt()
