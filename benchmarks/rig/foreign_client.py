@@ -31,7 +31,7 @@ from lipwire.benchmarks.rig.latency_client import (
     Camera,
     Plan,
     Seen,
-    clicks,
+    heard_clicks,
     made_pictures,
 )
 from lipwire.benchmarks.rig.load_generator import FPS, Blind, Tape, encoded
@@ -198,17 +198,10 @@ def _home(seen: Seen, camera: Camera, until_s: float) -> bool:
 
 def _heard_s(seen: Seen) -> list[float]:
     """When each click was heard, on our clock."""
-    if not seen.levels:
-        return []
-    pts, levels = np.array(seen.levels).T
-    came = {start: at_s for at_s, start, _ in seen.sounds}
-    starts = np.array(sorted(came))
-    found = []
-    for place_s in clicks(levels, pts / PLAYOUT_RATE_HZ):
-        at = place_s * PLAYOUT_RATE_HZ
-        start = starts[np.searchsorted(starts, at, side="right") - 1]
-        found.append(came[int(start)] + (at - start) / PLAYOUT_RATE_HZ)
-    return found
+    return [
+        came_s + (place_s * PLAYOUT_RATE_HZ - start) / PLAYOUT_RATE_HZ
+        for place_s, start, came_s in heard_clicks(seen)
+    ]
 
 
 async def crowd(visit: Visit) -> dict[str, Any]:

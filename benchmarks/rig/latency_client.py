@@ -273,7 +273,7 @@ async def call(plan: Plan) -> dict[str, Any]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    heard = _heard(seen)
+    heard = [[place_s, came_s] for place_s, _, came_s in heard_clicks(seen)]
     walls = seen.offsets(since_s, until_s)
     await pc.close()
     if relay is not None:
@@ -325,8 +325,8 @@ def netem(plan: Plan) -> list[str]:
     return [*words, "loss", f"{100 * plan.loss}%"] if plan.loss else words
 
 
-def _heard(seen: Seen) -> list[list[float]]:
-    """Of each click: place in the sound (s of its pts), and when that block came."""
+def heard_clicks(seen: Seen) -> list[tuple[float, int, float]]:
+    """Of each click: its place in the sound (s), its block's (samples), and when that came."""
     if not seen.levels:
         return []
     pts, levels = np.array(seen.levels).T
@@ -334,8 +334,8 @@ def _heard(seen: Seen) -> list[list[float]]:
     starts = np.array(sorted(came))
     found = []
     for place_s in clicks(levels, pts / 48_000):
-        start = starts[np.searchsorted(starts, place_s * 48_000, side="right") - 1]
-        found.append([float(place_s), came[int(start)]])
+        start = int(starts[np.searchsorted(starts, place_s * 48_000, side="right") - 1])
+        found.append((float(place_s), start, came[start]))
     return found
 
 

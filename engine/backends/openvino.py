@@ -23,6 +23,7 @@ from lipwire.engine.backends.planned import (
     PlannedBackend,
     StepInputs,
     sample_rows,
+    sizes_for_cores,
 )
 from lipwire.engine.backends.plans import fingerprint
 from lipwire.engine.errors import BackendError, BundleError
@@ -65,7 +66,7 @@ class OpenVinoBackend(PlannedBackend):
         batch_sizes: tuple[int, ...] | None = None,
         half: bool | None = None,
     ) -> None:
-        few = tuple(size for size in BATCH_SIZES if size <= max(2, usable_cores()))
+        few = sizes_for_cores(usable_cores(), BATCH_SIZES)
         super().__init__(bundle.manifest, batch_sizes or few)
         if device not in (None, "cpu"):
             raise BackendError(f"OpenVINO is used on the CPU alone, not on {device!r}")

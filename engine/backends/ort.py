@@ -32,6 +32,7 @@ from lipwire.engine.backends.planned import (
     PlannedBackend,
     StepInputs,
     sample_rows,
+    sizes_for_cores,
 )
 from lipwire.engine.errors import BackendError
 from lipwire.engine.model.bundle import Bundle, Manifest
@@ -65,8 +66,9 @@ class OrtBackend(PlannedBackend):
         batch_sizes: tuple[int, ...] | None = None,
     ) -> None:
         self._device = choose_device(bundle.manifest, device)
-        super().__init__(bundle.manifest, batch_sizes or _sizes_for(self._device))
         on_cpu = self._device.kind == "cpu"
+        usual = sizes_for_cores(usable_cores()) if on_cpu else BATCH_SIZES
+        super().__init__(bundle.manifest, batch_sizes or usual)
         if threads is None and on_cpu:
             threads = fewest_threads(lambda count: self._step_time_s(bundle, count), usable_cores())
         self.cpu_threads = threads or 1
@@ -180,16 +182,6 @@ class _Plan:
             self._inputs["coefficients"].push()
             self._step.run_with_iobinding(self._stepping[number % 2])
         return self._x[len(paths[0]) % 2].pull()
-
-
-def _sizes_for(device: Device) -> tuple[int, ...]:
-    """Batches worth having: on a CPU up to a picture for each core, at least 2.
-
-    Larger ones save it nothing, take longer than a call waits, and cost 1.4 MiB for each picture.
-    """
-    if device.kind != "cpu":
-        return BATCH_SIZES
-    return tuple(size for size in BATCH_SIZES if size <= max(2, usable_cores()))
 
 
 class _Value:

@@ -24,6 +24,14 @@ Path = list[tuple[int, F32]]  # timesteps with their coefficients
 Paths = tuple[Path, Path]  # of samples that begin at noise, and of those that begin at a unit
 
 
+def sizes_for_cores(cores: int, sizes: Sequence[int] = BATCH_SIZES) -> tuple[int, ...]:
+    """Batches worth having on a CPU: up to a picture for each core, at least 2.
+
+    Larger ones save it nothing, take longer than a call waits, and cost 1.4 MiB for each picture.
+    """
+    return tuple(size for size in sizes if size <= max(2, cores))
+
+
 class Plan(Protocol):
     """One batch size: arrays, and the graphs bound to them."""
 

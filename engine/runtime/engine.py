@@ -304,9 +304,10 @@ class Engine:
                    if s not in self._preparing]  # fmt: skip
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
         for deadline_s, session in due:
-            if not session.jobs.needs_device(self.clock()) or self._device_pool.admits(
-                session.jobs.steps, deadline_s + session.config.patience_s
-            ):
+            expires_s = deadline_s + session.config.patience_s
+            if self._device_pool.admits(
+                session.jobs.steps, expires_s
+            ) or not session.jobs.needs_device(self.clock()):
                 self._preparing.add(session)
                 return partial(self._prepare, session)
         for _, session in due:  # no device will have the time for them

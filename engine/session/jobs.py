@@ -74,13 +74,18 @@ class JobFactory:
             waiting = self._frame_queue.waiting
             return None if waiting is None else waiting.playout_s + self._epoch
 
+    @property
+    def _speaks(self) -> bool:
+        """Whether the person's own mouths can say what is heard."""
+        return self._articulation is not None and self._face_pipeline.speaks
+
     def needs_device(self, now: float) -> bool:
         """Whether the next frame may become a job, rather than show an own mouth or pass.
 
         Frames that need none are begun however busy the devices are: a bank fills in frames that
         pass, and then speaks without them.
         """
-        if self._articulation is not None and self._face_pipeline.speaks:
+        if self._speaks:
             return False
         with self._lock:
             waiting = self._frame_queue.waiting
@@ -115,7 +120,7 @@ class JobFactory:
                     return None
                 with self._lock:
                     # The person's own mouths cost no device any time, so the ladder is not asked.
-                    own = self._articulation is not None and self._face_pipeline.speaks
+                    own = self._speaks
                     conditioning = self._conditioner.condition(
                         state.playout_s,
                         self._face_pipeline.spec.mel_columns,
@@ -137,7 +142,7 @@ class JobFactory:
                 found = self._face_pipeline.look(
                     state.frame,
                     repaint=action is not FrameAction.PASS
-                    or (conditioning.strength > 0 and self._articulation is not None),
+                    or (conditioning.strength > 0 and self.moves),
                 )
                 if isinstance(found, Aligned) and self._articulation is not None:
                     codes = self._articulation([conditioning.mel, *conditioning.ahead], found.reach)

@@ -68,14 +68,10 @@ class LowerFace:
         """Whether next to nothing of it lies in the picture."""
         return min(self.shape) < 4
 
-    @property
-    def whole(self) -> Part:
-        """All of it."""
-        return slice(0, self.shape[0]), slice(0, self.shape[1])
-
     def window(self) -> F32:
         """How far each pixel may move, f32[h, w]: 1 inside the lower face, 0 at its edges."""
-        return self._fine(self._window, self.whole)
+        high, wide = self.shape
+        return self._fine(self._window, (slice(0, high), slice(0, wide)))
 
     def moved(self, in_frame: F32, *, crisply: bool = False) -> U8:
         """The frame, each pixel from where its mouth is to come from, uint8[h, w, 3].

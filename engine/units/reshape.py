@@ -73,12 +73,14 @@ def reshape(
     _, in_frame = Morph(frame, frame, target).sources(face.nodes)
     own, window = face.moved(in_frame, crisply=True), face.window()
     difference = np.asarray(cv2.subtract(own, face.original, dtype=cv2.CV_32F), np.float32)
-    if generated is None:
-        return Patch(*face.corner, difference, window)
     opens = _share(float(wanted[OPENING]) / (float(shown[OPENING]) + 1), OPENS)
     shuts = _share(float(shown[OPENING] - wanted[OPENING]), SHUTS_PX)
-    teeth, lips = _within(target, LIPS_INNER, TEETH_PX), _within(target, LIPS_OUTER, LIPS_PX)
-    mask = np.maximum(opens * teeth, shuts * lips).astype(np.float32)
+    if generated is None or not (opens or shuts):  # all of it is in the frame
+        return Patch(*face.corner, difference, window)
+    if opens:  # then it does not shut
+        mask = opens * _within(target, LIPS_INNER, TEETH_PX)
+    else:
+        mask = shuts * _within(target, LIPS_OUTER, LIPS_PX)
     to_mask = (to_crop * FINE).astype(np.float32)
     to_mask[:, 2] += (FINE - 1) / 2  # centres of finer pixels
     weight = face.placed(mask * np.float32(strength), to_mask)
