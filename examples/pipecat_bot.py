@@ -90,11 +90,17 @@ class Film(BaseOutputTransport):
     """A user's screen and ears: an MP4 of what comes, at the time at which it comes."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(TransportParams(
-            audio_out_enabled=True, video_out_enabled=True, video_out_is_live=True,
-            video_out_width=WIDTH, video_out_height=HEIGHT, video_out_framerate=FPS,
-            audio_out_sample_rate=RATE_HZ,
-        ))  # fmt: skip
+        super().__init__(
+            TransportParams(
+                audio_out_enabled=True,
+                video_out_enabled=True,
+                video_out_is_live=True,
+                video_out_width=WIDTH,
+                video_out_height=HEIGHT,
+                video_out_framerate=FPS,
+                audio_out_sample_rate=RATE_HZ,
+            )
+        )
         self._film: Any = av.open(path, "w")
         self._video = self._film.add_stream("libx264", rate=FPS)
         self._video.width, self._video.height, self._video.pix_fmt = WIDTH, HEIGHT, "yuv420p"

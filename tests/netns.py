@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 from calls import Caller
 
-from lipwire.benchmarks.live.latency import start_server
+from lipwire.benchmarks.rig.server import start_server
 
 SERVER, CLIENT = "10.9.0.1", "10.9.0.2"  # on the cable
 LONELY = "10.8.0.1", "10.7.0.2"  # of the server and the caller, that the other has no way to

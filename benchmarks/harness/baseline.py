@@ -42,11 +42,7 @@ def product() -> Callable[[], object]:
 
 
 def measure(rounds: int = 25) -> dict[str, float]:
-    """Each of our works in units of four matrix products.
-
-    Args:
-        rounds: of all rivals; the least time of each counts.
-    """
+    """Each of our works in units of four matrix products."""
     backend = load_backend(open_bundle(), "ort", threads=1)
     job = blank_job(backend.manifest)
     second = np.random.default_rng(1).standard_normal(SPEECH_RATE_HZ).astype(np.float32) / 10
@@ -77,8 +73,14 @@ def measure_apart(rounds: int = 25) -> dict[str, float]:
         "import json, lipwire.benchmarks.harness.baseline as b; "
         f"print(json.dumps(b.measure({rounds})))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE,
-                          text=True, check=True, cwd=BASELINE.parents[3])  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        cwd=BASELINE.parents[3],
+    )
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
@@ -96,7 +98,6 @@ def stored() -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the ratios, or make them the baseline."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
     found = {name: round(ratio, 3) for name, ratio in measure_apart(100).items()}

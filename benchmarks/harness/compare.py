@@ -80,13 +80,20 @@ def _model(record: Record) -> str:
 
 def _bare(name: str, a: float, b: float) -> dict[str, Any]:
     ratio = b / a if abs(a) > ROUNDING * abs(b) else None
-    return {"figure": name, "before": a, "after": b, "ratio": ratio, "interval": None,
-            "verdict": "no raw values"}  # fmt: skip
+    return {
+        "figure": name,
+        "before": a,
+        "after": b,
+        "ratio": ratio,
+        "interval": None,
+        "verdict": "no raw values",
+    }
 
 
 def _row(name: str, before: list[list[float]], after: list[list[float]]) -> dict[str, Any]:
-    a, b = (float(np.median(np.concatenate([np.array(r) for r in runs])))
-            for runs in (before, after))  # fmt: skip
+    a, b = (
+        float(np.median(np.concatenate([np.array(r) for r in runs]))) for runs in (before, after)
+    )
     if min(sum(map(len, before)), sum(map(len, after))) < FEW:
         return {**_bare(name, a, b), "verdict": "too few values"}
     rng = np.random.default_rng(0)
@@ -95,12 +102,25 @@ def _row(name: str, before: list[list[float]], after: list[list[float]]) -> dict
         low, high = np.percentile(others - ones, (2.5, 97.5))
         changed = not low <= 0 <= high
         verdict = f"changed by {b - a:+.3g}" if changed else "within noise"
-        return {"figure": name, "before": a, "after": b, "ratio": None, "interval": None,
-                "difference": [float(low), float(high)], "verdict": verdict}  # fmt: skip
+        return {
+            "figure": name,
+            "before": a,
+            "after": b,
+            "ratio": None,
+            "interval": None,
+            "difference": [float(low), float(high)],
+            "verdict": verdict,
+        }
     low, high = np.percentile(others / ones, (2.5, 97.5))
     verdict = "within noise" if low <= 1 <= high else f"{'more' if b > a else 'less'}: {b / a:.2f}x"
-    return {"figure": name, "before": a, "after": b, "ratio": b / a,
-            "interval": [float(low), float(high)], "verdict": verdict}  # fmt: skip
+    return {
+        "figure": name,
+        "before": a,
+        "after": b,
+        "ratio": b / a,
+        "interval": [float(low), float(high)],
+        "verdict": verdict,
+    }
 
 
 def medians(runs: Sequence[Sequence[float]], rng: np.random.Generator) -> F64:

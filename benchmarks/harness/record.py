@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lipwire.benchmarks.harness.machine import describe_machine
+from lipwire.benchmarks.harness.timing import percentiles
 from lipwire.engine.errors import ConfigError, LipwireError
 from lipwire.engine.model.bundle import Bundle, open_bundle
 
@@ -31,12 +32,32 @@ SCHEMA = 1
 # records of long runs cannot be mailed.
 KEPT = 5000
 UNITS = {
-    "_per_s": "1/s", "_ms": "ms", "_s": "s", "_mib": "MiB", "_share": "share", "_ppm": "ppm",
-    "_db": "dB", "_kbps": "kbit/s", "_px": "px", "_gflops": "GFLOP/s", "_ratio": "ratio",
-    "_factor": "ratio", "_frames": "frames",
-}  # fmt: skip
-OWN = ("benchmark", "command", "machine", "figures", "targets", "met", "samples", "tables",
-       "bundle", "incomplete")  # fmt: skip
+    "_per_s": "1/s",
+    "_ms": "ms",
+    "_s": "s",
+    "_mib": "MiB",
+    "_share": "share",
+    "_ppm": "ppm",
+    "_db": "dB",
+    "_kbps": "kbit/s",
+    "_px": "px",
+    "_gflops": "GFLOP/s",
+    "_ratio": "ratio",
+    "_factor": "ratio",
+    "_frames": "frames",
+}
+OWN = (
+    "benchmark",
+    "command",
+    "machine",
+    "figures",
+    "targets",
+    "met",
+    "samples",
+    "tables",
+    "bundle",
+    "incomplete",
+)
 
 Record = dict[str, Any]
 
@@ -60,19 +81,29 @@ def figure(
     return {"value": _plain(value), "unit": unit, "target": target, "ok": ok}
 
 
+def figures_ms(name: str, values_s: Sequence[float]) -> dict[str, Any]:
+    """Mean, percentiles and the largest of some times as figures."""
+    return {f"{name}_{end}": figure(ms, "ms") for end, ms in percentiles(values_s).items()}
+
+
+def judged(
+    figures: Mapping[str, float], targets: Mapping[str, float], at_least: Sequence[str] = ()
+) -> dict[str, bool]:
+    """Whether each figure that has a target meets it: at most so much, or at least."""
+    return {
+        name: figures[name] >= target if name in at_least else figures[name] <= target
+        for name, target in targets.items()
+        if name in figures
+    }
+
+
 def unit_of(name: str) -> str:
     """What a figure's name says of its unit."""
     return next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
 
 
 def make_record(name: str, what: str, found: Mapping[str, Any]) -> Record:
-    """What a benchmark's `run` returned, in the one schema.
-
-    Args:
-        name: of the benchmark.
-        what: it measures, one line.
-        found: its result.
-    """
+    """What a benchmark's `run` returned, in the one schema."""
     return {
         "schema": SCHEMA,
         "benchmark": name,
@@ -113,8 +144,9 @@ def commit() -> str | None:
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True,
-                              timeout=10, check=True)  # fmt: skip
+        done = subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True
+        )
         return done.stdout.strip()
 
     try:
@@ -152,15 +184,22 @@ def _figures(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             if target is not None:
                 target = f"{_sign(value, target, ok)} {target}"
             figures[name] = {
-                "value": _plain(value), "unit": unit_of(name), "target": target, "ok": ok,
-            }  # fmt: skip
+                "value": _plain(value),
+                "unit": unit_of(name),
+                "target": target,
+                "ok": ok,
+            }
         elif isinstance(value, Sequence):
             if value and all(isinstance(each, Mapping) for each in value):
                 for number, each in enumerate(value, 1):
                     add(f"{name} {number}", each)
             else:
-                figures[name] = {"value": ", ".join(map(str, value)), "unit": "",
-                                 "target": None, "ok": None}  # fmt: skip
+                figures[name] = {
+                    "value": ", ".join(map(str, value)),
+                    "unit": "",
+                    "target": None,
+                    "ok": None,
+                }
 
     add("", found.get("figures", {}))
     for promise, ok in met.items():  # those that are sentences of their own

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from lipwire.engine.backends import Backend, blank_job
+from lipwire.engine.types import F64
 
 SGEMM_SIDE = 2048
 
@@ -19,14 +20,7 @@ def take_turns(
     progress: Callable[[], None] = lambda: None,
     warm: bool = True,
 ) -> dict[str, list[float]]:
-    """Seconds of each call, every rival once a round; so drift and neighbours hit all alike.
-
-    Args:
-        rivals: what to call.
-        rounds: how often.
-        progress: told after every call.
-        warm: whether each is called once before anything counts.
-    """
+    """Seconds of each call, every rival once a round; so drift and neighbours hit all alike."""
     taken: dict[str, list[float]] = {name: [] for name in rivals}
     for number in range(0 if warm else 1, rounds + 1):
         for name, call in rivals.items():
@@ -66,11 +60,20 @@ def batch_times(
     return {n: statistics.median(taken[str(n)]) for n in sizes}
 
 
+def pacing_errors_s(pictures: Sequence[tuple[float, float]]) -> F64:
+    """How unevenly arrives what was evenly spaced, s, of (came, due) pairs.
+
+    RFC 3550 section 6.4.1.
+    """
+    came, due = np.array(pictures or [(0.0, 0.0)]).T
+    return np.asarray(np.abs(np.diff(came) - np.diff(due)))
+
+
 def percentiles(values_s: Sequence[float]) -> dict[str, float | None]:
     """Mean, p50, p95, p99 and the largest, ms; None of nothing."""
+    names = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms")
     if not len(values_s):
-        return dict.fromkeys(("mean_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms"))
+        return dict.fromkeys(names)
     ms = np.asarray(values_s) * 1000
-    p50, p95, p99, most = np.percentile(ms, (50, 95, 99, 100)).tolist()
-    return {"mean_ms": float(ms.mean()), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99,
-            "max_ms": most}  # fmt: skip
+    values = [float(ms.mean()), *np.percentile(ms, (50, 95, 99, 100)).tolist()]
+    return dict(zip(names, values, strict=True))

@@ -7,9 +7,7 @@ of the pacing error (RFC 3550 section 6.4.1: how unevenly arrives what was evenl
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -23,17 +21,13 @@ from annotated_types import Ge
 from lipwire.benchmarks.harness.machine import process_memory_mib
 from lipwire.benchmarks.harness.record import describe_bundle, figure
 from lipwire.benchmarks.live import foreign
-from lipwire.benchmarks.live.latency import (
-    end_server,
-    free_port,
-    made_clip,
-    start_server,
-)
 from lipwire.benchmarks.rig.foreign_client import Visit
+from lipwire.benchmarks.rig.scenes import made_clip
+from lipwire.benchmarks.rig.server import UNLIMITED, run_json, serving
 from lipwire.benchmarks.rig.signalling import Doors
 from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine.backends.cpu import usable_cores
-from lipwire.engine.errors import ConfigError, LipwireError
+from lipwire.engine.errors import ConfigError
 from lipwire.engine.model.bundle import open_bundle
 
 PACING_MS = 40.0
@@ -91,34 +85,13 @@ def load(
     Raises:
         LipwireError: the server or the callers failed.
     """
-    port = free_port()
-    server, _ = start_server(port, bundle, max_sessions=calls, rate_per_s=10_000, rate_burst=10_000)
-    try:
-        command = [
-            sys.executable,
-            "-m",
-            "lipwire.benchmarks.rig.load_generator",
-            f"http://127.0.0.1:{port}",
-            str(clip),
-            str(sample_voice()),
-            "--calls",
-            str(calls),
-            "--size",
-            size,
-            "--steps",
-            str(steps),
-            "--seconds",
-            str(seconds),
-            "--pid",
-            str(server.pid),
-        ]
-        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=seconds + 180, check=False)
-        if done.returncode:
-            raise LipwireError("the callers failed; their message is above")
+    with serving(bundle, max_sessions=calls, **UNLIMITED) as (url, server):
+        flags = {"calls": calls, "size": size, "steps": steps, "seconds": seconds}
+        command = [sys.executable, "-m", "lipwire.benchmarks.rig.load_generator"]
+        command += [url, str(clip), str(sample_voice()), "--pid", str(server.pid)]
+        command += [f"--{name}={value}" for name, value in flags.items()]
+        told = run_json(command, seconds + 180)
         memory = process_memory_mib(server.pid)
-    finally:
-        end_server(server)
-    told = json.loads(done.stdout)
     found = told["calls"]
     pacing_ms = [value for call in found for value in call["pacing_ms"]]
     row = {
@@ -190,22 +163,30 @@ def run(
                 break
         if not short:
             others += [at(1, size, manifest.default_steps) for size in SIZES if size != SIZE]
-            others += [at(1, SIZE, steps) for steps in manifest.steps_offered
-                       if steps != manifest.default_steps]  # fmt: skip
+            others += [
+                at(1, SIZE, steps)
+                for steps in manifest.steps_offered
+                if steps != manifest.default_steps
+            ]
     carried = max((row["sessions"] for row in growth if row["smooth"]), default=0)
     ended = not growth[-1]["smooth"]
     cores = usable_cores()
-    slope = (np.polyfit([r["sessions"] for r in growth], [r["cpu_cores"] for r in growth], 1)[0]
-             if len(growth) > 1 else growth[0]["cpu_cores"])  # fmt: skip
+    slope = (
+        np.polyfit([r["sessions"] for r in growth], [r["cpu_cores"] for r in growth], 1)[0]
+        if len(growth) > 1
+        else growth[0]["cpu_cores"]
+    )
     figures = {
         "smooth_sessions": figure(carried),
         "limit_found": figure("yes" if ended else f"no, stopped at {most}"),
         "smooth_sessions_per_core": figure(carried / cores),
         "smooth_sessions_per_device": figure(carried),
         "cores_each_further_session": figure(float(slope), "cores"),
-        **{f"cores, 1 session, {r['size']}, {r['steps']} steps": figure(r["cpu_cores"], "cores")
-           for r in (growth[0], *others)},
-    }  # fmt: skip
+        **{
+            f"cores, 1 session, {r['size']}, {r['steps']} steps": figure(r["cpu_cores"], "cores")
+            for r in (growth[0], *others)
+        },
+    }
     return {
         "bundle": describe_bundle(bundle),
         "figures": figures,

@@ -20,8 +20,9 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from lipwire.benchmarks.harness.machine import process_memory_mib
-from lipwire.benchmarks.live.transport import figures_of, serving, start_probe, verdict
+from lipwire.benchmarks.live.transport import figures_of, start_probe, verdict
 from lipwire.benchmarks.rig.probe import CONNECTED
+from lipwire.benchmarks.rig.server import UNLIMITED, serving
 from lipwire.engine.errors import LipwireError
 from lipwire.server.call.sessions import REST_S
 
@@ -59,14 +60,7 @@ def held(pid: int, url: str) -> dict[str, Any]:
 
 
 class _Server:
-    """A server that is churned.
-
-    Args:
-        url: of it.
-        pid: its process.
-        calls: of each caller.
-        patience_s: how long the dead may take to be noticed.
-    """
+    """A server that is churned."""
 
     def __init__(self, url: str, pid: int, calls: int, patience_s: float) -> None:
         self.url, self._pid, self.calls, self._patience_s = url, pid, calls, patience_s
@@ -132,14 +126,12 @@ def churn(
         progress: told how many calls there have been.
     """
     rounds = -(-sessions // at_once)
-    # One address makes all the calls: the limit on requests would be what is measured.
-    limits = {"max_sessions": ROOM * at_once, "rate_per_s": 10_000, "rate_burst": 10_000}
     looks: list[dict[str, Any]] = []
     before = after = None
     killed = 0
     cut = ""
     try:
-        with serving(**limits) as (url, process):
+        with serving(max_sessions=ROOM * at_once, **UNLIMITED) as (url, process):
             server = _Server(url, process.pid, at_once, patience_s)
             progress("warming the server")
             _warm(server)
@@ -154,8 +146,10 @@ def churn(
                     | {name: found[name] for name in (*COUNTED, "resident_mib")}
                 )
                 left_s = took_s / done * (rounds - done)
-                progress(f"{done * at_once} of {rounds * at_once} calls, {killed} killed, "
-                         f"about {left_s:.0f} s left")  # fmt: skip
+                progress(
+                    f"{done * at_once} of {rounds * at_once} calls, {killed} killed, "
+                    f"about {left_s:.0f} s left"
+                )
             progress("waiting until all are gone")
             after = server.settle()
     except KeyboardInterrupt:

@@ -5,11 +5,8 @@ The figures behind the default of `video_codec`: a codec is preferred for its co
 
 from __future__ import annotations
 
-import tempfile
 import time
 from fractions import Fraction
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import av
@@ -19,27 +16,18 @@ from aiortc.codecs import depayload, get_encoder
 from aiortc.codecs.base import Encoder
 from aiortc.jitterbuffer import JitterFrame
 
+from lipwire.benchmarks.rig.client import VIDEO_CODECS
+from lipwire.benchmarks.rig.scenes import made_images
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc.codecs import make_decoder, make_encoder
 
-CODECS = {
-    "VP8": RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97),
-    "H264": RTCRtpCodecParameters("video/H264", 90_000, payloadType=99),
-}
 WARM = 10  # pictures that are not counted: the key frame and the encoder's settling
 
 
 def measure(
     encoder: Encoder, codec: RTCRtpCodecParameters, frames: list[av.VideoFrame], bit_rate: int
 ) -> dict[str, float]:
-    """Cost of one encoder on some pictures.
-
-    Args:
-        encoder: fresh.
-        codec: what it encodes to.
-        frames: yuv420p, 25 a second.
-        bit_rate: bits per second to aim at.
-    """
+    """Cost of one encoder on some pictures."""
     encoder.target_bitrate = bit_rate  # type: ignore[attr-defined]
     decoder = make_decoder(codec, ServerConfig().picture_pixels)
     encode_s, decode_s, bits, noise = [], [], [], []
@@ -77,15 +65,11 @@ def run(*, pictures: int = 150, bit_rate: int = 1_500_000) -> dict[str, Any]:
         pictures: of each run.
         bit_rate: bits per second to aim at.
     """
-    from lipwire.benchmarks.live.latency import made_clip
-    from lipwire.engine.media.files import read_frames
     from lipwire.server.rtc.patch import apply
 
     apply(ServerConfig(max_kbps=20_000))  # no ceiling in the way
     figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        clip = made_clip(Path(scratch) / "clip.mp4")
-        images = [frame.image for frame in islice(read_frames(clip), pictures)]
+    images = made_images(pictures)
     for width, height in ((640, 480), (1280, 720)):
         frames = [
             av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
@@ -93,11 +77,8 @@ def run(*, pictures: int = 150, bit_rate: int = 1_500_000) -> dict[str, Any]:
             )
             for image in images
         ]
-        for name, codec in CODECS.items():
+        for name, codec in VIDEO_CODECS.items():
             for kind, make in (("lipwire", make_encoder), ("aiortc", get_encoder)):
                 key = f"{name} {width}x{height} {kind}"
                 figures[key] = measure(make(codec), codec, frames, bit_rate)
-    return {
-        "input": {"pictures": pictures, "bit_rate": bit_rate},
-        "figures": figures,
-    }
+    return {"input": {"pictures": pictures, "bit_rate": bit_rate}, "figures": figures}

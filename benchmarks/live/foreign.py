@@ -9,19 +9,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from socket import socket
 from typing import Any
 
 import numpy as np
 
-from lipwire.benchmarks.harness.record import figure
-from lipwire.benchmarks.harness.timing import percentiles
-from lipwire.benchmarks.rig.foreign_client import GAPS_S, PATTERN_S, Visit
+from lipwire.benchmarks.harness.record import figure, figures_ms
+from lipwire.benchmarks.harness.timing import pacing_errors_s, percentiles
+from lipwire.benchmarks.rig.clicks import GAPS_S, PATTERN_S
+from lipwire.benchmarks.rig.foreign_client import Visit
+from lipwire.benchmarks.rig.server import end_server, free_port, start_server
 from lipwire.engine.errors import LipwireError
 from lipwire.engine.types import F64
 
@@ -71,53 +70,60 @@ def digest(noted: dict[str, Any], fps: int) -> dict[str, Any]:
             fresh.append((at_s, due_s))
     every = [(at_s, due_s) for at_s, _, due_s in noted["back"] if since_s <= at_s < until_s]
     # Without numbers every picture counts: a server that draws its own shows none of ours.
-    rows = np.array(fresh if numbered else every) if (fresh or every) else np.zeros((0, 2))
-    came, due = rows.reshape(-1, 2).T
-    # RFC 3550 section 6.4.1: how unevenly what was evenly spaced arrives.
-    pacing_s = np.abs(np.diff(came) - np.diff(due))
-    gaps_s = np.diff(came)
+    rows = fresh if numbered else every
+    pacing_s = pacing_errors_s(rows).tolist()
+    gaps_s = np.diff([at_s for at_s, _ in rows or [(0.0, 0.0)]])
     picture_s = [first_back[n] - at_s for n, at_s in captured.items() if n in first_back]
-    ended_s = max((at_s for at_s in noted["clicks_heard"]), default=0.0)
+    ended_s = max(noted["clicks_heard"], default=0.0)
     clicked = [s for s in noted["clicks_sent"] if since_s <= s < until_s]
-    sound_s = delays(clicked, noted["clicks_heard"])
-    offsets = noted["offsets"]
-    heard = bool(len(sound_s))
-    due_clicks = [
-        s for s in clicked if not heard or s + float(np.median(sound_s)) <= ended_s + SAME_CLICK_S
-    ]
+    sound_s = delays(clicked, noted["clicks_heard"]).tolist()
+    # Those sent too late to be heard do not count.
+    due_s = ended_s + SAME_CLICK_S - (_median(sound_s) or 0.0)
+    due_clicks = [s for s in clicked if not sound_s or s <= due_s]
     share = len(picture_s) / max(len(captured), 1)
     rate = len(rows) / seconds
-    complete = share if numbered else rate / fps
-    pacing_ms = percentiles(pacing_s.tolist())["p99_ms"]
-    smooth = complete >= SHARE and pacing_ms is not None and pacing_ms <= PACING_MS
-    both = bool(picture_s) and heard
-    apart = [(p - float(np.median(offsets["audio"]))) * 1e3 for p in offsets.get("video", ())] if (
-        offsets.get("audio")) else []  # fmt: skip
+    pacing_ms = percentiles(pacing_s)["p99_ms"]
+    even = pacing_ms is not None and pacing_ms <= PACING_MS
+    smooth = even and (share if numbered else rate / fps) >= SHARE
+    offsets = noted["offsets"]
+    apart_s = _apart(offsets.get("video", ()), _median(offsets.get("audio", ())))
+    heard_share = len(sound_s) / max(len(due_clicks), 1) if sound_s else None
+    first_s = noted["back"][0][0] - noted["called_s"] if noted["back"] else None
     figures = {
-        **{f"picture_delay_{name}": figure(value, "ms")
-           for name, value in percentiles(picture_s).items()},
+        **figures_ms("picture_delay", picture_s),
         "pictures_back_share": figure(share if numbered else None, "share", least=SHARE),
         "pictures_per_s": figure(rate, "1/s", least=SHARE * fps),
         "pictures_without_number": figure(len(noted["back"]) - numbered),
         "pacing_error_p99_ms": figure(pacing_ms, "ms", most=PACING_MS),
         "freeze_max_ms": figure(float(gaps_s.max()) * 1e3 if len(gaps_s) else None, "ms"),
         "freezes_over_500_ms": figure(int((gaps_s > FREEZE_S).sum())),
-        **{f"sound_delay_{name}": figure(value, "ms")
-           for name, value in percentiles(sound_s.tolist()).items()},
-        "clicks_heard_share": figure(len(sound_s) / max(len(due_clicks), 1) if heard else None,
-                                     "share"),
-        "picture_after_sound_ms": figure(
-            float(np.median(picture_s) - np.median(sound_s)) * 1e3 if both else None, "ms"),
-        "av_offset_ms": figure(float(np.median(apart)) if apart else None, "ms"),
-        "first_picture_s": figure(
-            noted["back"][0][0] - noted["called_s"] if noted["back"] else None, "s"),
+        **figures_ms("sound_delay", sound_s),
+        "clicks_heard_share": figure(heard_share, "share"),
+        "picture_after_sound_ms": figure(_ms(_median(_apart(picture_s, _median(sound_s)))), "ms"),
+        "av_offset_ms": figure(_ms(_median(apart_s)), "ms"),
+        "first_picture_s": figure(first_s, "s"),
         "smooth": figure("yes" if smooth else "no"),
-    }  # fmt: skip
-    samples = {"picture_delay_ms": [s * 1e3 for s in picture_s],
-               "sound_delay_ms": (sound_s * 1e3).tolist(),
-               "pacing_error_ms": (pacing_s * 1e3).tolist(),
-               "picture_gap_ms": (gaps_s * 1e3).tolist()}  # fmt: skip
-    return {"figures": figures, "samples": samples}
+    }
+    samples = {
+        "picture_delay_ms": picture_s,
+        "sound_delay_ms": sound_s,
+        "pacing_error_ms": pacing_s,
+        "picture_gap_ms": gaps_s.tolist(),
+    }
+    return {"figures": figures, "samples": {n: [s * 1e3 for s in v] for n, v in samples.items()}}
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return float(np.median(values)) if len(values) else None
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3
+
+
+def _apart(values: Sequence[float], middle: float | None) -> list[float]:
+    """By how much each lies above `middle`; nothing where that is not known."""
+    return [] if middle is None else [value - middle for value in values]
 
 
 def visit(plan: Visit) -> dict[str, Any]:
@@ -130,8 +136,11 @@ def visit(plan: Visit) -> dict[str, Any]:
     command = [sys.executable, "-m", "lipwire.benchmarks.rig.foreign_client"]
     done = subprocess.run(
         [*command, json.dumps(asdict(plan))],
-        capture_output=True, text=True, timeout=plan.seconds + 240, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=plan.seconds + 240,
+        check=False,
+    )
     if done.returncode:
         said = done.stderr.strip().splitlines()
         cause = said[-1].partition("Error: ")[2] or said[-1] if said else "no message"
@@ -147,9 +156,9 @@ def judge(plan: Visit, progress: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _input(plan: Visit) -> dict[str, Any]:
-    return {"offer": plan.offer, "whip": plan.whip, "whep": plan.whep, "width": plan.width,
-            "height": plan.height, "fps": plan.fps, "codec": "VP8", "seconds": plan.seconds,
-            "clicks_apart_s": list(GAPS_S)}  # fmt: skip
+    names = ("offer", "whip", "whep", "width", "height", "fps", "seconds")
+    asked = {name: getattr(plan, name) for name in names}
+    return {**asked, "codec": "VP8", "clicks_apart_s": list(GAPS_S)}
 
 
 def load(plan: Visit) -> dict[str, Any]:
@@ -200,34 +209,20 @@ def self_check(plan: Visit, progress: Callable[[str], None]) -> dict[str, Any]:
             figures[f"{key}_{name}_delay_error_ms"] = figure(
                 None if np.isnan(wrong_ms) else wrong_ms, "ms", most=CHECK_MS
             )
-    return {"figures": figures, "samples": samples,
-            "input": {"delay_ms": CHECK_DELAY_S * 1e3, "seconds": plan.seconds}}  # fmt: skip
+    return {
+        "figures": figures,
+        "samples": samples,
+        "input": {"delay_ms": CHECK_DELAY_S * 1e3, "seconds": plan.seconds},
+    }
 
 
 @contextmanager
 def peer(delay_s: float) -> Iterator[str]:
     """A server that sends back what it gets, so much later; its address."""
-    with closing(socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    url = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lipwire.benchmarks.rig.echo", str(port), str(delay_s)]
-    )
+    port = free_port()
+    echo = ("-m", "lipwire.benchmarks.rig.echo", str(port), str(delay_s))
+    process, _ = start_server(port, None, echo)
     try:
-        _wait_for(f"{url}/api/info", process)
-        yield url
+        yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], patience_s: float = 60.0) -> None:
-    begun_s = time.monotonic()
-    while process.poll() is None and time.monotonic() < begun_s + patience_s:
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise LipwireError("the peer of the self-check did not start")
+        end_server(process)

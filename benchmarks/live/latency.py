@@ -10,17 +10,12 @@ the same clip gives the real-time factor off-line.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,165 +23,42 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from lipwire.benchmarks.harness.machine import process_cpu_s, process_memory_mib
-from lipwire.benchmarks.harness.record import describe_bundle, figure
-from lipwire.benchmarks.harness.timing import percentiles
+from lipwire.benchmarks.harness.record import describe_bundle, figure, figures_ms
+from lipwire.benchmarks.harness.timing import pacing_errors_s, percentiles
 from lipwire.benchmarks.live import foreign
+from lipwire.benchmarks.live.stages import PAINTED, STAGES, read_back, stage_table, ways
 from lipwire.benchmarks.rig import speech_path
 from lipwire.benchmarks.rig.foreign_client import Visit
 from lipwire.benchmarks.rig.latency_client import Plan
-from lipwire.benchmarks.rig.scenes import talking
+from lipwire.benchmarks.rig.scenes import made_clip
+from lipwire.benchmarks.rig.server import (
+    NAMESPACE,
+    end_server,
+    free_port,
+    netem_works,
+    run_json,
+    start_server,
+)
 from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine.backends.cpu import usable_cores
-from lipwire.engine.errors import LipwireError
 from lipwire.engine.model.bundle import open_bundle
 
-# More pictures with times that contradict each other are no misread markers.
-MISREAD_SHARE = 0.02
 REST_SHARE = 0.05  # of glass to glass that no stage explains
 REPEAT_SHARE = 0.10  # two runs' medians are so near to each other
 OVERHEAD_SHARE = 0.02  # of all cores that the bench may take for itself
 ECHO_ROUNDS = 2
-STAGES = {
-    "client: wait to encode": ("captured", "encoding"),
-    "client: encode": ("encoding", "encoded"),
-    "client: packetise, encrypt, send": ("encoded", "sent"),
-    "network to the server": ("sent", "received"),
-    "wait for the decoder": ("received", "decoding"),
-    "guarded decode": ("decoding", "decoded"),
-    "hand over": ("decoded", "taken"),
-    "newest-frame slot": ("taken", "converting"),
-    "to RGB": ("converting", "pushed"),
-    "wait for a CPU thread": ("pushed", "begun"),
-    "mel window": ("begun", "listened"),
-    "track face": ("listened", "tracked"),
-    "align, crop": ("tracked", "aligned"),
-    "micro-batch": ("aligned", "generating"),
-    "generate: encode once, n steps": ("generating", "generated"),
-    "wait for a CPU thread again": ("generated", "compositing"),
-    "composite": ("compositing", "composited"),
-    "order": ("composited", "headed"),
-    "pace": ("headed", "popped"),
-    "to planes, mark": ("popped", "drawn"),
-    "wait for the encoder": ("drawn", "encoding"),
-    "encode": ("encoding", "encoded"),
-    "packetise, encrypt, send": ("encoded", "sent"),
-    "network back": ("sent", "received"),
-    "client: wait for the decoder": ("received", "decoding"),
-    "client: decode": ("decoding", "decoded"),
-    "client: hand over": ("decoded", "seen"),
-}
-"""every stage of a picture's way, in order, and the points between which it lies"""
-PAINTED = ("pasted", "generated", "held")
-"""what becomes of a picture that speaks the new voice"""
-# Points of the two processes' clocks may be so much out of order: what sends notes its time after
-# the last packet, which the other may have by then. More: pictures were mistaken for each other.
-DISORDER_S = 0.05
-START_S = 180.0  # a server that loads for longer will not come; a busy machine takes a minute
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody uses."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def end_server(server: subprocess.Popen[Any]) -> None:
-    """Stop a server as an operator does, and by force if it does not stop."""
-    server.terminate()
-    try:
-        server.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        server.kill()
-
-
-def start_server(
-    port: int,
-    bundle: Path | None,
-    program: Sequence[str] = ("-m", "lipwire", "serve"),
-    **settings: Any,
-) -> tuple[subprocess.Popen[bytes], float]:
-    """Start `lipwire serve`; returns the process and the seconds until it answered.
-
-    Args:
-        port: to listen on.
-        bundle: the model; None takes the one that ships.
-        program: Python's arguments that start it.
-        **settings: others of the server, by their names in its configuration.
-
-    Raises:
-        LipwireError: it ended, or did not answer within `START_S`.
-    """
-    settings["port"] = port
-    if bundle is not None:
-        settings["bundle"] = bundle
-    begun = time.monotonic()
-    environment = os.environ | {f"LIPWIRE_{k.upper()}": str(v) for k, v in settings.items()}
-    process = subprocess.Popen(
-        [sys.executable, *program],
-        stdout=subprocess.DEVNULL,
-        env=environment,
-        start_new_session=True,  # Ctrl-C is for the benchmark, which ends its server itself
-    )
-    while time.monotonic() < begun + START_S:
-        if process.poll() is not None:
-            raise LipwireError(f"the server ended with code {process.returncode}")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/info", timeout=1):
-                return process, time.monotonic() - begun
-        except OSError:
-            time.sleep(0.02)
-    process.kill()
-    raise LipwireError(f"the server did not answer within {START_S:g} s")
-
-
-def made_clip(path: Path, seconds: int = 6) -> Path:
-    """A talking head, 640x480 at 25 fps: a public-domain portrait that sways, its jaw moved.
-
-    Raises:
-        LipwireError: scikit-image, which carries the portrait, is not installed.
-    """
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "12"})
-        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
-        for image in talking(25 * seconds):
-            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode(None):
-            container.mux(packet)
-    return path
-
-
-NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
-
-
-def netem_works() -> bool:
-    """Whether this machine lets us have a network namespace with `tc netem` in it."""
-    if any(shutil.which(name) is None for name in ("unshare", "ip", "tc")):
-        return False
-    script = "ip link set lo up && tc qdisc add dev lo root netem delay 1ms"
-    done = subprocess.run([*NAMESPACE, "sh", "-c", script], capture_output=True, check=False)
-    return done.returncode == 0
 
 
 def live(plan: Plan, bundle: Path | None) -> dict[str, Any]:
     """One call; what the caller noted, and what the server's process used.
 
-    Args:
-        plan: of the call, its `url` still empty.
-        bundle: the model; None takes the one that ships.
-
     Raises:
         LipwireError: the server or the caller failed.
     """
     if plan.netem:  # server, caller and weather in a namespace of their own
-        words = json.dumps(
-            {"plan": asdict(plan), "bundle": None if bundle is None else str(bundle)}
-        )
+        words = json.dumps({"plan": asdict(plan), "bundle": bundle and str(bundle)})
         script = 'ip link set lo up && exec "$0" -m lipwire.benchmarks.live.latency "$1"'
-        return _json([*NAMESPACE, "sh", "-c", script, sys.executable, words], plan.seconds + 240)
+        return run_json([*NAMESPACE, "sh", "-c", script, sys.executable, words], plan.seconds + 240)
     return _live_here(plan, bundle)
 
 
@@ -197,112 +69,13 @@ def _live_here(plan: Plan, bundle: Path | None) -> dict[str, Any]:
     try:
         called = replace(plan, url=f"http://127.0.0.1:{port}")
         cpu_s, begun_s = process_cpu_s(server.pid), time.monotonic()
-        command = [
-            sys.executable,
-            "-m",
-            "lipwire.benchmarks.rig.latency_client",
-            json.dumps(asdict(called)),
-        ]
-        noted = _json(command, plan.seconds + 150)
+        caller = [sys.executable, "-m", "lipwire.benchmarks.rig.latency_client"]
+        noted = run_json([*caller, json.dumps(asdict(called))], plan.seconds + 150)
         memory = process_memory_mib(server.pid)
         used_s, elapsed_s = process_cpu_s(server.pid) - cpu_s, time.monotonic() - begun_s
     finally:
         end_server(server)
     return {**noted, "ready_s": ready_s, **memory, "server_cpu_per_s": used_s / elapsed_s}
-
-
-def _json(command: list[str], timeout_s: float) -> dict[str, Any]:
-    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=timeout_s, check=False)
-    if done.returncode:
-        raise LipwireError("the caller failed; its message is above")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-@dataclass(frozen=True)
-class Way:
-    """One picture's, there and back."""
-
-    number: int
-    outcome: str
-    stages_s: dict[str, float]
-    """by name; only those whose both ends it passed"""
-    whole_s: float
-
-
-def read_back(noted: dict[str, Any]) -> list[list[Any]]:
-    """What came back with a number that was read and can be: of a picture sent before."""
-    captured = {number: marks["captured"] for number, _, marks in noted["sent"]}
-    return [row for row in noted["back"] if row[1] in captured and row[0] >= captured[row[1]]]
-
-
-def ways(noted: dict[str, Any], misread: list[int] | None = None) -> list[Way]:
-    """Every picture that was captured while it counted, went through the server and came back.
-
-    Args:
-        noted: by the caller and by the server.
-        misread: takes the numbers whose times contradict each other, which are left out: a busy
-            machine's encoder blurs a marker now and then.
-
-    Raises:
-        LipwireError: so many do that something else is wrong.
-    """
-    columns = noted["columns"]
-    server = {row[0]: dict(zip(columns, row, strict=True)) for row in noted["server"]}
-    back: dict[int, dict[str, float]] = {}
-    for at_s, number, _, marks in read_back(noted):
-        back.setdefault(number, {**marks, "seen": at_s})
-    found, wrong = [], list[tuple[int, str, float]]()
-    for number, pts, marks in noted["sent"]:
-        middle, home = server.get(pts), back.get(number)
-        if (
-            middle is None
-            or home is None
-            or not (noted["since_s"] <= marks["captured"] < noted["until_s"])
-        ):
-            continue
-        stages, place = {}, 0
-        parts = (marks, middle, home)
-        for name, (since, until) in STAGES.items():
-            begins = parts[place]
-            if until == "received":  # into the next process
-                place += 1
-            ends = parts[place]
-            if begins.get(since) is not None and ends.get(until) is not None:
-                stages[name] = ends[until] - begins[since]
-        if min(stages.values(), default=0) < -DISORDER_S:
-            worst = min(stages, key=lambda name: stages[name])
-            wrong.append((number, worst, stages[worst]))
-            continue
-        found.append(Way(number, middle["outcome"], stages, home["seen"] - marks["captured"]))
-    if len(wrong) > max(1, MISREAD_SHARE * (len(found) + len(wrong))):
-        number, worst, took_s = wrong[0]
-        raise LipwireError(
-            f"picture {number}: {worst!r} took {took_s:.3f} s, and of {len(found) + len(wrong)} "
-            f"pictures {len(wrong)} are like it: numbers do not agree"
-        )
-    if misread is not None:
-        misread += [number for number, _, _ in wrong]
-    return found
-
-
-def stage_table(found: Sequence[Way]) -> list[dict[str, Any]]:
-    """A row for each stage of pictures that were repainted, the rest, and the whole.
-
-    Means add up, medians and percentiles of skewed stages do not. The whole is that of all
-    repainted pictures, those too that lack a stage: what stages leave over has a row of its own.
-    """
-    whole = [way for way in found if len(way.stages_s) == len(STAGES)]
-    rows: list[dict[str, Any]] = [
-        {"stage": name, **percentiles([way.stages_s[name] for way in whole])} for name in STAGES
-    ]
-    total = percentiles([way.whole_s for way in found if way.outcome in PAINTED])
-    if whole:
-        rest = {name: (total[name] or 0.0) - sum(row[name] for row in rows)
-                for name in ("mean_ms", "p50_ms")}  # fmt: skip
-        rows.append({"stage": "rest (no stage's)", **percentiles([]), **rest})
-    rows.append({"stage": "glass to glass", **total, "sum": True})
-    return rows
 
 
 def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
@@ -311,67 +84,68 @@ def digest(noted: dict[str, Any], plan: Plan) -> dict[str, Any]:
     found = ways(noted, misread)
     rows = stage_table(found)
     seconds = noted["until_s"] - noted["since_s"]
+    back = read_back(noted)
     fresh, newest = [], -1
-    for at_s, number, pts, _ in read_back(noted):
+    for at_s, number, pts, _ in back:
         if noted["since_s"] <= at_s < noted["until_s"] and number > newest:
             newest = number
             fresh.append((at_s, pts / 90_000))
-    came, due = np.array(fresh or [(0.0, 0.0)]).T
-    # RFC 3550 section 6.4.1: how unevenly what was evenly spaced arrives.
-    pacing_s = np.abs(np.diff(came) - np.diff(due))
-    outcomes: dict[str, int] = {}
-    for way in found:
-        outcomes[way.outcome] = outcomes.get(way.outcome, 0) + 1
-    gaps_s = np.diff(came)
+    gaps_s = np.diff([at_s for at_s, _ in fresh or [(0.0, 0.0)]]).tolist()
+    pacing_s = pacing_errors_s(fresh).tolist()
+    outcomes = dict(Counter(way.outcome for way in found))
     whole = [way for way in found if len(way.stages_s) == len(STAGES)]
+    whole_s = [way.whole_s for way in found]
     heard_ways = speech_path.ways(noted)
     ms = {
-        "glass_to_glass_ms": [way.whole_s * 1e3 for way in found],
-        "picture_gap_ms": (gaps_s * 1e3).tolist(),
-        "pacing_error_ms": (pacing_s * 1e3).tolist(),
+        "glass_to_glass_ms": [s * 1e3 for s in whole_s],
+        "picture_gap_ms": [s * 1e3 for s in gaps_s],
+        "pacing_error_ms": [s * 1e3 for s in pacing_s],
         "av_offset_ms": _offsets_ms(noted),
         **{f"stage {n}_ms": [way.stages_s[n] * 1e3 for way in whole] for n in STAGES},
         "voice_heard_after_due_ms": [way.after_due_s * 1e3 for way in heard_ways],
     }
-    painted = {row[0] for row in noted["server"] if row[1] in PAINTED}
-    times = {pts: number for number, pts, _ in noted["sent"]}
-    numbers = {times[pts] for pts in painted if pts in times}
-    first = min((at_s for at_s, n, _, _ in read_back(noted) if n in numbers), default=None)
-    heard = np.array(noted["clicks"] or np.zeros((0, 2)))
-    click_s = np.diff(heard[:, 0]) - np.round(np.diff(heard[:, 0])) if len(heard) > 1 else []
-    last = noted["last"]
-    rest = next((row["mean_ms"] for row in rows if row["stage"].startswith("rest")), None)
-    total = rows[-1]["mean_ms"]
+    rest_ms = next((row["mean_ms"] for row in rows if row["stage"].startswith("rest")), None)
+    total_ms, last = rows[-1]["mean_ms"], noted["last"]
+    rest = abs(rest_ms) / total_ms if total_ms and rest_ms is not None else None
+    shares = {way: outcomes.get(way, 0) / max(len(found), 1) for way in PAINTED}
     figures = {
-        **{f"glass_to_glass_{name}": figure(value, "ms")
-           for name, value in percentiles([way.whole_s for way in found]).items()},
-        "rest_share": figure(abs(rest) / total if total and rest is not None else None, "share",
-                             most=REST_SHARE),
+        **figures_ms("glass_to_glass", whole_s),
+        "rest_share": figure(rest, "share", most=REST_SHARE),
         "pictures_misread": figure(len(misread)),
         "pictures_per_s": figure(len(fresh) / seconds, "1/s", least=0.96 * plan.fps),
-        "painted_share": figure(sum(outcomes.get(way, 0) for way in PAINTED) / max(len(found), 1),
-                                "share", least=0.95),
-        **{f"{way}_share": figure(outcomes.get(way, 0) / max(len(found), 1), "share")
-           for way in PAINTED},
+        "painted_share": figure(sum(shares.values()), "share", least=0.95),
+        **{f"{way}_share": figure(share, "share") for way, share in shares.items()},
         "server_delay_p50_ms": figure(last.get("delay_p50_ms"), "ms", most=80),
         "server_delay_p95_ms": figure(last.get("delay_p95_ms"), "ms", most=150),
-        **{f"picture_gap_{name}": figure(value, "ms")
-           for name, value in percentiles(gaps_s.tolist()).items()},
-        "pacing_error_p99_ms": figure(percentiles(pacing_s.tolist())["p99_ms"], "ms", most=40),
+        **figures_ms("picture_gap", gaps_s),
+        "pacing_error_p99_ms": figure(percentiles(pacing_s)["p99_ms"], "ms", most=40),
         "av_offset_ms": figure(_median(ms["av_offset_ms"]), "ms"),
-        "click_error_max_ms": figure(float(np.abs(click_s).max()) * 1e3 if len(click_s) else None,
-                                     "ms"),
-        "clicks_heard": figure(len(heard)),
+        "click_error_max_ms": figure(_click_error_ms(noted), "ms"),
+        "clicks_heard": figure(len(noted["clicks"])),
         "voice_heard_after_due_p50_ms": figure(_median(ms["voice_heard_after_due_ms"]), "ms"),
-        "first_generated_s": figure(None if first is None else first - noted["called_s"], "s"),
+        "first_generated_s": figure(_first_painted_s(noted, back), "s"),
         "server_cpu_per_s": figure(noted["server_cpu_per_s"], "core s/s"),
         "client_cpu_per_s": figure(noted["client_cpu_s"] / seconds, "core s/s"),
         "resident_mib": figure(noted["resident_mib"], "MiB"),
         "peak_mib": figure(noted["peak_mib"], "MiB", most=1.2 * 1024),
         "ready_s": figure(noted["ready_s"], "s", most=6),
-    }  # fmt: skip
-    return {"figures": figures, "samples": ms, "rows": rows, "outcomes": outcomes,
-            "voice": speech_path.table(heard_ways)}  # fmt: skip
+    }
+    voice = speech_path.table(heard_ways)
+    return {"figures": figures, "samples": ms, "rows": rows, "outcomes": outcomes, "voice": voice}
+
+
+def _first_painted_s(noted: dict[str, Any], back: list[list[Any]]) -> float | None:
+    """From the call to the first picture that spoke; None: none did."""
+    painted = {row[0] for row in noted["server"] if row[1] in PAINTED}
+    numbers = {number for number, pts, _ in noted["sent"] if pts in painted}
+    first_s = min((at_s for at_s, n, _, _ in back if n in numbers), default=None)
+    return None if first_s is None else first_s - noted["called_s"]
+
+
+def _click_error_ms(noted: dict[str, Any]) -> float | None:
+    """By how much the distance of two clicks is off whole seconds, at most."""
+    apart_s = np.diff([place_s for place_s, _ in noted["clicks"]])
+    return float(np.abs(apart_s - np.round(apart_s)).max()) * 1e3 if len(apart_s) else None
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -438,13 +212,12 @@ def run(
     with tempfile.TemporaryDirectory() as scratch:
         clip = video or made_clip(Path(scratch) / "clip.mp4")
         voice = speech or sample_voice()
+        size: dict[str, Any] = {"width": width, "height": height, "fps": fps}
         if self_check or offer or whip or whep:
-            visit = Visit(str(clip), str(voice), offer, whip, whep, seconds,
-                                  width=width, height=height, fps=fps)  # fmt: skip
-            measure = foreign.self_check if self_check else foreign.judge
-            return measure(visit, progress)
-        plan = Plan("", str(clip), str(voice), seconds, width=width, height=height, fps=fps,
-                    delay_ms=delay_ms, jitter_ms=jitter_ms, loss=loss)  # fmt: skip
+            visit = Visit(str(clip), str(voice), offer, whip, whep, seconds, **size)
+            return (foreign.self_check if self_check else foreign.judge)(visit, progress)
+        path: dict[str, Any] = {"delay_ms": delay_ms, "jitter_ms": jitter_ms, "loss": loss}
+        plan = Plan("", str(clip), str(voice), seconds, **size, **path)
         if echo:
             return _echo(plan, progress)
         plan = replace(plan, netem=plan.bad and netem_works())
@@ -462,7 +235,6 @@ def run(
         middles = [call["figures"]["glass_to_glass_p50_ms"]["value"] for call in calls]
         spread = max(middles) / min(middles) - 1
         figures["repeat_spread_share"] = figure(spread, "share", most=REPEAT_SHARE)
-    manifest = open_bundle(bundle).manifest
     weather = "none"
     if plan.bad:
         by = "tc netem" if plan.netem else "UDP relay; tc netem is not allowed or not there"
@@ -472,12 +244,16 @@ def run(
         "figures": figures,
         "samples": {n: [call["samples"][n] for call in calls] for n in calls[0]["samples"]},
         "tables": {"stages": calls[-1]["rows"], "the voice": calls[-1]["voice"]},
-        "input": {"video": video.name if video else "made portrait", "width": width,
-                  "height": height, "fps": fps, "codec": "VP8", "seconds": seconds,
-                  "steps": manifest.default_steps, "weather": weather},
+        "input": {
+            "video": video.name if video else "made portrait",
+            **size,
+            **{"codec": "VP8", "seconds": seconds},
+            "steps": open_bundle(bundle).manifest.default_steps,
+            "weather": weather,
+        },
         "outcomes": [call["outcomes"] for call in calls],
         "repeats": [{n: f["value"] for n, f in call["figures"].items()} for call in calls],
-    }  # fmt: skip
+    }
 
 
 def _echo(plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -495,17 +271,22 @@ def _echo(plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
                 own.append(noted["own_s"] / (noted["until_s"] - noted["called_s"]))
                 shown = {n: marks["captured"] for n, _, marks in noted["sent"]}
                 whole_s += [at_s - shown[n] for at_s, n, _, _ in noted["back"] if n in shown]
-    extra = float(np.median(used[True]) - np.median(used[False])) / usable_cores()
+    marked_share, plain_share = (float(np.median(used[kind])) for kind in (True, False))
+    shares = {
+        "overhead_share": (marked_share - plain_share) / usable_cores(),
+        "overhead_reading_share": float(np.median(own)) / usable_cores(),
+    }
     figures = {
-        "overhead_share": figure(extra, "share", most=OVERHEAD_SHARE),
-        "overhead_reading_share": figure(float(np.median(own)) / usable_cores(), "share",
-                                         most=OVERHEAD_SHARE),
-        **{f"echo_glass_to_glass_{n}": figure(v, "ms") for n, v in percentiles(whole_s).items()},
-        "client_cpu_marked_per_s": figure(float(np.median(used[True])), "core s/s"),
-        "client_cpu_plain_per_s": figure(float(np.median(used[False])), "core s/s"),
-    }  # fmt: skip
-    return {"figures": figures, "samples": {"echo_glass_to_glass_ms": [s * 1e3 for s in whole_s]},
-            "input": {"echo": True, "seconds": plan.seconds}}  # fmt: skip
+        **{name: figure(one, "share", most=OVERHEAD_SHARE) for name, one in shares.items()},
+        **figures_ms("echo_glass_to_glass", whole_s),
+        "client_cpu_marked_per_s": figure(marked_share, "core s/s"),
+        "client_cpu_plain_per_s": figure(plain_share, "core s/s"),
+    }
+    return {
+        "figures": figures,
+        "samples": {"echo_glass_to_glass_ms": [s * 1e3 for s in whole_s]},
+        "input": {"echo": True, "seconds": plan.seconds},
+    }
 
 
 def main() -> None:

@@ -18,13 +18,15 @@ import httpx
 import numpy as np
 from annotated_types import Ge, Le
 
-from lipwire.benchmarks.live.latency import made_clip
-from lipwire.benchmarks.live.transport import figures_of, serving, start_probe, verdict
+from lipwire.benchmarks.live.transport import figures_of, start_probe, verdict
+from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, new_peer, offer_of, speak, speech_url
+from lipwire.benchmarks.rig.scenes import made_clip, made_images
+from lipwire.benchmarks.rig.server import UNLIMITED, serving
 from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.benchmarks.rig.watch import glance, loop_figures
+from lipwire.engine.types import U8
 
 Calls = Annotated[int, Ge(1)]
-UNLIMITED = {"rate_per_s": 10_000, "rate_burst": 10_000}  # all requests come from one address
 PATIENCE_S = 60.0
 LIMIT_OVERLOAD = {"refused_p99_ms": 100.0, "lag_p99_ms": 20.0, "pictures_share": 0.95}
 ZOMBIE_S, DEAD_S, DRAIN_S = 15.0, 10.0, 10.0
@@ -51,14 +53,9 @@ def wait_for_sessions(url: str, count: int, patience_s: float = PATIENCE_S) -> f
 
 async def _offer() -> str:
     """An offer that nobody stands behind, without an end of candidates, as browsers send it."""
-    from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
-
-    peer = RTCPeerConnection(
-        RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
-    )
+    peer = new_peer()
     peer.addTransceiver("video", direction="sendonly")
-    await peer.setLocalDescription(await peer.createOffer())
-    sdp: str = peer.localDescription.sdp
+    sdp = await offer_of(peer)
     await peer.close()
     return sdp.replace("a=end-of-candidates\r\n", "")
 
@@ -79,13 +76,8 @@ def overload_admission(
     """
     took_ms: list[float] = []
     statuses: Counter[str] = Counter()
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        serving(max_sessions=calls, **UNLIMITED) as (
-            url,
-            server,
-        ),
-    ):
+    served = serving(max_sessions=calls, **UNLIMITED)
+    with tempfile.TemporaryDirectory() as scratch, served as (url, server):
         face = ("--clip", made_clip(Path(scratch) / "clip.mp4"), "--speech", sample_voice())
         admitted = start_probe(url, 3600, "--calls", calls, "--settle", 5, "--until-told", *face)
         try:
@@ -185,9 +177,7 @@ def drain(*, calls: Calls = 1, drain_s: Annotated[float, Ge(0), Le(60)] = 5) -> 
         finally:
             probe.kill()
             probe.communicate()
-    figures = {
-        "exit_code": code, "drained_s": took_s, "new_call": refused, "readyz": ready,
-    }  # fmt: skip
+    figures = {"exit_code": code, "drained_s": took_s, "new_call": refused, "readyz": ready}
     met = {
         "exit code 0": code == 0,
         "within 10 s": took_s <= DRAIN_S,
@@ -197,22 +187,19 @@ def drain(*, calls: Calls = 1, drain_s: Annotated[float, Ge(0), Le(60)] = 5) -> 
     return verdict(figures, met, calls=calls, drain_s=drain_s)
 
 
-async def _faults(url: str, file: Path, clip: Path, seconds: float) -> dict[str, Any]:
-    from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, speak
+async def _faults(url: str, file: Path, images: list[U8], seconds: float) -> dict[str, Any]:
     from lipwire.benchmarks.rig.probe import Probe
-    from lipwire.engine.media.files import read_frames
     from lipwire.engine.media.sound import read_speech
     from lipwire.server.config import ServerConfig
     from lipwire.server.rtc import ice, patch
 
     patch.apply(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
-    probe = Probe(url, [frame.image for frame in read_frames(clip)])
+    probe = Probe(url, images)
     await probe.connect()
     voice = read_speech(sample_voice(), SPEECH_RATE_HZ)
     path = f"/api/sessions/{probe.session}"
-    socket = f"{url.replace('http', 'ws', 1)}{path}/speech?rate={SPEECH_RATE_HZ}"
-    talking = asyncio.create_task(speak(socket, voice))
+    talking = asyncio.create_task(speak(speech_url(url, probe.session), voice))
     found: dict[str, Any] = {}
     async with httpx.AsyncClient(base_url=url, timeout=30) as http:
 
@@ -255,9 +242,8 @@ def fault(*, seconds: Annotated[float, Ge(2)] = 6) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "fault"
         file.write_text("")
-        clip = made_clip(Path(scratch) / "clip.mp4")
         with serving(program=("-m", "lipwire.benchmarks.rig.faulty", str(file))) as (url, _):
-            found = asyncio.run(_faults(url, file, clip, seconds))
+            found = asyncio.run(_faults(url, file, made_images(), seconds))
             file.write_text("")  # nothing hangs while it stops
     met = {}
     for name in FAULTS:

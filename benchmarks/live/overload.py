@@ -12,9 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,16 +25,15 @@ import numpy as np
 import uvicorn
 from annotated_types import Ge
 
-from lipwire.benchmarks.live.latency import end_server, made_clip
-from lipwire.benchmarks.live.sync import await_server
-from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, speak
+from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, cancel, speak, speech_url
 from lipwire.benchmarks.rig.probe import Probe
+from lipwire.benchmarks.rig.scenes import made_images
+from lipwire.benchmarks.rig.server import serving_on_socket
 from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine import Engine
 from lipwire.engine.backends import Backend, load_backend
 from lipwire.engine.errors import LipwireError
 from lipwire.engine.face.tracker import FaceTracker
-from lipwire.engine.media.files import read_frames
 from lipwire.engine.media.sound import read_speech
 from lipwire.engine.types import U8, LipJob
 from lipwire.server.api.app import create_app
@@ -53,11 +50,7 @@ ON_ITS_WAY_S = 0.3  # pictures sent so shortly before the end are not missed
 
 
 class Slowed:
-    """Implements `lipwire.engine.backends.Backend`: another one, made to take longer.
-
-    Args:
-        inner: does the work.
-    """
+    """Implements `lipwire.engine.backends.Backend`: another one, made to take longer."""
 
     def __init__(self, inner: Backend) -> None:
         self._inner = inner
@@ -74,7 +67,6 @@ class Slowed:
         return painted
 
     def close(self) -> None:
-        """Close the other."""
         self._inner.close()
 
 
@@ -91,15 +83,7 @@ def serve(
     make_tracker: Callable[[], FaceTracker] | None = None,
     ladder: bool = True,
 ) -> None:
-    """A server on a device that can be slowed, until it is told to stop.
-
-    Args:
-        listener: bound to a loopback port.
-        commands: factors, one a line.
-        backend: the device's.
-        make_tracker: None takes MediaPipe's.
-        ladder: whether it lowers its quality.
-    """
+    """A server on a device that can be slowed, until it is told to stop."""
     device = Slowed(backend)
     threading.Thread(target=obey, args=(commands, device), daemon=True).start()
     with Engine(device, make_tracker) as engine:
@@ -146,30 +130,15 @@ async def call(
     factor: float = 4.0,
     settle_s: float = 4.0,
 ) -> tuple[Probe, list[Glimpse], list[float]]:
-    """A call whose device is slowed in the middle third.
-
-    Args:
-        url: of the server.
-        images: with a face, uint8[H, W, 3] each.
-        voice: spoken over and over.
-        seconds: measured, in three equal parts.
-        slow: makes the device so many times as slow.
-        factor: how many.
-        settle_s: not measured.
-
-    Returns:
-        The caller, what the server said meanwhile, and the four borders of the parts.
-    """
+    """A call whose device is slowed in the middle third."""
     patch.apply(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
     samples = read_speech(voice, SPEECH_RATE_HZ)
     probe = Probe(url, images)
     await probe.connect(60.0)
-    address = url.replace("http", "ws", 1)
-    address += f"/api/sessions/{probe.session}/speech?rate={SPEECH_RATE_HZ}"
     seen: list[Glimpse] = []
     tasks = [
-        asyncio.create_task(speak(address, samples)),
+        asyncio.create_task(speak(speech_url(url, probe.session), samples)),
         asyncio.create_task(_look(url, probe.session, seen)),
     ]
     borders = []
@@ -182,9 +151,7 @@ async def call(
         borders.append(time.monotonic())
         await asyncio.sleep(ON_ITS_WAY_S)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(tasks)
         await probe.close()
     return probe, seen, borders
 
@@ -239,14 +206,7 @@ def delays(probe: Probe, since_s: float, until_s: float) -> Iterator[tuple[float
 
 
 def delay_back_s(probe: Probe, normal_s: float, since_s: float, until_s: float) -> float | None:
-    """Seconds until the delay was back to normal and stayed; None: it was not.
-
-    Args:
-        probe: the caller.
-        normal_s: the median before.
-        since_s: the load ended.
-        until_s: the call did.
-    """
+    """Seconds until the delay was back to normal and stayed; None: it was not."""
     found = list(delays(probe, since_s, until_s))
     windows = []
     for start_s in np.arange(since_s, until_s - WINDOW_S, WINDOW_S / 5):
@@ -316,32 +276,17 @@ def run(
         factor: how many times as slow the device is in the second.
         ladder: whether the server lowers its quality.
     """
-    # Bound here and handed on: nobody else can take the port meanwhile.
-    listener = socket.create_server(("127.0.0.1", 0))
-    port, fd = listener.getsockname()[1], listener.fileno()
-    command = [sys.executable, "-m", "lipwire.benchmarks.live.overload", str(fd)]
-    command += [] if ladder else ["--fixed"]
-    server = subprocess.Popen(command, pass_fds=(fd,), stdin=subprocess.PIPE)
-    listener.close()
-    assert server.stdin is not None
-    lines = server.stdin
+    flags = [] if ladder else ["--fixed"]
+    with serving_on_socket("lipwire.benchmarks.live.overload", *flags) as (url, server):
+        lines = server.stdin
+        assert lines is not None
 
-    def slow(times: float) -> None:
-        lines.write(f"{times}\n".encode())
-        lines.flush()
+        def slow(times: float) -> None:
+            lines.write(f"{times}\n".encode())
+            lines.flush()
 
-    try:
-        await_server(server, port)
-        with tempfile.TemporaryDirectory() as scratch:
-            clip = made_clip(Path(scratch) / "clip.mp4")
-            images = [frame.image for frame in read_frames(clip)]
-        url = f"http://127.0.0.1:{port}"
-        figures = figures_of(
-            *asyncio.run(call(url, images, sample_voice(), seconds, slow, factor=factor))
-        )
-    finally:
-        lines.close()
-        end_server(server)
+        made = call(url, made_images(), sample_voice(), seconds, slow, factor=factor)
+        figures = figures_of(*asyncio.run(made))
     return {
         "seconds": seconds,
         "factor": factor,

@@ -21,8 +21,8 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from lipwire.benchmarks.harness.record import figure
-from lipwire.benchmarks.live.latency import end_server, free_port, start_server
 from lipwire.benchmarks.rig.scenes import Pose, scene
+from lipwire.benchmarks.rig.server import end_server, free_port, start_server
 from lipwire.engine.errors import ConfigError, LipwireError
 
 SCRIPT = Path(__file__).parents[1] / "rig" / "relip.js"
@@ -72,11 +72,16 @@ def run(
             browser = playwright.chromium.launch(
                 executable_path=program,
                 headless=False,  # the flag below is the new headless mode, which has all codecs
-                args=["--headless=new", "--no-sandbox", "--disable-background-networking",
-                      # Two tabs: one of them is always behind.
-                      "--disable-background-timer-throttling", "--disable-renderer-backgrounding",
-                      "--disable-backgrounding-occluded-windows"],
-            )  # fmt: skip
+                args=[
+                    "--headless=new",
+                    "--no-sandbox",
+                    "--disable-background-networking",
+                    # Two tabs: one of them is always behind.
+                    "--disable-background-timer-throttling",
+                    "--disable-renderer-backgrounding",
+                    "--disable-backgrounding-occluded-windows",
+                ],
+            )
             page = browser.new_page()
             page.goto(f"{url}/healthz")
             page.add_script_tag(
@@ -101,8 +106,10 @@ def run(
             _until(lambda: page.evaluate("found.states.at(-1)?.[0]") == "lost", "the loss")
             server, _ = start_server(port, None)
             ready = time.monotonic()
-            seen = {"relip": lambda: page.evaluate("Object.keys(found.relip).length"),
-                    "viewer": lambda: viewer.evaluate("shown")}  # fmt: skip
+            seen = {
+                "relip": lambda: page.evaluate("Object.keys(found.relip).length"),
+                "viewer": lambda: viewer.evaluate("shown"),
+            }
             back = _back(seen, ready)
             names = [each["id"] for each in httpx.get(f"{url}/api/sessions").json()]
             browser.close()
@@ -144,17 +151,22 @@ def _back(seen: dict[str, Callable[[], int]], ready: float) -> dict[str, float]:
 
 
 def _result(
-    found: dict[str, Any], since: float, traces: dict[str, Any], back: dict[str, float],
+    found: dict[str, Any],
+    since: float,
+    traces: dict[str, Any],
+    back: dict[str, float],
     names: list[str],
-) -> dict[str, Any]:  # fmt: skip
-    drawn, bare, through = ({int(n): at for n, at in found[k].items() if at >= since}
-                            for k in ("drawn", "bare", "relip"))  # fmt: skip
+) -> dict[str, Any]:
+    drawn, bare, through = (
+        {int(n): at for n, at in found[k].items() if at >= since}
+        for k in ("drawn", "bare", "relip")
+    )
     both = sorted(drawn.keys() & bare.keys() & through.keys())
     added = [through[n] - bare[n] for n in both]
     columns = traces["columns"]
     first, last = columns.index("received"), columns.index("sent")
-    server = [1000 * (row[last] - row[first]) for row in traces["pictures"]
-              if row[first] is not None and row[last] is not None]  # fmt: skip
+    ways = [(row[first], row[last]) for row in traces["pictures"]]
+    server = [1000 * (sent - came) for came, sent in ways if None not in (came, sent)]
     if not added or not server:
         raise LipwireError("no picture was seen both ways: the machine is too busy")
     p50, own = float(np.median(added)), float(np.median(server))
@@ -165,14 +177,14 @@ def _result(
             "relip_added_p50_ms": figure(p50, "ms"),
             "server_p50_ms": figure(own, "ms"),
             "beyond_the_server_p50_ms": figure(p50 - own, "ms", most=TICK_MS),
-            "camera_to_relip_p50_ms": figure(
-                float(np.median([through[n] - drawn[n] for n in both])), "ms"
-            ),
-            "bare_connection_p50_ms": figure(
-                float(np.median([bare[n] - drawn[n] for n in both])), "ms"
-            ),
+            "camera_to_relip_p50_ms": figure(_apart_ms(through, drawn, both), "ms"),
+            "bare_connection_p50_ms": figure(_apart_ms(bare, drawn, both), "ms"),
             **{f"{name}_back_s": figure(value, "s", most=BACK_S) for name, value in back.items()},
             "same_name": figure(int(names == ["bench"]), least=1),
         },
         "samples": {"added_ms": added, "server_ms": server},
     }
+
+
+def _apart_ms(late: dict[int, float], early: dict[int, float], numbers: list[int]) -> float:
+    return float(np.median([late[n] - early[n] for n in numbers]))

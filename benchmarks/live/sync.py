@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -20,12 +17,21 @@ from typing import Annotated, Any
 import httpx
 import numpy as np
 import uvicorn
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.mediastreams import MediaStreamTrack
 from annotated_types import Ge, Le
 
-from lipwire.benchmarks.live.latency import START_S, end_server
-from lipwire.benchmarks.rig.client import speak
+from lipwire.benchmarks.rig.client import (
+    FaceTrack,
+    begin,
+    caller_of,
+    cancel,
+    frames_of,
+    offer_of,
+    speak,
+    speech_url,
+)
+from lipwire.benchmarks.rig.scenes import made_images
+from lipwire.benchmarks.rig.server import serving_on_socket
 from lipwire.benchmarks.rig.sync_marker import (
     RATE_HZ,
     Edges,
@@ -71,11 +77,7 @@ def mouth_box(images: Sequence[U8]) -> Box:
 
 
 class Ears:
-    """A receiver that notes stripes and loudness on the sender's wall clock.
-
-    Args:
-        lips: where to look for stripes.
-    """
+    """A receiver that notes stripes and loudness on the sender's wall clock."""
 
     def __init__(self, lips: Box = MIDDLE) -> None:
         self._lips = lips
@@ -88,20 +90,18 @@ class Ears:
         """Read one track to its end."""
         track: MediaStreamTrack = receiver.track
         self._receivers[track.kind] = receiver
-        with contextlib.suppress(MediaStreamError):
-            while True:
-                frame: Any = await track.recv()
-                if track.kind == "video":
-                    luma = frame.to_ndarray(format="gray")
-                    (h, w), (top, bottom, left, right) = luma.shape, self._lips
-                    rows = slice(int(top * h), max(int(bottom * h), int(top * h) + 8))
-                    lips = luma[rows, int(left * w) : int(right * w)].astype(np.float64)
-                    self._raw["video"].append((frame.pts, stripes(lips)))
-                else:
-                    samples = frame.to_ndarray().reshape(-1, 2)[:, 0].astype(np.float64)
-                    for k in range(0, len(samples), 240):  # 5 ms
-                        level = float(np.abs(samples[k : k + 240]).mean())
-                        self._raw["audio"].append((frame.pts + k, level))
+        async for frame in frames_of(track):
+            if track.kind == "video":
+                luma = frame.to_ndarray(format="gray")
+                (h, w), (top, bottom, left, right) = luma.shape, self._lips
+                rows = slice(int(top * h), max(int(bottom * h), int(top * h) + 8))
+                lips = luma[rows, int(left * w) : int(right * w)].astype(np.float64)
+                self._raw["video"].append((frame.pts, stripes(lips)))
+            else:
+                samples = frame.to_ndarray().reshape(-1, 2)[:, 0].astype(np.float64)
+                for k in range(0, len(samples), 240):  # 5 ms
+                    level = float(np.abs(samples[k : k + 240]).mean())
+                    self._raw["audio"].append((frame.pts + k, level))
 
     def signal(self, kind: str) -> tuple[F64, F64]:
         """Times on the sender's wall clock, and levels."""
@@ -156,28 +156,14 @@ async def measure(
     """
     patch.apply(ServerConfig())
     ice.offer_addresses(["127.0.0.1"])
-    ears, tasks = Ears(lips), []
-    peer = RTCPeerConnection(
-        RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
-    )
-    peer.addTrack(camera)
-    peer.addTransceiver("audio", direction="recvonly")
-
-    @peer.on("track")
-    def on_track(track: MediaStreamTrack) -> None:
-        receiver = next(t.receiver for t in peer.getTransceivers() if t.receiver.track is track)
-        tasks.append(asyncio.create_task(ears.watch(receiver)))
-
-    await peer.setLocalDescription(await peer.createOffer())
+    ears = Ears(lips)
+    tasks: list[asyncio.Task[None]] = []
+    peer = caller_of(camera, lambda r: tasks.append(asyncio.create_task(ears.watch(r))))
+    offer = await offer_of(peer)
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-        body = {"sdp": peer.localDescription.sdp, "consent": True, "silence": "generate"}
-        reply = await http.post("/api/sessions", json=body)
-        reply.raise_for_status()
-        session = reply.json()
-        await peer.setRemoteDescription(RTCSessionDescription(session["sdp"], "answer"))
-        address = url.replace("http", "ws", 1)
+        session = await begin(peer, http, offer, silence="generate")
+        path, address = f"/api/sessions/{session}", speech_url(url, session, RATE_HZ)
         voice = beeps(10)
-        address += f"/api/sessions/{session['id']}/speech?rate={RATE_HZ}"
         if voice_skew is None:
             said = speak(address, voice, RATE_HZ)
         else:
@@ -188,11 +174,10 @@ async def measure(
         while time.monotonic() < begun + seconds and not enough(ears):
             await asyncio.sleep(1)
             if (elapsed_s := time.monotonic() - begun) >= SETTLED_S * (len(ears.figures) + 1):
-                figures = (await http.get(f"/api/sessions/{session['id']}/stats")).json()
+                figures = (await http.get(f"{path}/stats")).json()
                 ears.figures.append({"seconds": round(elapsed_s, 1), **figures})
-        talking.cancel()
-        await asyncio.gather(talking, return_exceptions=True)
-        await http.delete(f"/api/sessions/{session['id']}")
+        await cancel([talking])
+        await http.delete(path)
     await peer.close()
     await asyncio.gather(*tasks)
     return ears
@@ -214,11 +199,7 @@ def figures_of(found: Sequence[float]) -> dict[str, float]:
 
 
 def serve(listener: socket.socket) -> None:
-    """A server whose model is a `SyncMarker`, until it is told to stop.
-
-    Args:
-        listener: bound to a loopback port.
-    """
+    """A server whose model is a `SyncMarker`, until it is told to stop."""
     from lipwire.engine.model.bundle import open_bundle
 
     with Engine(SyncMarker(open_bundle(None).manifest)) as engine:
@@ -252,37 +233,13 @@ def run(
         skew_ppm: the camera's clock is so much fast, that of a live voice as much slow; None sends
             the voice seconds ahead, as a synthesiser does.
     """
-    import tempfile
-    from pathlib import Path
-
-    from lipwire.benchmarks.live.latency import made_clip
-    from lipwire.benchmarks.rig.client import FaceTrack
-    from lipwire.engine.media.files import read_frames
-
-    # Bound here and handed on: nobody else can take the port meanwhile.
-    listener = socket.create_server(("127.0.0.1", 0))
-    port, fd = listener.getsockname()[1], listener.fileno()
-    command = [sys.executable, "-m", "lipwire.benchmarks.live.sync", str(fd)]
-    server = subprocess.Popen(command, pass_fds=(fd,))
-    listener.close()
-    try:
-        await_server(server, port)
-        with tempfile.TemporaryDirectory() as scratch:
-            clip = made_clip(Path(scratch) / "clip.mp4")
-            images = [frame.image for frame in read_frames(clip)]
-        skew = None if skew_ppm is None else skew_ppm * 1e-6
-        camera = FaceTrack(images, 25, skew or 0.0)
-        ears = asyncio.run(
-            measure(
-                f"http://127.0.0.1:{port}",
-                minutes * 60,
-                camera,
-                lips=mouth_box(images[::10]),
-                voice_skew=None if skew is None else -skew,
-            )
-        )
-    finally:
-        end_server(server)
+    skew = None if skew_ppm is None else skew_ppm * 1e-6
+    voice_skew = None if skew is None else -skew
+    with serving_on_socket("lipwire.benchmarks.live.sync") as (url, _):
+        images = made_images()
+        camera, lips = FaceTrack(images, 25, skew or 0.0), mouth_box(images[::10])
+        call = measure(url, minutes * 60, camera, lips=lips, voice_skew=voice_skew)
+        ears = asyncio.run(call)
     found = ears.skews()
     if not found:
         raise LipwireError("no beep was both seen and heard")
@@ -301,25 +258,7 @@ def run(
     }
 
 
-def await_server(server: subprocess.Popen[bytes], port: int) -> None:
-    """Return when a server that was just started answers.
-
-    Raises:
-        LipwireError: it ended, or did not answer within `START_S`.
-    """
-    begun = time.monotonic()
-    while time.monotonic() < begun + START_S:
-        if server.poll() is not None:
-            raise LipwireError(f"the server ended with code {server.returncode}")
-        with contextlib.suppress(httpx.HTTPError):
-            httpx.get(f"http://127.0.0.1:{port}/api/info", timeout=2).raise_for_status()
-            return
-        time.sleep(0.05)
-    raise LipwireError(f"the server did not answer within {START_S:g} s")
-
-
 def main() -> None:
-    """Serve on an inherited socket."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fd", type=int, help="of a bound TCP socket")
     serve(socket.socket(fileno=parser.parse_args().fd))

@@ -5,13 +5,12 @@ Each prints what was asked for in docs/reliability.md beside what was found.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +18,8 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from lipwire.benchmarks.harness.machine import process_memory_mib
-from lipwire.benchmarks.live.latency import (
-    end_server,
-    free_port,
-    made_clip,
-    start_server,
-)
+from lipwire.benchmarks.rig.scenes import made_clip
+from lipwire.benchmarks.rig.server import serving
 from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine.errors import LipwireError
 
@@ -33,21 +28,6 @@ Share = Annotated[float, Ge(0), Le(0.5)]
 SIDES, ASKED = ("at the server", "at the caller"), "gap_to_key_request_max_ms"
 KEY_ASKED_MS = 200.0
 SAMPLE_S = 5.0  # between two looks at the server's memory
-
-
-@contextlib.contextmanager
-def serving(**settings: Any) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A server of its own process; its address and the process.
-
-    Args:
-        **settings: of the server, as in its configuration; `program` as for `start_server`.
-    """
-    port = free_port()
-    process, _ = start_server(port, None, **settings)
-    try:
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        end_server(process)
 
 
 def start_probe(url: str, seconds: float, *flags: object) -> subprocess.Popen[bytes]:
@@ -77,11 +57,7 @@ def figures_of(probe: subprocess.Popen[bytes], timeout_s: float) -> list[dict[st
 
 def verdict(figures: dict[str, Any], met: dict[str, bool], **extra: Any) -> dict[str, Any]:
     """A result as every benchmark prints it."""
-    return {
-        **extra,
-        "figures": figures,
-        "met": met,
-    }
+    return {**extra, "figures": figures, "met": met}
 
 
 def loss(

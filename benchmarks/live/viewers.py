@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import tempfile
 import time
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated, Any
 
 import av
@@ -22,16 +20,14 @@ from aiortc.rtcrtpparameters import RTCRtpSendParameters
 from annotated_types import Ge
 from pylibsrtp import Policy, Session
 
+from lipwire.benchmarks.rig.client import VIDEO_CODECS
+from lipwire.benchmarks.rig.scenes import made_images
 from lipwire.engine.errors import ConfigError
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc.encoding import Renditions, copy_picture
 from lipwire.server.rtc.patch import apply
 from lipwire.server.rtc.sender import Sender
 
-VIDEO = {
-    "VP8": RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97),
-    "H264": RTCRtpCodecParameters("video/H264", 90_000, payloadType=99),
-}
 OPUS = RTCRtpCodecParameters("audio/opus", 48_000, channels=2, payloadType=96)
 FPS = 25
 WARM_S = 1.0  # not counted: encoders are made, first key frames are sent
@@ -133,15 +129,10 @@ def run(
         seconds: of each measurement.
         codec: VP8 or H264.
     """
-    if codec not in VIDEO:
-        raise ConfigError(f"codec is {codec!r}, must be one of {', '.join(VIDEO)}")
-    from lipwire.benchmarks.live.latency import made_clip
-    from lipwire.engine.media.files import read_frames
-
+    if codec not in VIDEO_CODECS:
+        raise ConfigError(f"codec is {codec!r}, must be one of {', '.join(VIDEO_CODECS)}")
     apply(ServerConfig())
-    with tempfile.TemporaryDirectory() as scratch:
-        clip = made_clip(Path(scratch) / "clip.mp4")
-        images = [frame.image for frame in itertools.islice(read_frames(clip), 50)]
+    images = made_images(50)
     frames = [
         av.VideoFrame.from_ndarray(image, format="rgb24").reformat(640, 480, "yuv420p")
         for image in images
@@ -149,7 +140,7 @@ def run(
     rows: list[dict[str, Any]] = []
     for count in viewers:
         both = [
-            asyncio.run(_measure(frames, VIDEO[codec], count, shared, seconds))
+            asyncio.run(_measure(frames, VIDEO_CODECS[codec], count, shared, seconds))
             for shared in (True, False)
         ]
         rows.append(

@@ -24,6 +24,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from lipwire.benchmarks.harness.machine import process_memory_mib
+from lipwire.benchmarks.harness.record import judged
 from lipwire.benchmarks.harness.timing import batch_times, sgemm, sgemm_gflops, take_turns
 from lipwire.benchmarks.rig import subjects
 from lipwire.engine.backends import Backend, blank_job, load_backend
@@ -56,16 +57,7 @@ Progress = Callable[[str], None]
 
 
 def plain_loop(net: Diff2LipUNet, inputs: dict[str, Tensor], steps: int) -> Tensor:
-    """Sampling as published: the audio is encoded again at every step.
-
-    Args:
-        net: the paper's network.
-        inputs: visible, references, mel and noise as in `lipwire.engine.nets.graphs`.
-        steps: DDIM steps.
-
-    Returns:
-        f32[B, 3, S, S] in ±1.
-    """
+    """Sampling as published: the audio is encoded again at every step."""
     schedule = NoiseSchedule.linear()
     visible, noise = inputs["visible"], inputs["noise"]
     whole = torch.cat([visible, torch.zeros_like(visible)], dim=2)
@@ -77,8 +69,9 @@ def plain_loop(net: Diff2LipUNet, inputs: dict[str, Tensor], steps: int) -> Tens
         return out[:, :3]
 
     with torch.inference_mode():
-        return ddim_sample(denoise, noise, schedule.timesteps(steps), schedule,
-                           prediction="epsilon")  # fmt: skip
+        return ddim_sample(
+            denoise, noise, schedule.timesteps(steps), schedule, prediction="epsilon"
+        )
 
 
 def trajectory_error(bundle: Bundle, net: Diff2LipUNet, goldens: Path | None) -> float:
@@ -260,11 +253,6 @@ def run(
             progress("exporting the paper's network, full size")
             bundle = subjects.paper_bundle(net, Path(scratch) / "paper")
             figures |= _paper(net, bundle, paper_rounds, threads, row, progress)
-    met = {
-        name: figures[name] >= target if name in AT_LEAST else figures[name] <= target
-        for name, target in TARGETS.items()
-        if name in figures
-    }
     return {
         "sgemm_gflops": rate,
         "default_steps": manifest.default_steps,
@@ -273,15 +261,15 @@ def run(
         "tables": {f"networks; SGEMM {rate:.0f} GFLOP/s": rows},
         "figures": figures,
         "targets": TARGETS,
-        "met": met,
+        "met": judged(figures, TARGETS, AT_LEAST),
     }
 
 
 def _wav2lip(scratch: Path, rounds: int, threads: int | None, row: Callable[..., None]) -> None:
     """The row of the paper's baseline: one pass, 96x96."""
     net = subjects.network("wav2lip")
-    backend = load_backend(subjects.wav2lip_bundle(net, scratch / "wav2lip"), "ort",
-                           threads=threads, batch_sizes=BATCH_SIZES)  # fmt: skip
+    bundle = subjects.wav2lip_bundle(net, scratch / "wav2lip")
+    backend = load_backend(bundle, "ort", threads=threads, batch_sizes=BATCH_SIZES)
     gflop = count_gflop(net, 1)
     for batch, took_s in batch_times(backend, 1, backend.batch_sizes, rounds).items():
         row("wav2lip", 1, batch, took_s, gflop, backend.description)
@@ -321,8 +309,8 @@ def _paper(
         warm=False,  # both have run already
     )
     ours, plain = (statistics.median(long[name]) for name in ("ours", "plain"))
-    for steps, batch, took_s in ((1, 1, once), (FEW_STEPS, 1, few), (1, BATCH, eight),
-                                 (MANY_STEPS, 1, ours)):  # fmt: skip
+    rows = ((1, 1, once), (FEW_STEPS, 1, few), (1, BATCH, eight), (MANY_STEPS, 1, ours))
+    for steps, batch, took_s in rows:
         row("paper", steps, batch, took_s, gflop[steps], backend.description)
     plain_gflop = MANY_STEPS * gflop[1]
     row("paper", MANY_STEPS, 1, plain, plain_gflop, f"plain torch {torch.__version__} loop")

@@ -99,12 +99,7 @@ class Audience:
 
 
 class Simulation:
-    """`END_S` of a cluster: it runs, nodes vanish, calls surge.
-
-    Args:
-        fleet: what it is like.
-        seed: of everything random.
-    """
+    """`END_S` of a cluster: it runs, nodes vanish, calls surge."""
 
     def __init__(self, fleet: Fleet, seed: int = 0) -> None:
         self.fleet, self._rng, self._now = fleet, random.Random(seed), 0.0
@@ -171,8 +166,9 @@ class Simulation:
         self.busy_s += work_s
         return self._free_s[index]
 
-    def _ask(self, why: str, name: str = "", begun_s: float | None = None,
-             wait_s: float = AGAIN_S) -> None:  # fmt: skip
+    def _ask(
+        self, why: str, name: str = "", begun_s: float | None = None, wait_s: float = AGAIN_S
+    ) -> None:
         """Publish, and try again as the client does until a node takes it."""
         name = name or f"call-{next(self._numbers)}"
         asked_s = self._now if begun_s is None else begun_s
@@ -270,8 +266,8 @@ def drain(fleet: Fleet, drain_s: float, seed: int = 0) -> dict[str, Any]:
         left_s = rng.exponential(fleet.call_s, max(1, round(fleet.use * fleet.places * nodes)))
         took_s += min(drain_s, float(left_s.max())) + fleet.node_s
         cut, calls = cut + int(np.sum(left_s > drain_s)), calls + len(left_s)
-    return {"nodes": fleet.nodes, "drain_s": drain_s, "at_once": size, "took_h": took_s / 3600,
-            "calls_cut_share": cut / calls}  # fmt: skip
+    row = {"nodes": fleet.nodes, "drain_s": drain_s, "at_once": size}
+    return row | {"took_h": took_s / 3600, "calls_cut_share": cut / calls}
 
 
 def run(
@@ -306,8 +302,9 @@ def run(
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    one = Fleet(places=places, node_s=node_s, host_s=host_s, voice_hz=voice_hz, use=use,
-                spare=spare)  # fmt: skip
+    one = Fleet(
+        places=places, node_s=node_s, host_s=host_s, voice_hz=voice_hz, use=use, spare=spare
+    )
     rows: list[dict[str, Any]] = []
     for each in directors:
         for count in nodes:
@@ -325,7 +322,7 @@ def run(
             "audience of one call": [Audience().row(each, one.request_s) for each in viewers],
         },
         "input": {"fleet": asdict(one), "audience": asdict(Audience())},
-    }  # fmt: skip
+    }
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -343,8 +340,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     shown = ("director_busy_share", "placed_p95_s", "lost_back_p95_s")
     for panel, name in zip(drawn.subplots(1, 3), shown, strict=True):
         for directors in sorted({row["directors"] for row in rows}):
-            line = [(r["nodes"], r[name]) for r in rows
-                    if r["directors"] == directors and r[name] is not None]  # fmt: skip
+            own = [row for row in rows if row["directors"] == directors and row[name] is not None]
+            line = [(row["nodes"], row[name]) for row in own]
             panel.plot(*zip(*line, strict=True), "o-", label=f"{directors} Directors")
         panel.set(xscale="log", yscale="log", xlabel="nodes", title=name)
         panel.legend(frameon=False, fontsize="small")

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lipwire.benchmarks.harness.record import describe_bundle
+from lipwire.benchmarks.harness.record import describe_bundle, judged
 from lipwire.benchmarks.model import tracking
 from lipwire.benchmarks.rig.fixture import (
     FPS,
@@ -79,7 +79,6 @@ class Stage:
 
     @property
     def frames(self) -> int:
-        """Of each clip."""
         return max(round(self.seconds * FPS), SETTLE + 8)
 
 
@@ -200,8 +199,8 @@ def _grain(take: Take) -> list[float]:
     shown = {out.index: out.image for out in take.shown}
     for index, mouth in enumerate(take.painted[SETTLE:-1], SETTLE):
         alignment = mouth.aligned.alignment
-        lips = _in_frame(lips_mask(mouth.aligned.face.landmarks, alignment), alignment.matrix,
-                         mouth.aligned.image) > 0.9  # fmt: skip
+        shape = lips_mask(mouth.aligned.face.landmarks, alignment)
+        lips = _in_frame(shape, alignment.matrix, mouth.aligned.image) > 0.9
         after, before = (
             (two[index + 1].astype(np.float32) - two[index])[..., 1] for two in (shown, take.images)
         )
@@ -306,15 +305,10 @@ def run(
         for number, (name, part) in enumerate(PARTS, 1):
             progress(f"{number} of {len(PARTS)}: {name}")
             figures |= part(stage)
-    met = {
-        name: figures[name] >= target if name in AT_LEAST else figures[name] <= target
-        for name, target in TARGETS.items()
-        if name in figures
-    }
     return {
         "bundle": described,
         "clips": "made" if corpus is None else f"made and {PEOPLE} unseen speakers",
         "figures": figures,
         "targets": TARGETS,
-        "met": met,
+        "met": judged(figures, TARGETS, AT_LEAST),
     }

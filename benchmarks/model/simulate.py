@@ -13,6 +13,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -79,15 +80,7 @@ def capacity_hz(times: BatchTimes, scene: Scene) -> float:
 def simulate(
     sessions: int, devices: Sequence[BatchTimes], steps: int, scene: Scene, seed: int = 0
 ) -> Load:
-    """Run `scene.seconds` of virtual time.
-
-    Args:
-        sessions: that send video, at random phases.
-        devices: batch times of each device.
-        steps: of every job; a label here, the times are given.
-        scene: what the sessions are like.
-        seed: of phases, jitter and noise.
-    """
+    """Run `scene.seconds` of virtual time."""
     rng = random.Random(seed)
     profiles = [DeviceProfile(str(i), tuple(sorted(times))) for i, times in enumerate(devices)]
     tables = dict(zip(map(id, profiles), devices, strict=True))
@@ -137,8 +130,7 @@ def simulate(
                 size = profile.padded(len(pull.batch))
                 took_s = tables[id(profile)][size] * max(0.5, rng.gauss(1, scene.noise))
                 batches, busy_s = batches + 1, busy_s + took_s
-                at(now + took_s, lambda t, profile=profile, batch=pull.batch, took_s=took_s: finish(
-                    t, profile, batch, took_s))  # type: ignore[misc] # fmt: skip
+                at(now + took_s, partial(finish, profile=profile, batch=pull.batch, took_s=took_s))
             elif pull.again_s is not None and asked.get(id(profile)) != pull.again_s:
                 asked[id(profile)] = pull.again_s
                 at(pull.again_s, lambda t: None)
@@ -147,8 +139,7 @@ def simulate(
         phase_s = rng.uniform(0, 1 / scene.fps)
         for number in range(int(scene.seconds * scene.fps)):
             pushed_s = phase_s + number / scene.fps + abs(rng.gauss(0, scene.jitter_s))
-            at(pushed_s + scene.prepare_s,
-               lambda t, n=str(index), p=pushed_s: arrive(t, n, p))  # type: ignore[misc] # fmt: skip
+            at(pushed_s + scene.prepare_s, partial(arrive, name=str(index), pushed_s=pushed_s))
     while events:
         now, _, what = heapq.heappop(events)
         what(now)
@@ -176,11 +167,6 @@ class StepTimes:
 
 def measured(bundle: Path | None, steps: int | None, threads: int | None = None) -> StepTimes:
     """Batch times of a bundle on this machine's ONNX Runtime.
-
-    Args:
-        bundle: the model; None takes the one that ships.
-        steps: DDIM steps; None takes the model's default.
-        threads: CPU threads; None lets the runtime choose.
 
     Raises:
         BundleError: it cannot be opened, or does not offer the steps.
@@ -245,8 +231,10 @@ def run(
     scene = scene or Scene()
     loads = []
     for count in devices:
-        park = [{size: took_s / speed for size, took_s in one.seconds.items()}
-                for speed in itertools.islice(itertools.cycle(speeds), count)]  # fmt: skip
+        park = [
+            {size: took_s / speed for size, took_s in one.seconds.items()}
+            for speed in itertools.islice(itertools.cycle(speeds), count)
+        ]
         for number in sessions:
             loads.append(simulate(number, park, one.steps, scene))
             progress(loads[-1])
@@ -300,24 +288,23 @@ def command(
         progress: told each point.
     """
     one = measured(bundle, steps) if times is None else stored(times, steps, network)
-    result = run(one, sessions=numbers(sessions, int), devices=numbers(devices, int),
-                 speeds=numbers(speeds, float), scene=Scene(seconds=seconds),
-                 progress=lambda load: progress(
-                     f"{load.sessions} sessions on {load.devices} devices"))  # fmt: skip
+    result = run(
+        one,
+        sessions=numbers(sessions, int),
+        devices=numbers(devices, int),
+        speeds=numbers(speeds, float),
+        scene=Scene(seconds=seconds),
+        progress=lambda load: progress(f"{load.sessions} sessions on {load.devices} devices"),
+    )
     shown = ("sessions", "missed", "bound", "passed_through", "mean_batch", "busy")
-    tables = {
-        f"{count} devices; {one.origin}": [
-            {name if name in ("sessions", "mean_batch") else f"{name}_share": load[name]
-             for name in shown}
-            for load in result["loads"] if load["devices"] == count
+    tables, carried = {}, {}
+    for count in sorted({load["devices"] for load in result["loads"]}):
+        loads = [load for load in result["loads"] if load["devices"] == count]
+        tables[f"{count} devices; {one.origin}"] = [
+            {n if n in ("sessions", "mean_batch") else f"{n}_share": load[n] for n in shown}
+            for load in loads
         ]
-        for count in sorted({load["devices"] for load in result["loads"]})
-    }  # fmt: skip
-    carried = {
-        f"{count} devices: sessions with at most 1 % missed": max(
-            (load["sessions"] for load in result["loads"]
-             if load["devices"] == count and load["missed"] <= 0.01), default=0)
-        for count in sorted({load["devices"] for load in result["loads"]})
-    }  # fmt: skip
+        well = [load["sessions"] for load in loads if load["missed"] <= 0.01]
+        carried[f"{count} devices: sessions with at most 1 % missed"] = max(well, default=0)
     bundled = None if bundle is None else describe_bundle(bundle)
     return {**result, "figures": carried, "tables": tables, "bundle": bundled}

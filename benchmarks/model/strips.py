@@ -58,6 +58,10 @@ def _point(place: Any) -> tuple[int, int]:
     return int(round(float(place[0]) * 16)), int(round(float(place[1]) * 16))
 
 
+def _line(mask: Any, a: Any, b: Any, thick: int, level: float = 1.0) -> None:
+    cv2.line(mask, _point(a), _point(b), (level,), thick, cv2.LINE_AA, 4)
+
+
 def beard(image: U8, points: F32, index: int) -> U8:
     """Short dark hairs that move with the skin they grow on."""
     rng, wide = np.random.default_rng(0), face_width_px(points)
@@ -68,8 +72,7 @@ def beard(image: U8, points: F32, index: int) -> U8:
             p, q, r = points[list(corners)]
             root = p + a * (q - p) + b * (r - p)
             tip = root + rng.normal((0, 0.035), 0.012) * wide
-            cv2.line(mask, _point(root), _point(tip), (float(rng.uniform(0.3, 0.75)),),
-                     1, cv2.LINE_AA, 4)  # fmt: skip
+            _line(mask, root, tip, 1, float(rng.uniform(0.3, 0.75)))
     return _over(image, (46, 34, 26), np.clip(cv2.GaussianBlur(mask, (0, 0), 0.7) * 1.2, 0, 0.85))
 
 
@@ -87,17 +90,18 @@ def glasses(image: U8, points: F32, index: int) -> U8:
     def frames(mask: Any) -> None:
         step = across / np.hypot(*across)
         left, right = middles[0] + step * size[0], middles[1] - step * size[0]
-        cv2.line(mask, _point(left), _point(right), (1.0,), thick, cv2.LINE_AA, 4)
+        _line(mask, left, right, thick)
         for middle, sign, ear in ((middles[0], -1, 127), (middles[1], 1, 356)):
             edge = middle + sign * step * size[0]
-            cv2.line(mask, _point(edge), _point(points[ear]), (1.0,), thick, cv2.LINE_AA, 4)
+            _line(mask, edge, points[ear], thick)
 
     rims = _shape(image, frames, 0.5)
     turn = np.array([across, (-across[1], across[0])]) / np.hypot(*across)
     for middle in middles:
         x, y = columns - middle[0], rows - middle[1]
-        far = np.hypot((turn[0, 0] * x + turn[0, 1] * y) / size[0],
-                       (turn[1, 0] * x + turn[1, 1] * y) / size[1])  # fmt: skip
+        far = np.hypot(
+            (turn[0, 0] * x + turn[0, 1] * y) / size[0], (turn[1, 0] * x + turn[1, 1] * y) / size[1]
+        )
         away_px = np.abs(far - 1) * size[1]
         rims = np.maximum(rims, np.clip(thick / 2 + 0.5 - away_px, 0, 1).astype(np.float32))
     low = np.array([[1, 0, 0.02 * wide], [0, 1, 0.12 * wide]], np.float32)
@@ -125,13 +129,14 @@ def _microphone(image: U8, points: F32, head: Any) -> U8:
     wide = face_width_px(points)
     foot = head + np.array([0.35, 1.3]) * wide
     radius = 0.13 * wide
-    body = _shape(image, lambda m: cv2.line(m, _point(head), _point(foot), (1.0,),
-                  round(1.1 * radius), cv2.LINE_AA, 4), 0.6)  # fmt: skip
-    ball = _shape(image, lambda m: cv2.circle(m, _point(head), round(radius * 16), (1.0,), -1,
-                  cv2.LINE_AA, 4), 0.6)  # fmt: skip
+    disc, thick = round(radius * 16), round(1.1 * radius)
+    body = _shape(image, lambda m: _line(m, head, foot, thick), 0.6)
+    ball = _shape(
+        image, lambda m: cv2.circle(m, _point(head), disc, (1.0,), -1, cv2.LINE_AA, 4), 0.6
+    )
     rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float32)
-    lit = np.clip(1.2 - np.hypot(columns - head[0] + radius / 3, rows - head[1] + radius / 3)
-                  / (1.3 * radius), 0.15, 1)  # fmt: skip
+    away_px = np.hypot(columns - head[0] + radius / 3, rows - head[1] + radius / 3)
+    lit = np.clip(1.2 - away_px / (1.3 * radius), 0.15, 1)
     mesh = 0.75 + 0.25 * np.sin(columns * 1.9) * np.sin(rows * 1.9)
     grey = (60 + 130 * lit * mesh)[..., None] * np.array([1, 1, 1.03])
     return _over(_over(image, (34, 34, 38), body), grey, ball)
@@ -145,11 +150,7 @@ def hand(image: U8, points: F32, index: int) -> U8:
     out = image
 
     def limb(out: U8, a: Any, b: Any, thick: float) -> U8:
-        cover = _shape(
-            image,
-            lambda m: cv2.line(m, _point(a), _point(b), (1.0,), round(thick), cv2.LINE_AA, 4),
-            0.8,
-        )
+        cover = _shape(image, lambda m: _line(m, a, b, round(thick)), 0.8)
         depth = cv2.GaussianBlur(cover, (0, 0), 0.25 * thick)[..., None]
         return _over(out, cheek * (0.5 + 0.55 * depth), cover)
 
@@ -238,7 +239,6 @@ def dark(image: U8, points: F32, index: int) -> U8:
 
 
 def plain(image: U8, points: F32, index: int) -> U8:
-    """As it is."""
     return image
 
 
@@ -292,8 +292,8 @@ def strip(take: Take, picks: Sequence[int]) -> U8:
     box = (0, 0, width, height)
     if faces and width < 2 * height - 200:  # a single person: come nearer
         middle, wide = np.median(faces, 0).mean(0), 0.95 * face_width_px(np.median(faces, 0))
-        box = (max(int(middle[0] - wide), 0), max(int(middle[1] - wide), 0),
-               min(int(middle[0] + wide), width), min(int(middle[1] + wide), height))  # fmt: skip
+        far = np.minimum(middle + wide, (width, height)).astype(int)
+        box = (*np.maximum(middle - wide, 0).astype(int), *far)
     columns = []
     for index in picks:
         if index not in shown:
@@ -305,10 +305,10 @@ def strip(take: Take, picks: Sequence[int]) -> U8:
             high = round(TILE_PX * part.shape[0] / part.shape[1])
             tiles.append(cv2.resize(part, (TILE_PX, high), interpolation=cv2.INTER_CUBIC))
         label = np.full((20, TILE_PX, 3), 255, np.uint8)
-        cv2.putText(label, out.outcome.value, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40),
-                    1, cv2.LINE_AA)  # fmt: skip
-        columns.append(np.pad(np.vstack([*tiles, label]), ((0, 0), (1, 1), (0, 0)),
-                              constant_values=255))  # fmt: skip
+        font, grey = cv2.FONT_HERSHEY_SIMPLEX, (40, 40, 40)
+        cv2.putText(label, out.outcome.value, (4, 14), font, 0.42, grey, 1, cv2.LINE_AA)
+        column, sides = np.vstack([*tiles, label]), ((0, 0), (1, 1), (0, 0))
+        columns.append(np.pad(column, sides, constant_values=255))
     return np.hstack(columns)
 
 
@@ -321,13 +321,6 @@ def run(
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
     """Write a JPEG for each case; returns their paths.
-
-    Args:
-        out: folder, made if it is not there.
-        only: names of cases; None takes all.
-        corpus: where GRID speakers are looked for.
-        bundle: the model; None takes the one that ships.
-        progress: told what is going on.
 
     Raises:
         ConfigError: no such case.
@@ -343,8 +336,8 @@ def run(
         for name in only or CASES:
             progress(name)
             # The voice is there from the start; it is heard, and seen, a third of a second later.
-            take = play(engine.backend, pool, case(name, corpus), voice(FRAMES / FPS),
-                        EngineConfig(silence="generate"))  # fmt: skip
+            images, speech = case(name, corpus), voice(FRAMES / FPS)
+            take = play(engine.backend, pool, images, speech, EngineConfig(silence="generate"))
             picks = np.linspace(6, FRAMES - 6, COLUMNS).round().astype(int)
             path = out / f"{name}.jpg"
             picture = strip(take, [int(p) for p in picks])

@@ -18,11 +18,7 @@ import numpy as np
 
 from lipwire.benchmarks.rig.scenes import Pose, cover, scene, talking
 from lipwire.engine.config import EngineConfig
-from lipwire.engine.face.alignment import (
-    alignment_from,
-    fit_similarity,
-    transform,
-)
+from lipwire.engine.face.alignment import alignment_from, fit_similarity, transform
 from lipwire.engine.face.tracker import TrackerPool
 from lipwire.engine.media.files import read_frames
 from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
@@ -36,12 +32,6 @@ SPEC = JobSpec(references=2)
 
 
 def run(seconds: float = 4.0, clips: Sequence[Path] = ()) -> dict[str, Any]:
-    """All figures.
-
-    Args:
-        seconds: of each made clip.
-        clips: videos of bare faces, over which covers are laid.
-    """
     frames = round(seconds * FPS)
     pool = TrackerPool()
     with closing(pool):

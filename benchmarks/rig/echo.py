@@ -23,12 +23,7 @@ from lipwire.server.rtc import ice, patch
 
 
 class DelayedTrack(MediaStreamTrack):
-    """A track's frames, each so long after it came.
-
-    Args:
-        source: the track.
-        delay_s: how long.
-    """
+    """A track's frames, each so long after it came."""
 
     def __init__(self, source: MediaStreamTrack, delay_s: float) -> None:
         super().__init__()
@@ -55,17 +50,11 @@ class DelayedTrack(MediaStreamTrack):
         return frame
 
     def stop(self) -> None:
-        """End."""
         self._reading.cancel()
         super().stop()
 
 
 def make_app(delay_s: float = 0.0) -> FastAPI:
-    """The echo.
-
-    Args:
-        delay_s: of callers that know nothing of it.
-    """
     ice.offer_addresses(["127.0.0.1"])
     patch.apply(ServerConfig())
     app, calls = FastAPI(), dict[str, RTCPeerConnection]()
@@ -132,7 +121,6 @@ def make_app(delay_s: float = 0.0) -> FastAPI:
 
 
 def main() -> None:
-    """Serve."""
     app = make_app(float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")
 

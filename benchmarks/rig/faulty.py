@@ -23,12 +23,7 @@ HANG_S = 30.0  # at most: a file that is never cleared must not hold a process
 
 
 class FaultyBackend:
-    """Another backend, until the file says otherwise.
-
-    Args:
-        inner: paints.
-        file: says what goes wrong.
-    """
+    """Another backend, until the file says otherwise."""
 
     def __init__(self, inner: Backend, file: Path) -> None:
         self._inner, self._file = inner, file
@@ -36,7 +31,6 @@ class FaultyBackend:
         self.description = inner.description
 
     def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
-        """Paint, or fail."""
         match fault := self._file.read_text():
             case "raise":
                 raise BackendError("the runtime failed, as it was told to")
@@ -54,7 +48,6 @@ class FaultyBackend:
 
 
 def main() -> None:
-    """Serve."""
     file = Path(sys.argv[1])
 
     def loaded(*arguments: Any, **options: Any) -> Backend:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lipwire.benchmarks.rig import scenes
 from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine import EngineConfig, OutputFrame, Session, VideoFrame
 from lipwire.engine.backends import Backend
-from lipwire.engine.errors import LipwireError
 from lipwire.engine.face.tracker import FaceTracker
 from lipwire.engine.media.files import read_frames
 from lipwire.engine.media.sound import stream_speech
@@ -59,12 +59,7 @@ def portrait(frames: int, *, sway_px: float = 0.0, grain: float = 2.0, seed: int
     """
     import cv2
 
-    try:
-        from skimage.data import astronaut
-    except ImportError as error:
-        raise LipwireError("scikit-image, which carries the portrait, is missing") from error
-    rng = np.random.default_rng(seed)
-    source = np.asarray(astronaut())  # type: ignore[no-untyped-call]
+    rng, source = np.random.default_rng(seed), scenes.portrait()
     images = []
     for index in range(frames):
         place = np.array([[1.5, 0, -20 + sway_x(index, sway_px)], [0, 1.5, 0]])

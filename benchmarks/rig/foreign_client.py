@@ -14,35 +14,25 @@ import sys
 import time
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import accumulate, cycle
 from pathlib import Path
 from typing import Any
 
-import aiortc.rtcrtpreceiver
 import av
 import httpx
 import numpy as np
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.mediastreams import MediaStreamTrack
 
-from lipwire.benchmarks.rig.latency_client import (
-    CLICK_HZ,
-    CLICK_LEVEL,
-    CLICK_S,
-    Camera,
-    Plan,
-    Seen,
-    heard_clicks,
-    made_pictures,
-)
-from lipwire.benchmarks.rig.load_generator import FPS, Blind, Tape, encoded
+from lipwire.benchmarks.harness.timing import pacing_errors_s
+from lipwire.benchmarks.rig.clicks import click_times, clicking
+from lipwire.benchmarks.rig.client import cancel, frames_of
+from lipwire.benchmarks.rig.latency_client import Camera, Plan, Seen, heard_clicks, made_pictures
+from lipwire.benchmarks.rig.load_generator import FPS, Tape, blind, encoded
 from lipwire.benchmarks.rig.signalling import Doors, Line
 from lipwire.engine.media.sound import read_speech
 from lipwire.engine.types import I16, PLAYOUT_RATE_HZ
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import patch
 
-GAPS_S = (0.8, 1.1, 0.9, 1.3, 1.0, 1.2, 0.7)
-PATTERN_S = sum(GAPS_S)
 BLOCK = PLAYOUT_RATE_HZ // 50  # 20 ms
 FIRST_S = 60.0  # a server that shows nothing for so long shows nothing
 LEFTOVER_S = 8.0  # what is sent in the last moment may come so much later
@@ -70,27 +60,6 @@ class Visit:
     def doors(self) -> Doors:
         """Where the server is."""
         return Doors(self.offer, self.whip, self.whep)
-
-
-def click_times(seconds: float) -> list[float]:
-    """When clicks begin in so much sound, s."""
-    times = []
-    for at_s in accumulate(cycle(GAPS_S), initial=0.5):
-        if at_s + CLICK_S > seconds:
-            break
-        times.append(at_s)
-    return times
-
-
-def clicking(voice: I16, seconds: float) -> I16:
-    """A voice, int16[N] at 48 kHz, over and over for so long, with clicks in it."""
-    sound = np.resize(voice, round(seconds * PLAYOUT_RATE_HZ)).astype(np.float64)
-    t = np.arange(int(CLICK_S * PLAYOUT_RATE_HZ)) / PLAYOUT_RATE_HZ
-    click = np.sin(2 * np.pi * CLICK_HZ * t) * CLICK_LEVEL * np.hanning(len(t))
-    for at_s in click_times(seconds):
-        start = round(at_s * PLAYOUT_RATE_HZ)
-        sound[start : start + len(t)] += click
-    return np.clip(sound, -32768, 32767).astype(np.int16)
 
 
 class Microphone(MediaStreamTrack):
@@ -135,14 +104,9 @@ class Timed:
     came: list[tuple[float, float]] = field(default_factory=list)
 
     async def read(self, track: Any) -> None:
-        """To its end."""
-        try:
-            while True:
-                frame: Any = await track.recv()
-                if track.kind == "video":
-                    self.came.append((time.monotonic(), float(frame.pts * frame.time_base)))
-        except MediaStreamError:
-            return
+        async for frame in frames_of(track):
+            if track.kind == "video":
+                self.came.append((time.monotonic(), float(frame.pts * frame.time_base)))
 
 
 async def look(visit: Visit) -> dict[str, Any]:
@@ -165,9 +129,7 @@ async def look(visit: Visit) -> dict[str, Any]:
         line = Line(http, visit.doors)
         try:
             await line.open(
-                camera,
-                microphone,
-                lambda receiver: tasks.append(asyncio.create_task(seen.watch(receiver, plan))),
+                camera, microphone, lambda r: tasks.append(asyncio.create_task(seen.watch(r, plan)))
             )
             await _until(lambda: bool(seen.pictures), called_s)
             await asyncio.sleep(visit.settle_s)
@@ -176,18 +138,19 @@ async def look(visit: Visit) -> dict[str, Any]:
             until_s = time.monotonic()
             await _until(lambda: _home(seen, camera, until_s), until_s, LEFTOVER_S, must=False)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(tasks)
             offsets = seen.offsets(since_s, until_s) if seen.pictures else {}
             await line.close()
     return {
-        "called_s": called_s, "since_s": since_s, "until_s": until_s, "offsets": offsets,
+        "called_s": called_s,
+        "since_s": since_s,
+        "until_s": until_s,
+        "offsets": offsets,
         "sent": [[n, t.at_s["captured"]] for n, t in enumerate(camera.traces)],
         "back": [[at_s, n, t.pts / 90_000] for at_s, n, t in seen.pictures],
         "clicks_sent": [s for at in click_times(length_s) if (s := microphone.handed_s(at))],
         "clicks_heard": _heard_s(seen),
-    }  # fmt: skip
+    }
 
 
 def _home(seen: Seen, camera: Camera, until_s: float) -> bool:
@@ -198,10 +161,8 @@ def _home(seen: Seen, camera: Camera, until_s: float) -> bool:
 
 def _heard_s(seen: Seen) -> list[float]:
     """When each click was heard, on our clock."""
-    return [
-        came_s + (place_s * PLAYOUT_RATE_HZ - start) / PLAYOUT_RATE_HZ
-        for place_s, start, came_s in heard_clicks(seen)
-    ]
+    heard = heard_clicks(seen)
+    return [came_s + place_s - start / PLAYOUT_RATE_HZ for place_s, start, came_s in heard]
 
 
 async def crowd(visit: Visit) -> dict[str, Any]:
@@ -212,11 +173,7 @@ async def crowd(visit: Visit) -> dict[str, Any]:
         RuntimeError: one shows nothing.
     """
     patch.apply(ServerConfig(video_codec="vp8"))
-    receivers: Any = aiortc.rtcrtpreceiver
-    decoder = receivers.get_decoder
-    receivers.get_decoder = lambda codec: (
-        Blind() if codec.mimeType.startswith("video/") else decoder(codec)
-    )
+    blind()
     tape = encoded(Path(visit.video), (visit.width, visit.height))
     voice = np.resize(read_speech(Path(visit.speech), PLAYOUT_RATE_HZ), 600 * PLAYOUT_RATE_HZ)
     cameras = [Tape(tape, n / FPS / visit.calls) for n in range(visit.calls)]
@@ -226,35 +183,27 @@ async def crowd(visit: Visit) -> dict[str, Any]:
         lines = [Line(http, visit.doors, n) for n in range(visit.calls)]
         try:
             for line, camera, timed in zip(lines, cameras, seen, strict=True):
-                await line.open(
-                    camera,
-                    Microphone(voice),
-                    lambda receiver, timed=timed: tasks.append(
-                        asyncio.create_task(timed.read(receiver.track))
-                    ),
-                )
+
+                def read(receiver: Any, timed: Timed = timed) -> None:
+                    tasks.append(asyncio.create_task(timed.read(receiver.track)))
+
+                await line.open(camera, Microphone(voice), read)
             await _until(lambda: all(timed.came for timed in seen), time.monotonic())
             await asyncio.sleep(visit.settle_s)
             since_s = time.monotonic()
             await asyncio.sleep(visit.seconds)
             until_s = time.monotonic()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(tasks)
             for line in lines:
                 await line.close()
     found = []
     for camera, timed in zip(cameras, seen, strict=True):
         sent = sum(since_s <= at_s < until_s for at_s in camera.sent_s)
-        rows = [pair for pair in timed.came if since_s <= pair[0] < until_s] or [(0.0, 0.0)]
-        came, due = np.array(rows).T
-        found.append(
-            {
-                "pictures_share": min(len(rows) / max(sent, 1), 1.0),
-                "pacing_ms": (np.abs(np.diff(came) - np.diff(due)) * 1e3).round(2).tolist(),
-            }
-        )
+        came = [pair for pair in timed.came if since_s <= pair[0] < until_s] or [(0.0, 0.0)]
+        share = min(len(came) / max(sent, 1), 1.0)
+        pacing_ms = (pacing_errors_s(came) * 1e3).round(2).tolist()
+        found.append({"pictures_share": share, "pacing_ms": pacing_ms})
     return {"calls": found}
 
 
@@ -270,7 +219,6 @@ async def _until(
 
 
 def main() -> None:
-    """Call, print JSON."""
     visit = Visit(**json.loads(sys.argv[1]))
     print(json.dumps(asyncio.run(crowd(visit) if visit.blind else look(visit))))
 

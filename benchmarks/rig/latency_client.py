@@ -23,23 +23,31 @@ from typing import Any
 import av
 import httpx
 import numpy as np
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, PacedTrack, speak, there_and_back
-from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator, without_candidates
+from lipwire.benchmarks.rig.clicks import click_levels, clicks, with_clicks
+from lipwire.benchmarks.rig.client import (
+    SPEECH_RATE_HZ,
+    PacedTrack,
+    begin,
+    caller_of,
+    cancel,
+    frames_of,
+    offer_of,
+    speak,
+    speech_url,
+    there_and_back,
+)
+from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator
 from lipwire.benchmarks.rig.probe import read_number, write_number
 from lipwire.engine.media.files import at_rate, read_frames
 from lipwire.engine.media.planes import frame_of, planes_of
 from lipwire.engine.media.sound import read_speech
 from lipwire.engine.trace import Trace
-from lipwire.engine.types import F64, I16, Planes
+from lipwire.engine.types import Planes
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import ice, patch
 from lipwire.server.rtc.frame_trace import hang, trace_of
 
-CLICK_HZ, CLICK_S = 9000, 0.006  # above what the model hears (8 kHz) and below what Opus drops
-CLICK_LEVEL = 9000
 ASK_EVERY_S = 10.0  # the server keeps a minute of traces
 PICTURES = 150  # of the clip, forwards and backwards
 LEFTOVER_S = 0.5  # what is sent so late may still be on its way
@@ -74,13 +82,7 @@ class Plan:
 
 
 class Camera(PacedTrack):
-    """Numbered pictures at a constant rate, each with a trace.
-
-    Args:
-        pictures: planes of each.
-        fps: frames a second.
-        marked: whether they are numbered.
-    """
+    """Numbered pictures at a constant rate, each with a trace."""
 
     def __init__(self, pictures: list[Planes], fps: int, marked: bool) -> None:
         super().__init__(fps)
@@ -108,34 +110,6 @@ class Camera(PacedTrack):
         return frame
 
 
-def with_clicks(voice: I16, rate_hz: int = SPEECH_RATE_HZ) -> I16:
-    """A voice, int16[N], cut to whole seconds, with a click at the start of each."""
-    voice = voice[: len(voice) // rate_hz * rate_hz].copy()
-    t = np.arange(int(CLICK_S * rate_hz)) / rate_hz
-    click = np.sin(2 * np.pi * CLICK_HZ * t) * CLICK_LEVEL * np.hanning(len(t))
-    for start in range(0, len(voice), rate_hz):
-        part = voice[start : start + len(t)]
-        part[:] = np.clip(part + click, -32768, 32767)
-    return voice
-
-
-def clicks(levels: F64, times_s: F64) -> F64:
-    """When clicks were heard, from loudness at CLICK_HZ, f64[N], and its times."""
-    if not len(levels):
-        return np.zeros(0)
-    loud = np.flatnonzero(levels > 0.4 * np.percentile(levels, 99.8))
-    groups = np.split(loud, np.flatnonzero(np.diff(times_s[loud]) > 0.5) + 1) if len(loud) else []
-    return np.array([times_s[g[np.argmax(levels[g])]] for g in groups if len(g)])
-
-
-def click_levels(samples: F64) -> F64:
-    """Loudness at CLICK_HZ in each 5 ms of f64[N] at 48 kHz."""
-    size = 240
-    t = np.arange(size) / 48_000
-    tone = np.exp(-2j * np.pi * CLICK_HZ * t) * np.hanning(size)
-    return np.asarray(np.abs(samples[: len(samples) // size * size].reshape(-1, size) @ tone))
-
-
 @dataclass
 class Seen:
     """What came back."""
@@ -154,26 +128,22 @@ class Seen:
         """Read one track to its end."""
         track = receiver.track
         self.receivers[track.kind] = receiver
-        try:
-            while True:
-                frame: Any = await track.recv()
-                at_s = time.monotonic()
-                if track.kind == "video":
-                    number = frame.pts * plan.fps // 90_000
-                    if plan.marked:
-                        plane = frame.planes[0]
-                        luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-                        number = read_number(luma[:16, : frame.width])
-                    self.pictures.append((at_s, number, trace_of(frame)))
-                else:
-                    self.sounds.append((at_s, frame.pts, trace_of(frame)))
-                    if plan.marked:
-                        samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0]
-                        for k, level in enumerate(click_levels(samples.astype(np.float64))):
-                            self.levels.append((frame.pts + 240 * k, float(level)))
-                self.own_s += time.monotonic() - at_s
-        except MediaStreamError:
-            return
+        async for frame in frames_of(track):
+            at_s = time.monotonic()
+            if track.kind == "video":
+                number = frame.pts * plan.fps // 90_000
+                if plan.marked:
+                    plane = frame.planes[0]
+                    luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+                    number = read_number(luma[:16, : frame.width])
+                self.pictures.append((at_s, number, trace_of(frame)))
+            else:
+                self.sounds.append((at_s, frame.pts, trace_of(frame)))
+                if plan.marked:
+                    samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0]
+                    for k, level in enumerate(click_levels(samples.astype(np.float64))):
+                        self.levels.append((frame.pts + 240 * k, float(level)))
+            self.own_s += time.monotonic() - at_s
 
     def offsets(self, since_s: float, until_s: float) -> dict[str, list[float]]:
         """How long after its own time, by the sender's reports, each frame came; another origin."""
@@ -203,21 +173,12 @@ async def call(plan: Plan) -> dict[str, Any]:
     pictures = made_pictures(plan)
     voice = read_speech(Path(plan.speech), SPEECH_RATE_HZ)
     voice = with_clicks(voice) if plan.marked else voice
-    seen, camera, tasks = Seen(), Camera(pictures, plan.fps, plan.marked), []
-    pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-    pc.addTrack(camera)
-    pc.addTransceiver("audio", direction="recvonly")
-
-    @pc.on("track")
-    def on_track(track: MediaStreamTrack) -> None:
-        receiver = next(t.receiver for t in pc.getTransceivers() if t.receiver.track is track)
-        tasks.append(asyncio.create_task(seen.watch(receiver, plan)))
-
-    await pc.setLocalDescription(await pc.createOffer())
-    offer, relay = pc.localDescription.sdp, None
+    seen, camera = Seen(), Camera(pictures, plan.fps, plan.marked)
+    tasks: list[asyncio.Task[None]] = []
+    pc = caller_of(camera, lambda r: tasks.append(asyncio.create_task(seen.watch(r, plan))))
+    offer, relay = await offer_of(pc), None
     if plan.bad and not plan.netem:
         relay = await NetworkEmulator().__aenter__()
-        offer = without_candidates(offer)
     rows: dict[int, list[Any]] = {}
     columns: list[str] = []
     spoken: list[float] = []  # when each piece of the voice was sent
@@ -225,20 +186,13 @@ async def call(plan: Plan) -> dict[str, Any]:
     sound_rows: dict[int, dict[str, Any]] = {}
     called_s = time.monotonic()
     async with httpx.AsyncClient(base_url=plan.url, timeout=60) as http:
-        body = {"sdp": offer, "type": "offer", "consent": True}
-        reply = await http.post("/api/sessions", json=body)
-        reply.raise_for_status()
-        answer = reply.json()
-        path = f"/api/sessions/{answer['id']}"
-        sdp = answer["sdp"] if relay is None else relay.reroute(answer["sdp"])
-        await pc.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
+        session = await begin(pc, http, offer, relay)
+        path = f"/api/sessions/{session}"
         spoken_s = time.monotonic()
         if not plan.echo:
-            address = plan.url.replace("http", "ws", 1) + f"{path}/speech?rate={SPEECH_RATE_HZ}"
-            said = asyncio.create_task(
-                speak(address, voice, sent=lambda: spoken.append(time.monotonic()))
-            )
-            tasks.append(said)
+            address = speech_url(plan.url, session)
+            said = speak(address, voice, sent=lambda: spoken.append(time.monotonic()))
+            tasks.append(asyncio.create_task(said))
         while not seen.pictures:
             if time.monotonic() > called_s + 60:
                 raise RuntimeError("no picture came back within 60 s")
@@ -270,24 +224,33 @@ async def call(plan: Plan) -> dict[str, Any]:
         await asyncio.sleep(LEFTOVER_S)
         last = await ask()
         await http.delete(path)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await cancel(tasks)
     heard = [[place_s, came_s] for place_s, _, came_s in heard_clicks(seen)]
     walls = seen.offsets(since_s, until_s)
     await pc.close()
     if relay is not None:
         await relay.__aexit__()
     return {
-        "called_s": called_s, "spoken_s": spoken_s, "since_s": since_s, "until_s": until_s,
-        "client_cpu_s": used_s, "client_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        / 1024, "own_s": seen.own_s, "columns": columns, "server": list(rows.values()),
+        "called_s": called_s,
+        "spoken_s": spoken_s,
+        "since_s": since_s,
+        "until_s": until_s,
+        "client_cpu_s": used_s,
+        "client_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "own_s": seen.own_s,
+        "columns": columns,
+        "server": list(rows.values()),
         "sent": [[n, t.pts, t.at_s] for n, t in enumerate(camera.traces)],
         "back": [[at_s, n, t.pts if t.kept else 0, t.at_s] for at_s, n, t in seen.pictures],
-        "clicks": heard, "offsets": walls, "first": first, "last": last,
-        "spoken": spoken, "voice": list(voice_rows.values()), "sound": list(sound_rows.values()),
+        "clicks": heard,
+        "offsets": walls,
+        "first": first,
+        "last": last,
+        "spoken": spoken,
+        "voice": list(voice_rows.values()),
+        "sound": list(sound_rows.values()),
         "sounds": [[at_s, pts, t.at_s] for at_s, pts, t in seen.sounds],
-    }  # fmt: skip
+    }
 
 
 def made_pictures(plan: Plan) -> list[Planes]:
@@ -340,7 +303,6 @@ def heard_clicks(seen: Seen) -> list[tuple[float, int, float]]:
 
 
 def main() -> None:
-    """Call, print JSON."""
     print(json.dumps(asyncio.run(call(Plan(**json.loads(sys.argv[1]))))))
 
 

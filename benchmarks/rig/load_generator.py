@@ -20,21 +20,27 @@ import av
 import cv2
 import httpx
 import numpy as np
-from aiortc import (
-    RTCBundlePolicy,
-    RTCConfiguration,
-    RTCPeerConnection,
-    RTCRtpCodecParameters,
-    RTCSessionDescription,
-)
 from aiortc.codecs.base import Decoder
 from aiortc.jitterbuffer import JitterFrame
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.mediastreams import MediaStreamTrack
 from av.frame import Frame
 from av.packet import Packet
 
 from lipwire.benchmarks.harness.machine import process_cpu_s
-from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, PacedTrack, speak
+from lipwire.benchmarks.harness.timing import pacing_errors_s
+from lipwire.benchmarks.rig.client import (
+    SPEECH_RATE_HZ,
+    VIDEO_CODECS,
+    PacedTrack,
+    begin,
+    caller_of,
+    cancel,
+    frames_of,
+    offer_of,
+    speak,
+    speech_url,
+    video_frame,
+)
 from lipwire.engine.media.files import at_rate, read_frames
 from lipwire.engine.media.sound import read_speech
 from lipwire.engine.types import I16
@@ -43,7 +49,7 @@ from lipwire.server.rtc import ice, patch
 from lipwire.server.rtc.codecs import make_encoder
 
 FPS = 25
-VP8 = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)
+VP8 = VIDEO_CODECS["VP8"]
 KEY_EVERY = 50  # pictures: a loop that begins anew begins with one, and so does what was lost
 BIT_RATE = 1_500_000
 
@@ -58,6 +64,15 @@ class Blind(Decoder):
         return [frame]
 
 
+def blind() -> None:
+    """Have this process decode no pictures."""
+    receivers: Any = aiortc.rtcrtpreceiver
+    decoder = receivers.get_decoder
+    receivers.get_decoder = lambda codec: (
+        Blind() if codec.mimeType.startswith("video/") else decoder(codec)
+    )
+
+
 def encoded(clip: Path, size: tuple[int, int], pictures: int = 100) -> list[bytes]:
     """Some pictures of a clip as VP8, the first and every KEY_EVERY-th a key frame."""
     encoder: Any = make_encoder(VP8, whole=True)
@@ -65,8 +80,7 @@ def encoded(clip: Path, size: tuple[int, int], pictures: int = 100) -> list[byte
     found = []
     for index, image in enumerate(itertools.islice(at_rate(read_frames(clip), FPS), pictures)):
         small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        frame = av.VideoFrame.from_ndarray(small, format="rgb24")
-        frame = frame.reformat(format="yuv420p")
+        frame = video_frame(small)
         frame.pts, frame.time_base = index * 90_000 // FPS, Fraction(1, 90_000)
         payloads, _ = encoder.encode(frame, index % KEY_EVERY == 0)
         found.append(payloads[0])
@@ -74,12 +88,7 @@ def encoded(clip: Path, size: tuple[int, int], pictures: int = 100) -> list[byte
 
 
 class Tape(PacedTrack):
-    """Encoded pictures, over and over.
-
-    Args:
-        pictures: of `encoded`.
-        phase_s: how much later than the others' it begins.
-    """
+    """Encoded pictures, over and over."""
 
     def __init__(self, pictures: list[bytes], phase_s: float) -> None:
         super().__init__(FPS, phase_s)
@@ -91,17 +100,11 @@ class Tape(PacedTrack):
 
 
 class Caller:
-    """One call.
-
-    Args:
-        tape: what it shows.
-    """
+    """One call."""
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
-        self._pc = RTCPeerConnection(
-            RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
-        )
+        self._pc = caller_of(tape, self._watch)
         self._tasks: list[asyncio.Task[None]] = []
         self.came: list[tuple[float, float]] = []
         """when each picture came, and when it was due by its own time"""
@@ -109,44 +112,22 @@ class Caller:
 
     async def connect(self, http: httpx.AsyncClient, voice: I16, steps: int) -> None:
         """Begin, and speak for ever."""
-        self._pc.addTrack(self._tape)
-        self._pc.addTransceiver("audio", direction="recvonly")
+        session = await begin(self._pc, http, await offer_of(self._pc), steps=steps)
+        self.path = f"/api/sessions/{session}"
+        said = speak(speech_url(http.base_url, session), voice)
+        self._tasks.append(asyncio.create_task(said))
 
-        @self._pc.on("track")
-        def on_track(track: MediaStreamTrack) -> None:
-            self._tasks.append(asyncio.create_task(self._read(track)))
-
-        await self._pc.setLocalDescription(await self._pc.createOffer())
-        body = {
-            "sdp": self._pc.localDescription.sdp,
-            "type": "offer",
-            "consent": True,
-            "steps": steps,
-        }
-        reply = await http.post("/api/sessions", json=body)
-        reply.raise_for_status()
-        answer = reply.json()
-        self.path = f"/api/sessions/{answer['id']}"
-        await self._pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))
-        socket = str(http.base_url).rstrip("/").replace("http", "ws", 1)
-        address = f"{socket}{self.path}/speech?rate={SPEECH_RATE_HZ}"
-        self._tasks.append(asyncio.create_task(speak(address, voice)))
+    def _watch(self, receiver: Any) -> None:
+        self._tasks.append(asyncio.create_task(self._read(receiver.track)))
 
     async def _read(self, track: MediaStreamTrack) -> None:
-        try:
-            while True:
-                frame: Any = await track.recv()
-                if track.kind == "video":
-                    self.came.append((time.monotonic(), frame.pts / 90_000))
-        except MediaStreamError:
-            return
+        async for frame in frames_of(track):
+            if track.kind == "video":
+                self.came.append((time.monotonic(), frame.pts / 90_000))
 
     async def close(self, http: httpx.AsyncClient) -> None:
-        """Hang up."""
         await http.delete(self.path)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(self._tasks)
         await self._pc.close()
 
     def figures(
@@ -154,19 +135,15 @@ class Caller:
     ) -> dict[str, Any]:
         """What happened between two readings of the clock, and of the server's figures."""
         sent = sum(since_s <= at_s < until_s for at_s in self._tape.sent_s)
-        came, due = np.array(
-            [pair for pair in self.came if since_s <= pair[0] < until_s] or [(0.0, 0.0)]
-        ).T
-        counted = {
-            name: after["passed_through"].get(name, 0) - before["passed_through"].get(name, 0)
-            for name in after["passed_through"]
-        }
+        came = [pair for pair in self.came if since_s <= pair[0] < until_s]
+        passed = after["passed_through"]
+        counted = sum(passed.values()) - sum(before["passed_through"].get(n, 0) for n in passed)
         painted = sum(after[way] - before[way] for way in ("pasted", "generated"))
         return {
-            "pictures_share": len(came) / max(sent, 1),
-            "generated_share": painted / max(painted + sum(counted.values()), 1),
+            "pictures_share": max(len(came), 1) / max(sent, 1),
+            "generated_share": painted / max(painted + counted, 1),
             "delay_p95_ms": after["delay_p95_ms"],
-            "pacing_ms": (np.abs(np.diff(came) - np.diff(due)) * 1e3).round(2).tolist(),
+            "pacing_ms": (pacing_errors_s(came) * 1e3).round(2).tolist(),
         }
 
 
@@ -174,11 +151,7 @@ async def crowd(plan: argparse.Namespace) -> dict[str, Any]:
     """So many calls at once; figures of each, and the server's processor time meanwhile."""
     ice.offer_addresses(["127.0.0.1"])
     patch.apply(ServerConfig())
-    receivers: Any = aiortc.rtcrtpreceiver
-    decoder = receivers.get_decoder
-    receivers.get_decoder = (  # as `mediaplane` itself does
-        lambda codec: Blind() if codec.mimeType.startswith("video/") else decoder(codec)
-    )
+    blind()
     width, _, height = plan.size.partition("x")
     tape = encoded(plan.clip, (int(width), int(height)))
     voice = read_speech(plan.speech, SPEECH_RATE_HZ)
@@ -211,7 +184,6 @@ async def crowd(plan: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Parse, call, print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("clip", type=Path)

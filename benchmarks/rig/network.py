@@ -40,7 +40,6 @@ class Impairment:
     _random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin the sequence of chances."""
         self._random = random.Random(self.seed)
 
     def lose(self) -> bool:
@@ -70,12 +69,7 @@ class _Side(asyncio.DatagramProtocol):
 
 
 class NetworkEmulator:
-    """Between one caller and the server; each way has its own weather.
-
-    Args:
-        up: weather from the caller to the server.
-        down: weather back.
-    """
+    """Between one caller and the server; each way has its own weather."""
 
     def __init__(self, up: Impairment | None = None, down: Impairment | None = None) -> None:
         self.up, self.down = up or Impairment(), down or Impairment()
@@ -83,7 +77,6 @@ class NetworkEmulator:
         self._server: Address | None = None
 
     async def __aenter__(self) -> NetworkEmulator:
-        """Open a port for each side."""
         self._loop = asyncio.get_running_loop()
         self._front, _ = await self._loop.create_datagram_endpoint(
             lambda: _Side(self, True), local_addr=("127.0.0.1", 0)
@@ -94,7 +87,6 @@ class NetworkEmulator:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close both."""
         self._front.close()
         self._back.close()
 

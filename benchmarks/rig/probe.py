@@ -21,11 +21,21 @@ from typing import Any
 import av
 import httpx
 import numpy as np
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.mediastreams import MediaStreamTrack
 
-from lipwire.benchmarks.rig.client import SPEECH_RATE_HZ, PacedTrack, speak
-from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator, without_candidates
+from lipwire.benchmarks.rig.client import (
+    SPEECH_RATE_HZ,
+    PacedTrack,
+    begin,
+    caller_of,
+    cancel,
+    frames_of,
+    offer_of,
+    speak,
+    speech_url,
+    video_frame,
+)
+from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator
 from lipwire.engine.types import U8
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import ice, patch
@@ -35,7 +45,6 @@ BITS = 20  # numbers of eleven hours at 25 fps, then a parity bit for each four
 BLOCK_PX = 16
 FPS = 25
 SOUND_GAP_S = 0.060  # a hole that is heard
-AUDIO_STEP_S = 0.020
 CONNECTED = "connected"  # printed by --say-when
 
 
@@ -69,11 +78,7 @@ def read_number(luma: U8) -> int | None:
 
 
 class NumberedCamera(PacedTrack):
-    """Pictures of a clip, over and over, each with its number.
-
-    Args:
-        images: uint8[H, W, 3] each.
-    """
+    """Pictures of a clip, over and over, each with its number."""
 
     def __init__(self, images: list[U8]) -> None:
         super().__init__(FPS)
@@ -83,18 +88,11 @@ class NumberedCamera(PacedTrack):
         """One of them, with its number."""
         image = self._images[number % len(self._images)].copy()
         write_number(image, number)
-        return av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+        return video_frame(image)
 
 
 class Probe:
-    """One call.
-
-    Args:
-        url: of the server.
-        images: what the camera shows, uint8[H, W, 3] each.
-        up: weather from us to the server; with `down` None there is no relay.
-        down: weather back.
-    """
+    """One call."""
 
     def __init__(
         self,
@@ -119,29 +117,12 @@ class Probe:
         Raises:
             RuntimeError: none came.
         """
-        self._pc = RTCPeerConnection(
-            RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
-        )
-        self._pc.addTrack(self.camera)
-        self._pc.addTransceiver("audio", direction="recvonly")
-
-        @self._pc.on("track")
-        def on_track(track: MediaStreamTrack) -> None:
-            self._tasks.append(asyncio.create_task(self._read(track)))
-
-        await self._pc.setLocalDescription(await self._pc.createOffer())
-        offer = self._pc.localDescription.sdp
+        self._pc = caller_of(self.camera, self._watch)
+        offer = await offer_of(self._pc)
         if self._weather != (None, None):
             self._relay = await NetworkEmulator().__aenter__()
-            offer = without_candidates(offer)
         async with httpx.AsyncClient(base_url=self._url, timeout=30) as http:
-            body = {"sdp": offer, "type": "offer", "consent": True}
-            reply = await http.post("/api/sessions", json=body)
-            reply.raise_for_status()
-        answer = reply.json()
-        self.session = answer["id"]
-        sdp = answer["sdp"] if self._relay is None else self._relay.reroute(answer["sdp"])
-        await self._pc.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
+            self.session = await begin(self._pc, http, offer, self._relay)
         begun = time.monotonic()
         while not self.pictures:
             if time.monotonic() > begun + timeout_s:
@@ -150,22 +131,20 @@ class Probe:
         if self._relay is not None:  # fair until now: how calls are set up is not what is measured
             self._relay.up, self._relay.down = (w or Impairment() for w in self._weather)
 
+    def _watch(self, receiver: Any) -> None:
+        self._tasks.append(asyncio.create_task(self._read(receiver.track)))
+
     async def _read(self, track: MediaStreamTrack) -> None:
-        try:
-            while True:
-                frame: Any = await track.recv()
-                now = time.monotonic()
-                if track.kind == "video":
-                    plane = frame.planes[0]
-                    luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-                    self.pictures.append((now, read_number(luma[:, : frame.width])))
-                else:
-                    self.sounds.append((now, frame.pts))
-        except MediaStreamError:
-            return
+        async for frame in frames_of(track):
+            now = time.monotonic()
+            if track.kind == "video":
+                plane = frame.planes[0]
+                luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+                self.pictures.append((now, read_number(luma[:, : frame.width])))
+            else:
+                self.sounds.append((now, frame.pts))
 
     async def close(self) -> None:
-        """Hang up."""
         async with httpx.AsyncClient(base_url=self._url, timeout=30) as http:
             await http.delete(f"/api/sessions/{self.session}")
         await self._pc.close()
@@ -266,9 +245,8 @@ async def ride(
             from lipwire.engine.media.sound import read_speech
 
             voice = read_speech(speech, SPEECH_RATE_HZ)
-            socket = url.replace("http", "ws", 1)
-            address = f"{socket}/api/sessions/{probe.session}/speech?rate={SPEECH_RATE_HZ}"
-            talking.append(asyncio.create_task(speak(address, voice)))
+            said = speak(speech_url(url, probe.session), voice)
+            talking.append(asyncio.create_task(said))
     connected()
     await asyncio.sleep(settle_s)
     begun = time.monotonic()
@@ -278,9 +256,7 @@ async def ride(
         await asyncio.sleep(seconds)
     ended = time.monotonic() - 0.3  # what is still on its way is not lost
     found = [probe.figures(begun, ended) | await probe.reception() for probe in probes]
-    for task in talking:
-        task.cancel()
-    await asyncio.gather(*talking, return_exceptions=True)
+    await cancel(talking)
     for probe in probes:
         await probe.close()
     return found
@@ -301,7 +277,6 @@ async def until_input_ends(seconds: float) -> None:
 
 
 def main() -> None:
-    """Parse, call, print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("--seconds", type=float, default=20)

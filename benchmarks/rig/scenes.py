@@ -5,14 +5,18 @@ Eileen Collins, NASA, public domain.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
 from lipwire.engine.errors import LipwireError
 from lipwire.engine.face.alignment import face_width_px
+from lipwire.engine.media.files import read_frames
 from lipwire.engine.types import F32, U8
 
 FACE = (224.0, 128.0)  # the middle of her face in the portrait
@@ -124,3 +128,27 @@ def talking(frames: int) -> Iterator[U8]:
         columns = np.broadcast_to(np.arange(640, dtype=np.float32), rows.shape)
         moved = (rows - drop_px * below).astype(np.float32)
         yield np.asarray(cv2.remap(image, columns, moved, cv2.INTER_LINEAR), np.uint8)
+
+
+def made_clip(path: Path, seconds: int = 6) -> Path:
+    """A talking head, 640x480 at 25 fps: a public-domain portrait that sways, its jaw moved.
+
+    Raises:
+        LipwireError: scikit-image, which carries the portrait, is not installed.
+    """
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "12"})
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        for image in talking(25 * seconds):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def made_images(count: int | None = None) -> list[U8]:
+    """The first pictures of `made_clip`, or all, as a decoder gives them; uint8[480, 640, 3]."""
+    with tempfile.TemporaryDirectory() as scratch:
+        frames = read_frames(made_clip(Path(scratch) / "clip.mp4"))
+        return [frame.image for frame in islice(frames, count)]

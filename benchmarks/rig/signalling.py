@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCPeerConnection, RTCSessionDescription
 
+from lipwire.benchmarks.rig.client import new_peer, offer_of
 from lipwire.engine.errors import ConfigError, LipwireError
 from lipwire.server.rtc import ice
 
@@ -37,7 +38,6 @@ class Doors:
     """gives it back (draft-ietf-wish-whep)"""
 
     def __post_init__(self) -> None:
-        """Check."""
         pair = [url for url in (self.whip, self.whep) if url is not None]
         if bool(self.offer) == bool(pair) or len(pair) == 1:
             raise ConfigError("another server needs --offer, or --whip and --whep together")
@@ -66,13 +66,7 @@ def _loopback(host: str) -> bool:
 
 
 class Line:
-    """One call's connections to a server.
-
-    Args:
-        http: reaches it.
-        doors: where.
-        call: its number.
-    """
+    """One call's connections to a server."""
 
     def __init__(self, http: httpx.AsyncClient, doors: Doors, call: int = 0) -> None:
         self._http, self._urls = http, doors.of(call)
@@ -114,22 +108,12 @@ class Line:
                 await asyncio.sleep(0.2)
 
     def _made(self, on_track: Any) -> RTCPeerConnection:
-        pc = RTCPeerConnection(
-            RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
-        )
-        pc.on(
-            "track",
-            lambda track: on_track(
-                next(t.receiver for t in pc.getTransceivers() if t.receiver.track is track)
-            ),
-        )
+        pc = new_peer(on_track)
         self._connections.append(pc)
         return pc
 
     async def _json(self, pc: RTCPeerConnection, url: str) -> None:
-        await pc.setLocalDescription(await pc.createOffer())
-        body = {"sdp": pc.localDescription.sdp, "type": "offer"}
-        reply = await self._post(url, json=body)
+        reply = await self._post(url, json={"sdp": await offer_of(pc), "type": "offer"})
         try:
             answer = reply.json()
             sdp = answer["sdp"]
@@ -139,7 +123,7 @@ class Line:
 
     async def _sdp(self, pc: RTCPeerConnection, url: str) -> None:
         if pc.signalingState == "stable":  # not yet offered
-            await pc.setLocalDescription(await pc.createOffer())
+            await offer_of(pc)
         headers = {"Content-Type": "application/sdp"}
         reply = await self._post(url, content=pc.localDescription.sdp, headers=headers)
         if "location" in reply.headers:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lipwire.engine.errors import ConfigError
-from lipwire.engine.model.bundle import Bundle, Manifest, open_bundle
+from lipwire.engine.model.bundle import Bundle, open_bundle
 from lipwire.engine.nets import build_network, make_network
 from lipwire.engine.nets.diff2lip import Diff2LipConfig
 from lipwire.engine.nets.graphs import example_inputs, graphs
@@ -74,30 +74,42 @@ def network(name: str) -> nn.Module:
 
 def paper_bundle(net: nn.Module, folder: Path) -> Bundle:
     """The paper's network as a bundle, without the checks of `lipwire export`."""
-    shipped = open_bundle().manifest
-    return _bundle(net, folder, replace(
-        shipped, name="paper", kind="diff2lip", prediction="epsilon", spacing="leading",
-        steps_offered=STEPS, default_steps=STEPS[-1], network=asdict(net.config),  # type: ignore[call-overload]
-        crop_size=example_inputs(net, 1)["references"].shape[2], references=1, framing="box",
-        reach_px=0.0, reference_codes=False, mel={**shipped.mel, "columns": 16}, training={},
-        quality={}, parity={},
-    ))  # fmt: skip
+    return _bundle(
+        net,
+        folder,
+        kind="diff2lip",
+        prediction="epsilon",
+        spacing="leading",
+        steps_offered=STEPS,
+        network=asdict(net.config),  # type: ignore[call-overload]
+        crop_size=example_inputs(net, 1)["references"].shape[2],
+    )
 
 
 def wav2lip_bundle(net: nn.Module, folder: Path) -> Bundle:
     """Wav2Lip's generator as a bundle, without the checks of `lipwire export`."""
-    shipped = open_bundle().manifest
-    return _bundle(net, folder, replace(
-        shipped, name="wav2lip", kind="wav2lip", prediction="image", spacing="trailing",
-        steps_offered=(1,), default_steps=1, network={}, crop_size=SIZE, references=1,
-        framing="box", reach_px=0.0, reference_codes=False, mel={**shipped.mel, "columns": 16},
-        training={}, quality={}, parity={},
-    ))  # fmt: skip
+    told = {"kind": "wav2lip", "prediction": "image", "spacing": "trailing", "crop_size": SIZE}
+    return _bundle(net, folder, steps_offered=(1,), network={}, **told)
 
 
-def _bundle(net: nn.Module, folder: Path, manifest: Manifest) -> Bundle:
+def _bundle(net: nn.Module, folder: Path, **told: Any) -> Bundle:
     from lipwire.export.graph import write_graph
 
+    shipped = open_bundle().manifest
+    manifest = replace(
+        shipped,
+        name="paper" if told["kind"] == "diff2lip" else "wav2lip",
+        default_steps=told["steps_offered"][-1],
+        references=1,
+        framing="box",
+        reach_px=0.0,
+        reference_codes=False,
+        mel={**shipped.mel, "columns": 16},
+        training={},
+        quality={},
+        parity={},
+        **told,
+    )
     folder.mkdir(parents=True)
     names = []
     for graph in graphs(net):
@@ -116,9 +128,8 @@ def golden(folder: Path) -> tuple[Diff2LipConfig, Mapping[str, Any]]:
         described = json.loads((folder / "diff2lip_tiny.json").read_text(encoding="utf-8"))
         with np.load(folder / "diff2lip_tiny.npz") as stored:
             arrays = {name: stored[name] for name in stored.files}
-        config = Diff2LipConfig(**{
-            name: described[name] for name in Diff2LipConfig.__dataclass_fields__
-        })  # fmt: skip
+        names = Diff2LipConfig.__dataclass_fields__
+        config = Diff2LipConfig(**{name: described[name] for name in names})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder}: holds no golden vectors diff2lip_tiny ({error})") from error
     return config, arrays

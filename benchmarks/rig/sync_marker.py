@@ -42,9 +42,6 @@ class SyncMarker:
     upright.
 
     Not one colour: the engine would match it to the face's.
-
-    Args:
-        manifest: of a bundle whose graphs are not used.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -112,12 +109,7 @@ class Edges:
 
 
 def find_edges(times_s: F64, states: F64) -> Edges:
-    """Where one state follows the other at once, and near enough.
-
-    Args:
-        times_s: of each state's beginning, ascending.
-        states: 1, -1 or 0, which is neither.
-    """
+    """Where one state follows the other at once, and near enough."""
     gaps_s = np.diff(times_s)
     near = gaps_s <= GAP * np.median(gaps_s) if len(gaps_s) else gaps_s > 0
     after = times_s[1:]

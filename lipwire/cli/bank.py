@@ -56,8 +56,10 @@ def show(bank: BankArgument) -> None:
     print(f"person   {agreed.person}")
     print(f"consent  {agreed.statement}")
     print(f"made     {agreed.date}, lipwire {agreed.version}")
-    print(f"mouths   {len(opened.units)}, open by {min(openings):.1f} to {max(openings):.1f} "
-          "pixels of a 128-pixel crop")  # fmt: skip
+    print(
+        f"mouths   {len(opened.units)}, open by {min(openings):.1f} to {max(openings):.1f} "
+        "pixels of a 128-pixel crop"
+    )
 
 
 @app.command()

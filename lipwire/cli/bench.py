@@ -49,13 +49,11 @@ class Benches(TyperGroup):
     """The commands of this file and one for each benchmark."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """All names."""
         from lipwire.benchmarks.harness.registry import BENCHES
 
         return [*(one.name for one in BENCHES), *super().list_commands(ctx)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """One of them."""
         from lipwire.benchmarks.harness.registry import BENCHES
 
         found = next((one for one in BENCHES if one.name == cmd_name), None)
@@ -85,10 +83,11 @@ def command_of(bench: Any) -> Any:
         give(record, as_json)
 
     parameters = [
-        inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=None,
-                          annotation=JsonFlag),
+        inspect.Parameter(
+            "as_json", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=JsonFlag
+        ),
         *options_of(run),
-    ]  # fmt: skip
+    ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -107,8 +106,11 @@ def options_of(run: Callable[..., Any]) -> Iterator[inspect.Parameter]:
         if typing.get_origin(kind) is Annotated:  # with annotated_types.Ge and Le
             kind, *rest = typing.get_args(kind)
             for limit in rest:
-                limits |= {end: getattr(limit, old) for old, end in (("ge", "min"), ("le", "max"))
-                           if hasattr(limit, old)}  # fmt: skip
+                limits |= {
+                    end: getattr(limit, old)
+                    for old, end in (("ge", "min"), ("le", "max"))
+                    if hasattr(limit, old)
+                }
         default = parameter.default
         if typing.get_origin(kind) in (Sequence, tuple):
             kind, default = list[typing.get_args(kind)[0]], list(default)  # type: ignore[misc]
@@ -180,8 +182,9 @@ def give(record: Record, as_json: str | None) -> None:
     if as_json != "-":
         print_record(record)
     if "incomplete" in record:
-        print(f"lipwire: {record['benchmark']} is incomplete: {record['incomplete']}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"lipwire: {record['benchmark']} is incomplete: {record['incomplete']}", file=sys.stderr
+        )
         raise typer.Exit(INTERRUPTED)
     if missed(record):
         raise typer.Exit(1)
@@ -194,9 +197,11 @@ def print_record(record: Record) -> None:
     for title, rows in record["tables"].items():
         if rows:
             columns = list(rows[0])
-            print_table(title, columns, [
-                [shown(row.get(column), unit_of(column)) for column in columns] for row in rows
-            ])  # fmt: skip
+            print_table(
+                title,
+                columns,
+                [[shown(row.get(column), unit_of(column)) for column in columns] for row in rows],
+            )
     words = {True: "met", False: "MISSED", None: ""}
     print_table(
         f"{record['benchmark']} on {record['machine']['processor']}",
@@ -247,13 +252,17 @@ def compare(
         f"{found['benchmark']}: {before.name} -> {after.name}",
         ["figure", "before", "after", "ratio", "95 %", "verdict"],
         [
-            [row["figure"], f"{row['before']:.4g}", f"{row['after']:.4g}",
-             "–" if row["ratio"] is None else f"{row['ratio']:.3f}",
-             "" if row["interval"] is None else "{:.3f}–{:.3f}".format(*row["interval"]),
-             row["verdict"]]
+            [
+                row["figure"],
+                f"{row['before']:.4g}",
+                f"{row['after']:.4g}",
+                "–" if row["ratio"] is None else f"{row['ratio']:.3f}",
+                "" if row["interval"] is None else "{:.3f}–{:.3f}".format(*row["interval"]),
+                row["verdict"],
+            ]
             for row in found["rows"]
         ],
-    )  # fmt: skip
+    )
     for line in found["notes"]:
         print(f"note: {line}")
 

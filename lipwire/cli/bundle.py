@@ -16,8 +16,7 @@ from lipwire.engine.model.bundle import open_bundle
 app = typer.Typer(help="Look into, check and run model bundles.", no_args_is_help=True)
 
 BundleArgument = Annotated[
-    Path | None,
-    typer.Argument(metavar="BUNDLE", help="Folder; without it, the shipped one."),
+    Path | None, typer.Argument(metavar="BUNDLE", help="Folder; without it, the shipped one.")
 ]
 DeviceFlag = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 …; without it, what is there.")
@@ -38,9 +37,11 @@ def inspect(
     print(f"{opened.path}: {manifest.name} {manifest.version} ({manifest.kind})")
     print(f"licence  {manifest.licence}")
     spec = manifest.job_spec
-    print(f"takes    {spec.crop_size} px {spec.framing}, {spec.references} "
-          f"reference{'s' * (spec.references != 1)}, {spec.mel_columns} mel columns"
-          f"{', the reach of the mouth' * bool(spec.reach_px)}")  # fmt: skip
+    print(
+        f"takes    {spec.crop_size} px {spec.framing}, {spec.references} "
+        f"reference{'s' * (spec.references != 1)}, {spec.mel_columns} mel columns"
+        f"{', the reach of the mouth' * bool(spec.reach_px)}"
+    )
     steps = ", ".join(map(str, manifest.steps_offered))
     print(f"steps    {steps}; {manifest.default_steps} by default")
     print(f"cost     {manifest.gflop_per_frame:g} GFLOP a frame, {manifest.parameters:,} weights")
@@ -109,8 +110,7 @@ def build(bundle: BundleArgument = None, device: DeviceFlag = None) -> None:
 def run(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     arrays: Annotated[
-        Path,
-        typer.Argument(metavar="IN.npz", help="face, ref in ±1; noise; mel in ±4; float32."),
+        Path, typer.Argument(metavar="IN.npz", help="face, ref in ±1; noise; mel in ±4; float32.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .npz to write.")],
     steps: Annotated[
@@ -129,9 +129,13 @@ def run(
     from lipwire.cli.raw_run import read_arrays, run_arrays, write_arrays
 
     found = run_arrays(
-        open_bundle(bundle), read_arrays(arrays), steps=steps, clip=not no_clip, forward=forward,
+        open_bundle(bundle),
+        read_arrays(arrays),
+        steps=steps,
+        clip=not no_clip,
+        forward=forward,
         device=device,
-    )  # fmt: skip
+    )
     write_arrays(out, found)
     for name, values in found.items():
         print(f"{name:16}{list(values.shape)}  {values.min():.4f} .. {values.max():.4f}")

@@ -41,8 +41,7 @@ def resumable(kept: str = "whole shards") -> Iterator[None]:
 
 def prepare(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="SOURCE", help="Folder of clips: VoxCeleb2, LRW or your own."),
+        Path, typer.Argument(metavar="SOURCE", help="Folder of clips: VoxCeleb2, LRW or your own.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards.")],
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
@@ -93,9 +92,15 @@ def prepare(
     from lipwire.training.data.prepare import prepare as run
 
     config = PrepareConfig(
-        Rules(framing=framing, cuts=cuts, pictures=pictures), layout, first_utterances,
-        tuple(exclude or ()), limit, sync, unsure, val_share,
-    )  # fmt: skip
+        Rules(framing=framing, cuts=cuts, pictures=pictures),
+        layout,
+        first_utterances,
+        tuple(exclude or ()),
+        limit,
+        sync,
+        unsure,
+        val_share,
+    )
     rich.reconfigure(stderr=True)
     with resumable():
         report = run(source, out, config, workers=workers)

@@ -58,7 +58,6 @@ class Report:
         return all(f.level is not Level.MISSING for f in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return {"can_serve": self.can_serve, "findings": [asdict(f) for f in self.findings]}
 
 
@@ -164,11 +163,12 @@ def _onnxruntime() -> Iterator[Finding]:
     builds = [name for name in ONNX_RUNTIMES if _installed(name)]
     if len(builds) > 1:
         yield Finding(
-            "onnxruntime", Level.WARN,
+            "onnxruntime",
+            Level.WARN,
             f"{found}; {' and '.join(builds)} are both installed, in one folder: the later one is "
             "used, or parts of each",
             f"pip uninstall -y {' '.join(builds)}, then install the one that you want",
-        )  # fmt: skip
+        )
     else:
         yield Finding("onnxruntime", Level.OK, found)
 
@@ -208,9 +208,11 @@ def _gpu() -> Iterator[Finding]:
     problem = _torch_on_gpu()
     if problem:
         yield Finding(
-            "gpu", Level.WARN, f"{found}, unused: {problem}",
+            "gpu",
+            Level.WARN,
+            f"{found}, unused: {problem}",
             "pip install 'lipwire[gpu]', and a driver as new as its CUDA; see docs/gpu.md",
-        )  # fmt: skip
+        )
     else:
         yield Finding(
             "gpu", Level.OK, f"{found}: computes; `serve --backend auto --device cuda:0` uses it"
@@ -272,9 +274,10 @@ def _tracker(runtime: Literal["litert", "mediapipe"]) -> Iterator[Finding]:
         yield Finding("face tracker", Level.MISSING, line, advice)
         return
     yield Finding(
-        "face tracker", Level.OK,
+        "face tracker",
+        Level.OK,
         f"MediaPipe's nets load and run by {package} {_installed(package)}",
-    )  # fmt: skip
+    )
 
 
 # --- media ---
@@ -306,9 +309,11 @@ def _files() -> Iterator[Finding]:
     found = f"PyAV {av.__version__}"
     if lacking:
         yield Finding(
-            "files", Level.WARN, f"{found} without {', '.join(lacking)}: `dub` cannot write",
+            "files",
+            Level.WARN,
+            f"{found} without {', '.join(lacking)}: `dub` cannot write",
             "pip install --force-reinstall --only-binary av av",
-        )  # fmt: skip
+        )
     else:
         yield Finding("files", Level.OK, f"{found}: `dub` writes H.264 and AAC")
 
@@ -319,9 +324,11 @@ def _espeak() -> Iterator[Finding]:
         yield Finding("espeak-ng", Level.OK, program)
     else:
         yield Finding(
-            "espeak-ng", Level.WARN, "not found: the page cannot speak typed text",
+            "espeak-ng",
+            Level.WARN,
+            "not found: the page cannot speak typed text",
             "apt-get install espeak-ng",
-        )  # fmt: skip
+        )
 
 
 # --- network ---
@@ -368,9 +375,11 @@ def _token(settings: ServerConfig) -> Iterator[Finding]:
         yield Finding("token", Level.OK, "none, and only this machine can reach the server")
     else:
         yield Finding(
-            "token", Level.MISSING, f"none, and others can reach {settings.host}",
+            "token",
+            Level.MISSING,
+            f"none, and others can reach {settings.host}",
             "`lipwire token new` makes one; give it as LIPWIRE_TOKEN",
-        )  # fmt: skip
+        )
 
 
 def _page() -> Iterator[Finding]:
@@ -390,6 +399,8 @@ def _camera(settings: ServerConfig) -> Iterator[Finding]:
         yield Finding("camera", Level.OK, f"{rule}: open {url} on this machine")
     else:
         yield Finding(
-            "camera", Level.WARN, f"{rule}: {url} will do here, plain http elsewhere not",
+            "camera",
+            Level.WARN,
+            f"{rule}: {url} will do here, plain http elsewhere not",
             "give --tls-cert and --tls-key, or put a proxy with a certificate in front",
-        )  # fmt: skip
+        )

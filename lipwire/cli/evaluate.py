@@ -54,9 +54,11 @@ InceptionFile = Annotated[
 ]
 PerceptualFiles = Annotated[
     list[Path] | None,
-    typer.Option("--perceptual-weights",
-                 help="VGG-16 and LPIPS's linear weights; may repeat. Without: Gabor distance."),
-]  # fmt: skip
+    typer.Option(
+        "--perceptual-weights",
+        help="VGG-16 and LPIPS's linear weights; may repeat. Without: Gabor distance.",
+    ),
+]
 FaceFile = Annotated[
     Path | None,
     typer.Option("--face-net", help="An ArcFace-like ONNX network, 112 px, for identity."),
@@ -192,9 +194,10 @@ def _plan(
 
 def _report(summary: Any, out: Path) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.excluded.items())
-    print(f"{out}: {summary.clips} clips, {summary.found} were there already, "
-          f"{summary.measured} measured"
-          + (f", left out: {reasons}" if reasons else ""))  # fmt: skip
+    print(
+        f"{out}: {summary.clips} clips, {summary.found} were there already, "
+        f"{summary.measured} measured" + (f", left out: {reasons}" if reasons else "")
+    )
 
 
 @app.command("list")
@@ -206,8 +209,12 @@ def file_list(
     out: OutFolder,
     methods: Annotated[
         list[str],
-        typer.Option("--method", "-m", help="BUNDLE, NAME=BUNDLE, silence=BUNDLE (fed silence) or "
-                     "copy (no method at all); may repeat."),
+        typer.Option(
+            "--method",
+            "-m",
+            help="BUNDLE, NAME=BUNDLE, silence=BUNDLE (fed silence) or "
+            "copy (no method at all); may repeat.",
+        ),
     ],
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps; without it, each bundle's own choice.")
@@ -231,15 +238,25 @@ def file_list(
     inception: InceptionFile = None,
     perceptual_weights: PerceptualFiles = None,
     face_net: FaceFile = None,
-) -> None:  # fmt: skip
+) -> None:
     """Generate and measure the clips of a VoxCeleb2, LRW or Wav2Lip list; a killed run goes on.
 
     A clip named once, or twice in one line, is reconstructed; pairs are cross generation.
     """
     if crop != "face" and protocol != "paper":
         raise ConfigError("--crop belongs to --protocol paper")
-    plan = _plan(dataset, frames, every, syncnet, inception, perceptual_weights, face_net,
-                 protocol, crop, device)  # fmt: skip
+    plan = _plan(
+        dataset,
+        frames,
+        every,
+        syncnet,
+        inception,
+        perceptual_weights,
+        face_net,
+        protocol,
+        crop,
+        device,
+    )
     from lipwire.training.evaluation.lists import Share
     from lipwire.training.evaluation.methods import MethodSpec
     from lipwire.training.evaluation.run import evaluate_list
@@ -248,8 +265,17 @@ def file_list(
     if len({spec.name for spec in specs}) < len(specs):
         raise ConfigError("two methods have one name; name them: --method NAME=BUNDLE")
     with resumable("clips that are measured"):
-        summary = evaluate_list(listed, root, out, specs, plan, share=Share.parse(shard),
-                                workers=workers, keep=keep, again=again)  # fmt: skip
+        summary = evaluate_list(
+            listed,
+            root,
+            out,
+            specs,
+            plan,
+            share=Share.parse(shard),
+            workers=workers,
+            keep=keep,
+            again=again,
+        )
     _report(summary, out)
 
 
@@ -268,8 +294,11 @@ def make_lists(
     for name, count in counts.items():
         print(f"{out / name}.txt: {count} lines")
     if counts["reconstruction"] != RECONSTRUCTION_CLIPS:
-        print(f"the paper's test set has {RECONSTRUCTION_CLIPS} videos, this folder "
-              f"{counts['reconstruction']}", file=sys.stderr)  # fmt: skip
+        print(
+            f"the paper's test set has {RECONSTRUCTION_CLIPS} videos, this folder "
+            f"{counts['reconstruction']}",
+            file=sys.stderr,
+        )
 
 
 @app.command()
@@ -298,20 +327,26 @@ def videos(
     inception: InceptionFile = None,
     perceptual_weights: PerceptualFiles = None,
     face_net: FaceFile = None,
-) -> None:  # fmt: skip
+) -> None:
     """Measure finished films of any method against the real ones."""
     if voices is not None and setting != "cross":
         raise ConfigError("--voices belongs to --setting cross; a reconstruction has its own voice")
-    plan = _plan(dataset, frames, every, syncnet, inception, perceptual_weights, face_net,
-                 protocol)  # fmt: skip
+    plan = _plan(dataset, frames, every, syncnet, inception, perceptual_weights, face_net, protocol)
     from lipwire.training.evaluation.lists import Share
     from lipwire.training.evaluation.run import evaluate_videos
 
     with resumable("clips that are measured"):
         summary = evaluate_videos(
-            real, fakes, out, plan, setting=setting, voices=voices, share=Share.parse(shard),
-            workers=workers, again=again,
-        )  # fmt: skip
+            real,
+            fakes,
+            out,
+            plan,
+            setting=setting,
+            voices=voices,
+            share=Share.parse(shard),
+            workers=workers,
+            again=again,
+        )
     _report(summary, out)
 
 
@@ -359,7 +394,7 @@ def strips(
     out: Annotated[Path, typer.Option("--out", "-o", help="The PNG.")],
     columns: Annotated[int, typer.Option(min=2, help="Moments shown.")] = 8,
     mouths: Annotated[bool, typer.Option("--mouths", help="Mouths alone, enlarged.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Draw the same moments of several films, as the paper's figures 4 to 6."""
     from lipwire.training.evaluation.strips import draw_strips
 

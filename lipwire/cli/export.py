@@ -22,16 +22,12 @@ NameFlag = Annotated[str | None, typer.Option(help="Name of the model.")]
 VersionFlag = Annotated[str, typer.Option(help="Version of the model.")]
 LicenceFlag = Annotated[str | None, typer.Option(help="Licence of the weights.")]
 PrecisionFlag = Annotated[
-    Literal["float32", "float16"],
-    typer.Option(help="Arithmetic of the graphs: float16 for GPUs."),
+    Literal["float32", "float16"], typer.Option(help="Arithmetic of the graphs: float16 for GPUs.")
 ]
 
 
 def _options(
-    name: str | None,
-    version: str,
-    licence: str | None,
-    precision: Literal["float32", "float16"],
+    name: str | None, version: str, licence: str | None, precision: Literal["float32", "float16"]
 ) -> Any:
     """What the flags wish, as lipwire.export.write.Options."""
     need("torch", "onnx", "onnxscript", "safetensors")
@@ -75,8 +71,7 @@ def diff2lip(
         typer.Option(min=8, help="Side of the crop; without it, the published network's."),
     ] = None,
     head_channels: Annotated[
-        int | None,
-        typer.Option(min=1, help="Channels of one attention head.", show_default="64"),
+        int | None, typer.Option(min=1, help="Channels of one attention head.", show_default="64")
     ] = None,
     steps: Annotated[
         int | None,
@@ -91,10 +86,14 @@ def diff2lip(
 
     _report(
         export_diff2lip(
-            checkpoint, out, options, image_size=image_size, head_channels=head_channels,
+            checkpoint,
+            out,
+            options,
+            image_size=image_size,
+            head_channels=head_channels,
             steps=steps,
         )
-    )  # fmt: skip
+    )
 
 
 @app.command()

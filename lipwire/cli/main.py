@@ -176,12 +176,21 @@ def dub(
             show(done, expected)
 
         summary = run(
-            video, speech, out, steps=steps, bundle=bundle, silence=silence,
-            original_level=original_level, ducking=ducking, loudness_lufs=loudness,
-            threads=threads, progress=progress,
-            mark=Watermark(mark_text, mark_place) if mark else None, credentials=credentials,
+            video,
+            speech,
+            out,
+            steps=steps,
+            bundle=bundle,
+            silence=silence,
+            original_level=original_level,
+            ducking=ducking,
+            loudness_lufs=loudness,
+            threads=threads,
+            progress=progress,
+            mark=Watermark(mark_text, mark_place) if mark else None,
+            credentials=credentials,
             bank=enrolled,
-        )  # fmt: skip
+        )
     if as_json:
         print(json.dumps(summary.to_dict()))
     else:
@@ -235,9 +244,10 @@ def _progress_bar() -> Iterator[Progress]:
 def _print_summary(summary: DubSummary) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.passed_through.items())
     print(f"{summary.output}: {summary.width}x{summary.height}, {summary.video_s:.2f} s")
-    print(f"frames   {summary.frames}: {summary.pasted} from the person's own mouths, "
-          f"{summary.generated} generated"
-          + (f", passed through: {reasons}" if reasons else ""))  # fmt: skip
+    print(
+        f"frames   {summary.frames}: {summary.pasted} from the person's own mouths, "
+        f"{summary.generated} generated" + (f", passed through: {reasons}" if reasons else "")
+    )
     print(f"voice    {summary.speech_s:.2f} s")
     print(f"model    {summary.model}, {summary.steps} steps")
     print(f"took     {summary.elapsed_s:.2f} s, real-time factor {summary.real_time_factor:.2f}")
@@ -267,5 +277,4 @@ def doctor(
 
 
 def main() -> None:
-    """The entry point."""
     app(prog_name="lipwire")

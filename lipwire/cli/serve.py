@@ -32,8 +32,7 @@ def serve(
         ),
     ] = None,
     device: Annotated[
-        list[str] | None,
-        typer.Option(help="Where the model runs, e.g. cuda:0 or cpu; may repeat."),
+        list[str] | None, typer.Option(help="Where the model runs, e.g. cuda:0 or cpu; may repeat.")
     ] = None,
     tracker: Annotated[
         Literal["litert", "mediapipe"] | None,
@@ -66,8 +65,7 @@ def serve(
     allowed_origins: Annotated[
         str | None,
         typer.Option(
-            help="Other origins whose pages may use the API, by commas.",
-            rich_help_panel=ON_ACCESS,
+            help="Other origins whose pages may use the API, by commas.", rich_help_panel=ON_ACCESS
         ),
     ] = None,
     ice_host: Annotated[
@@ -147,8 +145,7 @@ def new() -> None:
 @token_app.command("jwt")
 def sign(
     scope: Annotated[
-        list[str],
-        typer.Option(help="publish, watch, speak, control or metrics; may repeat."),
+        list[str], typer.Option(help="publish, watch, speak, control or metrics; may repeat.")
     ],
     session: Annotated[str | None, typer.Option(help="The only session it is for.")] = None,
     ttl: Annotated[float, typer.Option(min=1, help="Life, seconds.")] = 300,

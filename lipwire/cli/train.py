@@ -76,8 +76,10 @@ def train_model(
     folder: Folder,
     preset: Annotated[
         str,
-        typer.Option(help="lite, lite-refine, lite-units, smoke, paper, or {lite,paper}-ablation-"
-                          "{reconstruction,syncnet,perceptual,gan}."),
+        typer.Option(
+            help="lite, lite-refine, lite-units, smoke, paper, or {lite,paper}-ablation-"
+            "{reconstruction,syncnet,perceptual,gan}."
+        ),
     ] = "lite",
     steps: Steps = None,
     batch: BatchSize = None,
@@ -96,14 +98,20 @@ def train_model(
     voice: Annotated[
         Path | None, typer.Option(help="Checkpoint of `train voice`; lite presets and smoke.")
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Train a model; killed anywhere, the same command goes on."""
     ready(shards)
     from lipwire.training.config import LiteRecipe, preset_named, scaled_down
 
     chosen = preset_named(preset)
-    wanted = _given(steps=steps, batch=batch, seed=seed, precision=precision,
-                    accumulate=accumulate, workers=workers)  # fmt: skip
+    wanted = _given(
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        precision=precision,
+        accumulate=accumulate,
+        workers=workers,
+    )
     if isinstance(chosen.objective, LiteRecipe):
         if small or expert or perceptual_weights:
             raise ConfigError(
@@ -118,9 +126,13 @@ def train_model(
         from lipwire.training.lite.denoiser import train_lite
 
         trainer = train_lite(
-            shards, folder, replace(chosen.train, **wanted), chosen.objective,
-            voice=voice, init=init,
-        )  # fmt: skip
+            shards,
+            folder,
+            replace(chosen.train, **wanted),
+            chosen.objective,
+            voice=voice,
+            init=init,
+        )
     else:
         if voice:
             raise ConfigError(f"preset {preset} trains its voice itself: leave --voice out")
@@ -209,8 +221,9 @@ def distill(
     from lipwire.training.paper.distill import DISTIL, STAGES, distil
 
     wanted = _given(steps=steps, batch=batch, seed=seed, precision=precision, workers=workers)
-    found = distil(checkpoint, shards, folder, stages=tuple(stages or STAGES),
-                   config=replace(DISTIL, **wanted))  # fmt: skip
+    found = distil(
+        checkpoint, shards, folder, stages=tuple(stages or STAGES), config=replace(DISTIL, **wanted)
+    )
     for path in found:
         print(path)
 
@@ -240,10 +253,18 @@ def ablate(
     from lipwire.training.paper.suite import ablate as run
 
     found = run(
-        shards, folder, Judges(expert, tuple(perceptual_weights or ())), family=family,
-        steps=steps, batch=batch, clips=clips, seed=seed, precision=precision,
-        sampling_steps=sampling_steps, init=init,
-    )  # fmt: skip
+        shards,
+        folder,
+        Judges(expert, tuple(perceptual_weights or ())),
+        family=family,
+        steps=steps,
+        batch=batch,
+        clips=clips,
+        seed=seed,
+        precision=precision,
+        sampling_steps=sampling_steps,
+        init=init,
+    )
     names = list(next(iter(found.values())))
     print(f"{'':16}" + "".join(f"{name:>13}" for name in names))
     for setting, figures in found.items():

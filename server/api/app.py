@@ -26,12 +26,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from lipwire.engine import (
-    Engine,
-    EngineConfig,
-    MediaError,
-    open_engine,
-)
+from lipwire.engine import Engine, EngineConfig, MediaError, open_engine
 from lipwire.server import __version__
 from lipwire.server.api import banks, faces, node, operations, whip, wyoming
 from lipwire.server.api.access import bearer_subprotocol, identify, require
@@ -127,8 +122,10 @@ def create_app(
         app.state.sessions = sessions
         metrics.watch(app.state.sessions, app.state.engine)
         if not settings.mark:
-            log.warning("the visible mark is off by an explicit setting: say otherwise that the "
-                        "pictures are AI-generated")  # fmt: skip
+            log.warning(
+                "the visible mark is off by an explicit setting: say otherwise that the "
+                "pictures are AI-generated"
+            )
         lag = asyncio.create_task(metrics.measure_loop_lag())
         # Beside everything else: signing what a killed process left may take a while.
         threading.Thread(target=app.state.sessions.archive.adopt, daemon=True).start()
@@ -334,10 +331,7 @@ def _add_session_routes(app: FastAPI) -> None:
         ]
 
     @app.delete(
-        "/api/sessions/{name}",
-        status_code=204,
-        dependencies=CONTROL,
-        responses=refusals(*WRITES),
+        "/api/sessions/{name}", status_code=204, dependencies=CONTROL, responses=refusals(*WRITES)
     )
     async def close_session(name: str) -> Response:
         """End a call."""
@@ -430,9 +424,7 @@ def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
             )
 
     @app.post(
-        "/api/sessions/{name}/subtitles",
-        dependencies=SPEAK,
-        responses=refusals(*WRITES, 413, 422),
+        "/api/sessions/{name}/subtitles", dependencies=SPEAK, responses=refusals(*WRITES, 413, 422)
     )
     async def subtitle(name: str, body: SubtitleBody) -> Shown:
         """Show text while the voice that was scheduled since the last subtitle is heard."""

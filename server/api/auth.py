@@ -72,10 +72,6 @@ ALL = Claims(frozenset(Right))
 class Authenticator:
     """Reads tokens.
 
-    Args:
-        settings: the keys.
-        clock: Unix time.
-
     Raises:
         ConfigError: a key cannot be used.
     """
@@ -97,11 +93,6 @@ class Authenticator:
 
     def admit(self, authorization: str | None, right: Right, session: str | None = None) -> Claims:
         """Let a request pass or not.
-
-        Args:
-            authorization: the header's value.
-            right: what the request needs.
-            session: the one it is about.
 
         Raises:
             Unauthorised: no token, or none that counts.
@@ -144,9 +135,14 @@ class Authenticator:
                     key,
                     algorithms=[algorithm],
                     # Times are checked below, on our clock.
-                    options={"require": ["exp", "iat"], "verify_exp": False, "verify_iat": False,
-                             "verify_nbf": False, "verify_aud": False},
-                )  # fmt: skip
+                    options={
+                        "require": ["exp", "iat"],
+                        "verify_exp": False,
+                        "verify_iat": False,
+                        "verify_nbf": False,
+                        "verify_aud": False,
+                    },
+                )
             except jwt.InvalidTokenError as error:
                 problem = error
                 continue
@@ -211,8 +207,10 @@ def make_jwt(
         consent: the person shown has agreed.
     """
     claims: dict[str, Any] = {
-        "scope": " ".join(sorted(rights)), "iat": int(now_s), "exp": int(now_s + ttl_s),
-    }  # fmt: skip
+        "scope": " ".join(sorted(rights)),
+        "iat": int(now_s),
+        "exp": int(now_s + ttl_s),
+    }
     if session is not None:
         claims["session"] = session
     if consent:
@@ -221,13 +219,7 @@ def make_jwt(
 
 
 class RateLimit:
-    """A bucket of requests for each address, filled steadily.
-
-    Args:
-        per_s: requests a second in the long run.
-        burst: requests at once.
-        clock: seconds that only move forward.
-    """
+    """A bucket of requests for each address, filled steadily."""
 
     def __init__(
         self, per_s: float, burst: int, clock: Callable[[], float] = time.monotonic

@@ -59,10 +59,7 @@ async def give_bank(name: str, request: Request, consent: bool = False) -> dict[
     "/api/sessions/{name}/bank",
     dependencies=OWNER,
     response_class=Response,
-    responses={
-        200: {"content": {"application/octet-stream": {}}},
-        **refusals(400, *READS, 409),
-    },
+    responses={200: {"content": {"application/octet-stream": {}}}, **refusals(400, *READS, 409)},
 )
 async def take_bank(
     name: str, request: Request, consent: bool = False, person: Text = "", statement: Text = STATED

@@ -56,12 +56,7 @@ HTTP_CAUSES = {404: "unknown", 405: "method", 413: "size", 415: "type"}
 
 
 def add_problems(app: FastAPI, refused: Callable[[str], None]) -> None:
-    """Answer every error with a `Problem` and a fitting status.
-
-    Args:
-        app: the application.
-        refused: is told the cause of each.
-    """
+    """Answer every error with a `Problem` and a fitting status."""
 
     def answer(status: int, text: str, cause: str) -> JSONResponse:
         refused(cause)

@@ -28,13 +28,7 @@ clock: Callable[[], float] = time.perf_counter
 
 
 class FairTransport:
-    """Stands between a transport and a protocol, and is the transport for the latter.
-
-    Args:
-        transport: brings the bytes.
-        deliver: the protocol's parser.
-        loop: on which both live.
-    """
+    """Stands between a transport and a protocol, and is the transport for the latter."""
 
     def __init__(
         self,
@@ -83,7 +77,6 @@ class FairTransport:
             self._turn = None
 
     def _work(self) -> None:
-        """One turn."""
         self._turn = None
         ends = clock() + TURN_S
         while self._ready:

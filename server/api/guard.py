@@ -31,14 +31,7 @@ POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 
 
 class RequestGuard:
-    """ASGI middleware.
-
-    Args:
-        app: what lies behind.
-        settings: limits and origins.
-        refused: is told the cause of each refusal.
-        answered: is told method, route, status and seconds of what is let through.
-    """
+    """ASGI middleware."""
 
     def __init__(
         self,
@@ -52,7 +45,6 @@ class RequestGuard:
         self._rate = RateLimit(settings.rate_per_s, settings.rate_burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return

@@ -102,11 +102,6 @@ def listen(settings: ServerConfig, port: int | None = None) -> socket.socket:
 def listen_at(host: str, port: int, options: str) -> socket.socket:
     """A listening socket.
 
-    Args:
-        host: an address of ours.
-        port: 0 takes any.
-        options: where another can be chosen.
-
     Raises:
         ConfigError: the address or port cannot be had.
     """

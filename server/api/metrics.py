@@ -21,12 +21,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lipwire.engine import Engine, Outcome
@@ -142,12 +137,22 @@ class Metrics(Collector):
         totals = self._ended.copy()
         for call in peers:
             totals.update(_counts(call))
-        yield _counter("lipwire_frames", "Frames that left, by what became of them; `skipped` "
-                       "ones were replaced by newer ones before any work.", "outcome", totals,
-                       [*(o.value for o in Outcome), "skipped"])  # fmt: skip
+        yield _counter(
+            "lipwire_frames",
+            "Frames that left, by what became of them; `skipped` "
+            "ones were replaced by newer ones before any work.",
+            "outcome",
+            totals,
+            [*(o.value for o in Outcome), "skipped"],
+        )
         yield _counter("lipwire_media_bytes", "Bytes over UDP.", "direction", totals, ["in", "out"])
-        yield _counter("lipwire_pictures_refused", "Key pictures that came and were not decoded.",
-                       "reason", totals, ["size"])  # fmt: skip
+        yield _counter(
+            "lipwire_pictures_refused",
+            "Key pictures that came and were not decoded.",
+            "reason",
+            totals,
+            ["size"],
+        )
 
         changes = CounterMetricFamily(
             "lipwire_overload_changes",
@@ -171,9 +176,13 @@ class Metrics(Collector):
             for reason in Ending:
                 ended.add_metric([purpose, reason], totals[LINKS_ENDED, f"{purpose} {reason}"])
         yield ended
-        yield _counter("lipwire_publisher_packets", "Packets of publishers' pictures that were "
-                       "missing: lost for good, or recovered.", "fate", totals,
-                       ["lost", "recovered"])  # fmt: skip
+        yield _counter(
+            "lipwire_publisher_packets",
+            "Packets of publishers' pictures that were missing: lost for good, or recovered.",
+            "fate",
+            totals,
+            ["lost", "recovered"],
+        )
         viewers = [at_viewer(link.pc) for p in peers for _, link in p.links.values()]
         yield GaugeMetricFamily(
             "lipwire_viewer_round_trip_seconds",

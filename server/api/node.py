@@ -22,19 +22,12 @@ PREFIX = "/n/"
 
 
 class NodeAddress:
-    """ASGI middleware: takes `/n/<node>` off addresses, and puts it before `Location`s.
-
-    Args:
-        app: what lies behind.
-        node: this server's name.
-        refused: is told the cause of each refusal.
-    """
+    """ASGI middleware: takes `/n/<node>` off addresses, and puts it before `Location`s."""
 
     def __init__(self, app: ASGIApp, node: str, refused: Callable[[str], None]) -> None:
         self._app, self._node, self._refused = app, node, refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return

@@ -93,13 +93,7 @@ def read_query(query: Mapping[str, str]) -> Declared:
 
 
 class SpeechSocket:
-    """One open socket: reads ahead, pushes in order.
-
-    Args:
-        socket: accepted already.
-        call: whose voice it feeds.
-        declared: what its address says.
-    """
+    """One open socket: reads ahead, pushes in order."""
 
     def __init__(self, socket: WebSocket, call: Call, declared: Declared) -> None:
         self._socket, self._peer, self._rate_hz = socket, call, declared.rate_hz

@@ -46,9 +46,6 @@ def make_exporter() -> SpanExporter:
 class Tracing:
     """The spans of one server.
 
-    Args:
-        settings: its name.
-
     Raises:
         ConfigError: the extra is not installed.
     """
@@ -118,17 +115,12 @@ class Tracing:
 
 
 class TraceContext:
-    """ASGI middleware: what a request begins belongs to the trace that its `traceparent` names.
-
-    Args:
-        app: what lies behind.
-    """
+    """ASGI middleware: what a request begins belongs to the trace that its `traceparent` names."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         from opentelemetry import context, propagate
 
         if scope["type"] not in ("http", "websocket"):

@@ -60,6 +60,7 @@ TAKES_FRAGMENT = {
 TRICKLED = refusals(*WRITES, 412, 413, 415, 422, 428)
 
 router = APIRouter()
+Route = TypeVar("Route", bound=Callable[..., Any])
 
 
 def _sessions(request: Request) -> Sessions:
@@ -89,6 +90,43 @@ def _created(request: Request, location: str, etag: str, answer: str) -> Respons
     return response
 
 
+# --- routes of one kind ---
+
+
+def _takes_offer(
+    path: str, *refused: int, right: Right | None = None, shown: bool = True
+) -> Callable[[Route], Route]:
+    return router.post(
+        path,
+        status_code=201,
+        response_class=Response,
+        dependencies=[Depends(require(right))] if right else [],
+        responses={**CREATED, **refusals(*refused)},
+        openapi_extra=TAKES_OFFER,
+        include_in_schema=shown,
+    )
+
+
+def _takes_candidates(path: str, right: Right) -> Callable[[Route], Route]:
+    return router.patch(
+        path,
+        status_code=204,
+        dependencies=[Depends(require(right))],
+        responses=TRICKLED,
+        openapi_extra=TAKES_FRAGMENT,
+    )
+
+
+def _ends(path: str, right: Right) -> Callable[[Route], Route]:
+    return router.delete(
+        path,
+        status_code=200,
+        response_class=Response,
+        dependencies=[Depends(require(right))],
+        responses=refusals(*WRITES),
+    )
+
+
 # --- beginning ---
 
 
@@ -105,7 +143,6 @@ class Wishes:
     record: Annotated[bool, Query(description="keep the result as a file")] = False
 
     def config(self, sessions: Sessions) -> EngineConfig:
-        """Of the session."""
         return EngineConfig(
             steps=self.steps,
             original_level=self.original_level,
@@ -132,13 +169,7 @@ async def _publish(request: Request, grant: Claims, wishes: Wishes, name: str | 
     return _created(request, location(name, link), link.etag, answer)
 
 
-@router.post(
-    "/whip",
-    status_code=201,
-    response_class=Response,
-    responses={**CREATED, **refusals(400, 401, 403, 413, 415, 422, 429, 503)},
-    openapi_extra=TAKES_OFFER,
-)
+@_takes_offer("/whip", 400, 401, 403, 413, 415, 422, 429, 503)
 async def publish(
     request: Request,
     grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
@@ -153,13 +184,7 @@ async def publish(
 
 
 # Before the routes of random ids: `live` is nobody's.
-@router.post(
-    "/whip/live/{name}",
-    status_code=201,
-    response_class=Response,
-    responses={**CREATED, **refusals(400, 401, 403, 409, 413, 415, 422, 429, 503)},
-    openapi_extra=TAKES_OFFER,
-)
+@_takes_offer("/whip/live/{name}", 400, 401, 403, 409, 413, 415, 422, 429, 503)
 async def publish_named(
     request: Request,
     name: str,
@@ -174,45 +199,15 @@ async def publish_named(
     return await _publish(request, grant, wishes, name)
 
 
-@router.post(
-    "/whip/live/{name}/voice",
-    status_code=201,
-    response_class=Response,
-    dependencies=[Depends(require(Right.SPEAK))],
-    responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422)},
-    openapi_extra=TAKES_OFFER,
-    include_in_schema=False,
-)
-@router.post(
-    "/whip/{name}/voice",
-    status_code=201,
-    response_class=Response,
-    dependencies=[Depends(require(Right.SPEAK))],
-    responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422)},
-    openapi_extra=TAKES_OFFER,
-)
+@_takes_offer("/whip/live/{name}/voice", *WRITES, 409, 413, 415, 422, right=Right.SPEAK, shown=False)
+@_takes_offer("/whip/{name}/voice", *WRITES, 409, 413, 415, 422, right=Right.SPEAK)
 async def voice(request: Request, name: str) -> Response:
     """Be the session's new voice: an offer with one audio section."""
     return await _attach(request, name, Purpose.VOICE, f"/whip/{name}/voice")
 
 
-@router.post(
-    "/whep/live/{name}",
-    status_code=201,
-    response_class=Response,
-    dependencies=[Depends(require(Right.WATCH))],
-    responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422, 503)},
-    openapi_extra=TAKES_OFFER,
-    include_in_schema=False,
-)
-@router.post(
-    "/whep/{name}",
-    status_code=201,
-    response_class=Response,
-    dependencies=[Depends(require(Right.WATCH))],
-    responses={**CREATED, **refusals(*WRITES, 409, 413, 415, 422, 503)},
-    openapi_extra=TAKES_OFFER,
-)
+@_takes_offer("/whep/live/{name}", *WRITES, 409, 413, 415, 422, 503, right=Right.WATCH, shown=False)
+@_takes_offer("/whep/{name}", *WRITES, 409, 413, 415, 422, 503, right=Right.WATCH)
 async def watch(request: Request, name: str) -> Response:
     """Watch the session: an offer that receives."""
     return await _attach(request, name, Purpose.WATCH, f"/whep/{name}")
@@ -241,74 +236,38 @@ async def _trickle(
     return Response(status_code=204)
 
 
-@router.patch(
-    "/whip/live/{name}/{link}",
-    status_code=204,
-    dependencies=[Depends(require(Right.PUBLISH))],
-    responses=TRICKLED,
-    openapi_extra=TAKES_FRAGMENT,
-)
+@_takes_candidates("/whip/live/{name}/{link}", Right.PUBLISH)
 async def trickle_named_publisher(request: Request, name: str, link: str) -> Response:
     """Late candidates of the publisher of a name."""
     return await _trickle(request, Purpose.INGEST, name, link)
 
 
-@router.patch(
-    "/whip/{name}",
-    status_code=204,
-    dependencies=[Depends(require(Right.PUBLISH))],
-    responses=TRICKLED,
-    openapi_extra=TAKES_FRAGMENT,
-)
+@_takes_candidates("/whip/{name}", Right.PUBLISH)
 async def trickle_publisher(request: Request, name: str) -> Response:
     """Late candidates of the publisher."""
     return await _trickle(request, Purpose.INGEST, name)
 
 
-@router.patch(
-    "/whip/{name}/voice/{link}",
-    status_code=204,
-    dependencies=[Depends(require(Right.SPEAK))],
-    responses=TRICKLED,
-    openapi_extra=TAKES_FRAGMENT,
-)
+@_takes_candidates("/whip/{name}/voice/{link}", Right.SPEAK)
 async def trickle_voice(request: Request, name: str, link: str) -> Response:
     """Late candidates of the voice."""
     return await _trickle(request, Purpose.VOICE, name, link)
 
 
-@router.patch(
-    "/whep/{name}/{link}",
-    status_code=204,
-    dependencies=[Depends(require(Right.WATCH))],
-    responses=TRICKLED,
-    openapi_extra=TAKES_FRAGMENT,
-)
+@_takes_candidates("/whep/{name}/{link}", Right.WATCH)
 async def trickle_viewer(request: Request, name: str, link: str) -> Response:
     """Late candidates of a viewer."""
     return await _trickle(request, Purpose.WATCH, name, link)
 
 
-@router.delete(
-    "/whip/live/{name}/{link}",
-    status_code=200,
-    response_class=Response,
-    dependencies=[Depends(require(Right.PUBLISH))],
-    responses=refusals(*WRITES),
-)
+@_ends("/whip/live/{name}/{link}", Right.PUBLISH)
 async def unpublish_named(request: Request, name: str, link: str) -> Response:
     """End the session, for its viewers too; 404 for a publisher that was taken over."""
     await _sessions(request).close(name, link)
     return Response(status_code=200)
 
 
-@router.delete(
-    "/whip/{name}",
-    status_code=200,
-    response_class=Response,
-    dependencies=[Depends(require(Right.PUBLISH))],
-    responses=refusals(*WRITES),
-)
+@_ends("/whip/{name}", Right.PUBLISH)
 async def unpublish(request: Request, name: str) -> Response:
     """End the session, for its viewers too."""
     await _sessions(request).close(name)
@@ -322,25 +281,13 @@ async def _leave(request: Request, purpose: Purpose, name: str, link_name: str) 
     return Response(status_code=200)
 
 
-@router.delete(
-    "/whip/{name}/voice/{link}",
-    status_code=200,
-    response_class=Response,
-    dependencies=[Depends(require(Right.SPEAK))],
-    responses=refusals(*WRITES),
-)
+@_ends("/whip/{name}/voice/{link}", Right.SPEAK)
 async def hush(request: Request, name: str, link: str) -> Response:
     """End the voice link; the session goes on."""
     return await _leave(request, Purpose.VOICE, name, link)
 
 
-@router.delete(
-    "/whep/{name}/{link}",
-    status_code=200,
-    response_class=Response,
-    dependencies=[Depends(require(Right.WATCH))],
-    responses=refusals(*WRITES),
-)
+@_ends("/whep/{name}/{link}", Right.WATCH)
 async def unwatch(request: Request, name: str, link: str) -> Response:
     """Stop watching; the session goes on."""
     return await _leave(request, Purpose.WATCH, name, link)

@@ -33,9 +33,13 @@ MAX_CLIENTS = 8  # each may hold an event in memory
 LOOK_S = 0.1  # how soon an interruption is seen
 FORMAT = {"rate": 48_000, "width": 2, "channels": 1}  # what needs no conversion
 PROGRAM = {
-    "name": "lipwire", "description": "a face that speaks it", "installed": True,
-    "version": __version__, "attribution": {"name": "lipwire", "url": ""}, "snd_format": FORMAT,
-}  # fmt: skip
+    "name": "lipwire",
+    "description": "a face that speaks it",
+    "installed": True,
+    "version": __version__,
+    "attribution": {"name": "lipwire", "url": ""},
+    "snd_format": FORMAT,
+}
 
 
 class BadEvent(LipwireError):
@@ -51,7 +55,6 @@ class Event:
     payload: bytes = b""
 
     def __bytes__(self) -> bytes:
-        """As it is sent."""
         return json.dumps({"type": self.type, "data": self.data}).encode() + b"\n"
 
 
@@ -201,13 +204,7 @@ def listen(settings: ServerConfig) -> socket.socket | None:
 
 @contextlib.asynccontextmanager
 async def listening(sessions: Sessions, listener: socket.socket, name: str) -> AsyncIterator[None]:
-    """Serve clients meanwhile.
-
-    Args:
-        sessions: of the server.
-        listener: bound already.
-        name: of the session whose voice they are.
-    """
+    """Serve clients meanwhile."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

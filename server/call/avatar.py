@@ -52,12 +52,6 @@ def read_clip(
 ) -> Clip:
     """A file's pictures, at most MAX_FPS and as large as a camera's may be; blocks.
 
-    Args:
-        path: a film or a photo.
-        max_pixels: of a picture; larger ones are made smaller.
-        find_faces: gives f32[N, 4] of uint8[H, W, 3].
-        config: of the session.
-
     Raises:
         MediaError: it cannot be read, nobody is in it, or two are in a photo.
     """
@@ -162,7 +156,6 @@ class FilePublisher:
         return not self.over
 
     def end(self, ending: Ending) -> None:
-        """Let `run` return."""
         if not self.over:
             log.info("the avatar ends: %s", ending)
             self.ending = ending
@@ -189,6 +182,5 @@ class FilePublisher:
         return 0, 0
 
     async def close(self) -> None:
-        """Stop the track."""
         self._over.set()
         self.track.stop()

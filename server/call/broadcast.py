@@ -39,16 +39,7 @@ TRACED = {
 
 
 class Broadcaster:
-    """A session's output; `run_pictures` and `run_sound` are for the call's task group.
-
-    Args:
-        session: whose output leaves.
-        clock: the engine's.
-        pool: converts colours beside the event loop.
-        settings: bit rates.
-        mark: drawn on every picture; None where the settings turn it off.
-        observe: told how long each picture was in here, from its arrival on.
-    """
+    """A session's output; `run_pictures` and `run_sound` are for the call's task group."""
 
     def __init__(
         self,

@@ -76,19 +76,7 @@ class _Over(Exception):
 
 
 class Call:
-    """A call: made with `run`, over when that returns.
-
-    Args:
-        name: the call's id.
-        engine: does the work.
-        session: this call's, ended with the call.
-        settings: limits.
-        pool: converts colours.
-        observe: told how long each stage of a picture took, seconds.
-        archive: keeps recordings.
-        named: by its publisher, who may come back after a loss.
-        clip: the face, of a call without a camera.
-    """
+    """A call: made with `run`, over when that returns."""
 
     def __init__(
         self,
@@ -217,9 +205,15 @@ class Call:
         if link.connected:
             self._live = True
             name = self.name if self.public else self.name[:6] + "..."
-            log.info("%s is live: POST /whep/%s to watch, /whip/%s/voice or the socket "
-                     "/api/sessions/%s/speech for the voice, /view/%s in a browser",
-                     name, name, name, name, name)  # fmt: skip
+            log.info(
+                "%s is live: POST /whep/%s to watch, /whip/%s/voice or the socket "
+                "/api/sessions/%s/speech for the voice, /view/%s in a browser",
+                name,
+                name,
+                name,
+                name,
+                name,
+            )
 
     async def take_over(self, offer: Offer) -> tuple[PeerConnection, str]:
         """Let a name be published again; viewers and voice stay. Returns link and answer.
@@ -356,8 +350,10 @@ class Call:
         running = [
             link.traffic() for link in (self.publisher, *(k for _, k in self.links.values()))
         ]
-        received, sent = (total + sum(column) for total, column in zip(
-            self._traffic, zip(*running, strict=True), strict=True))  # fmt: skip
+        received, sent = (
+            total + sum(column)
+            for total, column in zip(self._traffic, zip(*running, strict=True), strict=True)
+        )
         return received, sent
 
     # --- media in ---
@@ -428,8 +424,10 @@ class Call:
     def _tell_enrolled(self, state: Enrolled) -> None:
         """What became of a bank that was given."""
         if state is Enrolled.REFUSED:
-            log.warning("%s: the bank is of another person than the face; the call goes on without",
-                        self.name[:6])  # fmt: skip
+            log.warning(
+                "%s: the bank is of another person than the face; the call goes on without",
+                self.name[:6],
+            )
         self.send({"type": "bank", "enrolled": state})
 
     @property

@@ -31,12 +31,7 @@ class Commanded(Protocol):
 
 
 def handle_command(call: Commanded, message: str | bytes) -> None:
-    """Carry out a command; one that cannot be is answered with an error.
-
-    Args:
-        call: the call that is asked.
-        message: as it came.
-    """
+    """Carry out a command; one that cannot be is answered with an error."""
     try:
         if len(message) > MAX_COMMAND_CHARS:
             raise ValueError(f"the command is longer than {MAX_COMMAND_CHARS} characters")

@@ -136,12 +136,7 @@ def _frames(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
 
 
 class AutoReader:
-    """Has the methods of `PcmReader`; `feed` and `end` may take as long as decoding does.
-
-    Args:
-        rate_hz: of PCM that nothing says the rate of.
-        channels: of it.
-    """
+    """Has the methods of `PcmReader`; `feed` and `end` may take as long as decoding does."""
 
     def __init__(self, rate_hz: int, channels: int = 1) -> None:
         self._pcm = PcmReader(rate_hz, channels)
@@ -150,7 +145,6 @@ class AutoReader:
 
     @property
     def dangling(self) -> bool:
-        """See `PcmReader`."""
         return self._pcm.dangling
 
     def feed(self, data: bytes) -> list[tuple[I16, int]]:

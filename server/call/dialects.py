@@ -94,14 +94,16 @@ ROWS: tuple[Row, ...] = (
     *(Row({name: IS}) for name in (TURN, "setupComplete", "usageMetadata", "toolCall", "goAway")),
     # DeepL Voice, speech to speech
     Row({"target_media_chunk": IS}, audio="target_media_chunk.data"),
-    Row(
-        {"target_transcript_update": IS}, text="target_transcript_update.concluded.*.text"
-    ),
+    Row({"target_transcript_update": IS}, text="target_transcript_update.concluded.*.text"),
     Row({"end_of_target_media": IS}, act="flush"),
     *(
         Row({name: IS})
-        for name in ("source_transcript_update", "end_of_source_transcript",
-                     "end_of_target_transcript", "end_of_stream")
+        for name in (
+            "source_transcript_update",
+            "end_of_source_transcript",
+            "end_of_target_transcript",
+            "end_of_stream",
+        )
     ),
     # Cartesia
     Row({"type": "chunk"}, audio="data"),
@@ -125,7 +127,7 @@ ROWS: tuple[Row, ...] = (
     Row({"type": "error", "message": IS}, error="message"),
     Row({"type": "Error"}, error="message"),
     Row({"error.error_message": IS}, error="error.error_message"),
-)  # fmt: skip
+)
 EXPECTED = (
     'text must be {"type":"flush"}, {"type":"interrupt"} or a message of a service whose protocol '
     "is known (docs/bridges/speech.md)"
@@ -145,9 +147,14 @@ def read(message: object) -> Said:
     for row in rows:
         said.take(row, message)
     return Said(
-        tuple(said.audio), said.rate_hz, said.mulaw, tuple(said.floats), "".join(said.text),
-        said.act, said.error,
-    )  # fmt: skip
+        tuple(said.audio),
+        said.rate_hz,
+        said.mulaw,
+        tuple(said.floats),
+        "".join(said.text),
+        said.act,
+        said.error,
+    )
 
 
 @dataclass(slots=True)

@@ -36,16 +36,7 @@ def send_event(channel: RTCDataChannel | None, event: dict[str, Any]) -> None:
 
 
 class EventBus:
-    """Of one session; `run` is for the call's task group.
-
-    Args:
-        session: what they see.
-        clock: the engine's.
-        broadcaster: gives what is recorded.
-        voice: what subtitles belong to.
-        disclosure: what everybody should be told.
-        archive: keeps recordings; None where nothing is ever recorded.
-    """
+    """Of one session; `run` is for the call's task group."""
 
     def __init__(
         self,
@@ -77,7 +68,6 @@ class EventBus:
                 send_event(channel, lowered)
 
     def broadcast(self, event: dict[str, Any]) -> None:
-        """Tell everybody."""
         self._channels = [c for c in self._channels if c.readyState in ("connecting", "open")]
         for channel in self._channels:
             send_event(channel, event)

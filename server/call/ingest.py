@@ -30,17 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Ingest:
-    """What comes into one call; each coroutine runs until its track or the session ends.
-
-    Args:
-        name: the call's id.
-        session: takes pictures and the original voice.
-        voice: takes the new one.
-        clock: the session's, seconds.
-        pool: converts colours.
-        observe: told how long each stage of a picture took, seconds.
-        max_pixels: larger pictures are scaled down to it.
-    """
+    """What comes into one call; each coroutine runs until its track or the session ends."""
 
     def __init__(
         self,

@@ -49,10 +49,6 @@ class Format:
 class PcmReader:
     """Takes the bytes of one voice, cut anywhere.
 
-    Args:
-        rate_hz: declared.
-        channels: declared; they are mixed into one.
-
     Raises:
         MediaError: so many channels that nobody sends.
     """
@@ -151,9 +147,11 @@ class PcmReader:
                     break
                 data = data[begins:]
                 continue
-            stop = header.start() if header is not None else len(data) - (
-                0 if last else _beginning(data)
-            )  # fmt: skip
+            stop = (
+                header.start()
+                if header is not None
+                else len(data) - (0 if last else _beginning(data))
+            )
             if self._left is not None:
                 stop = min(stop, self._left)
                 self._left -= stop

@@ -17,11 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class QualityWatch:
-    """Of one session: each of its changes is told once.
-
-    Args:
-        session: the engine's.
-    """
+    """Of one session: each of its changes is told once."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -33,9 +29,15 @@ class QualityWatch:
             self._told = change.number
             event = self._event(change)
             fields = {name: value for name, value in event.items() if name != "type"}
-            log.warning("quality %s -> %s, %d of %d steps: %s", change.before.name,
-                        change.after.name, change.after.steps, self._session.steps, change.reason,
-                        extra={"fields": fields})  # fmt: skip
+            log.warning(
+                "quality %s -> %s, %d of %d steps: %s",
+                change.before.name,
+                change.after.name,
+                change.after.steps,
+                self._session.steps,
+                change.reason,
+                extra={"fields": fields},
+            )
             yield event
 
     def state(self) -> dict[str, Any] | None:

@@ -93,7 +93,6 @@ class Sessions:
 
     @property
     def peers(self) -> list[Call]:
-        """All of them."""
         return list(self._peers.values())
 
     def check_room(self) -> None:
@@ -175,9 +174,16 @@ class Sessions:
             raise NameTaken(f"the name {name!r} is taken; its publisher is connecting")
         session = self._engine.session(offer.config, name)
         call = Call(
-            name, self._engine, session, self.settings, self._pool, self._observe, self.archive,
-            named=chosen is not None, clip=offer if isinstance(offer, Clip) else None,
-        )  # fmt: skip
+            name,
+            self._engine,
+            session,
+            self.settings,
+            self._pool,
+            self._observe,
+            self.archive,
+            named=chosen is not None,
+            clip=offer if isinstance(offer, Clip) else None,
+        )
         self._peers[name] = call
         if self._on_begin is not None:
             self._on_begin(call)

@@ -44,12 +44,7 @@ class NoSpeech(LipwireError):
 
 
 class SpeechQueue:
-    """The way into one session's speech, for all its sources.
-
-    Args:
-        session: hears it.
-        clock: the engine's.
-    """
+    """The way into one session's speech, for all its sources."""
 
     def __init__(self, session: Session, clock: Callable[[], float]) -> None:
         self._session, self._clock = session, clock
@@ -221,12 +216,7 @@ def _pieces(path: Path, note: Callable[[str], None] = lambda _: None) -> Iterato
 async def read_pieces(
     path: Path, note: Callable[[str], None] = lambda _: None
 ) -> AsyncIterator[I16]:
-    """A file's sound at 48 kHz, decoded beside the event loop as it is asked for.
-
-    Args:
-        path: a checked file.
-        note: hears, in a line each, what was chosen or left out.
-    """
+    """A file's sound at 48 kHz, decoded beside the event loop as it is asked for."""
     pieces = _pieces(path, note)
     while True:
         piece = await asyncio.to_thread(next, pieces, None)
@@ -252,12 +242,6 @@ async def speak_file(
     note: Callable[[str], None] = lambda _: None,
 ) -> float:
     """Let a call's voice speak a file; returns the seconds scheduled.
-
-    Args:
-        voice: the call's.
-        path: of any kind that can be uploaded.
-        begins: told when it will be heard, once that is known (engine's clock).
-        note: hears, in a line each, what was chosen or left out.
 
     Raises:
         NotMedia: not a sound or video file.

@@ -27,11 +27,7 @@ CLOSING_S = 15.0  # what a server takes to stop beyond its drain
 
 
 class Wanted:
-    """Autoscaling policy: as many nodes as are full, and so many more.
-
-    Args:
-        spare: nodes' worth of room that shall be free.
-    """
+    """Autoscaling policy: as many nodes as are full, and so many more."""
 
     def __init__(self, spare: float) -> None:
         self._spare = spare
@@ -64,27 +60,39 @@ def build(args: dict[str, Any]) -> Any:
     options: dict[str, Any] = {"num_replicas": fewest}
     if most > fewest:
         policy = {"policy_function": Wanted, "policy_kwargs": {"spare": mine["spare"]}}
-        options = {"autoscaling_config": {
-            "min_replicas": fewest, "max_replicas": most, "policy": policy,
-            "look_back_period_s": LOOK_BACK_S,
-            "upscale_delay_s": UPSCALE_S, "downscale_delay_s": DOWNSCALE_S,
-        }}  # fmt: skip
+        options = {
+            "autoscaling_config": {
+                "min_replicas": fewest,
+                "max_replicas": most,
+                "policy": policy,
+                "look_back_period_s": LOOK_BACK_S,
+                "upscale_delay_s": UPSCALE_S,
+                "downscale_delay_s": DOWNSCALE_S,
+            }
+        }
     common = {
-        "health_check_period_s": HEALTH_S, "health_check_timeout_s": HEALTH_TIMEOUT_S,
+        "health_check_period_s": HEALTH_S,
+        "health_check_timeout_s": HEALTH_TIMEOUT_S,
         "graceful_shutdown_wait_loop_s": 0.5,
         # A node's calls, and a Director's voices.
         "graceful_shutdown_timeout_s": settings.drain_s + CLOSING_S,
         "logging_config": {"enable_access_log": False},
-    }  # fmt: skip
+    }
     node = serve.deployment(
-        Node, name="Node",
+        Node,
+        name="Node",
         ray_actor_options={"num_cpus": mine["cpus"], "num_gpus": mine["gpus"]},
-        **common, **options,
-    )  # fmt: skip
+        **common,
+        **options,
+    )
     director = serve.deployment(
-        serve.ingress()(Director), name="Director", num_replicas=mine["directors"],
-        ray_actor_options={"num_cpus": 0}, max_ongoing_requests=REQUESTS, **common,
-    )  # fmt: skip
+        serve.ingress()(Director),
+        name="Director",
+        num_replicas=mine["directors"],
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=REQUESTS,
+        **common,
+    )
     nodes = node.bind(environment(settings), settings.drain_s)
     return director.bind(nodes, settings.trusted_proxies)
 

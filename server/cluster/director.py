@@ -96,7 +96,6 @@ class Director:
         self.directory.forget(node)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] == "websocket":
             await self._socket(WebSocket(scope, receive, send))
         else:
@@ -188,10 +187,12 @@ class Director:
         """What each node lists for this token, in one list."""
         headers = _onward(request)
         replies = await asyncio.gather(
-            *(self._http.get(f"{state.url}/api/sessions", headers=headers)
-              for state in self.directory.nodes()),
+            *(
+                self._http.get(f"{state.url}/api/sessions", headers=headers)
+                for state in self.directory.nodes()
+            ),
             return_exceptions=True,
-        )  # fmt: skip
+        )
         found = [reply for reply in replies if isinstance(reply, httpx.Response)]
         refused = next((reply for reply in found if reply.is_error), None)
         if refused is not None:
@@ -206,10 +207,16 @@ class Director:
                 f"ws://{socket.headers.get('host', there.netloc.decode())}{path}?{socket.url.query}"
             )
             node = await connect(
-                asked, host=there.host, port=there.port, additional_headers=_onward(socket, HOP_WS),
-                subprotocols=socket.scope["subprotocols"] or None, compression=None,
-                max_size=MAX_MESSAGE, open_timeout=CONNECT_S, proxy=None,
-            )  # fmt: skip
+                asked,
+                host=there.host,
+                port=there.port,
+                additional_headers=_onward(socket, HOP_WS),
+                subprotocols=socket.scope["subprotocols"] or None,
+                compression=None,
+                max_size=MAX_MESSAGE,
+                open_timeout=CONNECT_S,
+                proxy=None,
+            )
         except NoNode as error:
             await socket.send_denial_response(error.response)
         except InvalidStatus as error:

@@ -36,11 +36,7 @@ class State:
 
 
 class Directory:
-    """The nodes of a cluster.
-
-    Args:
-        clock: seconds.
-    """
+    """The nodes of a cluster."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -31,12 +31,7 @@ runpy.run_module("lipwire", run_name="__main__", alter_sys=True)"""
 
 
 class Node:
-    """One server.
-
-    Args:
-        environment: its settings, LIPWIRE_*.
-        drain_s: how long its calls may go on when it shall stop.
-    """
+    """One server."""
 
     def __init__(self, environment: Mapping[str, str], drain_s: float) -> None:
         import ray
@@ -62,9 +57,11 @@ class Node:
             port = self._url.rpartition(":")[2]
             self._url = f"http://{ray.util.get_node_ip_address()}:{port}"
         self._http = httpx.AsyncClient(
-            base_url=self._url, timeout=SILENT_S, trust_env=False,
+            base_url=self._url,
+            timeout=SILENT_S,
+            trust_env=False,
             headers={"Authorization": f"Bearer {token}"} if token else None,
-        )  # fmt: skip
+        )
         self._state, self._seen_s = State(self._name, self._url), time.monotonic()
         self._telling = asyncio.get_running_loop().create_task(self._tell())
 
@@ -119,10 +116,6 @@ class Node:
 
 async def look(server: httpx.AsyncClient, node: str) -> State:
     """What a server is now.
-
-    Args:
-        server: a client of it, with the right to control.
-        node: its name.
 
     Raises:
         httpx.HTTPError: it does not answer.

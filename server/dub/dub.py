@@ -91,7 +91,6 @@ class DubSummary:
     warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return asdict(self)
 
 
@@ -166,7 +165,6 @@ def _begin(
 
 
 def _paint(begun: Pipe[_Begun | I16], engine: Engine, painted: Pipe[_Begun | I16]) -> None:
-    """The model's thread."""
     try:
         for item in begun:
             if isinstance(item, _Begun) and item.job is not None:
@@ -202,7 +200,6 @@ def learn_film(video: Path, session: Session, frames: int, progress: Progress | 
 
 
 def _encode(writer: Mp4Writer, written: Pipe[Written], step: int) -> None:
-    """The encoding thread."""
     try:
         for item in written:
             if isinstance(item, tuple):
@@ -270,14 +267,23 @@ def dub(
     """
     began = time.monotonic()
     config = EngineConfig(
-        offline=True, delay_s=0.0, speech_backlog_max_s=BACKLOG_S, steps=steps, silence=silence,
-        original_level=original_level, ducking=ducking, loudness_lufs=loudness_lufs,
-    )  # fmt: skip
+        offline=True,
+        delay_s=0.0,
+        speech_backlog_max_s=BACKLOG_S,
+        steps=steps,
+        silence=silence,
+        original_level=original_level,
+        ducking=ducking,
+        loudness_lufs=loudness_lufs,
+    )
     check_out(out, video, speech)
     signer = open_credentials() if credentials else None  # what is wrong with it is known at once
     if mark is None or signer is None:
-        missing = [name for name, there in (("mark", mark), ("Content Credentials", signer))
-                   if there is None]  # fmt: skip
+        missing = [
+            name
+            for name, there in (("mark", mark), ("Content Credentials", signer))
+            if there is None
+        ]
         log.warning("%s: written without %s, as asked", out, " and ".join(missing))
     info = probe_video(video)
     warnings: list[str] = []
@@ -329,10 +335,16 @@ def dub(
         step_s = float(step * base)
         stack.enter_context(
             PipeThread(
-                begun, _begin, itertools.chain([origin], source), engine, session, track, step_s,
+                begun,
+                _begin,
+                itertools.chain([origin], source),
+                engine,
+                session,
+                track,
+                step_s,
                 begun,
             )
-        )  # fmt: skip
+        )
         stack.enter_context(PipeThread(painted, _paint, begun, engine, painted))
         encoder = stack.enter_context(PipeThread(written, _encode, writer, written, step))
         now, resized, done = 0.0, False, 0

@@ -11,11 +11,7 @@ T = TypeVar("T")
 
 
 class Pipe(Generic[T]):
-    """One side puts, the other iterates; whoever ends it wakes the other.
-
-    Args:
-        size: items that may wait; a `put` beyond it blocks.
-    """
+    """One side puts, the other iterates; whoever ends it wakes the other."""
 
     def __init__(self, size: int) -> None:
         self._items: deque[T] = deque()
@@ -79,13 +75,7 @@ class Pipe(Generic[T]):
 
 
 class PipeThread:
-    """A thread that works on a pipe; leaving the `with` block drops the pipe and waits for it.
-
-    Args:
-        pipe: what it takes from or puts into; ended by `run` if it fails.
-        run: the work.
-        *args: of `run`.
-    """
+    """A thread that works on a pipe; leaving the `with` block drops the pipe and waits for it."""
 
     def __init__(self, pipe: Pipe[Any], run: Callable[..., None], *args: Any) -> None:
         self._pipe = pipe

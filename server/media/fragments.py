@@ -27,12 +27,7 @@ AUDIO_BLOCK = 1024  # samples of one AAC frame
 
 
 class FragmentedFile:
-    """The container. Used by one thread.
-
-    Args:
-        path: exists already.
-        comment: goes into its metadata.
-    """
+    """The container. Used by one thread."""
 
     def __init__(self, path: Path, comment: str) -> None:
         self._path, self._comment = path, comment

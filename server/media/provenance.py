@@ -57,11 +57,6 @@ class Credentials:
     def sign(self, path: Path, title: str, model: str) -> None:
         """Put a signed manifest into an MP4; the file is replaced when it is whole.
 
-        Args:
-            path: the file.
-            title: its name in the manifest.
-            model: what painted the mouths.
-
         Raises:
             MediaError: the file cannot be signed; it is as it was.
         """
@@ -103,9 +98,6 @@ def read_credentials(path: Path) -> dict[str, Any]:
 
 def open_credentials(folder: Path | None = None) -> Credentials:
     """The user's chain and key, made on first use and renewed before they expire.
-
-    Args:
-        folder: where they lie; None: `default_folder()`.
 
     Raises:
         ConfigError: they cannot be read, or not be made there.
@@ -195,9 +187,16 @@ def _certificate(
 
 def _usage(**granted: bool) -> x509.KeyUsage:
     names = (
-        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
-        "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
-    )  # fmt: skip
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    )
     return x509.KeyUsage(**{name: granted.get(name, False) for name in names})
 
 

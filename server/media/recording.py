@@ -67,12 +67,7 @@ class Recording:
     """
 
     def __init__(
-        self,
-        path: Path,
-        comment: str,
-        max_s: float,
-        max_bytes: float,
-        sign: Callable[[Path], None],
+        self, path: Path, comment: str, max_s: float, max_bytes: float, sign: Callable[[Path], None]
     ) -> None:
         self.path, self._comment = path, comment
         self._partial = path.with_name(f"{path.stem}{UNFINISHED}{path.suffix}")
@@ -222,13 +217,7 @@ class Recording:
 
 
 class Archive:
-    """The folder of recordings.
-
-    Args:
-        settings: the folder and the limits.
-        model: name and version of what paints.
-        credentials: signs; None takes the user's own, when first needed.
-    """
+    """The folder of recordings."""
 
     def __init__(
         self, settings: ServerConfig, model: str, credentials: Credentials | None = None

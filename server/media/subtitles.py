@@ -80,13 +80,7 @@ def check_text(text: str, language: str | None) -> str:
 
 
 class Subtitles:
-    """Those of one session that have not been heard.
-
-    Args:
-        clock: the engine's.
-        told: is given each cue when its voice is heard.
-        cleared: is called when what is shown was interrupted.
-    """
+    """Those of one session that have not been heard."""
 
     def __init__(
         self,
@@ -139,12 +133,6 @@ class Subtitles:
 
         Each gets its share of the time by its length. What is too much is left out: the voice that
         was asked for matters more.
-
-        Args:
-            text: of any length.
-            language: BCP 47.
-            start_s: when it begins to be heard.
-            seconds: how long it takes to say.
         """
         pieces = split_text(CONTROLS.sub("", text))
         total = sum(map(len, pieces))

@@ -47,23 +47,14 @@ class _Patch:
 
 
 class Watermark:
-    """Words and where they stand.
-
-    Args:
-        text: one line.
-        place: the corner.
-    """
+    """Words and where they stand."""
 
     def __init__(self, text: str = "AI-generated", place: Place = "top-right") -> None:
         self.text, self.place = text, place
         self._patches = lru_cache(maxsize=16)(self._draw)  # sizes a peer may wander through
 
     def draw(self, frame: av.VideoFrame) -> None:
-        """Blend the mark into a frame, in place.
-
-        Args:
-            frame: yuv420p of any size.
-        """
+        """Blend the mark into a frame, in place."""
         if frame.format.name not in ("yuv420p", "yuvj420p"):
             raise ConfigError(f"a mark is drawn on yuv420p, not on {frame.format.name}")
         patches = self._patches(frame.width, frame.height)

@@ -44,7 +44,6 @@ class JsonFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = {
             "time": f"{moment}.{int(record.msecs):03d}Z",
@@ -67,7 +66,6 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(name)s%(place)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and a traceback under it where there is one."""
         session = getattr(record, "session", "")
         record.place = f" [{session}]" if session else ""
         return super().format(record)

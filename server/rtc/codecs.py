@@ -86,9 +86,7 @@ class GuardedDecoder(Decoder):
             return []
 
     def _admit(
-        self,
-        encoded: JitterFrame | EncodedFrame,
-        read: Callable[[bytes], tuple[int, int] | None],
+        self, encoded: JitterFrame | EncodedFrame, read: Callable[[bytes], tuple[int, int] | None]
     ) -> bool:
         size = read(encoded.data)
         if size is not None:
@@ -133,11 +131,7 @@ class ConcealingOpusDecoder(Decoder):
 
 
 class SilentWhenLost(Decoder):
-    """A decoder without concealment of its own: what was lost is left out.
-
-    Args:
-        inner: decodes.
-    """
+    """A decoder without concealment of its own: what was lost is left out."""
 
     def __init__(self, inner: Decoder) -> None:
         self._inner = inner

@@ -44,12 +44,7 @@ class Ending(StrEnum):
 
 
 class PeerConnection:
-    """One RTCPeerConnection: answer, then `run` until it is over, then `close`.
-
-    Args:
-        settings: limits and addresses.
-        name: its id; None makes one of 192 random bits.
-    """
+    """One RTCPeerConnection: answer, then `run` until it is over, then `close`."""
 
     def __init__(self, settings: ServerConfig, name: str | None = None) -> None:
         self.name = name or secrets.token_urlsafe(24)
@@ -75,7 +70,6 @@ class PeerConnection:
 
     @property
     def connected(self) -> bool:
-        """Whether media flows."""
         return self._connected.is_set() and not self._over.is_set()
 
     @property
@@ -84,7 +78,6 @@ class PeerConnection:
         return self._over.is_set()
 
     def end(self, ending: Ending) -> None:
-        """Let `run` return."""
         if not self._over.is_set():
             log.info("link %s ends: %s", self.name[:6], ending)
             self.ending = ending

@@ -73,15 +73,7 @@ def encode(encoder: GuardedEncoder, frame: Frame, key: bool) -> tuple[list[bytes
 
 
 class Rendition:
-    """One running encode and those who take it.
-
-    Args:
-        codec: what to encode to.
-        settings: bit rates.
-        rung: class of bit rates; None for sound.
-        start: bits a second to begin with.
-        observe: told how long each picture took.
-    """
+    """One running encode and those who take it."""
 
     def __init__(
         self,
@@ -145,7 +137,6 @@ class Rendition:
             self._encoder.target_bitrate = min(wanted)
 
     def stop(self) -> None:
-        """End the encode."""
         self._task.cancel()
         self._frames.clear()
         self._encoder.close()
@@ -275,7 +266,6 @@ class Renditions:
         subscription.rendition.regulate(now)
 
     def leave(self, subscription: Subscription) -> None:
-        """Somebody stopped watching."""
         self._seats.remove(subscription)
         self._free(subscription)
 
@@ -313,7 +303,6 @@ class Renditions:
         ]
 
     def stop(self) -> None:
-        """End every viewer's track, and the encodes with them."""
         for subscription in tuple(self._seats):
             subscription.stop()
 

@@ -96,12 +96,7 @@ def apply(settings: ServerConfig) -> None:
 
 
 class IceConnection(Connection):
-    """aioice's connection with a port range, bounded lists, and a quick eye for dead peers.
-
-    Args:
-        rules: ours.
-        **options: aioice's.
-    """
+    """aioice's connection with a port range, bounded lists, and a quick eye for dead peers."""
 
     def __init__(self, rules: IceRules, **options: Any) -> None:
         super().__init__(**options)

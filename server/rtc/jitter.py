@@ -93,11 +93,7 @@ class BufferCounts:
 
 
 class VideoBuffer:
-    """Pictures from packets; see the head of the file.
-
-    Args:
-        vp8_types: payload types that carry VP8; others are H.264.
-    """
+    """Pictures from packets; see the head of the file."""
 
     def __init__(self, vp8_types: frozenset[int]) -> None:
         self._vp8_types = vp8_types

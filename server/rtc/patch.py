@@ -128,10 +128,6 @@ def check_version(version: str = aiortc.__version__) -> None:
 def apply(settings: ServerConfig, observe: Observe = unobserved) -> None:
     """Make every later peer connection of this process use our media plane.
 
-    Args:
-        settings: sizes, bit rates and codecs.
-        observe: told how long decoding and encoding each picture took, from any thread.
-
     Raises:
         ConfigError: aiortc is of another version.
     """

@@ -24,11 +24,17 @@ _TRANSPORT = ("ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup")
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 # Attributes of a section that aiortc reads, and how it expects them.
 _READ = {
-    "mid": r"\S+", "msid": r".+", "rtcp-mux": "", "extmap": r"\d{1,3}(/\w+)? \S+.*",
-    "ssrc": r"\d{1,10} [\w-]+:.*", "ssrc-group": r"[\w-]+( \d{1,10})+", "sctp-port": r"\d{1,5}",
-    "sctpmap": r"\d{1,5} .+", "max-message-size": r"\d{1,12}",
+    "mid": r"\S+",
+    "msid": r".+",
+    "rtcp-mux": "",
+    "extmap": r"\d{1,3}(/\w+)? \S+.*",
+    "ssrc": r"\d{1,10} [\w-]+:.*",
+    "ssrc-group": r"[\w-]+( \d{1,10})+",
+    "sctp-port": r"\d{1,5}",
+    "sctpmap": r"\d{1,5} .+",
+    "max-message-size": r"\d{1,12}",
     **dict.fromkeys(_DIRECTIONS, ""),
-}  # fmt: skip
+}
 _REPAIR = {"rtx", "red", "ulpfec", "flexfec-03", "flexfec", "telephone-event", "cn"}
 _FORBIDDEN = range(72, 77)  # payload types that RTCP would be taken for (RFC 5761 section 4)
 
@@ -91,8 +97,11 @@ class PlainOffer:
     def __init__(self, text: str, sends: bool = False, needs_audio: bool = False) -> None:
         self._sends = sends
         self._session, self._sections = _split(text)
-        groups = [value.split()[1:] for value in self._of_session("group")
-                  if value.split()[:1] == ["BUNDLE"]]  # fmt: skip
+        groups = [
+            value.split()[1:]
+            for value in self._of_session("group")
+            if value.split()[:1] == ["BUNDLE"]
+        ]
         self._bundled = bool(groups)
         bundle = groups[0] if len(groups) == 1 else []
         default = next((d for d in _DIRECTIONS if self._of_session(d)), "sendrecv")
@@ -155,13 +164,17 @@ class PlainOffer:
             if line is not None:
                 kept.append(pt)
                 lines += [f"a=rtpmap:{pt} {codecs[pt]}", *([line] if line else [])]
-        names = sorted({n for n in (c.split("/")[0] for c in codecs.values())
-                        if n.lower() not in _REPAIR})  # fmt: skip
+        names = sorted(
+            {n for n in (c.split("/")[0] for c in codecs.values()) if n.lower() not in _REPAIR}
+        )
         if not kept:
             self._refuse(section, names, needs_audio)
             return False
-        feedback = [f"a=rtcp-fb:{value}" for value in section.values("rtcp-fb")
-                    if len(value.split()) > 1 and value.split()[0] in ("*", *kept)]  # fmt: skip
+        feedback = [
+            f"a=rtcp-fb:{value}"
+            for value in section.values("rtcp-fb")
+            if len(value.split()) > 1 and value.split()[0] in ("*", *kept)
+        ]
         section.lines = [
             line for line in section.lines if not re.match("a=(rtpmap|fmtp|rtcp-fb):", line)
         ]

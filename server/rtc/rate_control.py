@@ -183,11 +183,6 @@ class LayerSelector:
     Receivers do not claim much more than what they are sent, so a viewer on a low rung cannot show
     what his path carries. A climb is therefore a trial: until it is over his estimate counts for
     nobody else, and one that fails doubles the wait before the next.
-
-    Args:
-        ladder: the rungs, best first.
-        start: bits a second that are assumed to begin with.
-        now: seconds.
     """
 
     def __init__(self, ladder: tuple[Rung, ...], start: int, now: float) -> None:

@@ -49,11 +49,7 @@ Task = tuple[RTCRtpCodecParameters, EncodedFrame]
 
 
 class NewestQueue(asyncio.Queue[Frame | None]):
-    """A track's queue that forgets the oldest frame instead of growing.
-
-    Args:
-        bound: frames that may wait.
-    """
+    """A track's queue that forgets the oldest frame instead of growing."""
 
     def __init__(self, bound: int) -> None:
         super().__init__()
@@ -69,12 +65,7 @@ class NewestQueue(asyncio.Queue[Frame | None]):
 
 
 class NewestTrack(RemoteStreamTrack):
-    """A remote track that costs no memory when nobody reads it.
-
-    Args:
-        kind: audio or video.
-        id: of the track.
-    """
+    """A remote track that costs no memory when nobody reads it."""
 
     def __init__(self, kind: str, id: str | None = None) -> None:
         super().__init__(kind, id)
@@ -138,11 +129,7 @@ class DecodeQueue:
 
 
 class _Seam:
-    """Stands where aiortc's jitter buffer was; what it takes, it delivers by itself.
-
-    Args:
-        receiver: gets every packet.
-    """
+    """Stands where aiortc's jitter buffer was; what it takes, it delivers by itself."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -154,12 +141,7 @@ class _Seam:
 
 
 class Receiver(RTCRtpReceiver):
-    """Receives one section of a call.
-
-    Args:
-        kind: audio or video.
-        transport: where its packets come from.
-    """
+    """Receives one section of a call."""
 
     def __init__(self, kind: str, transport: RTCDtlsTransport) -> None:
         super().__init__(kind, transport)

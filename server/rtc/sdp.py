@@ -75,13 +75,6 @@ def read_offer(
 ) -> Offer:
     """Check an offer before anything is built for it.
 
-    Args:
-        sdp: the session description.
-        purpose: what it is for.
-        kind: its type, as browsers name it.
-        config: of the session that is to serve it.
-        private: take candidates of private networks too.
-
     Raises:
         TooLarge: beyond MAX_SDP_BYTES.
         OfferError: not an offer, or not SDP.

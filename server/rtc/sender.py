@@ -47,12 +47,6 @@ class Sender(RTCRtpSender):
 
     A track with a method `media_time_s()` (where its clock, the one of its pts, is now) gets
     sender reports on that clock.
-
-    Args:
-        trackOrKind: what to send, or the kind of it.
-        transport: where packets go.
-        settings: bit rates.
-        observe: told how long each picture took.
     """
 
     def __init__(
@@ -77,7 +71,6 @@ class Sender(RTCRtpSender):
         """of the packets of the last seconds, by the receiver's last report"""
 
     async def send(self, parameters: RTCRtpSendParameters) -> None:
-        """Begin."""
         self._rate_hz = next(c.clockRate for c in parameters.codecs if not is_rtx(c))
         await super().send(parameters)
 
@@ -220,12 +213,7 @@ class Sender(RTCRtpSender):
 
 
 class _Cutter(Encoder):
-    """Stands where aiortc looks for an encoder, for a track that is encoded elsewhere.
-
-    Args:
-        subscription: the track.
-        codec: what its pictures are cut for.
-    """
+    """Stands where aiortc looks for an encoder, for a track that is encoded elsewhere."""
 
     def __init__(self, subscription: Subscription, codec: RTCRtpCodecParameters) -> None:
         self._seat = subscription

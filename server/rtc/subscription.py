@@ -144,7 +144,6 @@ class Subscription(MediaStreamTrack):
 
     @property
     def depth(self) -> int:
-        """Frames that wait."""
         return len(self._frames)
 
     async def recv(self) -> Any:
@@ -161,7 +160,6 @@ class Subscription(MediaStreamTrack):
         return self._frames.popleft()
 
     def stop(self) -> None:
-        """End it."""
         if self.readyState == "live":
             super().stop()
             self._frames.clear()

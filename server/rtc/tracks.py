@@ -92,13 +92,7 @@ class _SessionTrack(MediaStreamTrack):
 
 
 class PictureTrack(_SessionTrack):
-    """A session's pictures.
-
-    Args:
-        session: whose output leaves.
-        clock: the engine's.
-        pool: converts colours beside the event loop.
-    """
+    """A session's pictures."""
 
     kind = "video"
 

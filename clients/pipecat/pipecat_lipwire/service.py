@@ -57,9 +57,14 @@ class LipwireVideoService(AIService):
     ) -> None:
         super().__init__(settings=ServiceSettings(model=None), **kwargs)
         self._call = LipwireCall(
-            url, token=token, name=name, consent=consent, face=face, on_event=self._on_event,
+            url,
+            token=token,
+            name=name,
+            consent=consent,
+            face=face,
+            on_event=self._on_event,
             **(session or {}),
-        )  # fmt: skip
+        )
         self._source = source
         self._open = self._ready = False
         self._takers: list[asyncio.Task[None]] = []

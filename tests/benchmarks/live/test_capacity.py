@@ -10,8 +10,8 @@ from aiortc.jitterbuffer import JitterFrame
 
 from lipwire.benchmarks.live import capacity
 from lipwire.benchmarks.live.capacity import run, smooth
-from lipwire.benchmarks.live.latency import made_clip
 from lipwire.benchmarks.rig.load_generator import FPS, KEY_EVERY, VP8, Blind, Tape, encoded
+from lipwire.benchmarks.rig.scenes import made_clip
 from lipwire.server.rtc.bitstream import is_key
 from lipwire.server.rtc.codecs import make_decoder
 

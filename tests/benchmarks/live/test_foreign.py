@@ -12,14 +12,9 @@ import pytest
 
 from lipwire.benchmarks.live import foreign
 from lipwire.benchmarks.live.foreign import Visit, delays, digest, is_smooth, judge, load
-from lipwire.benchmarks.live.latency import made_clip
-from lipwire.benchmarks.rig.foreign_client import (
-    PATTERN_S,
-    Microphone,
-    click_times,
-    clicking,
-)
-from lipwire.benchmarks.rig.latency_client import click_levels, clicks
+from lipwire.benchmarks.rig.clicks import PATTERN_S, click_levels, click_times, clicking, clicks
+from lipwire.benchmarks.rig.foreign_client import Microphone
+from lipwire.benchmarks.rig.scenes import made_clip
 from lipwire.benchmarks.rig.signalling import Doors, Line
 from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine.errors import ConfigError, LipwireError

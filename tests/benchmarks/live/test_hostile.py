@@ -13,7 +13,7 @@ from aiortc.codecs import h264
 from aiortc.jitterbuffer import JitterFrame
 from fakes import FakeBackend
 
-from lipwire.benchmarks.live.hostile import h264_bomb, vp8_bomb
+from lipwire.benchmarks.rig.bombs import h264_bomb, vp8_bomb
 from lipwire.benchmarks.rig.faulty import FaultyBackend
 from lipwire.benchmarks.rig.watch import Glance, loop_figures, throw, udp_ports
 from lipwire.engine import BackendError

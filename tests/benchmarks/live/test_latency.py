@@ -15,22 +15,12 @@ from calls import Running
 from fakes import FakeBackend, FakeTracker
 
 from lipwire.benchmarks.harness.timing import percentiles
-from lipwire.benchmarks.live.latency import (
-    STAGES,
-    digest,
-    made_clip,
-    stage_table,
-    ways,
-)
+from lipwire.benchmarks.live.latency import digest
+from lipwire.benchmarks.live.stages import STAGES, stage_table, ways
 from lipwire.benchmarks.rig import speech_path
-from lipwire.benchmarks.rig.latency_client import (
-    CLICK_HZ,
-    Plan,
-    click_levels,
-    clicks,
-    netem,
-    with_clicks,
-)
+from lipwire.benchmarks.rig.clicks import CLICK_HZ, click_levels, clicks, with_clicks
+from lipwire.benchmarks.rig.latency_client import Plan, netem
+from lipwire.benchmarks.rig.scenes import made_clip
 from lipwire.benchmarks.rig.voices import sample_voice
 from lipwire.engine import Engine
 from lipwire.engine.errors import LipwireError

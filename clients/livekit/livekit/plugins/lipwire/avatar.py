@@ -7,14 +7,8 @@ from typing import Any
 
 from livekit import rtc
 from livekit.agents import AgentSession, APIConnectionError, APIStatusError
-from livekit.agents.voice.avatar import (
-    AvatarOptions,
-    AvatarRunner,
-    QueueAudioOutput,
-)
-from livekit.agents.voice.avatar import (
-    AvatarSession as BaseAvatarSession,
-)
+from livekit.agents.voice.avatar import AvatarOptions, AvatarRunner, QueueAudioOutput
+from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
 
 from lipwire_client import CallLost, Refused
 
