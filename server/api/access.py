@@ -1,12 +1,15 @@
-"""How routes ask for a right: `grant = Depends(needs(Right.WATCH))`."""
+"""How routes ask for a right, `grant = Depends(require(Right.WATCH))`, and for the sessions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
+from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from lipwire.server.api.auth import Authenticator, Claims, Right
+from lipwire.server.call.sessions import Sessions
 
 # A browser cannot set headers on a WebSocket; it may offer this subprotocol with the token behind.
 SUBPROTOCOL = "lipwire.bearer."
@@ -31,6 +34,15 @@ def identify(connection: HTTPConnection) -> Claims:
     """What a request's token is for, whatever that is."""
     authenticator: Authenticator = connection.app.state.authenticator
     return authenticator.identify(_authorization(connection))
+
+
+def sessions_of(connection: HTTPConnection) -> Sessions:
+    """The server's calls."""
+    found: Sessions = connection.app.state.sessions
+    return found
+
+
+Live = Annotated[Sessions, Depends(sessions_of)]
 
 
 def bearer_subprotocol(connection: HTTPConnection) -> str | None:

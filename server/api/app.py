@@ -1,7 +1,6 @@
 """The FastAPI application: thin routes over `signaling`, `speech` and `pcm_socket`; start and stop.
 
-The routes of WHIP and WHEP are in `lipwire.server.api.whip`, those for operators in
-`lipwire.server.api.operations`.
+The routes are in `whip`, `session_routes`, `voice_routes`, `faces`, `banks` and `operations`.
 
 create_app(settings)            an ASGI application that opens and closes its own engine
 serve(settings)                 a whole server: says when it is ready, returns when stopped
@@ -17,50 +16,41 @@ import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import uvicorn
-from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi import Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-from lipwire.engine import Engine, EngineConfig, MediaError, open_engine
+from lipwire.engine import Engine, open_engine
 from lipwire.server import __version__
-from lipwire.server.api import banks, faces, node, operations, whip, wyoming
-from lipwire.server.api.access import bearer_subprotocol, identify, require
-from lipwire.server.api.auth import Authenticator, Claims, Forbidden, Right, Unauthorised
+from lipwire.server.api import (
+    banks,
+    faces,
+    node,
+    operations,
+    session_routes,
+    voice_routes,
+    whip,
+    wyoming,
+)
+from lipwire.server.api.access import require
+from lipwire.server.api.auth import Authenticator, Right
 from lipwire.server.api.errors import add_problems
 from lipwire.server.api.guard import RequestGuard
 from lipwire.server.api.listener import SOCKETS, Server, listen, listen_for_agent, page_url
 from lipwire.server.api.metrics import Metrics
-from lipwire.server.api.schemas import (
-    ANY_FILE,
-    READS,
-    WRITES,
-    AnswerBody,
-    ChangeBody,
-    Listed,
-    OfferBody,
-    Opened,
-    SampleBody,
-    SayBody,
-    Shown,
-    Spoken,
-    SubtitleBody,
-    refusals,
-)
-from lipwire.server.api.speech_socket import SpeechSocket, read_query, refuse
+from lipwire.server.api.schemas import refusals
 from lipwire.server.api.tracing import TraceContext, Tracing
 from lipwire.server.call import speech_queue
-from lipwire.server.call.avatar import read_clip
-from lipwire.server.call.call import Call, TooManySources
-from lipwire.server.call.sessions import ConsentMissing, NoSuchSession, Sessions
+from lipwire.server.call.call import Call
+from lipwire.server.call.sessions import Sessions
 from lipwire.server.config import ServerConfig
 from lipwire.server.ops import logs, memory
 from lipwire.server.rtc import ice, patch, picture_limit
-from lipwire.server.rtc.sdp import Purpose, read_offer
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +58,6 @@ STATIC = Path(__file__).parents[1] / "static"
 # Threads for what blocks beside pictures and sound: files, uploads, a codec that ends. Fewer: an
 # upload that is slow to check holds up the end of a call; more: each keeps a heap.
 HELPERS = 6
-CONTROL = [Depends(require(Right.CONTROL))]
-SPEAK = [Depends(require(Right.SPEAK))]
 
 
 class _Api(FastAPI):
@@ -165,8 +153,8 @@ def create_app(
     app.include_router(operations.router, tags=["operations"])
     app.include_router(faces.router, tags=["faces"])
     app.include_router(banks.router, tags=["own mouths"])
-    _add_session_routes(app)
-    _add_voice_routes(app, settings)
+    app.include_router(session_routes.router)
+    app.include_router(voice_routes.router)
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -230,261 +218,6 @@ def create_app(
     # In a checkout the client is a link to its package.
     app.mount("/static", StaticFiles(directory=STATIC, follow_symlink=True), name="static")
     return app
-
-
-def _add_session_routes(app: FastAPI) -> None:
-    def sessions() -> Sessions:
-        found: Sessions = app.state.sessions
-        return found
-
-    async def begin(
-        body: OfferBody, response: Response, grant: Claims, name: str | None
-    ) -> AnswerBody:
-        sessions().check_publish(name)
-        settings = sessions().settings
-        config = EngineConfig(
-            steps=body.steps,
-            original_level=body.original_level,
-            silence=body.silence,
-            ducking=body.ducking,
-            loudness_lufs=body.loudness_lufs,
-            speech_backlog_max_s=settings.speech_backlog_max_s,
-            ladder=settings.ladder,
-        )
-        private = settings.private_candidates
-        offer = read_offer(body.sdp, Purpose.CALL, body.type, config, private)
-        if not (body.consent or grant.consent):
-            raise ConsentMissing('the person shown must have agreed: send "consent": true')
-        opened, link, sdp = await sessions().publish(offer, name, body.record)
-        response.headers["Location"] = whip.location(name, link)
-        return AnswerBody(id=opened, node=settings.node, sdp=sdp)
-
-    @app.post(
-        "/api/sessions", status_code=201, responses=refusals(400, 401, 403, 413, 422, 429, 503)
-    )
-    async def open_session(
-        body: OfferBody,
-        response: Response,
-        grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
-    ) -> AnswerBody:
-        """Begin a call from an SDP offer; 503 with Retry-After when there is no room."""
-        return await begin(body, response, grant, None)
-
-    @app.post(
-        "/api/sessions/{name}",
-        status_code=201,
-        responses=refusals(400, 401, 403, 409, 413, 422, 429, 503),
-    )
-    async def open_named_session(
-        name: str,
-        body: OfferBody,
-        response: Response,
-        grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
-    ) -> AnswerBody:
-        """The same under a name, by which others watch and voice it.
-
-        A session that lost its publisher is taken over: its viewers and its voice stay.
-        """
-        return await begin(body, response, grant, name)
-
-    @app.put(
-        "/api/sessions/{name}",
-        status_code=201,
-        responses=refusals(400, 401, 403, 409, 413, 422, 429, 503),
-        openapi_extra=ANY_FILE,
-    )
-    async def open_avatar(
-        name: str,
-        request: Request,
-        response: Response,
-        grant: Annotated[Claims, Depends(require(Right.PUBLISH))],
-        wishes: Annotated[whip.Wishes, Depends()],
-    ) -> Opened:
-        """Begin a session whose face is a clip or a photo, sent as the body.
-
-        It ends when nobody has watched or voiced it for `name_grace_s`.
-        """
-        sessions().check_publish(name)
-        if not (wishes.consent or grant.consent):
-            raise ConsentMissing("the person shown must have agreed: add ?consent=true")
-        settings, config = sessions().settings, wishes.config(sessions())
-        async with received(request, settings.max_upload_mb) as path:
-            find = app.state.engine.find_faces
-            clip = await asyncio.to_thread(read_clip, path, settings.picture_pixels, find, config)
-        opened, publisher, _ = await sessions().publish(clip, name, wishes.record)
-        response.headers["Location"] = whip.location(opened, publisher)
-        return Opened(id=opened, node=settings.node)
-
-    @app.get("/api/sessions", responses=refusals(401, 403))
-    async def list_sessions(request: Request) -> list[Listed]:
-        """The sessions of this server that the token may see.
-
-        Named ones for the right to watch; random ids and names of 32 characters or more, which are
-        secrets, for the right to control.
-        """
-        grant, settings = identify(request), sessions().settings
-        return [
-            Listed(node=settings.node, **call.listed())
-            for call in sessions().peers
-            if grant.may(Right.CONTROL, call.name)
-            or (call.public and grant.may(Right.WATCH, call.name))
-        ]
-
-    @app.delete(
-        "/api/sessions/{name}", status_code=204, dependencies=CONTROL, responses=refusals(*WRITES)
-    )
-    async def close_session(name: str) -> Response:
-        """End a call."""
-        await sessions().close(name)
-        return Response(status_code=204)
-
-    @app.patch("/api/sessions/{name}", dependencies=CONTROL, responses=refusals(*WRITES, 413, 422))
-    async def change_session(name: str, body: ChangeBody) -> dict[str, Any]:
-        """Change steps, sound, what is shown in silence, or recording; gives the figures."""
-        call = sessions().get(name)
-        if body.steps is not None:
-            call.set_steps(body.steps)
-        call.session.set_sound(
-            original_level=body.original_level,
-            ducking=body.ducking,
-            loudness_lufs=body.loudness_lufs,
-        )
-        if body.silence is not None:
-            call.session.set_silence(body.silence)
-        if body.record is not None:
-            call.events.record(body.record)
-        return call.figures()
-
-    @app.get("/api/sessions/{name}/stats", dependencies=CONTROL, responses=refusals(*READS))
-    async def stats(name: str) -> dict[str, Any]:
-        """The figures that the data channel also carries."""
-        return sessions().get(name).figures()
-
-    @app.get("/api/sessions/{name}/trace", dependencies=CONTROL, responses=refusals(400, *READS))
-    async def trace(name: str, since_s: float = 0.0) -> dict[str, Any]:
-        """Where the delay of each of the last pictures came from; those that left after `since_s`.
-
-        Times are this machine's monotonic clock; null where a picture did not pass.
-        """
-        return sessions().get(name).traced(since_s)
-
-
-def _add_voice_routes(app: FastAPI, settings: ServerConfig) -> None:
-    def sessions() -> Sessions:
-        found: Sessions = app.state.sessions
-        return found
-
-    @app.post(
-        "/api/sessions/{name}/speech",
-        dependencies=SPEAK,
-        response_model_exclude_none=True,
-        responses=refusals(*WRITES, 413, 415, 422),
-        openapi_extra=ANY_FILE,
-    )
-    async def upload(name: str, request: Request) -> Spoken:
-        """Speak a sound file, sent as the body; answers when all of it is scheduled."""
-        call = sessions().get(name)
-        with call.source():
-            async with received(request, settings.max_upload_mb) as path:
-                notes: list[str] = []
-                seconds = await speech_queue.speak_file(call.voice, path, note=notes.append)
-                return Spoken(seconds=seconds, notes=notes or None)
-
-    @app.post(
-        "/api/sessions/{name}/sample",
-        dependencies=SPEAK,
-        response_model_exclude_none=True,
-        responses=refusals(*WRITES, 413, 422),
-    )
-    async def sample(name: str, body: SampleBody) -> Spoken:
-        """Speak one of the voices that ship with lipwire."""
-        call = sessions().get(name)
-        voices = speech_queue.sample_voices()
-        if body.name not in voices:
-            raise HTTPException(404, f"no sample {body.name!r}; there are {sorted(voices)}")
-        with call.source():
-            return Spoken(seconds=await speech_queue.speak_file(call.voice, voices[body.name]))
-
-    @app.post(
-        "/api/sessions/{name}/say",
-        dependencies=SPEAK,
-        response_model_exclude_none=True,
-        responses=refusals(*WRITES, 413, 422, 501),
-    )
-    async def say(name: str, body: SayBody) -> Spoken:
-        """Speak text through espeak-ng, where the server has it."""
-        call = sessions().get(name)
-        if len(body.text) > settings.max_text_chars:
-            raise HTTPException(
-                413, f"the text is longer than {settings.max_text_chars} characters"
-            )
-        with call.source():
-            return Spoken(
-                seconds=await speech_queue.speak_text(call.voice, body.text, body.language)
-            )
-
-    @app.post(
-        "/api/sessions/{name}/subtitles", dependencies=SPEAK, responses=refusals(*WRITES, 413, 422)
-    )
-    async def subtitle(name: str, body: SubtitleBody) -> Shown:
-        """Show text while the voice that was scheduled since the last subtitle is heard."""
-        events = sessions().get(name).events
-        return Shown(in_s=events.subtitle(body.text, body.language, body.duration_s))
-
-    @app.post(
-        "/api/sessions/{name}/interrupt",
-        status_code=204,
-        dependencies=SPEAK,
-        responses=refusals(*WRITES),
-    )
-    async def interrupt(name: str) -> Response:
-        """Drop the voice that has not been heard."""
-        sessions().get(name).interrupt()
-        return Response(status_code=204)
-
-    @app.websocket("/api/sessions/{name}/speech")
-    async def speech_socket(socket: WebSocket, name: str) -> None:
-        """16-bit PCM in, at `?rate=`, perhaps `&channels=2`, `&live=true`, or `?format=auto`; see
-        `lipwire.server.api.speech_socket`."""
-        try:
-            require(Right.SPEAK)(socket)
-            call = sessions().get(name)
-        except (NoSuchSession, Unauthorised, Forbidden) as error:
-            status = {NoSuchSession: 404, Unauthorised: 401}.get(type(error), 403)
-            await socket.send_denial_response(JSONResponse({"error": str(error)}, status))
-            return
-        try:
-            declared = read_query(socket.query_params)
-        except MediaError as error:
-            await refuse(socket, str(error))
-            return
-        try:
-            with call.source():
-                await socket.accept(bearer_subprotocol(socket))
-                await SpeechSocket(socket, call, declared).run()
-        except TooManySources as error:
-            await refuse(socket, str(error))
-
-
-@contextlib.asynccontextmanager
-async def received(request: Request, max_mb: float) -> AsyncIterator[Path]:
-    """A request's body as a file, for as long as it is needed.
-
-    Raises:
-        HTTPException: 413, it is too large.
-        MediaError: there is none.
-    """
-    async with speech_queue.scratch_file() as file:
-        size = 0
-        async for piece in request.stream():
-            size += len(piece)
-            if size > max_mb * 1_000_000:
-                raise HTTPException(413, f"larger than {max_mb:g} MB")
-            await asyncio.to_thread(file.write, piece)
-        await asyncio.to_thread(file.flush)
-        if not size:
-            raise MediaError("the body is empty; send the file's bytes")
-        yield Path(file.name)
 
 
 async def _fill_helpers() -> None:

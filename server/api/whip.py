@@ -11,13 +11,14 @@ All of them answer GET, HEAD and OPTIONS, as the texts ask.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from lipwire.engine import EngineConfig
-from lipwire.server.api.access import require
+from lipwire.server.api.access import require, sessions_of
 from lipwire.server.api.auth import Claims, Right
 from lipwire.server.api.schemas import DEFAULT_LUFS, WRITES, refusals
 from lipwire.server.call.avatar import FilePublisher
@@ -63,11 +64,6 @@ router = APIRouter()
 Route = TypeVar("Route", bound=Callable[..., Any])
 
 
-def _sessions(request: Request) -> Sessions:
-    found: Sessions = request.app.state.sessions
-    return found
-
-
 async def _body(request: Request, kind: str) -> str:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != kind:
@@ -79,13 +75,13 @@ async def _body(request: Request, kind: str) -> str:
 
 
 async def _offer(request: Request, purpose: Purpose, config: EngineConfig | None = None) -> Offer:
-    private = _sessions(request).settings.private_candidates
+    private = sessions_of(request).settings.private_candidates
     return read_offer(await _body(request, SDP), purpose, config=config, private=private)
 
 
 def _created(request: Request, location: str, etag: str, answer: str) -> Response:
     response = Response(answer, 201, {"Location": location, "ETag": etag}, SDP)
-    for value in ice.link_headers(_sessions(request).settings, etag.strip('"')[:6]):
+    for value in ice.link_headers(sessions_of(request).settings, etag.strip('"')[:6]):
         response.headers.append("Link", value)
     return response
 
@@ -160,7 +156,7 @@ def location(name: str | None, link: PeerConnection | FilePublisher) -> str:
 
 
 async def _publish(request: Request, grant: Claims, wishes: Wishes, name: str | None) -> Response:
-    sessions = _sessions(request)
+    sessions = sessions_of(request)
     sessions.check_publish(name)
     offer = await _offer(request, Purpose.INGEST, wishes.config(sessions))
     if not (wishes.consent or grant.consent):
@@ -199,7 +195,9 @@ async def publish_named(
     return await _publish(request, grant, wishes, name)
 
 
-@_takes_offer("/whip/live/{name}/voice", *WRITES, 409, 413, 415, 422, right=Right.SPEAK, shown=False)
+@_takes_offer(
+    "/whip/live/{name}/voice", *WRITES, 409, 413, 415, 422, right=Right.SPEAK, shown=False
+)
 @_takes_offer("/whip/{name}/voice", *WRITES, 409, 413, 415, 422, right=Right.SPEAK)
 async def voice(request: Request, name: str) -> Response:
     """Be the session's new voice: an offer with one audio section."""
@@ -215,7 +213,7 @@ async def watch(request: Request, name: str) -> Response:
 
 async def _attach(request: Request, name: str, purpose: Purpose, folder: str) -> Response:
     """A further link of a session; its Location lies below `folder`."""
-    sessions = _sessions(request)
+    sessions = sessions_of(request)
     sessions.get(name)  # what is not there is said before the offer is read
     link, answer = await sessions.attach(name, await _offer(request, purpose))
     return _created(request, f"{folder}/{link.name}", link.etag, answer)
@@ -227,7 +225,7 @@ async def _attach(request: Request, name: str, purpose: Purpose, folder: str) ->
 async def _trickle(
     request: Request, purpose: Purpose, name: str, link_name: str | None = None
 ) -> Response:
-    link = _sessions(request).link(name, purpose, link_name)
+    link = sessions_of(request).link(name, purpose, link_name)
     fragment = read_fragment(await _body(request, FRAGMENT))
     check_match(request.headers.get("if-match"), link.etag)
     if link.restarts(fragment):
@@ -263,19 +261,19 @@ async def trickle_viewer(request: Request, name: str, link: str) -> Response:
 @_ends("/whip/live/{name}/{link}", Right.PUBLISH)
 async def unpublish_named(request: Request, name: str, link: str) -> Response:
     """End the session, for its viewers too; 404 for a publisher that was taken over."""
-    await _sessions(request).close(name, link)
+    await sessions_of(request).close(name, link)
     return Response(status_code=200)
 
 
 @_ends("/whip/{name}", Right.PUBLISH)
 async def unpublish(request: Request, name: str) -> Response:
     """End the session, for its viewers too."""
-    await _sessions(request).close(name)
+    await sessions_of(request).close(name)
     return Response(status_code=200)
 
 
 async def _leave(request: Request, purpose: Purpose, name: str, link_name: str) -> Response:
-    link = _sessions(request).link(name, purpose, link_name)
+    link = sessions_of(request).link(name, purpose, link_name)
     link.end(Ending.CLOSED)
     await link.wait_closed()
     return Response(status_code=200)
@@ -322,7 +320,7 @@ def _add_reads(
         if request.method != "OPTIONS":
             require(right)(request)  # a preflight carries no token (RFC 9725 section 4.7)
             if exists:
-                _sessions(request).link(name, purpose, link if own_link else None)
+                sessions_of(request).link(name, purpose, link if own_link else None)
         return _empty("POST" if endpoint else "PATCH, DELETE", endpoint)
 
     router.add_api_route(path, read, methods=READS, include_in_schema=False)

@@ -13,31 +13,28 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import Executor
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from aiortc import MediaStreamTrack, RTCDataChannel
 
-from lipwire.engine import Engine, LipwireError, Outcome, Session, SessionClosed
+from lipwire.engine import Engine, LipwireError, Session, SessionClosed
 from lipwire.engine.runtime.engine import Observe, unobserved
-from lipwire.engine.trace import POINTS, SOUND_POINTS, VOICE_POINTS, Trace
-from lipwire.engine.types import Enrolled, SessionStats
+from lipwire.engine.types import Enrolled
 from lipwire.server.call.avatar import Clip, FilePublisher
 from lipwire.server.call.broadcast import Broadcaster
 from lipwire.server.call.commands import handle_command
 from lipwire.server.call.events import CHANNEL, EventBus, send_event
-from lipwire.server.call.face_choice import face_figures
+from lipwire.server.call.figures import CallFigures
 from lipwire.server.call.ingest import Ingest
 from lipwire.server.call.speech_queue import SpeechQueue
 from lipwire.server.config import ServerConfig
 from lipwire.server.media.recording import Archive
 from lipwire.server.media.watermark import make_mark
 from lipwire.server.ops.logs import name_session
-from lipwire.server.rtc.codecs import DECODED_PIXELS
-from lipwire.server.rtc.connection import Ending, PeerConnection, reception, refusals
+from lipwire.server.rtc.connection import Ending, PeerConnection
 from lipwire.server.rtc.sdp import Offer, Purpose
 
 log = logging.getLogger(__name__)
@@ -75,7 +72,7 @@ class _Over(Exception):
     """Raised inside the group to end it."""
 
 
-class Call:
+class Call(CallFigures):
     """A call: made with `run`, over when that returns."""
 
     def __init__(
@@ -91,7 +88,7 @@ class Call:
         clip: Clip | None = None,
     ) -> None:
         self.name, self.session, self.named = name, session, named
-        self._engine, self._settings = engine, settings
+        self._engine, self.settings = engine, settings
         self.voice = SpeechQueue(session, engine.clock)
         self.ingest = Ingest(
             name, session, self.voice, engine.clock, pool, observe, settings.picture_pixels
@@ -192,7 +189,7 @@ class Call:
             if self._over.is_set() or not comes_back:
                 return
             await gone.close()
-            seconds = self._settings.name_grace_s
+            seconds = self.settings.name_grace_s
             log.info("the publisher is lost; %g s are waited for another", seconds)
             try:
                 self.publisher = await asyncio.wait_for(self._next.get(), seconds)
@@ -208,11 +205,7 @@ class Call:
             log.info(
                 "%s is live: POST /whep/%s to watch, /whip/%s/voice or the socket "
                 "/api/sessions/%s/speech for the voice, /view/%s in a browser",
-                name,
-                name,
-                name,
-                name,
-                name,
+                *[name] * 5,
             )
 
     async def take_over(self, offer: Offer) -> tuple[PeerConnection, str]:
@@ -228,7 +221,7 @@ class Call:
         try:
             if not self.publisher.over and await self._heard_from(self.publisher):
                 raise NameTaken(f"the name {self.name!r} is taken; its publisher is connected")
-            link = PeerConnection(self._settings)
+            link = PeerConnection(self.settings)
             try:
                 answer = await self._answer_publisher(link, offer)
                 if self.ended:
@@ -299,11 +292,11 @@ class Call:
         taken = [link for purpose, link in self.links.values() if purpose is offer.purpose]
         if offer.purpose is Purpose.VOICE and taken:
             raise VoiceTaken("this session has a voice link already; DELETE that one first")
-        if offer.purpose is Purpose.WATCH and len(taken) >= self._settings.max_viewers:
+        if offer.purpose is Purpose.WATCH and len(taken) >= self.settings.max_viewers:
             raise TooManyViewers(
-                f"all {self._settings.max_viewers} viewers that a session takes are watching"
+                f"all {self.settings.max_viewers} viewers that a session takes are watching"
             )
-        link = PeerConnection(self._settings)
+        link = PeerConnection(self.settings)
         self.links[link.name] = offer.purpose, link  # before anything is awaited: it counts
         takers: list[asyncio.Task[None]] = []
         try:
@@ -311,12 +304,11 @@ class Call:
                 link.pc.on("datachannel", self.events.admit)
                 answer = await link.answer(offer, self.broadcaster.subscribe(), "sendonly")
             else:
-                link.pc.on(
-                    "track",
-                    lambda track: takers.append(
-                        self._start(self.ingest.drain_audio(track, original=False))
-                    ),
-                )
+
+                def take(track: MediaStreamTrack) -> None:
+                    takers.append(self._start(self.ingest.drain_audio(track, original=False)))
+
+                link.pc.on("track", take)
                 answer = await link.answer(offer)
             if self.ended:
                 raise SessionClosed("the session ended meanwhile")
@@ -344,17 +336,6 @@ class Call:
     def _add_traffic(self, link: PeerConnection | FilePublisher) -> None:
         for place, count in enumerate(link.traffic()):
             self._traffic[place] += count
-
-    def traffic(self) -> tuple[int, int]:
-        """Bytes that the call's links have received and sent so far."""
-        running = [
-            link.traffic() for link in (self.publisher, *(k for _, k in self.links.values()))
-        ]
-        received, sent = (
-            total + sum(column)
-            for total, column in zip(self._traffic, zip(*running, strict=True), strict=True)
-        )
-        return received, sent
 
     # --- media in ---
 
@@ -386,14 +367,6 @@ class Call:
         finally:
             self._sources -= 1
 
-    def set_steps(self, steps: int) -> None:
-        """Spend this many steps a picture from now on.
-
-        Raises:
-            ConfigError: the model does not offer them.
-        """
-        self.session.set_steps(steps)
-
     def interrupt(self) -> None:
         """Drop the voice that has not been heard."""
         self.voice.interrupt()
@@ -424,116 +397,6 @@ class Call:
     def _tell_enrolled(self, state: Enrolled) -> None:
         """What became of a bank that was given."""
         if state is Enrolled.REFUSED:
-            log.warning(
-                "%s: the bank is of another person than the face; the call goes on without",
-                self.name[:6],
-            )
+            why = "the bank is of another person than the face; the call goes on without"
+            log.warning("%s: %s", self.name[:6], why)
         self.send({"type": "bank", "enrolled": state})
-
-    @property
-    def lasted_s(self) -> float:
-        """How long it has run."""
-        return self.session.time_s(self._engine.clock())
-
-    def stats(self) -> SessionStats:
-        """The engine's own figures."""
-        return self.session.stats(self._engine.clock())
-
-    def traced(self, since_s: float) -> dict[str, Any]:
-        """When each picture and block of sound that left after `since_s` passed each point.
-
-        With the pieces of the new voice that came last; `since_s` is on the engine's clock.
-        """
-        pictures = [
-            [t.pts, t.outcome, *(t.at_s.get(point) for point in POINTS)]
-            for t in self.broadcaster.traces
-            if t.at_s["popped"] > since_s
-        ]
-        blocks = [t for t in self.broadcaster.sounds if t.at_s["popped"] > since_s]
-        return {
-            "columns": ["pts", "outcome", *POINTS],
-            "pictures": pictures,
-            "voice": _table(VOICE_POINTS, self.voice.traces),
-            "sound": _table(SOUND_POINTS, blocks),
-        }
-
-    def listed(self) -> dict[str, Any]:
-        """What the list of sessions says of it."""
-        purposes = [purpose for purpose, _ in self.links.values()]
-        return {
-            "id": self.name,
-            "named": self.public,
-            "live": self.publisher.connected,
-            "seconds": round(self.lasted_s, 2),
-            "viewers": purposes.count(Purpose.WATCH),
-            "voice": Purpose.VOICE in purposes,
-        }
-
-    def _pictures(self) -> dict[str, Any]:
-        """Of what sizes they come, and why they are refused."""
-        refused, size = refusals(self.publisher.pc)
-        limit = max(self._settings.picture_pixels, DECODED_PIXELS)
-        told = "1920x1088" if limit == DECODED_PIXELS else f"{limit} pixels"
-        return {
-            "size": _by(self.ingest.size),
-            "scaled_to": _by(self.ingest.scaled_to),
-            "refused": refused,
-            "reason": size and f"pictures of {_by(size)} pixels are larger than {told}",
-        }
-
-    def disclosure(self) -> dict[str, Any]:
-        """What everybody who is shown the result should be told (EU AI Act, article 50)."""
-        return {
-            "ai_generated": True,
-            "mark": self._settings.mark_text if self._settings.mark else None,
-        }
-
-    def figures(self) -> dict[str, Any]:
-        """What the call is doing, for people and dashboards; milliseconds, seconds, counts."""
-        stats = self.stats()
-        return {
-            "seconds": round(self.lasted_s, 2),
-            "fps": round(stats.fps, 1),
-            "delay_p50_ms": round(stats.delay_p50_s * 1000, 1),
-            "delay_p95_ms": round(stats.delay_p95_s * 1000, 1),
-            "frames_in": stats.frames_in,
-            "frames_out": stats.frames_out,
-            "frames_skipped": self.ingest.skipped,
-            "pasted": stats.pasted,
-            "generated": stats.generated,
-            "held": stats.held,
-            "passed_through": {
-                reason.value: count
-                for reason, count in sorted(stats.outcomes.items())
-                if reason not in (Outcome.PASTED, Outcome.GENERATED, Outcome.HELD)
-            },
-            "speaking": stats.speaking,
-            "backlog_s": round(stats.speech_backlog_s, 2),
-            "voice_drift_ppm": round(stats.speech_drift_ppm),
-            "original_drift_ppm": round(stats.original_drift_ppm),
-            "steps": stats.steps,
-            "rung": stats.rung,
-            "rung_reason": stats.rung_reason,
-            "rung_changes": sum(stats.rung_changes.values()),
-            **self.session.sound,
-            "silence": self.session.silence,
-            "face": face_figures(stats.face),
-            "bank": asdict(stats.bank) | {"mib": round(stats.bank.mib, 1)},
-            "viewers": sum(purpose is Purpose.WATCH for purpose, _ in self.links.values()),
-            "av_offset_ms": round(self.broadcaster.av_offset_s * 1000, 1),
-            "renditions": self.broadcaster.renditions["video"].figures(),
-            "recording": self.events.figures(),
-            "reception": reception(self.publisher.pc),
-            "pictures": self._pictures(),
-            **self.disclosure(),
-        }
-
-
-def _by(size: tuple[int, int] | None) -> str | None:
-    return None if size is None else f"{size[0]}x{size[1]}"
-
-
-def _table(points: Sequence[str], traces: Iterable[Trace]) -> dict[str, Any]:
-    """Of sound: its place at 48 kHz on the session's clock, and when it passed each point."""
-    rows = [[t.pts, *(t.at_s.get(point) for point in points)] for t in traces]
-    return {"columns": ["place", *points], "rows": rows}

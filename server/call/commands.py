@@ -23,9 +23,6 @@ class Commanded(Protocol):
     def interrupt(self) -> None:
         """Drop the speech that has not been played."""
 
-    def set_steps(self, steps: int) -> None:
-        """Sample with so many steps."""
-
     def send(self, event: dict[str, Any]) -> None:
         """Tell the publisher."""
 
@@ -43,7 +40,7 @@ def handle_command(call: Commanded, message: str | bytes) -> None:
                 call.voice.flush()
                 call.send({"type": "flushed"})
             case {"type": "steps", "steps": int(steps)}:
-                call.set_steps(steps)
+                call.session.set_steps(steps)
             case {"type": "original_level", "level": int(level) | float(level)}:
                 call.session.set_sound(original_level=level)
             case {"type": "ducking", "on": bool(on)}:
