@@ -65,11 +65,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise BundleError(f"{path}: holds no tensors, but {describe(values)}")
         # Without a wrapper every tensor is a weight; beside one, e.g. what its codes mean.
         inside = place.partition(".")[0]
-        about = {
-            str(k): v
-            for k, v in values.items()
-            if k != inside and (place or not isinstance(v, Tensor))
-        }
+        told = {str(k): v for k, v in values.items() if k != inside}
+        about = {k: v for k, v in told.items() if place or not isinstance(v, Tensor)}
     if not tensors:
         raise BundleError(f"{path}: holds no tensors")
     return Checkpoint(path, {plain_name(name): value for name, value in tensors.items()}, about)
@@ -132,15 +129,9 @@ def write_safetensors(bundle: Path, out: Path) -> Path:
     opened = open_bundle(bundle)
     manifest = opened.manifest
     tensors = {k: v.contiguous() for k, v in build_network(opened).state_dict().items()}
-    about = {
-        "kind": manifest.kind,
-        "name": manifest.name,
-        "version": manifest.version,
-        "licence": manifest.licence,
-        "net_config": json.dumps(manifest.network),
-        "prediction": manifest.prediction,
-        "spacing": manifest.spacing,
-    }
+    names = ("kind", "name", "version", "licence", "prediction", "spacing")
+    about = {name: getattr(manifest, name) for name in names}
+    about["net_config"] = json.dumps(manifest.network)
     if len(manifest.steps_offered) == 1:
         about["student_steps"] = json.dumps(manifest.default_steps)
     else:

@@ -57,11 +57,8 @@ def infer_config(
     base = width("time_embed.0.weight", axis=1)
     outputs = _count(tensors, "output_blocks")
     # Where the resolution doubles, an output block ends in a second residual block.
-    doubling = [
-        index
-        for index in range(outputs)
-        if any(f"output_blocks.{index}.{layer}.in_layers.2.weight" in tensors for layer in (1, 2))
-    ]
+    name = "output_blocks.{}.{}.in_layers.2.weight"
+    doubling = [k for k in range(outputs) if {name.format(k, 1), name.format(k, 2)} & set(tensors)]
     blocks = doubling[0] if doubling else outputs - 1  # residual blocks a level, going down
     levels = len(doubling) + 1
     if blocks < 1 or outputs != levels * (blocks + 1):

@@ -38,11 +38,8 @@ def replace_voice(painter: Checkpoint, voice: Checkpoint) -> Checkpoint:
                 f"{part.path}: does not say what its codes mean (net_config, code_stats); a voice "
                 "and its painter are checkpoints of `lipwire train voice` and `lipwire train`"
             )
-    own = {
-        name.removeprefix("voice."): value
-        for name, value in voice.tensors.items()
-        if name.startswith("voice.")
-    } or voice.tensors
+    own = {n[6:]: value for n, value in voice.tensors.items() if n.startswith("voice.")}
+    own = own or dict(voice.tensors)
     said = rescale_codes(own, voice.about["code_stats"], painter.about["code_stats"])
     return replace(
         painter,

@@ -160,11 +160,10 @@ def _describe(net: nn.Module, recipe: Recipe, options: Options) -> Manifest:
 
     inputs = example_inputs(net, 1)
     references, mel = inputs["references"].shape, inputs["mel"].shape
-    built_with = {
-        "torch": torch.__version__,
-        "onnxruntime": ort.__version__,
-        "python": platform.python_version(),
-    }
+    built_with = {"torch": torch.__version__, "onnxruntime": ort.__version__}
+    built_with["python"] = platform.python_version()
+    sound: dict[str, float] = {"rate_hz": SPEECH_RATE_HZ, "n_fft": N_FFT, "hop": HOP}
+    sound |= {"bands": N_MELS, "columns": mel[2]}
     return Manifest(
         name=options.name or recipe.kind,
         version=options.version,
@@ -184,13 +183,7 @@ def _describe(net: nn.Module, recipe: Recipe, options: Options) -> Manifest:
         reference_codes=bool(getattr(net.config, "told", False)),
         network=asdict(net.config),  # type: ignore[call-overload]
         lookahead_s=LOOKAHEAD_S,
-        mel={
-            "rate_hz": SPEECH_RATE_HZ,
-            "n_fft": N_FFT,
-            "hop": HOP,
-            "bands": N_MELS,
-            "columns": mel[2],
-        },
+        mel=sound,
         precision=options.precision,
         opset=OPSET,
         parameters=sum(p.numel() for p in net.parameters()),
@@ -225,9 +218,8 @@ def sample_parity(
 ) -> dict[str, float]:
     """Relative error of the whole sampled picture against plain torch, at every step count."""
     backend = OrtBackend(bundle, device="cpu")
-    arrays = {
-        name: inputs[name].numpy() for name in feed_shapes(bundle.manifest, 1, backend.noise_rows)
-    }
+    names = feed_shapes(bundle.manifest, 1, backend.noise_rows)
+    arrays = {name: inputs[name].numpy() for name in names}
     ways = {"sample": False} | ({"from a unit": True} if bundle.manifest.reference_codes else {})
     try:
         return {

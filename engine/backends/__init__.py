@@ -6,6 +6,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from statistics import median
@@ -142,8 +143,9 @@ def _faster_of(backends: list[Backend]) -> Backend:
         return backends[0]
     first_s, second_s = (_time_s(backend) for backend in backends)
     kept, left = backends if second_s > _FASTER * first_s else backends[::-1]
-    log.info("%s: %.2f ms a picture; %s: %.2f ms; taken: %s", backends[0].description,
-             first_s * 1e3, backends[1].description, second_s * 1e3, kept.description)  # fmt: skip
+    first, second = (backend.description for backend in backends)
+    ms = (first, first_s * 1e3, second, second_s * 1e3, kept.description)
+    log.info("%s: %.2f ms a picture; %s: %.2f ms; taken: %s", *ms)
     left.close()
     return kept
 
@@ -159,8 +161,8 @@ def _time_s(backend: Backend) -> float:
 
 
 # How the runtimes say that memory is short: CUDA, torch, ONNX Runtime's arena, TensorRT, C++.
-_OUT_OF_MEMORY = ("out of memory", "failed to allocate", "outofmemory", "bad_alloc",
-                  "smaller than requested bytes")  # fmt: skip
+_OUT_OF_MEMORY = ["out of memory", "failed to allocate", "outofmemory", "bad_alloc"]
+_OUT_OF_MEMORY += ["smaller than requested bytes"]
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -204,12 +206,13 @@ def build_ahead(bundle: Bundle, device: str | None = None) -> Iterator[tuple[str
             continue
         opened += 1
         sizes = ", ".join(map(str, backend.batch_sizes))
-        yield name, (f"{backend.description}: ready in {time.perf_counter() - begin:.1f} s, "
-                     f"batches of {sizes}")  # fmt: skip
+        took = f"ready in {time.perf_counter() - begin:.1f} s"
+        yield name, f"{backend.description}: {took}, batches of {sizes}"
     if not opened:
         assert refused is not None
-        raise BackendError(f"{bundle.path}: no runtime opens it on {device or 'this machine'}: "
-                           f"{refused}")  # fmt: skip
+        raise BackendError(
+            f"{bundle.path}: no runtime opens it on {device or 'this machine'}: {refused}"
+        )
 
 
 def blank_job(manifest: Manifest, steps: int | None = None) -> LipJob:
@@ -218,5 +221,18 @@ def blank_job(manifest: Manifest, steps: int | None = None) -> LipJob:
     crop = np.zeros((size, size, 3), np.uint8)
     mel = np.zeros((N_MELS, int(manifest.mel.get("columns", WINDOW_COLUMNS))), np.float32)
     references = np.zeros((manifest.references, *crop.shape), np.uint8)
-    return LipJob("", 0, crop, references, mel, manifest.noise_seed,
-                  steps or manifest.default_steps, 0.0)  # fmt: skip
+    return LipJob(
+        "", 0, crop, references, mel, manifest.noise_seed, steps or manifest.default_steps, 0.0
+    )
+
+
+def noise_job(manifest: Manifest) -> LipJob:
+    """A job of a model's shapes that shows noise: to compare what runtimes make of it."""
+    rng, blank = np.random.default_rng(0), blank_job(manifest)
+    return replace(
+        blank,
+        crop=rng.integers(0, 255, blank.crop.shape, np.uint8),
+        references=rng.integers(0, 255, blank.references.shape, np.uint8),
+        mel=rng.uniform(-4, 4, blank.mel.shape).astype(np.float32),
+        seed=0,
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lipwire.engine.backends import blank_job
+from lipwire.engine.backends import noise_job
 from lipwire.engine.backends.cpu import usable_cores
 from lipwire.engine.backends.feeds import Feeds, feed_shapes
 from lipwire.engine.backends.ort import OrtBackend
@@ -30,7 +30,7 @@ from lipwire.engine.errors import BackendError, BundleError
 from lipwire.engine.model.bundle import Bundle
 from lipwire.engine.model.cache import cache_folder
 from lipwire.engine.model.onnx_file import external_data
-from lipwire.engine.types import F32, LipJob
+from lipwire.engine.types import F32
 
 # When it is imported it reports to its makers, asking nobody, unless its telemetry is not there.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -71,8 +71,8 @@ class OpenVinoBackend(PlannedBackend):
         if device not in (None, "cpu"):
             raise BackendError(f"OpenVINO is used on the CPU alone, not on {device!r}")
         if self.manifest.device not in ("any", "cpu"):
-            raise BackendError(f"bundle {self.manifest.name} was built for device "
-                               f"{self.manifest.device!r}, not for 'cpu'")  # fmt: skip
+            built = f"bundle {self.manifest.name} was built for device {self.manifest.device!r}"
+            raise BackendError(f"{built}, not for 'cpu'")
         self.cpu_threads = threads or max(1, usable_cores() // 2)
         self._core = openvino.Core()
         if half is None:
@@ -125,10 +125,8 @@ class OpenVinoBackend(PlannedBackend):
 
         def compiled(model: Any) -> Any:
             model = model.clone()
-            model.reshape({
-                i.get_any_name(): [size, *(d.get_length() for d in list(i.partial_shape)[1:])]
-                for i in model.inputs
-            })  # fmt: skip
+            shapes = {i.get_any_name(): list(i.partial_shape)[1:] for i in model.inputs}
+            model.reshape({n: [size, *(d.get_length() for d in s)] for n, s in shapes.items()})
             return self._core.compile_model(model, "CPU", self._options).create_infer_request()
 
         return None if self._encode is None else compiled(self._encode), compiled(self._step)
@@ -139,11 +137,7 @@ class OpenVinoBackend(PlannedBackend):
         Raises:
             BackendError: they differ.
         """
-        rng, blank = np.random.default_rng(0), blank_job(self.manifest)
-        job = LipJob("", 0, rng.integers(0, 255, blank.crop.shape, np.uint8),
-                     rng.integers(0, 255, blank.references.shape, np.uint8),
-                     rng.uniform(-4, 4, blank.mel.shape).astype(np.float32),
-                     0, self.manifest.default_steps, 0.0)  # fmt: skip
+        job = noise_job(self.manifest)
         reference = OrtBackend(bundle, threads=self.cpu_threads, device="cpu", batch_sizes=(1,))
         (wanted,), (painted,) = reference.generate([job]), self.generate([job])
         reference.close()
@@ -179,9 +173,8 @@ class _Plan:
         # x_t and x_prev change places at every step.
         self._ways = [
             {name: openvino.Tensor(array, shared_memory=True) for name, array in way.items()}
-            for way in ({"x_t": now, "x_prev": after}
-                        for now, after in (self._x, self._x[::-1]))
-        ]  # fmt: skip
+            for way in ({"x_t": now, "x_prev": after} for now, after in (self._x, self._x[::-1]))
+        ]
         _bind(self._step, arrays | {"x_t": self._x[0], "x_prev": self._x[1]})
         self._arrays = arrays  # tensors that share memory do not hold it
 
@@ -211,8 +204,10 @@ def _bind(request: Any, arrays: dict[str, F32]) -> None:
         name = port.get_any_name()
         if name in arrays:
             if tuple(port.shape) != arrays[name].shape:
-                raise BackendError(f"the graph's {name} is {list(port.shape)}, the model's "
-                                   f"{list(arrays[name].shape)}")  # fmt: skip
+                wanted = list(arrays[name].shape)
+                raise BackendError(
+                    f"the graph's {name} is {list(port.shape)}, the model's {wanted}"
+                )
             request.set_tensor(name, openvino.Tensor(arrays[name], shared_memory=True))
         elif port in request.model_inputs:
             raise BackendError(f"the graph takes {name!r}, which nothing provides")

@@ -110,8 +110,8 @@ class OrtBackend(PlannedBackend):
         if self.manifest.prediction != "image":
             level = self.schedule.alpha_bar(t)
             numbers[:] = step_coefficients(level, 1.0, prediction=self.manifest.prediction)  # type: ignore[arg-type]
-        feeds = {**arrays, "x_t": arrays["noise"], "t": np.full(count, t, np.float32),
-                 "coefficients": np.tile(numbers, (count, 1))}  # fmt: skip
+        feeds = {**arrays, "x_t": arrays["noise"], "t": np.full(count, t, np.float32)}
+        feeds["coefficients"] = np.tile(numbers, (count, 1))
         for session, outputs in ((self._encode, None), (self._step, ["raw"])):
             if session is not None:
                 names = outputs or [o.name for o in session.get_outputs()]
@@ -148,8 +148,8 @@ class _Plan:
         self._encode, self._step = encode, step
         context = {}
         if encode is not None:
-            context = {o.name: _Value(np.zeros((size, *o.shape[1:]), np.float32), device)
-                       for o in encode.get_outputs()}  # fmt: skip
+            shapes = {o.name: (size, *o.shape[1:]) for o in encode.get_outputs()}
+            context = {n: _Value(np.zeros(s, np.float32), device) for n, s in shapes.items()}
             self._encoding = _bind(encode, self._inputs, context)
         inputs = {**self._inputs, **context}
         self._stepping = [

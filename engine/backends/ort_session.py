@@ -132,8 +132,7 @@ def open_session(
 def _gpu_providers(path: Path, device: Device, bundle: Bundle, largest: int) -> list[Any]:
     """Execution providers for a GPU, the fastest first."""
     # An exhaustive search, the provider's default, begins anew with every batch size, in a call.
-    cuda = (_PROVIDERS["cuda"],
-            {"device_id": device.number, "cudnn_conv_algo_search": "HEURISTIC"})  # fmt: skip
+    cuda = (_PROVIDERS["cuda"], {"device_id": device.number, "cudnn_conv_algo_search": "HEURISTIC"})
     if device.kind == "cuda":
         return [cuda, _PROVIDERS["cpu"]]
     options: dict[str, Any] = {
@@ -144,8 +143,8 @@ def _gpu_providers(path: Path, device: Device, bundle: Bundle, largest: int) -> 
     # Engines are named by the graph's file and nodes, not by its weights: a folder each model.
     cache = cache_folder("tensorrt", fingerprint(bundle.manifest))
     if cache is not None:
-        options |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache),
-                    "trt_timing_cache_path": str(cache)}  # fmt: skip
+        options |= dict.fromkeys(("trt_engine_cache_path", "trt_timing_cache_path"), str(cache))
+        options["trt_engine_cache_enable"] = True
     # One engine for all batches: without a profile every new batch size builds another.
     plain = ort.InferenceSession(str(path), providers=[_PROVIDERS["cpu"]])
     for bound, batch in (("min", 1), ("opt", 1), ("max", largest)):

@@ -80,14 +80,12 @@ class PlannedBackend:
         if self.manifest.prediction == "image":  # one pass, without noise
             once: Path = [(0, np.zeros(len(COEFFICIENTS), np.float32))]
             return once, once
+        spacing: Any = self.manifest.spacing
+        how: dict[str, Any] = {"prediction": self.manifest.prediction, "clip": clip}
         noise, unit = (
-            trajectory(
-                self.schedule, steps, self.manifest.spacing,  # type: ignore[arg-type]
-                prediction=self.manifest.prediction, clip=clip,  # type: ignore[arg-type]
-                entered=entered,
-            )
+            trajectory(self.schedule, steps, spacing, entered=entered, **how)
             for entered in (False, True)
-        )  # fmt: skip
+        )
         return _arrays(noise), _arrays(unit)
 
     def try_size(self, size: int) -> None:

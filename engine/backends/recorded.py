@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lipwire.engine.backends import blank_job
+from lipwire.engine.backends import blank_job, noise_job
 from lipwire.engine.backends.cuda_graphs import CudaRecorder, GraphedBatches, Recorder
 from lipwire.engine.backends.feeds import check_jobs, first_sample, reach_of, shown_of
 from lipwire.engine.backends.sampler import Part, Sampler
@@ -120,9 +120,10 @@ class RecordedBackend:
         pinned, largest = self._device.type == "cuda", self.batch_sizes[-1]
         return {
             name: torch.from_numpy(np.repeat(array, largest, axis=0)).clone().pin_memory()
-            if pinned else torch.from_numpy(np.repeat(array, largest, axis=0))
+            if pinned
+            else torch.from_numpy(np.repeat(array, largest, axis=0))
             for name, array in self._arrays(blank_job(self.manifest)).items()
-        }  # fmt: skip
+        }
 
     def _arrays(self, job: LipJob) -> dict[str, npt.NDArray[Any]]:
         """What a job brings, one row each."""
@@ -166,12 +167,7 @@ class RecordedBackend:
         Raises:
             BackendError: they differ.
         """
-        rng = np.random.default_rng(0)
-        blank = blank_job(self.manifest)
-        job = LipJob("", 0, rng.integers(0, 255, blank.crop.shape, np.uint8),
-                     rng.integers(0, 255, blank.references.shape, np.uint8),
-                     rng.uniform(-4, 4, blank.mel.shape).astype(np.float32),
-                     0, self.manifest.default_steps, 0.0)  # fmt: skip
+        job = noise_job(self.manifest)
         parts = in_order({graph.name: Part.of(graph) for graph in reference})
         wanted = Sampler(self.manifest, *parts, job.steps, self._device)
         painted = self.generate([job])[0].astype(float)
@@ -230,8 +226,9 @@ def _device(name: str) -> torch.device:
             build = torch.version.cuda
             raise BackendError(
                 f"this torch was built for CUDA {build} and sees no GPU; is the driver older?"
-                if build else "this torch is a CPU build; pip install 'lipwire[gpu]'"
-            )  # fmt: skip
+                if build
+                else "this torch is a CPU build; pip install 'lipwire[gpu]'"
+            )
         if (device.index or 0) >= torch.cuda.device_count():
             raise BackendError(f"there is no {name}, only {torch.cuda.device_count()} GPUs")
         device = torch.device("cuda", device.index or 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,17 +49,15 @@ class Sampler:
         once: list[tuple[int, tuple[float, ...]]] = [(0, (0.0,) * len(COEFFICIENTS))]
         plans = [once, once]  # of samples that begin at noise, and of those that begin at a unit
         if manifest.prediction != "image":
-            plans = [
-                trajectory(
-                    NoiseSchedule.linear(), steps, manifest.spacing,  # type: ignore[arg-type]
-                    prediction=manifest.prediction, entered=entered,  # type: ignore[arg-type]
-                )
-                for entered in (False, True)
-            ]  # fmt: skip
+            spacing: Any = manifest.spacing
+            how: dict[str, Any] = {"prediction": manifest.prediction}
+            schedule = NoiseSchedule.linear()
+            plans = [trajectory(schedule, steps, spacing, entered=e, **how) for e in (False, True)]
         steps_of = list(zip(*plans, strict=True))
         self._t = torch.tensor([[float(t) for t, _ in both] for both in steps_of], device=device)
-        self._coefficients = torch.tensor([[c for _, c in both] for both in steps_of],
-                                          device=device)  # fmt: skip
+        self._coefficients = torch.tensor(
+            [[c for _, c in both] for both in steps_of], device=device
+        )
 
     def __call__(
         self,
@@ -92,8 +91,9 @@ class Sampler:
             "mel": mel,
             "noise": noise,
         }
-        feeds |= {name: told for name, told in (("reach", reach), ("shown", shown))
-                  if told is not None}  # fmt: skip
+        feeds |= {
+            name: told for name, told in (("reach", reach), ("shown", shown)) if told is not None
+        }
         if self._encode is not None:
             context = self._encode.run(*(feeds[name] for name in self._encode.inputs))
             feeds |= {f"context_{i}": made for i, made in enumerate(context)}

@@ -75,10 +75,8 @@ class TrtBackend(RecordedBackend):
 
     def _parts(self, cut: tuple[Graph, ...], batch: int) -> Parts:
         """Contexts of their own: one that is in a recording must not be changed afterwards."""
-        return in_order({
-            graph.name: Part.of(graph, Plan(self._engines[graph.name, batch], self._device))
-            for graph in cut
-        })  # fmt: skip
+        plans = {g.name: Plan(self._engines[g.name, batch], self._device) for g in cut}
+        return in_order({graph.name: Part.of(graph, plans[graph.name]) for graph in cut})
 
     def close(self) -> None:
         """See `RecordedBackend`."""

@@ -157,10 +157,8 @@ def _box_of(mask: F32, alignment: Alignment, shape: tuple[int, ...]) -> tuple[in
     there = transform(corners, inverse)
     (x0, y0), (x1, y1) = np.floor(there.min(0)).astype(int), np.ceil(there.max(0)).astype(int) + 1
     height, width = shape[0], shape[1]  # at an odd border the last block is cut
-    return (
-        int(max(x0, 0)) // 2 * 2, int(max(y0, 0)) // 2 * 2,
-        int(min(x1 + x1 % 2, width)), int(min(y1 + y1 % 2, height)),
-    )  # fmt: skip
+    left, top = int(max(x0, 0)) // 2 * 2, int(max(y0, 0)) // 2 * 2
+    return left, top, int(min(x1 + x1 % 2, width)), int(min(y1 + y1 % 2, height))
 
 
 def _frame_grain(image: U8, alignment: Alignment) -> float:

@@ -59,8 +59,9 @@ def fit_similarity(landmarks: F32, size: int = CROP_SIZE) -> F64:
     norm = max(float(np.vdot(s, s)), 1e-9)
     a = float(np.vdot(s, t)) / norm
     b = float(np.vdot(s[:, 0], t[:, 1]) - np.vdot(s[:, 1], t[:, 0])) / norm
-    return np.array([a, b, goal[0] - a * centre[0] + b * centre[1],
-                     goal[1] - b * centre[0] - a * centre[1]])  # fmt: skip
+    return np.array(
+        [a, b, goal[0] - a * centre[0] + b * centre[1], goal[1] - b * centre[0] - a * centre[1]]
+    )
 
 
 @cache
@@ -81,8 +82,8 @@ def similarity_to_pose(similarity: F64, size: int = CROP_SIZE) -> F64:
     a, b, x, y = similarity
     scale2 = a * a + b * b
     dx, dy = size / 2 - x, size / 2 - y
-    return np.array([(a * dx + b * dy) / scale2, (a * dy - b * dx) / scale2,
-                     100 * np.log(scale2) / 2, 100 * np.arctan2(b, a)])  # fmt: skip
+    place = (a * dx + b * dy) / scale2, (a * dy - b * dx) / scale2
+    return np.array([*place, 100 * np.log(scale2) / 2, 100 * np.arctan2(b, a)])
 
 
 def pose_to_similarity(pose: F64, size: int = CROP_SIZE) -> F64:
@@ -148,24 +149,28 @@ def align(image: U8, alignment: Alignment) -> U8:
     size, matrix = alignment.size, alignment.matrix
     factor = int(1 / max(float(np.hypot(matrix[0, 0], matrix[1, 0])), 1e-6))
     if factor < 2:
-        return np.asarray(
-            cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR,
-                           borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip
+        return _warped(image, matrix, size)
     x0, y0, x1, y1 = footprint(alignment, image.shape[:2], margin=factor)
     if x1 - x0 < factor or y1 - y0 < factor:
         return np.zeros((size, size, 3), np.uint8)
     # The cut is a whole number of reduced pixels, so that the reduction has one exact factor.
     x1, y1 = x0 + (x1 - x0) // factor * factor, y0 + (y1 - y0) // factor * factor
-    part = cv2.resize(image[y0:y1, x0:x1], ((x1 - x0) // factor, (y1 - y0) // factor),
-                      interpolation=cv2.INTER_AREA)  # fmt: skip
+    smaller = (x1 - x0) // factor, (y1 - y0) // factor
+    part = cv2.resize(image[y0:y1, x0:x1], smaller, interpolation=cv2.INTER_AREA)
     # Pixel centres: reduced (u, v) is full ((u + 0.5) * factor - 0.5 + x0, ...).
     reduced = matrix.copy()
     reduced[:, :2] *= factor
     shift = np.array([x0 + (factor - 1) / 2, y0 + (factor - 1) / 2], np.float32)
     reduced[:, 2] = matrix[:, 2] + matrix[:, :2] @ shift
-    return np.asarray(
-        cv2.warpAffine(part, reduced, (size, size), flags=cv2.INTER_LINEAR,
-                       borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip
+    return _warped(part, reduced, size)
+
+
+def _warped(image: Any, matrix: Any, size: int) -> U8:
+    import cv2
+
+    edge = cv2.BORDER_REPLICATE
+    warped = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=edge)
+    return np.asarray(warped, np.uint8)
 
 
 def footprint(

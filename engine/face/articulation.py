@@ -24,15 +24,9 @@ def raw_codes(landmarks: F32) -> F32:
     p = landmarks.astype(np.float32)
     gaps = [np.linalg.norm(p[:, a] - p[:, b], axis=1) for a, b in INNER]
     corners = p[:, list(CORNERS)]
-    return np.stack([
-        gaps[0],
-        (gaps[1] + gaps[2]) / 2,
-        np.linalg.norm(corners[:, 0] - corners[:, 1], axis=1),
-        p[:, CHIN, 1],
-        p[:, UPPER_LIP, 1],
-        p[:, LOWER_LIP, 1],
-        corners[..., 1].mean(1),
-    ], axis=1)  # fmt: skip
+    wide = np.linalg.norm(corners[:, 0] - corners[:, 1], axis=1)
+    heights = p[:, CHIN, 1], p[:, UPPER_LIP, 1], p[:, LOWER_LIP, 1], corners[..., 1].mean(1)
+    return np.stack([gaps[0], (gaps[1] + gaps[2]) / 2, wide, *heights], axis=1)
 
 
 def opening_px(landmarks: F32) -> F32:

@@ -199,15 +199,13 @@ def _patch(
     step = square_px / side_px
     cos, sin = step * math.cos(roll), step * math.sin(roll)
     half = side_px / 2
-    back = np.array([[cos, -sin, middle[0] - half * (cos - sin)],
-                     [sin, cos, middle[1] - half * (sin + cos)]])  # fmt: skip
-    return np.asarray(
-        cv2.warpAffine(
-            image, back, (side_px, side_px), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT,
-        ),
-        np.uint8,
-    )  # fmt: skip
+    back = np.array(
+        [[cos, -sin, middle[0] - half * (cos - sin)], [sin, cos, middle[1] - half * (sin + cos)]]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    edge = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
+    cut = cv2.warpAffine(image, back, (side_px, side_px), flags=flags, borderMode=edge)
+    return np.asarray(cut, np.uint8)
 
 
 class FaceMesh:

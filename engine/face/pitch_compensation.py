@@ -100,8 +100,8 @@ def _stretched(picture: U8, factor: float, below: U8) -> U8:
 
     size = len(picture)
     matrix = np.array([[1, 0, 0], [0, factor, (1 - factor) * _edge(size)]], np.float32)
-    whole = cv2.warpAffine(picture, matrix, (size, size), below.copy(), flags=cv2.INTER_CUBIC,
-                           borderMode=cv2.BORDER_TRANSPARENT)  # fmt: skip
+    over, cubic, edge = below.copy(), cv2.INTER_CUBIC, cv2.BORDER_TRANSPARENT
+    whole = cv2.warpAffine(picture, matrix, (size, size), over, flags=cubic, borderMode=edge)
     return np.concatenate([picture[: size // 2], np.asarray(whole, np.uint8)[size // 2 :]])
 
 

@@ -235,8 +235,9 @@ class FaceSelector:
                 if same_place(boxes[i], self._box):
                     return int(i)
             # Somebody elsewhere who was not there before can only be who was lost.
-            fresh = [i for i in np.argsort(far) if not any(same_place(boxes[i], o)
-                                                           for o in self._others)]  # fmt: skip
+            fresh = [
+                i for i in np.argsort(far) if not any(same_place(boxes[i], o) for o in self._others)
+            ]
             return int(fresh[0]) if fresh else None
         return self._by_policy(boxes)
 

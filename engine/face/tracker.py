@@ -162,8 +162,11 @@ class MeshTracker:
 def _tiles(shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
     """Parts of a picture, (x0, y0, x1, y1), that overlap by more than a small face."""
     height, width = shape[0], shape[1]
-    return [(round(x * width), round(y * height), round((x + 0.55) * width),
-             round((y + 0.55) * height)) for y in (0, 0.45) for x in (0.225, 0, 0.45)]  # fmt: skip
+    corners = [(x, y, x + 0.55, y + 0.55) for y in (0, 0.45) for x in (0.225, 0, 0.45)]
+    return [
+        (round(x0 * width), round(y0 * height), round(x1 * width), round(y1 * height))
+        for x0, y0, x1, y1 in corners
+    ]
 
 
 class TrackerPool:

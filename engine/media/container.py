@@ -37,7 +37,7 @@ _BEGINNINGS = tuple(
         (b"#!AMR", rb"#!AMR(-WB)?\n"),
         (b"ID3", rb"ID3[\x02-\x04]\x00[\x00\x40\x80\xc0][\x00-\x7f]{4}"),
     )
-)  # fmt: skip
+)
 _LONGEST = 80  # bytes of a beginning
 MOST_PARTS = 10_000  # a few bytes each; a second of work to open
 

@@ -88,10 +88,8 @@ class Manifest:
         if self.codes:
             mean, spread = (tuple(self.codes[name]) for name in ("mean", "spread"))
             codes = CodeStats(mean, spread, self.expression)
-        return JobSpec(
-            self.crop_size, self.framing, self.references, columns, self.reach_px, codes,
-            self.reference_codes,
-        )  # fmt: skip
+        crop = (self.crop_size, self.framing, self.references, columns)
+        return JobSpec(*crop, self.reach_px, codes, self.reference_codes)
 
     def to_json(self) -> str:
         """As written to disk."""
@@ -171,24 +169,24 @@ def _check_types(path: Path, values: dict[str, Any]) -> None:
         return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
     files, steps = values["files"], values["steps_offered"]
+    named = isinstance(files, dict) and all(isinstance(v, str) for v in files.values())
+    counted = isinstance(steps, list) and bool(steps) and all(map(natural, steps))
+    size, whole = values["crop_size"], "a whole number from 1 on"
+    told = isinstance(values.get("reference_codes", False), bool)
+    stats = f"mean and spread of {CODES} codes, or empty"
     for name, good, wanted in (
-        ("files", isinstance(files, dict) and all(isinstance(v, str) for v in files.values()),
-         "file names with their sha256"),
-        ("steps_offered", isinstance(steps, list) and bool(steps) and all(map(natural, steps)),
-         "a list of whole numbers from 1 on"),
-        ("default_steps", natural(values["default_steps"]), "a whole number from 1 on"),
-        ("crop_size", natural(values["crop_size"]) and values["crop_size"] % 2 == 0,
-         "an even number of pixels"),
-        ("references", natural(values.get("references", 1)), "a whole number from 1 on"),
+        ("files", named, "file names with their sha256"),
+        ("steps_offered", counted, "a list of whole numbers from 1 on"),
+        ("default_steps", natural(values["default_steps"]), whole),
+        ("crop_size", natural(size) and size % 2 == 0, "an even number of pixels"),
+        ("references", natural(values.get("references", 1)), whole),
         ("reach_px", _is_length(values.get("reach_px", 0.0)), "pixels, 0 for a model without"),
-        ("codes", _are_stats(values.get("codes", {})),
-         f"mean and spread of {CODES} codes, or empty"),
+        ("codes", _are_stats(values.get("codes", {})), stats),
         ("expression", _is_length(values.get("expression", 1.4)), "a factor"),
-        ("reference_codes", isinstance(values.get("reference_codes", False), bool),
-         "true or false"),
+        ("reference_codes", told, "true or false"),
         ("network", isinstance(values.get("network", {}), dict), "the network's settings"),
         ("mel", isinstance(values.get("mel", {}), dict), "the sound's settings"),
-    ):  # fmt: skip
+    ):
         if not good:
             raise BundleError(f"{path}: {name} is {values.get(name)!r}, must be {wanted}")
 

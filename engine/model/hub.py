@@ -39,9 +39,10 @@ def fetch(path: str | Path) -> Path:
         raise BundleError(f"{path}: pip install lipwire[hub] to fetch bundles") from None
     try:
         folder = snapshot_download(
-            found[1], revision=found[2], allow_patterns=[MANIFEST, "*.onnx", "*.npz", "*.md",
-                                                         "*.safetensors", "*.json"],
-        )  # fmt: skip
+            found[1],
+            revision=found[2],
+            allow_patterns=[MANIFEST, "*.onnx", "*.npz", "*.md", "*.safetensors", "*.json"],
+        )
     except Exception as error:  # of many kinds; a hub may answer anything
         cause = str(error).strip().splitlines()[0][:160] if str(error) else type(error).__name__
         raise BundleError(f"{path}: cannot be fetched ({cause})") from error

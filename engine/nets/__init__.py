@@ -111,8 +111,8 @@ def load_weights(
         else:
             state[name] = found.to(wanted.dtype)
     if strict:
-        wrong += [f"{name} {list(tensor.shape)} does not belong to it"
-                  for name, tensor in weights.items() if name not in net.state_dict()]  # fmt: skip
+        extra = [name for name in weights if name not in net.state_dict()]
+        wrong += [f"{name} {list(weights[name].shape)} does not belong to it" for name in extra]
     if wrong:
         more = f"; and {len(wrong) - 3} more tensors differ" if len(wrong) > 3 else ""
         raise BundleError(f"{where}: {'; '.join(wrong[:3])}{more}")

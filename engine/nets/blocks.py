@@ -82,9 +82,7 @@ class ResBlock(nn.Module):
         super().__init__()
         self.resample = nn.Identity() if resample is None else resample
         self.in_layers = nn.Sequential(
-            GroupNorm(in_channels),
-            nn.SiLU(),
-            nn.Conv2d(in_channels, out_channels, 3, padding=1),
+            GroupNorm(in_channels), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, out_channels))
         self.out_layers = nn.Sequential(

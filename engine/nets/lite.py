@@ -19,9 +19,7 @@ from torch.nn import functional as F
 
 from lipwire.engine.nets.voice import PyramidVoice, columns_of
 
-CODE_NAMES = (
-    "opening", "opening_side", "width", "jaw", "upper_lip", "lower_lip", "corners",
-)  # fmt: skip
+CODE_NAMES = ("opening", "opening_side", "width", "jaw", "upper_lip", "lower_lip", "corners")
 PLACE_CHANNELS = 12
 # How far a pixel may be fetched from, in half crops: 16 px of 128. A jaw drops by 12 at most.
 MAX_FLOW = 0.25
@@ -98,14 +96,19 @@ class Voice(nn.Module):
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
         width, self.columns = config.voice_width, config.mel_columns
+
+        def heard(inputs: int, stride: int = 1) -> tuple[nn.Module, ...]:
+            conv = nn.Conv1d(inputs, width, 3, stride=stride, padding=1)
+            return conv, nn.GroupNorm(8, width), nn.SiLU()
+
+        size = config.mel_columns // 2 * width
         self.layers = nn.Sequential(
-            nn.Conv1d(80, width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
-            nn.Conv1d(width, width, 3, stride=2, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
-            nn.Conv1d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
-            nn.Flatten(), nn.Dropout(0.2),
-            nn.Linear(config.mel_columns // 2 * width, width), nn.SiLU(), nn.Dropout(0.2),
+            *heard(80),
+            *heard(width, stride=2),
+            *heard(width),
+            *(nn.Flatten(), nn.Dropout(0.2), nn.Linear(size, width), nn.SiLU(), nn.Dropout(0.2)),
             nn.Linear(width, config.codes),
-        )  # fmt: skip
+        )
         # The layers tell the mouth in units of its own speaker's spread: people differ five-fold
         # in how far they open theirs. These turn it into a typical speaker's, and make up for the
         # regression to the mean, which speaks with a smaller mouth than people do.
@@ -325,10 +328,8 @@ class Denoiser(nn.Module):
             ),
             start=1,
         ):
-            moved = F.grid_sample(
-                reference, self.grid + motion.permute(0, 2, 3, 1), padding_mode="border",
-                align_corners=False,
-            )  # fmt: skip
+            place = self.grid + motion.permute(0, 2, 3, 1)
+            moved = F.grid_sample(reference, place, padding_mode="border", align_corners=False)
             x0 = x0 + gates[:, index : index + 1] * moved
         noise_level = sigma[:, None, None, None]
         return ((1 - noise_level**2).clamp(min=0).sqrt() * x_t - x0) / noise_level

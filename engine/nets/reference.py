@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,6 @@ def sample(
     else:
         raise ConfigError(f"no way is known to sample from a {type(net).__name__}")
     choose = SCHEDULE.entry_timesteps if entered else SCHEDULE.timesteps
-    return ddim_sample(
-        denoise, noise, choose(steps, manifest.spacing), SCHEDULE,  # type: ignore[arg-type]
-        prediction=manifest.prediction, clip=clip,  # type: ignore[arg-type]
-    )  # fmt: skip
+    how: dict[str, Any] = {"prediction": manifest.prediction, "clip": clip}
+    spacing: Any = manifest.spacing
+    return ddim_sample(denoise, noise, choose(steps, spacing), SCHEDULE, **how)

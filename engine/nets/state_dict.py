@@ -21,6 +21,8 @@ _OTHERS = re.compile(r"disc|critic|optim|sched|scaler|loss|^d$|net_?d$", re.IGNO
 _WRAPPERS = re.compile(r"^(module|_orig_mod)\.|(?<=\.)_orig_mod\.")
 DEPTH = 4  # of dictionaries in each other
 
+COUNTER = "num_batches_tracked"  # of batch norms; no weight
+
 
 def find_weights(state: Mapping[Any, Any]) -> tuple[str, dict[str, Tensor]]:
     """The dictionary of tensors that is most probably the network's, and its place.
@@ -83,9 +85,9 @@ def unwrapped(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
     last = max(wanted, key=len)
     for name in weights:
         prefix = name.removesuffix(last)
-        if prefix != name and prefix.endswith(".") and all(
-            prefix + own in weights for own in wanted if not own.endswith("num_batches_tracked")
-        ):  # fmt: skip
+        if prefix == name or not prefix.endswith("."):
+            continue
+        if all(prefix + own in weights for own in wanted if not own.endswith(COUNTER)):
             return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     return dict(weights)
 

@@ -78,30 +78,32 @@ class Wav2Lip(nn.Module):
         def down(inputs: int, outputs: int, count: int) -> nn.Sequential:
             return nn.Sequential(ConvBlock(inputs, outputs, stride=2), *_same(outputs, count))
 
-        self.face_encoder_blocks = nn.ModuleList([
-            nn.Sequential(ConvBlock(6, 16, kernel=7, padding=3)),  # 96 px
-            down(16, 32, 2), down(32, 64, 3), down(64, 128, 2), down(128, 256, 2),  # 48 .. 6 px
-            down(256, 512, 1),  # 3 px
-            nn.Sequential(ConvBlock(512, 512, padding=0), ConvBlock(512, 512, 1, padding=0)),
-        ])  # fmt: skip
+        halved = (
+            (16, 32, 2),
+            (32, 64, 3),
+            (64, 128, 2),
+            (128, 256, 2),
+            (256, 512, 1),
+        )  # 48 .. 3 px
+        last = nn.Sequential(ConvBlock(512, 512, padding=0), ConvBlock(512, 512, 1, padding=0))
+        first = nn.Sequential(ConvBlock(6, 16, kernel=7, padding=3))  # 96 px
+        self.face_encoder_blocks = nn.ModuleList([first, *(down(*one) for one in halved), last])
         self.audio_encoder = nn.Sequential(  # 80 x 16 -> 1 x 1
-            ConvBlock(1, 32), *_same(32, 2),
-            ConvBlock(32, 64, stride=(3, 1)), *_same(64, 2),
-            ConvBlock(64, 128, stride=3), *_same(128, 2),
-            ConvBlock(128, 256, stride=(3, 2)), *_same(256, 1),
-            ConvBlock(256, 512, padding=0), ConvBlock(512, 512, 1, padding=0),
-        )  # fmt: skip
+            *(ConvBlock(1, 32), *_same(32, 2)),
+            *(ConvBlock(32, 64, stride=(3, 1)), *_same(64, 2)),
+            *(ConvBlock(64, 128, stride=3), *_same(128, 2)),
+            *(ConvBlock(128, 256, stride=(3, 2)), *_same(256, 1)),
+            *(ConvBlock(256, 512, padding=0), ConvBlock(512, 512, 1, padding=0)),
+        )
 
         def up(inputs: int, outputs: int, count: int, padding: int = 1) -> nn.Sequential:
             stride = 2 if padding else 1  # the first goes from 1 px to 3
             return nn.Sequential(UpBlock(inputs, outputs, stride, padding), *_same(outputs, count))
 
         # Inputs are the block before and the encoder's map of the same size.
-        self.face_decoder_blocks = nn.ModuleList([
-            nn.Sequential(ConvBlock(512, 512, 1, padding=0)),
-            up(1024, 512, 1, padding=0), up(1024, 512, 2), up(768, 384, 2), up(512, 256, 2),
-            up(320, 128, 2), up(160, 64, 2),
-        ])  # fmt: skip
+        doubled = ((1024, 512, 2), (768, 384, 2), (512, 256, 2), (320, 128, 2), (160, 64, 2))
+        bottom = nn.Sequential(ConvBlock(512, 512, 1, padding=0)), up(1024, 512, 1, padding=0)
+        self.face_decoder_blocks = nn.ModuleList([*bottom, *(up(*one) for one in doubled)])
         self.output_block = nn.Sequential(ConvBlock(80, 32), nn.Conv2d(32, 3, 1), nn.Sigmoid())
 
     def forward(self, mel: Tensor, face: Tensor) -> Tensor:

@@ -239,10 +239,10 @@ class Batcher:
 
     def _awaited_s(self, until_s: float, steps: int, now: float) -> float:
         """How long it is worth waiting for another job like these, due by `until_s`."""
-        self._sources = {name: source for name, source in self._sources.items()
-                         if now - source.last_s < 2 * PAUSE_S}  # fmt: skip
-        due = [source for source in self._sources.values()
-               if source.steps == steps and source.last_s + source.period_s <= until_s]  # fmt: skip
+        known = self._sources.items()
+        self._sources = {name: s for name, s in known if now - s.last_s < 2 * PAUSE_S}
+        alike = [source for source in self._sources.values() if source.steps == steps]
+        due = [source for source in alike if source.last_s + source.period_s <= until_s]
         # What is a whole period late has paused.
         return max((source.last_s + 2 * source.period_s for source in due), default=now)
 

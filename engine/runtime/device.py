@@ -114,8 +114,8 @@ class Device:
                 raise
             half = (len(jobs) + 1) // 2
             self.profile.limit = min(self.profile.limit, half)
-            log.warning("%s: out of memory on a batch of %d; batches of at most %d from now on",
-                        self.name, len(jobs), self.profile.limit)  # fmt: skip
+            said = "%s: out of memory on a batch of %d; batches of at most %d from now on"
+            log.warning(said, self.name, len(jobs), self.profile.limit)
             return self.generate(backend, jobs[:half]) + self.generate(backend, jobs[half:])
         if len(painted) != len(jobs):
             raise BackendError(f"{len(painted)} pictures came back for {len(jobs)} jobs")

@@ -242,8 +242,8 @@ class DevicePool:
         device.in_a_row += 1
         others = [profile for profile in self._batcher.live() if profile is not device.profile]
         if others and device.in_a_row >= FAULTS_IN_A_ROW and device.profile.live:
-            log.error("%s: failed %d times in a row; taken out for %.0f s",
-                      device.name, device.in_a_row, device.out_s)  # fmt: skip
+            said = "%s: failed %d times in a row; taken out for %.0f s"
+            log.error(said, device.name, device.in_a_row, device.out_s)
             device.profile.live, device.out_until_s = False, now + device.out_s
             device.out_s = min(2 * device.out_s, OUT_LAST_S)
         lost = []
@@ -286,8 +286,8 @@ class DevicePool:
         A thread inside a native library cannot be ended. Should it come back, the device is used
         again. Lock held.
         """
-        log.error("%s: hangs on a batch of %d that should take %.0f ms; its jobs go elsewhere",
-                  device.name, len(run.batch), run.expected_s * 1e3)  # fmt: skip
+        said = "%s: hangs on a batch of %d that should take %.0f ms; its jobs go elsewhere"
+        log.error(said, device.name, len(run.batch), run.expected_s * 1e3)
         run.given_up = device.hung = True
         lost = self._failed(device, run.batch, now)
         device.profile.live = False

@@ -224,8 +224,8 @@ class Engine:
         """
         waiting = [(s.jobs.earliest_deadline_s, s) for s in sessions]
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
-        begun = [(session, self.begin(session, now))
-                 for _, session in due[: self.backend.batch_sizes[-1]]]  # fmt: skip
+        most = self.backend.batch_sizes[-1]
+        begun = [(session, self.begin(session, now)) for _, session in due[:most]]
         jobs = [(session, job) for session, job in begun if job is not None]
         for steps in {job.steps for _, job in jobs}:
             batch = [(session, job) for session, job in jobs if job.steps == steps]
@@ -300,8 +300,8 @@ class Engine:
         if self._closing:
             return None
         self._forget_closed()
-        waiting = [(s.jobs.earliest_deadline_s, s) for s in self._sessions.values()
-                   if s not in self._preparing]  # fmt: skip
+        idle = [s for s in self._sessions.values() if s not in self._preparing]
+        waiting = [(s.jobs.earliest_deadline_s, s) for s in idle]
         due = sorted(((d, s) for d, s in waiting if d is not None), key=lambda pair: pair[0])
         for deadline_s, session in due:
             expires_s = deadline_s + session.config.patience_s

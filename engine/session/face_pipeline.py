@@ -217,10 +217,9 @@ class FacePipeline:
             self._usual.update(codes_of(alignment, face.landmarks))
         gain = gain_of(long)
         references = np.stack([lit(shown) for shown in self._references.references])
-        return Aligned(
-            image, times(long, gain), references, alignment, face, reach, gain, length, time_s,
-            look, self._reference_codes(),
-        )  # fmt: skip
+        told = self._reference_codes()
+        made = (image, times(long, gain), references, alignment, face)
+        return Aligned(*made, reach, gain, length, time_s, look, told)
 
     def _reference_codes(self) -> F32 | None:
         """f32[R, codes], what the references show, for a model that is told."""

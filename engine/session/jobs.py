@@ -227,12 +227,7 @@ class JobFactory:
         return gap_s if 0.01 < gap_s < 0.1 else 1 / PAPER_FPS
 
     def complete(
-        self,
-        job: LipJob,
-        generated: U8,
-        now: float,
-        took_s: float | None = None,
-        mates: int = 1,
+        self, job: LipJob, generated: U8, now: float, took_s: float | None = None, mates: int = 1
     ) -> None:
         """Give back what a backend painted for `job`; late results are dropped.
 

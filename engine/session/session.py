@@ -205,17 +205,12 @@ class Session:
         with self.jobs.working:
             found = self._face_pipeline.enrolled(consent)
         if found is None:
-            raise BankError("too few of the person's own mouths have been seen: half a second of "
-                            "speech is needed")  # fmt: skip
+            lacking = "too few of the person's own mouths have been seen"
+            raise BankError(f"{lacking}: half a second of speech is needed")
         return found
 
     def push_speech(
-        self,
-        samples: I16,
-        rate_hz: int,
-        now: float,
-        live: bool = False,
-        trace: Trace | None = None,
+        self, samples: I16, rate_hz: int, now: float, live: bool = False, trace: Trace | None = None
     ) -> float:
         """Take more of the new voice, as fast as it comes; returns seconds until it is heard.
 

@@ -56,10 +56,8 @@ def show(bank: BankArgument) -> None:
     print(f"person   {agreed.person}")
     print(f"consent  {agreed.statement}")
     print(f"made     {agreed.date}, lipwire {agreed.version}")
-    print(
-        f"mouths   {len(opened.units)}, open by {min(openings):.1f} to {max(openings):.1f} "
-        "pixels of a 128-pixel crop"
-    )
+    span = f"{min(openings):.1f} to {max(openings):.1f} pixels of a 128-pixel crop"
+    print(f"mouths   {len(opened.units)}, open by {span}")
 
 
 @app.command()

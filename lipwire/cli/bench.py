@@ -21,9 +21,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-Record = dict[
-    str, Any
-]  # lipwire.benchmarks.harness.record's: nothing of it is loaded before a command runs
+# lipwire.benchmarks.harness.record's: nothing of it is loaded before a command runs.
+Record = dict[str, Any]
 JsonFlag = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE|-", help="Write the record; - is stdout, no table then."),
@@ -82,12 +81,9 @@ def command_of(bench: Any) -> Any:
             record = make_record(bench.name, bench.help, run(**options))
         give(record, as_json)
 
-    parameters = [
-        inspect.Parameter(
-            "as_json", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=JsonFlag
-        ),
-        *options_of(run),
-    ]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    as_json = inspect.Parameter("as_json", keyword, default=None, annotation=JsonFlag)
+    parameters = [as_json, *options_of(run)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -106,11 +102,9 @@ def options_of(run: Callable[..., Any]) -> Iterator[inspect.Parameter]:
         if typing.get_origin(kind) is Annotated:  # with annotated_types.Ge and Le
             kind, *rest = typing.get_args(kind)
             for limit in rest:
-                limits |= {
-                    end: getattr(limit, old)
-                    for old, end in (("ge", "min"), ("le", "max"))
-                    if hasattr(limit, old)
-                }
+                for old, end in (("ge", "min"), ("le", "max")):
+                    if hasattr(limit, old):
+                        limits[end] = getattr(limit, old)
         default = parameter.default
         if typing.get_origin(kind) in (Sequence, tuple):
             kind, default = list[typing.get_args(kind)[0]], list(default)  # type: ignore[misc]
@@ -182,9 +176,8 @@ def give(record: Record, as_json: str | None) -> None:
     if as_json != "-":
         print_record(record)
     if "incomplete" in record:
-        print(
-            f"lipwire: {record['benchmark']} is incomplete: {record['incomplete']}", file=sys.stderr
-        )
+        why = f"{record['benchmark']} is incomplete: {record['incomplete']}"
+        print(f"lipwire: {why}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     if missed(record):
         raise typer.Exit(1)
@@ -197,20 +190,15 @@ def print_record(record: Record) -> None:
     for title, rows in record["tables"].items():
         if rows:
             columns = list(rows[0])
-            print_table(
-                title,
-                columns,
-                [[shown(row.get(column), unit_of(column)) for column in columns] for row in rows],
-            )
+            texts = [[shown(row.get(name), unit_of(name)) for name in columns] for row in rows]
+            print_table(title, columns, texts)
     words = {True: "met", False: "MISSED", None: ""}
-    print_table(
-        f"{record['benchmark']} on {record['machine']['processor']}",
-        ["figure", "measured", "target", ""],
-        [
-            [name, shown(one["value"], one["unit"]), one["target"] or "", words[one["ok"]]]
-            for name, one in record["figures"].items()
-        ],
-    )
+    rows = [
+        [name, shown(one["value"], one["unit"]), one["target"] or "", words[one["ok"]]]
+        for name, one in record["figures"].items()
+    ]
+    title = f"{record['benchmark']} on {record['machine']['processor']}"
+    print_table(title, ["figure", "measured", "target", ""], rows)
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -248,21 +236,14 @@ def compare(
         write_record(found, as_json)
     if as_json == "-":
         return
-    print_table(
-        f"{found['benchmark']}: {before.name} -> {after.name}",
-        ["figure", "before", "after", "ratio", "95 %", "verdict"],
-        [
-            [
-                row["figure"],
-                f"{row['before']:.4g}",
-                f"{row['after']:.4g}",
-                "–" if row["ratio"] is None else f"{row['ratio']:.3f}",
-                "" if row["interval"] is None else "{:.3f}–{:.3f}".format(*row["interval"]),
-                row["verdict"],
-            ]
-            for row in found["rows"]
-        ],
-    )
+    rows = []
+    for row in found["rows"]:
+        ratio = "–" if row["ratio"] is None else f"{row['ratio']:.3f}"
+        span = "" if row["interval"] is None else "{:.3f}–{:.3f}".format(*row["interval"])
+        values = f"{row['before']:.4g}", f"{row['after']:.4g}"
+        rows.append([row["figure"], *values, ratio, span, row["verdict"]])
+    title = f"{found['benchmark']}: {before.name} -> {after.name}"
+    print_table(title, ["figure", "before", "after", "ratio", "95 %", "verdict"], rows)
     for line in found["notes"]:
         print(f"note: {line}")
 

@@ -37,11 +37,10 @@ def inspect(
     print(f"{opened.path}: {manifest.name} {manifest.version} ({manifest.kind})")
     print(f"licence  {manifest.licence}")
     spec = manifest.job_spec
-    print(
-        f"takes    {spec.crop_size} px {spec.framing}, {spec.references} "
-        f"reference{'s' * (spec.references != 1)}, {spec.mel_columns} mel columns"
-        f"{', the reach of the mouth' * bool(spec.reach_px)}"
-    )
+    references = f"{spec.references} reference{'s' * (spec.references != 1)}"
+    reach = ", the reach of the mouth" * bool(spec.reach_px)
+    sound = f"{spec.mel_columns} mel columns{reach}"
+    print(f"takes    {spec.crop_size} px {spec.framing}, {references}, {sound}")
     steps = ", ".join(map(str, manifest.steps_offered))
     print(f"steps    {steps}; {manifest.default_steps} by default")
     print(f"cost     {manifest.gflop_per_frame:g} GFLOP a frame, {manifest.parameters:,} weights")

@@ -85,16 +85,8 @@ def cluster(
     options |= {name: str(path) for name, path in tls.items() if path is not None}
     serve.start(proxy_location="EveryNode", http_options=options)
     given: dict[str, Any] = {name: getattr(settings, name) for name in settings.model_fields_set}
-    app = build(
-        {
-            **given,
-            "nodes": nodes,
-            "cpus": cpus,
-            "gpus": gpus,
-            "spare": spare,
-            "directors": directors,
-        }
-    )
+    each = {"nodes": nodes, "cpus": cpus, "gpus": gpus}
+    app = build({**given, **each, "spare": spare, "directors": directors})
     serve.run(app, name=APP)
     wishes: list[int] = []
     for wish in (signal.SIGINT, signal.SIGTERM):

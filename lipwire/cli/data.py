@@ -11,8 +11,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from lipwire.engine.errors import ConfigError
+
+
+def by_default(command: str) -> type[TyperGroup]:
+    """A group of commands, of which one need not be named."""
+
+    class Group(TyperGroup):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            if args and args[0] not in {*self.commands, "-h", "--help"}:
+                args = [command, *args]
+            return super().parse_args(ctx, args)
+
+    return Group
 
 
 def need(*modules: str) -> None:
@@ -91,16 +104,9 @@ def prepare(
     from lipwire.training.data.prepare import PrepareConfig
     from lipwire.training.data.prepare import prepare as run
 
-    config = PrepareConfig(
-        Rules(framing=framing, cuts=cuts, pictures=pictures),
-        layout,
-        first_utterances,
-        tuple(exclude or ()),
-        limit,
-        sync,
-        unsure,
-        val_share,
-    )
+    rules, checks = Rules(framing=framing, cuts=cuts, pictures=pictures), (sync, unsure)
+    which = (layout, first_utterances, tuple(exclude or ()), limit)
+    config = PrepareConfig(rules, *which, *checks, val_share)
     rich.reconfigure(stderr=True)
     with resumable():
         report = run(source, out, config, workers=workers)

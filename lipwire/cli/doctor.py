@@ -61,6 +61,18 @@ class Report:
         return {"can_serve": self.can_serve, "findings": [asdict(f) for f in self.findings]}
 
 
+def _ok(name: str, detail: str, advice: str = "") -> Finding:
+    return Finding(name, Level.OK, detail, advice)
+
+
+def _warn(name: str, detail: str, advice: str) -> Finding:
+    return Finding(name, Level.WARN, detail, advice)
+
+
+def _missing(name: str, detail: str, advice: str) -> Finding:
+    return Finding(name, Level.MISSING, detail, advice)
+
+
 def examine(settings: ServerConfig) -> Report:
     """Try everything that a server with these settings needs."""
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
@@ -86,9 +98,7 @@ def examine(settings: ServerConfig) -> Report:
             findings.extend(check())
         except Exception as error:  # a broken machine breaks checks too; the others still help
             line = " ".join(str(error).split())
-            findings.append(
-                Finding(name, Level.MISSING, f"{type(error).__name__}: {line}", "see the message")
-            )
+            findings.append(_missing(name, f"{type(error).__name__}: {line}", "see the message"))
     return Report(findings)
 
 
@@ -119,20 +129,18 @@ def _installed(package: str) -> str | None:
 def _python() -> Iterator[Finding]:
     found = platform.python_version()
     if PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
-        yield Finding("python", Level.OK, f"{found} at {sys.executable}")
+        yield _ok("python", f"{found} at {sys.executable}")
     else:
-        yield Finding("python", Level.MISSING, found, "use Python 3.11, 3.12 or 3.13")
+        yield _missing("python", found, "use Python 3.11, 3.12 or 3.13")
 
 
 def _machine() -> Iterator[Finding]:
-    yield Finding("platform", Level.OK, platform.platform())
+    yield _ok("platform", platform.platform())
     cores = usable_cores()
     if cores >= 2:
-        yield Finding(
-            "cpu", Level.OK, f"{cores} cores; a live 640x480 session takes about one of them"
-        )
+        yield _ok("cpu", f"{cores} cores; a live 640x480 session takes about one of them")
     else:
-        yield Finding("cpu", Level.WARN, "1 core", "a live session wants two; frames will be late")
+        yield _warn("cpu", "1 core", "a live session wants two; frames will be late")
     try:
         pages = os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -154,7 +162,7 @@ def _onnxruntime() -> Iterator[Finding]:
     try:
         import onnxruntime as ort
     except ImportError as error:
-        yield Finding("onnxruntime", Level.MISSING, str(error), "pip install onnxruntime")
+        yield _missing("onnxruntime", str(error), "pip install onnxruntime")
         return
     providers = ", ".join(
         p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()
@@ -162,15 +170,14 @@ def _onnxruntime() -> Iterator[Finding]:
     found = f"{ort.__version__}, providers: {providers}"
     builds = [name for name in ONNX_RUNTIMES if _installed(name)]
     if len(builds) > 1:
-        yield Finding(
+        yield _warn(
             "onnxruntime",
-            Level.WARN,
             f"{found}; {' and '.join(builds)} are both installed, in one folder: the later one is "
             "used, or parts of each",
             f"pip uninstall -y {' '.join(builds)}, then install the one that you want",
         )
     else:
-        yield Finding("onnxruntime", Level.OK, found)
+        yield _ok("onnxruntime", found)
 
 
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
@@ -178,14 +185,13 @@ ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnx
 
 def _optional_runtimes() -> Iterator[Finding]:
     torch = _installed("torch")
-    yield Finding(
+    yield _ok(
         "torch",
-        Level.OK,
         torch or "not installed: only a GPU, `train`, `export` and `evaluate` need it",
         "" if torch else "for those: pip install 'lipwire[gpu]' or 'lipwire[train]'",
     )
     tensorrt = _installed("tensorrt")
-    yield Finding("tensorrt", Level.OK, tensorrt or "not installed: only `--backend trt` needs it")
+    yield _ok("tensorrt", tensorrt or "not installed: only `--backend trt` needs it")
 
 
 def _gpu() -> Iterator[Finding]:
@@ -202,21 +208,18 @@ def _gpu() -> Iterator[Finding]:
         line.split("(")[0].strip() for line in listed.splitlines() if line.startswith("GPU ")
     ]
     if not devices:
-        yield Finding("gpu", Level.OK, "no CUDA device: the model runs on the CPU")
+        yield _ok("gpu", "no CUDA device: the model runs on the CPU")
         return
     found = "; ".join(devices)
     problem = _torch_on_gpu()
     if problem:
-        yield Finding(
+        yield _warn(
             "gpu",
-            Level.WARN,
             f"{found}, unused: {problem}",
             "pip install 'lipwire[gpu]', and a driver as new as its CUDA; see docs/gpu.md",
         )
     else:
-        yield Finding(
-            "gpu", Level.OK, f"{found}: computes; `serve --backend auto --device cuda:0` uses it"
-        )
+        yield _ok("gpu", f"{found}: computes; `serve --backend auto --device cuda:0` uses it")
 
 
 def _torch_on_gpu() -> str:
@@ -239,18 +242,12 @@ def _model(bundle: Path | None) -> Iterator[Finding]:
     try:
         opened = open_bundle(bundle)
     except LipwireError as error:
-        yield Finding(
-            "model",
-            Level.MISSING,
-            str(error),
-            "reinstall lipwire, or name a whole bundle by --bundle",
-        )
+        yield _missing("model", str(error), "reinstall lipwire, or name a whole bundle by --bundle")
         return
     manifest = opened.manifest
     size_mb = sum(opened.file(name).stat().st_size for name in manifest.files) / 1e6
-    yield Finding(
+    yield _ok(
         "model",
-        Level.OK,
         f"{manifest.name} {manifest.version}, {size_mb:.1f} MB, checksums right, "
         f"steps {list(manifest.steps_offered)}, {manifest.default_steps} by default",
     )
@@ -271,13 +268,9 @@ def _tracker(runtime: Literal["litert", "mediapipe"]) -> Iterator[Finding]:
         advice = f"pip install --force-reinstall {package}"
         if ".so" in line:  # of the OpenCV that mediapipe brings
             advice = "apt-get install libgl1 libglib2.0-0, or the headless OpenCV (see the README)"
-        yield Finding("face tracker", Level.MISSING, line, advice)
+        yield _missing("face tracker", line, advice)
         return
-    yield Finding(
-        "face tracker",
-        Level.OK,
-        f"MediaPipe's nets load and run by {package} {_installed(package)}",
-    )
+    yield _ok("face tracker", f"MediaPipe's nets load and run by {package} {_installed(package)}")
 
 
 # --- media ---
@@ -287,14 +280,14 @@ def _webrtc() -> Iterator[Finding]:
     try:
         from aiortc import RTCRtpSender
     except ImportError as error:
-        yield Finding("webrtc", Level.MISSING, str(error), "pip install 'aiortc>=1.16,<1.17'")
+        yield _missing("webrtc", str(error), "pip install 'aiortc>=1.16,<1.17'")
         return
     names: dict[str, None] = {}
     for kind in ("video", "audio"):
         for codec in RTCRtpSender.getCapabilities(kind).codecs:
             names[codec.mimeType.split("/")[1]] = None
     names.pop("rtx", None)
-    yield Finding("webrtc", Level.OK, f"aiortc {_installed('aiortc')}: {', '.join(names)}")
+    yield _ok("webrtc", f"aiortc {_installed('aiortc')}: {', '.join(names)}")
 
 
 def _files() -> Iterator[Finding]:
@@ -308,26 +301,22 @@ def _files() -> Iterator[Finding]:
             lacking.append(name)
     found = f"PyAV {av.__version__}"
     if lacking:
-        yield Finding(
+        yield _warn(
             "files",
-            Level.WARN,
             f"{found} without {', '.join(lacking)}: `dub` cannot write",
             "pip install --force-reinstall --only-binary av av",
         )
     else:
-        yield Finding("files", Level.OK, f"{found}: `dub` writes H.264 and AAC")
+        yield _ok("files", f"{found}: `dub` writes H.264 and AAC")
 
 
 def _espeak() -> Iterator[Finding]:
     program = shutil.which("espeak-ng")
     if program:
-        yield Finding("espeak-ng", Level.OK, program)
+        yield _ok("espeak-ng", program)
     else:
-        yield Finding(
-            "espeak-ng",
-            Level.WARN,
-            "not found: the page cannot speak typed text",
-            "apt-get install espeak-ng",
+        yield _warn(
+            "espeak-ng", "not found: the page cannot speak typed text", "apt-get install espeak-ng"
         )
 
 
@@ -346,14 +335,12 @@ def _udp() -> Iterator[Finding]:
             sender.sendto(b"lipwire", receiver.getsockname())
             arrived = receiver.recv(16) == b"lipwire"
     except OSError as error:
-        yield Finding("udp", Level.MISSING, f"over loopback: {error}", "allow UDP to this process")
+        yield _missing("udp", f"over loopback: {error}", "allow UDP to this process")
         return
     if arrived:
-        yield Finding("udp", Level.OK, "a datagram over loopback arrives")
+        yield _ok("udp", "a datagram over loopback arrives")
     else:
-        yield Finding(
-            "udp", Level.MISSING, "a datagram was changed on its way", "check the firewall"
-        )
+        yield _missing("udp", "a datagram was changed on its way", "check the firewall")
 
 
 def _port(settings: ServerConfig) -> Iterator[Finding]:
@@ -363,20 +350,19 @@ def _port(settings: ServerConfig) -> Iterator[Finding]:
         with listen(settings) as listener:
             port = listener.getsockname()[1]
     except LipwireError as error:
-        yield Finding("port", Level.MISSING, str(error), "end what listens there, or use --port")
+        yield _missing("port", str(error), "end what listens there, or use --port")
         return
-    yield Finding("port", Level.OK, f"{settings.host}:{port} is free")
+    yield _ok("port", f"{settings.host}:{port} is free")
 
 
 def _token(settings: ServerConfig) -> Iterator[Finding]:
     if settings.guarded:
-        yield Finding("token", Level.OK, "is set: strangers are kept out")
+        yield _ok("token", "is set: strangers are kept out")
     elif settings.loopback:
-        yield Finding("token", Level.OK, "none, and only this machine can reach the server")
+        yield _ok("token", "none, and only this machine can reach the server")
     else:
-        yield Finding(
+        yield _missing(
             "token",
-            Level.MISSING,
             f"none, and others can reach {settings.host}",
             "`lipwire token new` makes one; give it as LIPWIRE_TOKEN",
         )
@@ -384,23 +370,22 @@ def _token(settings: ServerConfig) -> Iterator[Finding]:
 
 def _page() -> Iterator[Finding]:
     if PAGE.is_file():
-        yield Finding("page", Level.OK, "is there")
+        yield _ok("page", "is there")
     else:
-        yield Finding("page", Level.MISSING, f"{PAGE}: no such file", "reinstall lipwire")
+        yield _missing("page", f"{PAGE}: no such file", "reinstall lipwire")
 
 
 def _camera(settings: ServerConfig) -> Iterator[Finding]:
     if settings.tls_cert is not None:
-        yield Finding("camera", Level.OK, "browsers give it to pages over https")
+        yield _ok("camera", "browsers give it to pages over https")
         return
     url = f"http://localhost:{settings.port}"
     rule = "browsers give the camera to pages of localhost and of https only, and ask once"
     if settings.loopback:
-        yield Finding("camera", Level.OK, f"{rule}: open {url} on this machine")
+        yield _ok("camera", f"{rule}: open {url} on this machine")
     else:
-        yield Finding(
+        yield _warn(
             "camera",
-            Level.WARN,
             f"{rule}: {url} will do here, plain http elsewhere not",
             "give --tls-cert and --tls-key, or put a proxy with a certificate in front",
         )

@@ -8,69 +8,58 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
-from lipwire.cli.data import need, resumable
+from lipwire.cli.data import by_default, need, resumable
+from lipwire.cli.paper_flags import (
+    Again,
+    Dataset,
+    Every,
+    FaceFile,
+    Frames,
+    InceptionFile,
+    OutFolder,
+    PerceptualFiles,
+    ProtocolFlag,
+    ShareFlag,
+    SyncNetFile,
+    TableFile,
+    Workers,
+    make_plan,
+    report,
+)
 from lipwire.cli.train import ready
 from lipwire.engine.errors import ConfigError
 
 BUNDLE = "bundle"
 
 
-class _BundleByDefault(TyperGroup):
-    """`lipwire evaluate BUNDLE SHARDS` is `lipwire evaluate bundle BUNDLE SHARDS`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Name the command where none is named."""
-        if args and args[0] not in {*self.commands, "-h", "--help"}:
-            args = [BUNDLE, *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_BundleByDefault,
+    cls=by_default(BUNDLE),
     no_args_is_help=True,
     help="Measure a bundle (`evaluate BUNDLE SHARDS`, options: `evaluate bundle -h`), or any "
     "method as the paper's section 4 does.",
 )
 
-OutFolder = Annotated[
-    Path, typer.Option("--out", "-o", help="Folder of results; one found here goes on.")
-]
-Dataset = Annotated[str, typer.Option(help="The data's name in the table.")]
-ShareFlag = Annotated[
-    str, typer.Option("--shard", help="The i-th of n parts, as 2/8; machines may share OUT or not.")
-]
-Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
-Again = Annotated[bool, typer.Option("--again", help="Try clips that were left out once more.")]
-Frames = Annotated[int, typer.Option(min=10, help="Of a clip at most, at 25 a second.")]
-Every = Annotated[int, typer.Option(min=1, help="Of so many frames one is compared as a picture.")]
-SyncNetFile = Annotated[
-    Path | None, typer.Option("--syncnet", help="syncnet_v2.model, for Sync_c and Sync_d.")
-]
-InceptionFile = Annotated[
-    Path | None,
-    typer.Option("--inception", help="inception-2015-12-05.pt, for FID; without: Fréchet–Gabor."),
-]
-PerceptualFiles = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--perceptual-weights",
-        help="VGG-16 and LPIPS's linear weights; may repeat. Without: Gabor distance.",
-    ),
-]
-FaceFile = Annotated[
-    Path | None,
-    typer.Option("--face-net", help="An ArcFace-like ONNX network, 112 px, for identity."),
-]
-ProtocolFlag = Annotated[
-    Literal["call", "paper"],
-    typer.Option(help="paper: every picture painted and pasted plainly; SyncNet sees whole ones."),
-]
-TableFile = Annotated[
-    list[Path] | None,
-    typer.Option("--out", "-o", help="A .md, .csv or .tex file; may repeat. Without: the screen."),
-]
+
+def _check_json(path: Path | None) -> None:
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(f"{path.parent}: no such folder")
+
+
+def _write_json(path: Path | None, found: Any) -> None:
+    if path is not None:
+        text = json.dumps(found, indent=1, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def _give(tables: Any, files: list[Path] | None) -> None:
+    """Write tables, or show them."""
+    from lipwire.training.evaluation.table import to_markdown, write_tables
+
+    for path in files or ():
+        write_tables(tables, path)
+    if not files:
+        print(to_markdown(tables), end="")
 
 
 @app.command(BUNDLE)
@@ -93,14 +82,12 @@ def bundle_on_shards(
     opened = open_bundle(bundle)
     for count in steps or ():
         check_steps(opened.manifest, count)
-    if json_file is not None and not json_file.parent.is_dir():
-        raise ConfigError(f"{json_file.parent}: no such folder")
+    _check_json(json_file)
     from lipwire.training.evaluation.bundle import evaluate as run
 
     quality = run(opened, shards, clips=clips, steps=tuple(steps) if steps else None)
     print(json.dumps(quality))
-    if json_file is not None:
-        json_file.write_text(json.dumps(quality, indent=1) + "\n", encoding="utf-8")
+    _write_json(json_file, quality)
     if write:
         update_manifest(opened, quality=quality)
 
@@ -124,9 +111,8 @@ def voice(
     from lipwire.training.evaluation.hearing import measure_voice
 
     other = None if against is None else open_bundle(against)
-    print(
-        json.dumps(measure_voice(open_bundle(bundle), load_clips(shards, "val"), other), indent=1)
-    )
+    found = measure_voice(open_bundle(bundle), load_clips(shards, "val"), other)
+    print(json.dumps(found, indent=1))
 
 
 @app.command("call")
@@ -151,8 +137,7 @@ def as_in_a_call(
     person's own of another moment.
     """
     need("torch", "efficientnet_lite_pytorch")
-    if json_file is not None and not json_file.parent.is_dir():
-        raise ConfigError(f"{json_file.parent}: no such folder")
+    _check_json(json_file)
     from lipwire.engine import open_engine
     from lipwire.engine.media.sound import read_speech
     from lipwire.engine.types import PLAYOUT_RATE_HZ
@@ -161,43 +146,10 @@ def as_in_a_call(
     sound = read_speech(voice, PLAYOUT_RATE_HZ)
     with open_engine(bundle) as engine:
         found = measure_films(engine, films, sound, folder=folder, told=print)
-    if json_file is not None:
-        json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    _write_json(json_file, found)
 
 
 # --- the paper's section 4 ---
-
-
-def _plan(
-    dataset: str,
-    frames: int,
-    every: int,
-    syncnet: Path | None,
-    inception: Path | None,
-    perceptual: list[Path] | None,
-    face: Path | None,
-    protocol: Literal["call", "paper"],
-    crop: Literal["face", "voxceleb2"] = "face",
-    device: str | None = None,
-) -> Any:
-    """What decides the figures, as lipwire.training.evaluation.run.Plan."""
-    need("torch", "skimage")
-    import rich
-
-    from lipwire.training.evaluation.judge import Weights
-    from lipwire.training.evaluation.run import Plan
-
-    rich.reconfigure(stderr=True)
-    weights = Weights(syncnet, inception, tuple(perceptual or ()), face)
-    return Plan(dataset, weights, frames, every, protocol, crop, device)
-
-
-def _report(summary: Any, out: Path) -> None:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.excluded.items())
-    print(
-        f"{out}: {summary.clips} clips, {summary.found} were there already, "
-        f"{summary.measured} measured" + (f", left out: {reasons}" if reasons else "")
-    )
 
 
 @app.command("list")
@@ -245,18 +197,8 @@ def file_list(
     """
     if crop != "face" and protocol != "paper":
         raise ConfigError("--crop belongs to --protocol paper")
-    plan = _plan(
-        dataset,
-        frames,
-        every,
-        syncnet,
-        inception,
-        perceptual_weights,
-        face_net,
-        protocol,
-        crop,
-        device,
-    )
+    judges = (syncnet, inception, perceptual_weights, face_net)
+    plan = make_plan(dataset, frames, every, *judges, protocol, crop, device)
     from lipwire.training.evaluation.lists import Share
     from lipwire.training.evaluation.methods import MethodSpec
     from lipwire.training.evaluation.run import evaluate_list
@@ -265,18 +207,9 @@ def file_list(
     if len({spec.name for spec in specs}) < len(specs):
         raise ConfigError("two methods have one name; name them: --method NAME=BUNDLE")
     with resumable("clips that are measured"):
-        summary = evaluate_list(
-            listed,
-            root,
-            out,
-            specs,
-            plan,
-            share=Share.parse(shard),
-            workers=workers,
-            keep=keep,
-            again=again,
-        )
-    _report(summary, out)
+        how: dict[str, Any] = {"workers": workers, "keep": keep, "again": again}
+        summary = evaluate_list(listed, root, out, specs, plan, share=Share.parse(shard), **how)
+    report(summary, out)
 
 
 @app.command("lists")
@@ -294,11 +227,8 @@ def make_lists(
     for name, count in counts.items():
         print(f"{out / name}.txt: {count} lines")
     if counts["reconstruction"] != RECONSTRUCTION_CLIPS:
-        print(
-            f"the paper's test set has {RECONSTRUCTION_CLIPS} videos, this folder "
-            f"{counts['reconstruction']}",
-            file=sys.stderr,
-        )
+        found = f"this folder {counts['reconstruction']}"
+        print(f"the paper's test set has {RECONSTRUCTION_CLIPS} videos, {found}", file=sys.stderr)
 
 
 @app.command()
@@ -331,23 +261,16 @@ def videos(
     """Measure finished films of any method against the real ones."""
     if voices is not None and setting != "cross":
         raise ConfigError("--voices belongs to --setting cross; a reconstruction has its own voice")
-    plan = _plan(dataset, frames, every, syncnet, inception, perceptual_weights, face_net, protocol)
+    judges = (syncnet, inception, perceptual_weights, face_net)
+    plan = make_plan(dataset, frames, every, *judges, protocol)
     from lipwire.training.evaluation.lists import Share
     from lipwire.training.evaluation.run import evaluate_videos
 
     with resumable("clips that are measured"):
-        summary = evaluate_videos(
-            real,
-            fakes,
-            out,
-            plan,
-            setting=setting,
-            voices=voices,
-            share=Share.parse(shard),
-            workers=workers,
-            again=again,
-        )
-    _report(summary, out)
+        how: dict[str, Any] = {"voices": voices, "workers": workers, "again": again}
+        part = Share.parse(shard)
+        summary = evaluate_videos(real, fakes, out, plan, setting=setting, share=part, **how)
+    report(summary, out)
 
 
 @app.command()
@@ -366,23 +289,12 @@ def table(
 ) -> None:
     """Lay results out as the paper's table 2, with intervals and what was left out."""
     need("torch")
-    from lipwire.training.evaluation.table import (
-        ablation_tables,
-        summarise,
-        tables,
-        to_markdown,
-        write_tables,
-    )
+    from lipwire.training.evaluation.table import ablation_tables, summarise, tables
 
     results = summarise(folders)
     found = (ablation_tables if ablation else tables)(results, published=published)
-    for path in out or ():
-        write_tables(found, path)
-    if not out:
-        print(to_markdown(found), end="")
-    if json_file is not None:
-        text = json.dumps([result.to_dict() for result in results], indent=1, ensure_ascii=False)
-        json_file.write_text(text + "\n", encoding="utf-8")
+    _give(found, out)
+    _write_json(json_file, [result.to_dict() for result in results])
 
 
 @app.command()
@@ -428,7 +340,7 @@ def study(
 
 
 @app.command("study-report")
-def study_report(
+def studyreport(
     key: Annotated[Path, typer.Argument(metavar="KEY", help="The study's .key.json.")],
     ratings: Annotated[
         list[Path], typer.Argument(metavar="RATINGS...", help="What the raters saved.")
@@ -437,10 +349,6 @@ def study_report(
 ) -> None:
     """Mean opinion scores and preference with 95 % intervals, as the paper's table 4."""
     from lipwire.training.evaluation.study import opinion_table, read_opinions
-    from lipwire.training.evaluation.table import to_markdown, write_tables
 
     found = [opinion_table(read_opinions(key, ratings))]
-    for path in out or ():
-        write_tables(found, path)
-    if not out:
-        print(to_markdown(found), end="")
+    _give(found, out)

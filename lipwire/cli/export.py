@@ -84,16 +84,8 @@ def diff2lip(
     options = _options(name, version, licence, precision)
     from lipwire.export.diff2lip import export_diff2lip
 
-    _report(
-        export_diff2lip(
-            checkpoint,
-            out,
-            options,
-            image_size=image_size,
-            head_channels=head_channels,
-            steps=steps,
-        )
-    )
+    shape = {"image_size": image_size, "head_channels": head_channels, "steps": steps}
+    _report(export_diff2lip(checkpoint, out, options, **shape))
 
 
 @app.command()

@@ -175,22 +175,12 @@ def dub(
                 raise KeyboardInterrupt
             show(done, expected)
 
-        summary = run(
-            video,
-            speech,
-            out,
-            steps=steps,
-            bundle=bundle,
-            silence=silence,
-            original_level=original_level,
-            ducking=ducking,
-            loudness_lufs=loudness,
-            threads=threads,
-            progress=progress,
-            mark=Watermark(mark_text, mark_place) if mark else None,
-            credentials=credentials,
-            bank=enrolled,
-        )
+        sound = {"original_level": original_level, "ducking": ducking, "loudness_lufs": loudness}
+        model = {"steps": steps, "bundle": bundle, "threads": threads, "bank": enrolled}
+        words = Watermark(mark_text, mark_place) if mark else None
+        out_how = {"progress": progress, "mark": words, "credentials": credentials}
+        how: dict[str, Any] = {"silence": silence, **sound, **model, **out_how}
+        summary = run(video, speech, out, **how)
     if as_json:
         print(json.dumps(summary.to_dict()))
     else:
@@ -244,10 +234,9 @@ def _progress_bar() -> Iterator[Progress]:
 def _print_summary(summary: DubSummary) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.passed_through.items())
     print(f"{summary.output}: {summary.width}x{summary.height}, {summary.video_s:.2f} s")
-    print(
-        f"frames   {summary.frames}: {summary.pasted} from the person's own mouths, "
-        f"{summary.generated} generated" + (f", passed through: {reasons}" if reasons else "")
-    )
+    own = f"{summary.pasted} from the person's own mouths, {summary.generated} generated"
+    passed = f", passed through: {reasons}" if reasons else ""
+    print(f"frames   {summary.frames}: {own}{passed}")
     print(f"voice    {summary.speech_s:.2f} s")
     print(f"model    {summary.model}, {summary.steps} steps")
     print(f"took     {summary.elapsed_s:.2f} s, real-time factor {summary.real_time_factor:.2f}")

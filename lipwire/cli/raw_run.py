@@ -65,16 +65,11 @@ def run_arrays(
         if noise.ndim != 4 or noise.shape[0] not in (1, len(face)):
             raise MediaError(f"noise is {list(noise.shape)}, must be [{len(face)} or 1, 3, …]")
         noise = noise[:, :, -rows:].repeat(len(face) // len(noise), axis=0)
-        arrays = {
-            "visible": np.ascontiguousarray(face[:, :, : size // 2]),
-            "references": ref,
-            "mel": mel,
-            "noise": noise,
-        }
+        visible = np.ascontiguousarray(face[:, :, : size // 2])
+        arrays = {"visible": visible, "references": ref, "mel": mel, "noise": noise}
         if bundle.manifest.reach_px:
-            arrays["reach"] = (
-                _array(given, "reach") if "reach" in given else np.tile(TYPICAL, (len(face), 1))
-            )
+            typical = np.tile(TYPICAL, (len(face), 1))
+            arrays["reach"] = _array(given, "reach") if "reach" in given else typical
         sample = backend.sample(arrays, steps or bundle.manifest.default_steps, clip=clip)
         hidden = sample[:, :, -(size // 2) :]
         found = {

@@ -8,26 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
-from lipwire.cli.data import need
+from lipwire.cli.data import by_default, need
 from lipwire.engine.errors import ConfigError
 
 MODEL = "model"
 
 
-class _ModelByDefault(TyperGroup):
-    """`lipwire train SHARDS RUN` is `lipwire train model SHARDS RUN`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Name the command where none is named."""
-        if args and args[0] not in {*self.commands, "-h", "--help"}:
-            args = [MODEL, *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_ModelByDefault,
+    cls=by_default(MODEL),
     no_args_is_help=True,
     help="Train a model (`train SHARDS RUN`, options: `train model -h`), or what that needs.",
 )
@@ -104,14 +93,8 @@ def train_model(
     from lipwire.training.config import LiteRecipe, preset_named, scaled_down
 
     chosen = preset_named(preset)
-    wanted = _given(
-        steps=steps,
-        batch=batch,
-        seed=seed,
-        precision=precision,
-        accumulate=accumulate,
-        workers=workers,
-    )
+    wanted = _given(steps=steps, batch=batch, seed=seed, precision=precision)
+    wanted |= _given(accumulate=accumulate, workers=workers)
     if isinstance(chosen.objective, LiteRecipe):
         if small or expert or perceptual_weights:
             raise ConfigError(
@@ -125,14 +108,8 @@ def train_model(
             )
         from lipwire.training.lite.denoiser import train_lite
 
-        trainer = train_lite(
-            shards,
-            folder,
-            replace(chosen.train, **wanted),
-            chosen.objective,
-            voice=voice,
-            init=init,
-        )
+        config = replace(chosen.train, **wanted)
+        trainer = train_lite(shards, folder, config, chosen.objective, voice=voice, init=init)
     else:
         if voice:
             raise ConfigError(f"preset {preset} trains its voice itself: leave --voice out")
@@ -221,9 +198,8 @@ def distill(
     from lipwire.training.paper.distill import DISTIL, STAGES, distil
 
     wanted = _given(steps=steps, batch=batch, seed=seed, precision=precision, workers=workers)
-    found = distil(
-        checkpoint, shards, folder, stages=tuple(stages or STAGES), config=replace(DISTIL, **wanted)
-    )
+    config = replace(DISTIL, **wanted)
+    found = distil(checkpoint, shards, folder, stages=tuple(stages or STAGES), config=config)
     for path in found:
         print(path)
 
@@ -252,19 +228,10 @@ def ablate(
     from lipwire.training.paper.suite import Judges
     from lipwire.training.paper.suite import ablate as run
 
-    found = run(
-        shards,
-        folder,
-        Judges(expert, tuple(perceptual_weights or ())),
-        family=family,
-        steps=steps,
-        batch=batch,
-        clips=clips,
-        seed=seed,
-        precision=precision,
-        sampling_steps=sampling_steps,
-        init=init,
-    )
+    judges = Judges(expert, tuple(perceptual_weights or ()))
+    size: dict[str, Any] = {"family": family, "steps": steps, "batch": batch, "clips": clips}
+    how: dict[str, Any] = {"seed": seed, "precision": precision, "init": init}
+    found = run(shards, folder, judges, sampling_steps=sampling_steps, **size, **how)
     names = list(next(iter(found.values())))
     print(f"{'':16}" + "".join(f"{name:>13}" for name in names))
     for setting, figures in found.items():
@@ -307,12 +274,6 @@ def sheet(
     if not isinstance(opened.net, LiteNet):
         raise ConfigError(f"{checkpoint}: is not of a lite network")
     stats = opened.state.get("code_stats")
-    speaker_sheet(
-        opened.net,
-        load_clips(shards, split),
-        who,
-        out,
-        columns,
-        code_stats=None if stats is None else stats.numpy(),
-    )
+    told = None if stats is None else stats.numpy()
+    speaker_sheet(opened.net, load_clips(shards, split), who, out, columns, code_stats=told)
     print(out)

@@ -137,22 +137,15 @@ class Metrics(Collector):
         totals = self._ended.copy()
         for call in peers:
             totals.update(_counts(call))
-        yield _counter(
-            "lipwire_frames",
-            "Frames that left, by what became of them; `skipped` "
-            "ones were replaced by newer ones before any work.",
-            "outcome",
-            totals,
-            [*(o.value for o in Outcome), "skipped"],
+        about = (
+            "Frames that left, by what became of them; `skipped` ones were replaced by newer ones"
         )
+        outcomes = [*(o.value for o in Outcome), "skipped"]
+        about += " before any work."
+        yield _counter("lipwire_frames", about, "outcome", totals, outcomes)
         yield _counter("lipwire_media_bytes", "Bytes over UDP.", "direction", totals, ["in", "out"])
-        yield _counter(
-            "lipwire_pictures_refused",
-            "Key pictures that came and were not decoded.",
-            "reason",
-            totals,
-            ["size"],
-        )
+        about = "Key pictures that came and were not decoded."
+        yield _counter("lipwire_pictures_refused", about, "reason", totals, ["size"])
 
         changes = CounterMetricFamily(
             "lipwire_overload_changes",
@@ -176,13 +169,9 @@ class Metrics(Collector):
             for reason in Ending:
                 ended.add_metric([purpose, reason], totals[LINKS_ENDED, f"{purpose} {reason}"])
         yield ended
-        yield _counter(
-            "lipwire_publisher_packets",
-            "Packets of publishers' pictures that were missing: lost for good, or recovered.",
-            "fate",
-            totals,
-            ["lost", "recovered"],
-        )
+        about = "Packets of publishers' pictures that were missing: lost for good, or recovered."
+        fates = ["lost", "recovered"]
+        yield _counter("lipwire_publisher_packets", about, "fate", totals, fates)
         viewers = [at_viewer(link.pc) for p in peers for _, link in p.links.values()]
         yield GaugeMetricFamily(
             "lipwire_viewer_round_trip_seconds",

@@ -33,11 +33,8 @@ MAX_CLIENTS = 8  # each may hold an event in memory
 LOOK_S = 0.1  # how soon an interruption is seen
 FORMAT = {"rate": 48_000, "width": 2, "channels": 1}  # what needs no conversion
 PROGRAM = {
-    "name": "lipwire",
-    "description": "a face that speaks it",
-    "installed": True,
-    "version": __version__,
-    "attribution": {"name": "lipwire", "url": ""},
+    **{"name": "lipwire", "description": "a face that speaks it", "installed": True},
+    **{"version": __version__, "attribution": {"name": "lipwire", "url": ""}},
     "snd_format": FORMAT,
 }
 

@@ -96,15 +96,8 @@ ROWS: tuple[Row, ...] = (
     Row({"target_media_chunk": IS}, audio="target_media_chunk.data"),
     Row({"target_transcript_update": IS}, text="target_transcript_update.concluded.*.text"),
     Row({"end_of_target_media": IS}, act="flush"),
-    *(
-        Row({name: IS})
-        for name in (
-            "source_transcript_update",
-            "end_of_source_transcript",
-            "end_of_target_transcript",
-            "end_of_stream",
-        )
-    ),
+    *(Row({f"end_of_{name}": IS}) for name in ("source_transcript", "target_transcript", "stream")),
+    Row({"source_transcript_update": IS}),
     # Cartesia
     Row({"type": "chunk"}, audio="data"),
     Row({"type": "timestamps"}, text="word_timestamps.words.*", spaced=True),
@@ -146,15 +139,8 @@ def read(message: object) -> Said:
     said = _Gathered()
     for row in rows:
         said.take(row, message)
-    return Said(
-        tuple(said.audio),
-        said.rate_hz,
-        said.mulaw,
-        tuple(said.floats),
-        "".join(said.text),
-        said.act,
-        said.error,
-    )
+    sound = (tuple(said.audio), said.rate_hz, said.mulaw, tuple(said.floats))
+    return Said(*sound, "".join(said.text), said.act, said.error)
 
 
 @dataclass(slots=True)

@@ -147,11 +147,8 @@ class PcmReader:
                     break
                 data = data[begins:]
                 continue
-            stop = (
-                header.start()
-                if header is not None
-                else len(data) - (0 if last else _beginning(data))
-            )
+            rest = len(data) - (0 if last else _beginning(data))
+            stop = rest if header is None else header.start()
             if self._left is not None:
                 stop = min(stop, self._left)
                 self._left -= stop

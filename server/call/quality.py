@@ -29,15 +29,10 @@ class QualityWatch:
             self._told = change.number
             event = self._event(change)
             fields = {name: value for name, value in event.items() if name != "type"}
-            log.warning(
-                "quality %s -> %s, %d of %d steps: %s",
-                change.before.name,
-                change.after.name,
-                change.after.steps,
-                self._session.steps,
-                change.reason,
-                extra={"fields": fields},
-            )
+            before, after = change.before, change.after
+            steps = f"{after.steps} of {self._session.steps} steps"
+            said = f"quality {before.name} -> {after.name}, {steps}: {change.reason}"
+            log.warning(said, extra={"fields": fields})
             yield event
 
     def state(self) -> dict[str, Any] | None:

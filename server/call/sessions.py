@@ -173,17 +173,9 @@ class Sessions:
         if name in self._peers:  # two of them at once
             raise NameTaken(f"the name {name!r} is taken; its publisher is connecting")
         session = self._engine.session(offer.config, name)
-        call = Call(
-            name,
-            self._engine,
-            session,
-            self.settings,
-            self._pool,
-            self._observe,
-            self.archive,
-            named=chosen is not None,
-            clip=offer if isinstance(offer, Clip) else None,
-        )
+        clip = offer if isinstance(offer, Clip) else None
+        beside = (self.settings, self._pool, self._observe, self.archive)
+        call = Call(name, self._engine, session, *beside, named=chosen is not None, clip=clip)
         self._peers[name] = call
         if self._on_begin is not None:
             self._on_begin(call)

@@ -266,24 +266,14 @@ def dub(
         BundleError: the model cannot be used, or offers no such number of steps.
     """
     began = time.monotonic()
-    config = EngineConfig(
-        offline=True,
-        delay_s=0.0,
-        speech_backlog_max_s=BACKLOG_S,
-        steps=steps,
-        silence=silence,
-        original_level=original_level,
-        ducking=ducking,
-        loudness_lufs=loudness_lufs,
-    )
+    how = {"offline": True, "delay_s": 0.0, "speech_backlog_max_s": BACKLOG_S, "silence": silence}
+    sound = {"original_level": original_level, "ducking": ducking, "loudness_lufs": loudness_lufs}
+    config = EngineConfig(steps=steps, **how, **sound)  # type: ignore[arg-type]
     check_out(out, video, speech)
     signer = open_credentials() if credentials else None  # what is wrong with it is known at once
     if mark is None or signer is None:
-        missing = [
-            name
-            for name, there in (("mark", mark), ("Content Credentials", signer))
-            if there is None
-        ]
+        asked = (("mark", mark), ("Content Credentials", signer))
+        missing = [name for name, there in asked if there is None]
         log.warning("%s: written without %s, as asked", out, " and ".join(missing))
     info = probe_video(video)
     warnings: list[str] = []
@@ -333,18 +323,9 @@ def dub(
             session, itertools.chain([first_sound], voice), original, origin.time_s, begun.put
         )
         step_s = float(step * base)
-        stack.enter_context(
-            PipeThread(
-                begun,
-                _begin,
-                itertools.chain([origin], source),
-                engine,
-                session,
-                track,
-                step_s,
-                begun,
-            )
-        )
+        frames = itertools.chain([origin], source)
+        beginner = PipeThread(begun, _begin, frames, engine, session, track, step_s, begun)
+        stack.enter_context(beginner)
         stack.enter_context(PipeThread(painted, _paint, begun, engine, painted))
         encoder = stack.enter_context(PipeThread(written, _encode, writer, written, step))
         now, resized, done = 0.0, False, 0

@@ -97,11 +97,8 @@ class PlainOffer:
     def __init__(self, text: str, sends: bool = False, needs_audio: bool = False) -> None:
         self._sends = sends
         self._session, self._sections = _split(text)
-        groups = [
-            value.split()[1:]
-            for value in self._of_session("group")
-            if value.split()[:1] == ["BUNDLE"]
-        ]
+        named = [value.split() for value in self._of_session("group")]
+        groups = [words[1:] for words in named if words[:1] == ["BUNDLE"]]
         self._bundled = bool(groups)
         bundle = groups[0] if len(groups) == 1 else []
         default = next((d for d in _DIRECTIONS if self._of_session(d)), "sendrecv")
@@ -164,9 +161,8 @@ class PlainOffer:
             if line is not None:
                 kept.append(pt)
                 lines += [f"a=rtpmap:{pt} {codecs[pt]}", *([line] if line else [])]
-        names = sorted(
-            {n for n in (c.split("/")[0] for c in codecs.values()) if n.lower() not in _REPAIR}
-        )
+        known = {codec.split("/")[0] for codec in codecs.values()}
+        names = sorted(name for name in known if name.lower() not in _REPAIR)
         if not kept:
             self._refuse(section, names, needs_audio)
             return False
