@@ -64,7 +64,6 @@ class EngineConfig:
     offline: bool = False
 
     def __post_init__(self) -> None:
-        """Check every range."""
 
         def within(name: str, low: float, high: float) -> None:
             value = getattr(self, name)

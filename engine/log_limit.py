@@ -8,13 +8,7 @@ FAULTS_A_LINE = 250  # of video at 25 fps, 10 s
 
 
 class LogLimiter:
-    """Logs the first fault in full, and then a line for every so many.
-
-    Args:
-        log: where to.
-        so_far: the line for the later ones, with a last %d for how many there have been.
-        args: what else stands in that line.
-    """
+    """Logs the first fault in full, and then a line for every so many."""
 
     def __init__(self, log: logging.Logger, so_far: str, *args: object) -> None:
         self._log, self._so_far, self._args = log, so_far, args

@@ -116,10 +116,6 @@ def write_safetensors(bundle: Path, out: Path) -> Path:
 
     The metadata say what it is, so that `read_checkpoint` and the exporters take it again.
 
-    Args:
-        bundle: its folder.
-        out: the file; it appears when it is whole.
-
     Raises:
         BundleError: the bundle does not hold its network, or `out` cannot be written.
     """

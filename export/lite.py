@@ -24,10 +24,6 @@ WEIGHTS_LICENCE = "CC BY-NC 4.0"
 def replace_voice(painter: Checkpoint, voice: Checkpoint) -> Checkpoint:
     """A painter's checkpoint with another voice, which asks for the same mouths in its units.
 
-    Args:
-        painter: of `lipwire train`.
-        voice: of `lipwire train voice`, or of a `lipwire train` that had it.
-
     Raises:
         BundleError: one of them does not say what its codes mean.
     """
@@ -59,10 +55,6 @@ def replace_voice(painter: Checkpoint, voice: Checkpoint) -> Checkpoint:
 
 def load_lite(path: Path, voice: Path | None = None) -> tuple[LiteNet, Checkpoint]:
     """The averaged network of a `lipwire train` checkpoint, or of a .safetensors made of one.
-
-    Args:
-        path: of the checkpoint.
-        voice: of a voice that speaks instead of its own.
 
     Raises:
         BundleError: not such a checkpoint, or tensors are missing, misshapen or not finite.

@@ -47,13 +47,7 @@ def model_card(manifest: Manifest) -> str:
 
 
 def seal(folder: Path, manifest: Manifest, names: Iterable[str]) -> Bundle:
-    """Write the model card and the manifest of a folder's files, with their checksums.
-
-    Args:
-        folder: of the bundle.
-        manifest: its `files` are replaced.
-        names: of the bundle's files; the card is added.
-    """
+    """Write the model card and the manifest of a folder's files, with their checksums."""
     (folder / MODEL_CARD).write_text(model_card(manifest), encoding="utf-8")
     sums = {name: sha256(folder / name) for name in sorted({*names, MODEL_CARD})}
     text = replace(manifest, files=sums).to_json()

@@ -26,11 +26,6 @@ def load_wav2lip(path: Path) -> Wav2Lip:
 def export_wav2lip(checkpoint: Path, out: Path, options: Options | None = None) -> Bundle:
     """Write a bundle; it appears at `out` only when every check has passed.
 
-    Args:
-        checkpoint: .pth or .safetensors with the generator's weights.
-        out: folder or file, see `lipwire.export.write.write_bundle`.
-        options: the exporter's wishes.
-
     Raises:
         BundleError: see `load_wav2lip` and `lipwire.export.write.write_bundle`.
     """

@@ -81,11 +81,6 @@ def weights_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
 def fit_weights(net: nn.Module, weights: Mapping[str, Tensor], origin: object) -> None:
     """Load `weights` into `net`, or say which tensor is the first that does not fit.
 
-    Args:
-        net: takes the weights.
-        weights: by name.
-        origin: where they come from, for the message.
-
     Raises:
         CheckpointError: a tensor is missing, has another shape, or is unknown to the network.
     """
@@ -93,8 +88,9 @@ def fit_weights(net: nn.Module, weights: Mapping[str, Tensor], origin: object) -
     weights = unwrapped(weights, wanted)
     for key, tensor in wanted.items():
         if key not in weights:
-            raise CheckpointError(f"{origin}: {key} is missing; the network has it as "
-                                  f"{list(tensor.shape)}")  # fmt: skip
+            raise CheckpointError(
+                f"{origin}: {key} is missing; the network has it as {list(tensor.shape)}"
+            )
         if weights[key].shape != tensor.shape:
             raise CheckpointError(
                 f"{origin}: {key} is {list(weights[key].shape)} in the checkpoint, "

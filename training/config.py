@@ -162,39 +162,71 @@ class Preset:
 LITE = TrainConfig(steps=7_300, batch=18, learning_rate=1e-3, warmup=200)
 # Mouths, after the teacher was learned, in five passes; 500 steps learn the speakers by heart.
 VOICE = TrainConfig(
-    steps=200, batch=32, learning_rate=1e-3, weight_decay=2e-2, ema=0.998, precision="bf16",
+    steps=200,
+    batch=32,
+    learning_rate=1e-3,
+    weight_decay=2e-2,
+    ema=0.998,
+    precision="bf16",
     sample_every=100,
-)  # fmt: skip
+)
 # On from an earlier painter's weights (--init): critics that begin anew learn faster than it.
 REFINE = replace(LITE, steps=4_000, learning_rate=4e-4)
 # Longer than any machine is lent: constant, so that it may end, and be gone on from, anywhere.
 UNITS = replace(
-    LITE, steps=1_000_000, batch=16, learning_rate=4e-4, schedule="constant", checkpoint_every=100,
+    LITE,
+    steps=1_000_000,
+    batch=16,
+    learning_rate=4e-4,
+    schedule="constant",
+    checkpoint_every=100,
     sample_every=2_000,
-)  # fmt: skip
+)
 SMOKE = replace(LITE, steps=20, batch=4, warmup=2, checkpoint_every=10, sample_every=10)
 # From the paper: 5 frames, one t, all 1000 levels, 8 GPUs for 4 days, the losses. It does not give
 # batch, learning rate, decay and steps: rate and decay are those of the code that it builds on.
 # Eight clips a GPU are 40 frames of 0.78 GB in float32 (counted, not run), which 48 GB hold; at 20
 # TFLOP a step and GPU and 25 to 33 TFLOPS, 400,000 steps are three to four days.
 PAPER = TrainConfig(
-    steps=400_000, batch=64, learning_rate=1e-4, schedule="constant", warmup=1000,
-    weight_decay=0.0, ema=0.9999, precision="bf16", workers=4, checkpoint_every=2_000,
-    sample_every=5_000, keep_every=20_000,
-)  # fmt: skip
+    steps=400_000,
+    batch=64,
+    learning_rate=1e-4,
+    schedule="constant",
+    warmup=1000,
+    weight_decay=0.0,
+    ema=0.9999,
+    precision="bf16",
+    workers=4,
+    checkpoint_every=2_000,
+    sample_every=5_000,
+    keep_every=20_000,
+)
 # Small enough for two CPU cores: 64 px, an hour or so for each.
 TRIAL = TrainConfig(
-    steps=1_000, batch=4, learning_rate=5e-4, warmup=50, ema=0.995, checkpoint_every=250,
+    steps=1_000,
+    batch=4,
+    learning_rate=5e-4,
+    warmup=50,
+    ema=0.995,
+    checkpoint_every=250,
     sample_every=1_000,
-)  # fmt: skip
+)
 SMALL_PAPER = {
-    "image_size": 64, "model_channels": 32, "num_res_blocks": 1, "attention_resolutions": (4,),
-    "channel_mult": (1, 2, 2), "num_head_channels": 32,
-}  # fmt: skip
+    "image_size": 64,
+    "model_channels": 32,
+    "num_res_blocks": 1,
+    "attention_resolutions": (4,),
+    "channel_mult": (1, 2, 2),
+    "num_head_channels": 32,
+}
 SMALL_LITE = {
-    "size": 64, "widths": (24, 48, 64, 96), "embed": 96, "voice_width": 96, "references": 1,
+    "size": 64,
+    "widths": (24, 48, 64, 96),
+    "embed": 96,
+    "voice_width": 96,
+    "references": 1,
     "mel_columns": 16,
-}  # fmt: skip
+}
 
 # The four rows of the paper's tables 1 and 3 (sec. 4.3), each with one more loss.
 ABLATION = {

@@ -244,8 +244,8 @@ def open_network(path: Path) -> Opened:
         raise CheckpointError(f"{path}: neither a run's checkpoint nor the paper's network")
     family = family_named(name)
     if isinstance(family, PaperFamily):
-        family = replace(family, prediction=state.get("prediction", family.prediction),
-                         spacing=state.get("spacing", family.spacing))  # fmt: skip
+        names = ("prediction", "spacing")
+        family = replace(family, **{name: state[name] for name in names if name in state})
     net = family.build(dict(config))
     fit_weights(net, weights, path)
     return Opened(family, net.eval(), state)

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lipwire.engine.errors import CheckpointError
@@ -40,8 +39,8 @@ def lean(state: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"not a lite run's checkpoint, has no {', '.join(missing)}")
 
     def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {k: v.to(torch.float16).contiguous() if v.is_floating_point() else v
-                for k, v in tensors.items()}  # fmt: skip
+        half = {k: v.half().contiguous() for k, v in tensors.items() if v.is_floating_point()}
+        return {k: half.get(k, v) for k, v in tensors.items()}
 
     kept = {name: state[name] for name in KEPT}
     kept |= {"samples": samples_seen(state), "ema": halved(state["ema"])}
@@ -58,8 +57,8 @@ def main() -> None:
     options = parser.parse_args()
     kept = lean(load_checkpoint(options.checkpoint))
     save_checkpoint(kept, options.out)
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, step {kept['step']}, "
-          f"{kept['samples']:,} samples in all")  # fmt: skip
+    size_mb, samples = options.out.stat().st_size / 1e6, f"{kept['samples']:,} samples in all"
+    print(f"{options.out}: {size_mb:.1f} MB, step {kept['step']}, {samples}")
 
 
 if __name__ == "__main__":

@@ -52,8 +52,10 @@ def share_batch_norm(net: nn.Module, ranks: int, device: str) -> None:
     if ranks == 1 or not any(isinstance(module, kinds) for module in net.modules()):
         return
     if device != "cuda":
-        raise ConfigError(f"this network normalises over the batch, which {ranks} processes on "
-                          f"{device} cannot do together; use one process")  # fmt: skip
+        raise ConfigError(
+            f"this network normalises over the batch, which {ranks} processes on "
+            f"{device} cannot do together; use one process"
+        )
     # In place, under the same names.
     nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
 
@@ -102,8 +104,10 @@ class Trainer:
         self.folder, self.config, self.objective = folder, config, objective
         folder.mkdir(parents=True, exist_ok=True)
         if config.precision == "fp16" and objective.critic is not None:
-            raise ConfigError("fp16 has one loss scale, which a critic's steps change under the "
-                              "network's; use bf16")  # fmt: skip
+            raise ConfigError(
+                "fp16 has one loss scale, which a critic's steps change under the "
+                "network's; use bf16"
+            )
         if config.precision == "fp16" and (objective.cpu_only or not torch.cuda.is_available()):
             raise ConfigError("precision fp16 needs a CUDA device; bf16 works on a CPU")
         self.accelerator = Accelerator(cpu=objective.cpu_only, mixed_precision=config.precision)
@@ -124,10 +128,10 @@ class Trainer:
         self.critic_optimiser: torch.optim.AdamW | None = None
         if objective.critic is not None:
             # Adam's memory is short for an opponent that moves (Radford et al., 2016).
+            weights, betas = objective.critic.parameters(), (0.5, 0.99)
             self.critic_optimiser = torch.optim.AdamW(
-                objective.critic.parameters(), lr=self._critic_rate, betas=(0.5, 0.99),
-                weight_decay=0.0,
-            )  # fmt: skip
+                weights, lr=self._critic_rate, betas=betas, weight_decay=0.0
+            )
         if self.checkpoint_path.exists():
             self._load(load_checkpoint(self.checkpoint_path))
         self._check_ranks()
@@ -153,8 +157,9 @@ class Trainer:
         # Any batch is a function of seed, step and clips: all ranks draw the same one.
         drawn = self.objective.source.draw(self.step, Slot(0, self.config.batch))
         sums = [float(value.double().abs().sum()) for value in _tensors(drawn)]
-        here = torch.tensor([self.step, settings, *sums], dtype=torch.float64,
-                            device=self.accelerator.device)  # fmt: skip
+        here = torch.tensor(
+            [self.step, settings, *sums], dtype=torch.float64, device=self.accelerator.device
+        )
         every = self.accelerator.gather(here).view(self.accelerator.num_processes, -1)
         low, high = every.amin(0), every.amax(0)
         if low[0] < high[0]:
@@ -163,18 +168,22 @@ class Trainer:
                 f"{high[0]:.0f}; all nodes must see the same run folder, on a disk that they share"
             )
         if low[1] < high[1]:
-            raise ConfigError(f"{self.folder}: the processes have different settings; start all "
-                              "with the same command")  # fmt: skip
+            raise ConfigError(
+                f"{self.folder}: the processes have different settings; start all "
+                "with the same command"
+            )
         # Not to the bit: nodes may be of different kinds.
         if bool((high - low > 1e-3 * high.clamp_min(1.0)).any()):
-            raise ConfigError(f"{self.folder}: the processes draw different clips; all nodes must "
-                              "see the same shards")  # fmt: skip
+            raise ConfigError(
+                f"{self.folder}: the processes draw different clips; all nodes must "
+                "see the same shards"
+            )
 
     def keep_average(self) -> None:
         """Write the average aside, on the first rank alone: the best one may not be the last."""
         if self.accelerator.is_main_process:
-            state = {**self.objective.state(), "step": self.step, "ema": self.ema.state_dict(),
-                     "config": self._settings()}  # fmt: skip
+            state = {**self.objective.state(), "step": self.step, "config": self._settings()}
+            state["ema"] = self.ema.state_dict()
             save_checkpoint(state, self.folder / f"average-{self.step:07d}.pt")
 
     @property
@@ -192,10 +201,12 @@ class Trainer:
             c, a = self.config, self.accelerator
             draws = _Draws(self.objective.source, a.process_index, a.num_processes, c.accumulate)
             loader = DataLoader(
-                draws, batch_size=None, num_workers=c.workers,
+                draws,
+                batch_size=None,
+                num_workers=c.workers,
                 sampler=itertools.count(self.step * c.accumulate),
                 generator=torch.Generator(),  # or it would draw from the one that dropout uses
-            )  # fmt: skip
+            )
             self._batches = iter(loader)
         return send_to_device(next(self._batches), self.accelerator.device)
 
@@ -284,8 +295,10 @@ class Trainer:
 
     def _load(self, state: dict[str, Any]) -> None:
         if missing := {"step", "net", "ema", "optimiser", "config"} - set(state):
-            raise CheckpointError(f"{self.checkpoint_path}: not a run's checkpoint, has no "
-                                  f"{', '.join(sorted(missing))}")  # fmt: skip
+            lacking = ", ".join(sorted(missing))
+            raise CheckpointError(
+                f"{self.checkpoint_path}: not a run's checkpoint, has no {lacking}"
+            )
         fit_weights(self.net, state["net"], self.checkpoint_path)
         ours, theirs = self._settings(), state["config"]
         changed = [k for k in ours if k not in FREE and theirs.get(k, ours[k]) != ours[k]]
@@ -330,8 +343,8 @@ def train(trainer: Trainer) -> Trainer:
     )
 
     config, main = trainer.config, trainer.accelerator.is_main_process
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn())  # fmt: skip
+    told = TextColumn("{task.description}")
+    columns = (told, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         RunLog(trainer.folder, trainer.step, main) as log,
         stopping() as stop,
@@ -356,8 +369,8 @@ def train(trainer: Trainer) -> Trainer:
                 trainer.accelerator.wait_for_everyone()
     if trainer.step < config.steps:
         if main:
-            print(f"stopped and saved at step {trainer.step}; to go on: "
-                  f"{shlex.join(sys.argv)}", file=sys.stderr)  # fmt: skip
+            again = shlex.join(sys.argv)
+            print(f"stopped and saved at step {trainer.step}; to go on: {again}", file=sys.stderr)
         raise KeyboardInterrupt
     trainer.objective.finish(trainer.ema)
     trainer.save()

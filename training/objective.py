@@ -29,11 +29,6 @@ class Objective(nn.Module):
     `forward` prices a batch, so that one wrapper around the objective (autocast, DDP) covers all
     that it does with the network. Frozen helpers may be submodules; a critic may not, because it
     has an optimiser of its own: it is kept out of `parameters()` in a tuple.
-
-    Args:
-        net: what is trained and averaged.
-        source: of batches.
-        critic: prices (fake, real) for itself, or None.
     """
 
     cpu_only = False

@@ -24,20 +24,13 @@ def in_processes(
 
     Processes are spawned, not forked: a fork would inherit half of a native library's threads.
 
-    Args:
-        function: of a module, so that it can be sent.
-        tasks: its arguments.
-        workers: processes.
-
     Raises:
         LipwireError: a worker was killed, most often for want of memory.
     """
     if not tasks:
         return
     executor = ProcessPoolExecutor(
-        min(workers, len(tasks)),
-        multiprocessing.get_context("spawn"),
-        initializer=_begin_worker,
+        min(workers, len(tasks)), multiprocessing.get_context("spawn"), initializer=_begin_worker
     )
     before = set(multiprocessing.active_children())
     try:

@@ -16,13 +16,7 @@ from lipwire.engine.errors import CheckpointError, ConfigError
 
 
 class RunLog:
-    """`stats.jsonl` and TensorBoard.
-
-    Args:
-        folder: of the run.
-        start: the step that it goes on from.
-        active: False on all ranks but the first, which then write nothing.
-    """
+    """`stats.jsonl` and TensorBoard."""
 
     def __init__(self, folder: Path, start: int, active: bool = True) -> None:
         self.folder, self.start, self.active = folder, start, active
@@ -114,11 +108,6 @@ HIDDEN = frozenset({"step", "lr", "total"})
 
 def draw_curves(folder: Path, out: Path, smooth: int = 50) -> None:
     """Draw every loss and figure of a run's `stats.jsonl` over its steps, a panel each.
-
-    Args:
-        folder: of the run; a line that is still being written is left out.
-        out: PNG.
-        smooth: values that a point is the mean of; figures, which come seldom, are drawn as dots.
 
     Raises:
         ConfigError: the folder holds no log, or an empty one, or `out` cannot be written.

@@ -68,12 +68,6 @@ def start_server(
 ) -> tuple[subprocess.Popen[bytes], float]:
     """Start `lipwire serve`; returns the process and the seconds until it answered.
 
-    Args:
-        port: to listen on.
-        bundle: the model; None takes the one that ships.
-        program: Python's arguments that start it.
-        **settings: others of the server, by their names in its configuration.
-
     Raises:
         LipwireError: it ended, or did not answer within `START_S`.
     """

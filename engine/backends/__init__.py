@@ -42,9 +42,7 @@ class Backend(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Free the device."""
-        ...
+    def close(self) -> None: ...
 
 
 # name -> module:attribute of a factory (Bundle, **options) -> Backend

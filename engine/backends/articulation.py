@@ -24,9 +24,6 @@ REMEMBERED = 64  # windows, 2 MB: those that some sessions look ahead at
 class Articulation:
     """A bundle's `voice.onnx`; may be called from any thread.
 
-    Args:
-        bundle: a model whose manifest says what its codes mean.
-
     Raises:
         BackendError: the runtime refuses the graph.
     """

@@ -27,9 +27,7 @@ Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 class Recorder(Protocol):
     """What records work and plays it again."""
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Do `work` some times, record it, and return what plays it again."""
-        ...
+    def record(self, work: Callable[[], None]) -> Callable[[], None]: ...
 
 
 class CudaRecorder:
@@ -38,9 +36,6 @@ class CudaRecorder:
     Warms up and captures on a stream of its own. Torch would otherwise capture on one stream for
     the whole process, made on the device of the first capture, which leaves a second device's
     graphs empty; and libraries with a workspace for each stream would meet it within a capture.
-
-    Args:
-        device: the GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -50,7 +45,6 @@ class CudaRecorder:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """See `Recorder`."""
         with torch.cuda.device(self._device):
             current, own = torch.cuda.current_stream(self._device), self._stream
             own.wait_stream(current)

@@ -19,11 +19,6 @@ from lipwire.engine.types import F32, U8, LipJob
 class EagerBackend:
     """A bundle's network in float32, rebuilt from its weights.
 
-    Args:
-        bundle: the model, of any kind.
-        threads: CPU threads of torch, for the whole process; None leaves them as they are.
-        device: as torch names it, e.g. cuda:1; None takes the CPU.
-
     Raises:
         BackendError: torch does not have the device.
         BundleError: the bundle does not hold its network.

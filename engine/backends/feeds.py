@@ -53,13 +53,7 @@ def noise_image(seed: int, rows: int, size: int) -> F32:
 
 
 class Feeds:
-    """Arrays for batches up to one size, written in place.
-
-    Args:
-        manifest: of the model.
-        batch: slots; those that a smaller batch leaves keep what they held.
-        noise_rows: height of the noise image.
-    """
+    """Arrays for batches up to one size, written in place."""
 
     def __init__(self, manifest: Manifest, batch: int, noise_rows: int) -> None:
         shapes = feed_shapes(manifest, batch, noise_rows)

@@ -149,7 +149,6 @@ class OpenVinoBackend(PlannedBackend):
             )
 
     def close(self) -> None:
-        """See `PlannedBackend`."""
         super().close()
         for name in ("_encode", "_step", "_core"):
             self.__dict__.pop(name, None)
@@ -179,7 +178,6 @@ class _Plan:
         self._arrays = arrays  # tensors that share memory do not hold it
 
     def run(self, paths: Paths) -> F32:
-        """See `Plan`."""
         try:
             if self._encode is not None:
                 self._encode.infer()

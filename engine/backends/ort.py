@@ -125,7 +125,6 @@ class OrtBackend(PlannedBackend):
         return _noise_rows(self._step, self.manifest)
 
     def close(self) -> None:
-        """See `PlannedBackend`."""
         super().close()
         for name in ("_encode", "_step"):
             self.__dict__.pop(name, None)

@@ -84,13 +84,6 @@ def open_session(
 ) -> ort.InferenceSession:
     """Load one of a bundle's graphs.
 
-    Args:
-        bundle: the model.
-        name: of the graph's file.
-        device: where to run it.
-        threads: on a CPU.
-        largest_batch: that TensorRT's engine must take.
-
     Raises:
         BackendError: it is no graph, fetches data from elsewhere, or the runtime refuses it.
     """

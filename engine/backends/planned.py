@@ -47,12 +47,7 @@ class Plan(Protocol):
 
 
 class PlannedBackend:
-    """`encode.onnx` once a frame (where there is one) and `step.onnx` once a step.
-
-    Args:
-        manifest: of the model.
-        batch_sizes: to be made ready for, None for the usual ones; larger batches are cut.
-    """
+    """`encode.onnx` once a frame (where there is one) and `step.onnx` once a step."""
 
     def __init__(self, manifest: Manifest, batch_sizes: tuple[int, ...] | None) -> None:
         self.manifest = manifest
@@ -161,11 +156,7 @@ def _arrays(path: Sequence[tuple[int, tuple[float, ...]]]) -> Path:
 
 
 class StepInputs:
-    """The two inputs of a step that tell it where it is, written before each.
-
-    Args:
-        size: of the batch.
-    """
+    """The two inputs of a step that tell it where it is, written before each."""
 
     def __init__(self, size: int) -> None:
         self.t: F32 = np.zeros(size, np.float32)

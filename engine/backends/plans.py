@@ -56,11 +56,6 @@ class NotBuilt(BackendError):
 class PlanCache:
     """The plans of one bundle on one platform.
 
-    Args:
-        platform: what runs them.
-        manifest: of the bundle.
-        precision: that they were built with.
-
     Raises:
         BackendError: there is no private folder to keep them in.
     """

@@ -79,7 +79,6 @@ class TrtBackend(RecordedBackend):
         return in_order({graph.name: Part.of(graph, plans[graph.name]) for graph in cut})
 
     def close(self) -> None:
-        """See `RecordedBackend`."""
         super().close()
         self.__dict__.pop("_engines", None)
 
@@ -128,10 +127,6 @@ def _build(graph: Graph, device: torch.device, timing_cache: Path) -> bytes:
 class Engine:
     """A plan, deserialised on the current device.
 
-    Args:
-        data: as built.
-        outputs: shapes of what it gives, in order; all float32 or as the plan says.
-
     Raises:
         BackendError: it was built for something else.
     """
@@ -161,10 +156,6 @@ class Engine:
 
 class Plan:
     """An engine with a context and memory of its own, whose addresses never change.
-
-    Args:
-        engine: what runs.
-        device: the GPU.
 
     Raises:
         BackendError: memory runs out.

@@ -66,11 +66,7 @@ class Envelope:
 
 
 class ActiveSpeakerDetector:
-    """Which of several faces opens its lips with a voice.
-
-    Args:
-        envelope: of the voice.
-    """
+    """Which of several faces opens its lips with a voice."""
 
     def __init__(self, envelope: Envelope) -> None:
         self._envelope = envelope

@@ -262,11 +262,7 @@ class FaceMesh:
 
 
 class Detectors:
-    """Both detectors, as MediaPipe's face detection has them.
-
-    Args:
-        min_confidence: below it what looks like a face is none.
-    """
+    """Both detectors, as MediaPipe's face detection has them."""
 
     def __init__(self, min_confidence: float) -> None:
         self._min_confidence = min_confidence

@@ -98,11 +98,7 @@ class FaceMesh:
 
 
 class Detectors:
-    """Two detectors, one for near and one for far faces, for one thread at a time.
-
-    Args:
-        min_confidence: below it what looks like a face is none.
-    """
+    """Two detectors, one for near and one for far faces, for one thread at a time."""
 
     def __init__(self, min_confidence: float) -> None:
         self._lock = threading.Lock()

@@ -11,11 +11,7 @@ KEPT_FACES = 22_500
 
 
 class RecordedTracker:
-    """Tells for a picture that was looked at before what was found then.
-
-    Args:
-        tracker: what looks; closed with this.
-    """
+    """Tells for a picture that was looked at before what was found then."""
 
     def __init__(self, tracker: FaceTracker) -> None:
         self._tracker = tracker

@@ -49,13 +49,7 @@ MOST_OTHERS = 3
 
 
 class FaceSelector:
-    """Follows one face of a session's video.
-
-    Args:
-        tracker: finds and follows; stays the caller's.
-        config: the smallest face.
-        envelope: loudness of the original voice, for `Policy.LIPS`.
-    """
+    """Follows one face of a session's video."""
 
     def __init__(
         self, tracker: FaceTracker, config: EngineConfig, envelope: Envelope | None = None

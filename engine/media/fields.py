@@ -12,10 +12,6 @@ def progressive(frames: Iterable[Any], on_damage: OnDamage) -> Iterator[Any]:
     """The same av.VideoFrames, with those that are marked as interlaced deinterlaced.
 
     As many as before, at the same times (BBC's bwdif, once a frame).
-
-    Args:
-        frames: of one stream.
-        on_damage: hears that it is done.
     """
     graph: Any = None
     shape = None

@@ -93,11 +93,6 @@ def stream_sound(
     Times only grow: what they give twice is left out, and a recording that begins anew (joined
     files) follows the one before.
 
-    Args:
-        path: a file.
-        rate_hz: of the samples wanted.
-        on_damage: hears what was lost, and which of several streams was taken.
-
     Raises:
         MediaError: unreadable, without audio, or with a rate or channels that no sound has.
     """

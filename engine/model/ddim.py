@@ -231,12 +231,6 @@ def step_coefficients(
 
     This is `ddim_step` with the noise eps = (x_t - a x0) / s put into x_{t-1} = a' x0 + s' eps.
 
-    Args:
-        alpha_bar: Level of the current step.
-        alpha_bar_prev: Level of the next, less noisy step taken; 1.0 after the last.
-        prediction: What the network returns.
-        clip: Keep the clean-image estimate in ±1.
-
     Returns:
         In the order of ``COEFFICIENTS``.
     """

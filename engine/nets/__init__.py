@@ -23,10 +23,6 @@ from lipwire.engine.nets.wav2lip import Wav2Lip, Wav2LipConfig
 def make_network(kind: str, settings: dict[str, Any]) -> nn.Module:
     """An untrained network of a bundle's kind.
 
-    Args:
-        kind: as in the manifest.
-        settings: the manifest's `network`.
-
     Raises:
         ConfigError: they do not fit together.
     """
@@ -87,12 +83,6 @@ def load_weights(
     net: nn.Module, weights: dict[str, Tensor], where: str, *, strict: bool = False
 ) -> None:
     """Put weights into a network.
-
-    Args:
-        net: to be filled.
-        weights: by state-dict name.
-        where: they come from, for the error.
-        strict: refuse tensors that the network does not have, too.
 
     Raises:
         BundleError: names the first tensors that are missing, misshapen, left over or not finite.

@@ -71,14 +71,7 @@ class ResBlock(nn.Module):
     def __init__(
         self, in_channels: int, out_channels: int, emb_dim: int, resample: nn.Module | None = None
     ) -> None:
-        """Build the block.
-
-        Args:
-            in_channels: Channels coming in.
-            out_channels: Channels going out.
-            emb_dim: Width of the embedding added between the two convolutions.
-            resample: Parameter-free pooling or up-sampling; None keeps the resolution.
-        """
+        """Build the block."""
         super().__init__()
         self.resample = nn.Identity() if resample is None else resample
         self.in_layers = nn.Sequential(

@@ -27,9 +27,6 @@ COUNTER = "num_batches_tracked"  # of batch norms; no weight
 def find_weights(state: Mapping[Any, Any]) -> tuple[str, dict[str, Tensor]]:
     """The dictionary of tensors that is most probably the network's, and its place.
 
-    Args:
-        state: what a file holds.
-
     Returns:
         The names that lead to it, joined by dots ('' for the file itself), and its tensors, under
         names without what data-parallel training and torch.compile put before them; empty if
@@ -75,10 +72,6 @@ def unwrapped(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
 
     `net.`, `generator.`: what Lightning and other holders of several networks save. Those of the
     others are left out.
-
-    Args:
-        weights: by name.
-        wanted: the network's state dict.
     """
     if not wanted or any(name in weights for name in wanted):
         return dict(weights)

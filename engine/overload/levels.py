@@ -23,12 +23,7 @@ RUNGS = (FULL_RUNG, "fewer", "one", HALF_RUNG, NO_RUNG)
 
 
 def make_rungs(steps: int, offered: Iterable[int] | None = None) -> tuple[QualityLevel, ...]:
-    """The ladder below `steps`, best first.
-
-    Args:
-        steps: DDIM steps of the highest rung.
-        offered: what the model can take; None: any number, then they are halved.
-    """
+    """The ladder below `steps`, best first."""
     if offered is None:
         offered = [steps >> shift for shift in range(1, steps.bit_length())]
     fewer = sorted({count for count in offered if count < steps}, reverse=True)

@@ -79,11 +79,7 @@ class _Source:
 
 
 class Batcher:
-    """The queue that all devices pull from.
-
-    Args:
-        profiles: the devices.
-    """
+    """The queue that all devices pull from."""
 
     def __init__(self, profiles: Iterable[DeviceProfile]) -> None:
         self.profiles = list(profiles)

@@ -27,11 +27,7 @@ OUT_FIRST_S = 1.0
 
 
 class Model:
-    """A bundle, opened on every device.
-
-    Args:
-        backends: one for each device, in the devices' order; all of one bundle.
-    """
+    """A bundle, opened on every device."""
 
     def __init__(self, backends: Sequence[Backend]) -> None:
         assert backends, "a model needs a device"
@@ -76,12 +72,7 @@ class Run:
 
 
 class Device:
-    """One place where models run, and its record.
-
-    Args:
-        index: into `Model.backends`.
-        profile: what the policy sees of it.
-    """
+    """One place where models run, and its record."""
 
     def __init__(self, index: int, profile: DeviceProfile) -> None:
         self.index, self.profile = index, profile

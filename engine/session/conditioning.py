@@ -32,12 +32,7 @@ class Conditioning:
 
 
 class AudioConditioner:
-    """Listens to the new voice for one picture after the other; not locked, the session is.
-
-    Args:
-        speech: the new voice.
-        config: fades, and what is shown in silence.
-    """
+    """Listens to the new voice for one picture after the other; not locked, the session is."""
 
     def __init__(self, speech: SpeechTimeline, config: EngineConfig) -> None:
         self._speech = speech

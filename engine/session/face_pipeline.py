@@ -125,14 +125,7 @@ class _Chapter:
 
 
 class FacePipeline:
-    """Finds the face in each frame and puts generated mouths back.
-
-    Args:
-        tracker: follows this session's face; closed with the pipeline.
-        config: limits.
-        spec: what the model asks of a job.
-        envelope: loudness of the original voice, by which a speaker can be chosen.
-    """
+    """Finds the face in each frame and puts generated mouths back."""
 
     def __init__(
         self,
@@ -336,11 +329,7 @@ class FacePipeline:
             enrolment.take(self._units.bank, self._reach)
 
     def enrolled(self, consent: Consent) -> EnrolledBank | None:
-        """What is known of the person; of the one seen most in a film, and None if too little.
-
-        Args:
-            consent: of that person.
-        """
+        """What is known of the person; of the one seen most in a film, and None if too little."""
         if self._units is None or self._spec.codes is None:
             return None
         if self._chapters and not self._learning:
@@ -367,23 +356,13 @@ class FacePipeline:
         return replace(self._units.coverage, enrolled=state)
 
     def choose(self, aligned: Aligned, codes: F32) -> ChosenUnit | None:
-        """The person's own mouth for a frame; None if none of another moment is known.
-
-        Args:
-            aligned: of `find`.
-            codes: f32[K, codes], what the voice asks for now and next.
-        """
+        """The person's own mouth for a frame; None if none of another moment is known."""
         if self._units is None or aligned.look is None:
             return None
         return self._units.choose(codes, aligned.look, aligned.time_s)
 
     def asked(self, aligned: Aligned, codes: F32) -> Aligned:
-        """The frame with how its mouth is to be held.
-
-        Args:
-            aligned: of `find`.
-            codes: f32[codes], what the voice asks for, in spreads.
-        """
+        """The frame with how its mouth is to be held."""
         usual = self._usual if self._units is None else self._units.bank.usual
         if usual is None or self._spec.codes is None:
             return aligned
@@ -392,10 +371,6 @@ class FacePipeline:
 
     def begin_at(self, aligned: Aligned, chosen: ChosenUnit) -> Aligned:
         """The frame with a unit, moved to its pose, as a reference and as what sampling begins at.
-
-        Args:
-            aligned: of `find`.
-            chosen: the unit.
 
         Returns:
             `aligned` itself for a model that is not told what its references show.

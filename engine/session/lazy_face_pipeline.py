@@ -31,11 +31,6 @@ class LazyFacePipeline:
 
     What it needs for that is loaded by the first of them, as it takes long. `choose`, `hear`
     and `enrol` may be called from any thread; the rest belongs to the worker.
-
-    Args:
-        make_tracker: makes the session's face tracker.
-        config: limits.
-        spec: what the model asks of a job.
     """
 
     def __init__(

@@ -57,15 +57,7 @@ class PreconditionFailed(LipwireError):
 
 
 class Sessions:
-    """Every call of this server, by id.
-
-    Args:
-        engine: does the work.
-        settings: limits.
-        observe: told how long each stage took.
-        on_begin: given each call that begins, in the context of the request that began it.
-        on_end: given each call that is over.
-    """
+    """Every call of this server, by id."""
 
     def __init__(
         self,

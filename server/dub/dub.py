@@ -323,8 +323,8 @@ def dub(
             session, itertools.chain([first_sound], voice), original, origin.time_s, begun.put
         )
         step_s = float(step * base)
-        frames = itertools.chain([origin], source)
-        beginner = PipeThread(begun, _begin, frames, engine, session, track, step_s, begun)
+        given = itertools.chain([origin], source)
+        beginner = PipeThread(begun, _begin, given, engine, session, track, step_s, begun)
         stack.enter_context(beginner)
         stack.enter_context(PipeThread(painted, _paint, begun, engine, painted))
         encoder = stack.enter_context(PipeThread(written, _encode, writer, written, step))

@@ -88,10 +88,6 @@ class PeerConnection:
         """Return when media flows, or it never will."""
         await self._connected.wait()
 
-    async def wait_over(self) -> None:
-        """Return when it has ended or is about to."""
-        await self._over.wait()
-
     async def wait_closed(self) -> None:
         """Return when everything of it is gone."""
         await self._closed.wait()

@@ -94,9 +94,12 @@ def astray(starts: I64, share: float) -> Bools:
 
 
 def shown_to_a_camera(
-    clip: ClipData, frames: list[int], augmented: bool, rng: np.random.Generator,
+    clip: ClipData,
+    frames: list[int],
+    augmented: bool,
+    rng: np.random.Generator,
     moved: tuple[int, U8] | None = None,
-) -> tuple[list[F32], F32]:  # fmt: skip
+) -> tuple[list[F32], F32]:
     """Frames as cameras show them, half of the times mirrored.
 
     Args:
@@ -128,9 +131,14 @@ def shown_to_a_camera(
 
 
 def draw(
-    clips: Clips, size: int, references: int, rng: np.random.Generator, augmented: bool = True,
-    mismatched: float = 0.0, starts: I64 | None = None,
-) -> MouthBatch:  # fmt: skip
+    clips: Clips,
+    size: int,
+    references: int,
+    rng: np.random.Generator,
+    augmented: bool = True,
+    mismatched: float = 0.0,
+    starts: I64 | None = None,
+) -> MouthBatch:
     """`size` frames, each with its references; half of them mirrored, as the wild delivers them.
 
     Args:
@@ -171,8 +179,9 @@ def row_of(
         stray: f32[7], a code of the clip.
     """
     codes = clips.normalised(clip.codes[frames])
-    return (planes[0], np.concatenate(planes[1:]), codes[0], clips.normalised(stray),
-            weight[None, CROP_SIZE // 2 :], codes[1:])  # fmt: skip
+    shown = planes[0], np.concatenate(planes[1:])
+    asked = codes[0], clips.normalised(stray)
+    return (*shown, *asked, weight[None, CROP_SIZE // 2 :], codes[1:])
 
 
 def stacked(rows: list[Row], starts: I64, stray: Bools) -> MouthBatch:

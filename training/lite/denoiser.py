@@ -91,8 +91,9 @@ def generate(
     if bool(own.any()):
         with torch.no_grad():
             first = torch.full((int(own.sum()),), FIRST)
-            guess = _estimate(net, noise[own], first, references[own],
-                              tuple(c[own] for c in context))  # fmt: skip
+            guess = _estimate(
+                net, noise[own], first, references[own], tuple(c[own] for c in context)
+            )
         start[own] = guess.clamp(-1, 1)
     if bool(unit.any()):
         slot = 3 * unit_slot(net.config.references)
@@ -112,33 +113,17 @@ def generate(
 
 
 def shape_losses(critic: ShapeCritic, painted: GeneratedBatch, hidden: Tensor) -> dict[str, Tensor]:
-    """How far the painted shape is from the code, and its features from the true mouth's.
-
-    Args:
-        critic: its parameters are left alone if they are frozen.
-        painted: gradients reach its estimate.
-        hidden: f32[B, 3, S/2, S], the true mouths.
-    """
+    """How far the painted shape is from the code, and its features from the true mouth's."""
     found, maps = critic(painted.x0)
     with torch.no_grad():
         _, wanted = critic(hidden)
-    features = torch.stack([
-        F.l1_loss(a[painted.true], b[painted.true])
-        for a, b in zip(maps[:3], wanted[:3], strict=True)
-    ])  # fmt: skip
+    pairs = zip(maps[:3], wanted[:3], strict=True)
+    features = torch.stack([F.l1_loss(a[painted.true], b[painted.true]) for a, b in pairs])
     return {"shape": code_loss(found, painted.codes), "features": features.mean()}
 
 
 class DenoiserObjective(Objective):
-    """Encoder and denoiser of a lite network; its voice stays as it is.
-
-    Args:
-        clips: to learn from.
-        config: of the run.
-        recipe: of the losses.
-        net: the lite network, with a trained voice.
-        held_out: for sample sheets; without it, `clips`.
-    """
+    """Encoder and denoiser of a lite network; its voice stays as it is."""
 
     cpu_only = True
     net: LiteNet
@@ -183,10 +168,11 @@ class DenoiserObjective(Objective):
         heard = min(1.0, drawn.step / w.shape_warmup)
         judged = min(1.0, max(0.0, (drawn.step - w.gan_start) / w.shape_warmup))
         total = (
-            parts["simple"] + w.l2 * parts["l2"]
+            parts["simple"]
+            + w.l2 * parts["l2"]
             + heard * (w.shape * parts["shape"] + w.features * parts["features"])
             + judged * w.gan * parts["gan"]
-        )  # fmt: skip
+        )
         if self.measure is not None:
             total = total + w.perceptual * parts["perceptual"]
         codes = torch.from_numpy(drawn.batch.codes)

@@ -33,8 +33,8 @@ def grown_painter(
     """
     grown = {name: value.float() for name, value in weights.items()}
     added = net.state_dict()
-    grown |= {name: value for name, value in added.items()
-              if name.startswith("encoder.comparison.") and name not in grown}  # fmt: skip
+    lacking = [name for name in added if name not in grown]
+    grown |= {name: added[name] for name in lacking if name.startswith("encoder.comparison.")}
     had = LiteConfig.from_dict(dict(earlier)).references if earlier else net.config.references
     more = net.config.references - had
     if more <= 0 or "encoder.stem.weight" not in grown:
@@ -65,6 +65,6 @@ def take_painter(net: LiteNet, earlier: Mapping[str, Any], origin: object) -> No
     """
     weights = grown_painter(weights_of(earlier), earlier.get("net_config"), net)
     for name in ("encoder", "denoiser"):
-        own = {key.removeprefix(f"{name}."): value for key, value in weights.items()
-               if key.startswith(f"{name}.")}  # fmt: skip
+        inside = [key for key in weights if key.startswith(f"{name}.")]
+        own = {key.removeprefix(f"{name}."): weights[key] for key in inside}
         fit_weights(getattr(net, name), own, origin)

@@ -26,9 +26,13 @@ CAPTION_PX = 88
 
 @torch.no_grad()
 def moments(
-    net: LiteNet, crops: Tensor, references: Tensor, codes: Tensor, steps: int,
+    net: LiteNet,
+    crops: Tensor,
+    references: Tensor,
+    codes: Tensor,
+    steps: int,
     shown: Tensor | None = None,
-) -> list[Moment]:  # fmt: skip
+) -> list[Moment]:
     """Sampling of the hidden halves with given articulation codes.
 
     Args:
@@ -69,21 +73,17 @@ def sample_sheet(net: LiteNet, clips: Clips, path: Path, columns: int = 10, step
 
 
 def speaker_sheet(
-    net: LiteNet, clips: Sequence[ClipData], who: str, path: Path, columns: int = 10,
+    net: LiteNet,
+    clips: Sequence[ClipData],
+    who: str,
+    path: Path,
+    columns: int = 10,
     code_stats: F32 | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write a captioned PNG of some people alone, their mouths moved by their own voices.
 
     Rows: input, references, painted in 1, 2 and 8 steps; then x_t and the x0 estimate of every
     step of two. Columns are frames from the most closed mouth to the widest of each clip.
-
-    Args:
-        net: with a trained voice.
-        clips: to look in.
-        who: shown are the clips whose key or speaker contains this.
-        path: of the PNG.
-        columns: frames in all.
-        code_stats: f32[2, 7], what codes are normalised by; for a network that is told them.
 
     Raises:
         ConfigError: no clip is of that name, `path` cannot be written, or there are no
@@ -136,8 +136,8 @@ def write_rows(path: Path, rows: Sequence[Tensor], captions: Sequence[str] = ())
     strips: list[U8] = [np.hstack([to_image(planes) for planes in row]) for row in rows]
     for number, caption in enumerate(captions):
         margin = np.full((len(strips[number]), CAPTION_PX, 3), 255, np.uint8)
-        cv2.putText(margin, caption, (4, len(margin) // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.4,
-                    (0, 0, 0), 1, cv2.LINE_AA)  # fmt: skip
+        font, at = cv2.FONT_HERSHEY_SIMPLEX, (4, len(margin) // 2)
+        cv2.putText(margin, caption, at, font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
         strips[number] = np.hstack([margin, strips[number]])
     if not cv2.imwrite(str(path), np.vstack(strips)[..., ::-1]):
         raise ConfigError(f"{path} cannot be written")

@@ -22,16 +22,7 @@ class MouthDraw(NamedTuple):
 
 
 class MouthSource:
-    """Augmented frames with references; one process draws a step whole.
-
-    Args:
-        clips: to draw from.
-        batch: samples a step.
-        references: of each.
-        seed: of everything.
-        recipe: says what the samples begin with, whether their references are units, and how many
-            are asked for another frame's mouth.
-    """
+    """Augmented frames with references; one process draws a step whole."""
 
     def __init__(
         self, clips: Clips, batch: int, references: int, seed: int, recipe: LiteRecipe

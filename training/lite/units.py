@@ -138,9 +138,14 @@ def draw_bank(count: int, index: int, rng: np.random.Generator) -> I64:
 
 
 def pick_units(
-    clips: Clips, looks: Looks, clip: ClipData, index: int, asked: F32, count: int,
+    clips: Clips,
+    looks: Looks,
+    clip: ClipData,
+    index: int,
+    asked: F32,
+    count: int,
     rng: np.random.Generator,
-) -> list[int] | None:  # fmt: skip
+) -> list[int] | None:
     """`count` references of frame `index` from a bank drawn for it; None: the clip is too short.
 
     Args:
@@ -164,9 +169,14 @@ def pick_units(
 
 
 def draw_units(
-    clips: Clips, looks: Looks, starts: I64, strays: float, references: int,
-    rng: np.random.Generator, augmented: bool = True,
-) -> MouthBatch:  # fmt: skip
+    clips: Clips,
+    looks: Looks,
+    starts: I64,
+    strays: float,
+    references: int,
+    rng: np.random.Generator,
+    augmented: bool = True,
+) -> MouthBatch:
     """A batch of frames, each with its references.
 
     Those that begin with noise or the network's own estimate have references as a call's first

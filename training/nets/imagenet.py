@@ -22,11 +22,7 @@ ENLARGED = 2  # a mouth of 40 px is smaller than what the first features were le
 
 
 class MouthFeatures(nn.Module):
-    """A frozen measure: squared distances of unit-length features, averaged over places, summed.
-
-    Args:
-        net: of `efficientnet_lite_pytorch`, with weights.
-    """
+    """A frozen measure: squared distances of unit-length features, averaged over places, summed."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -35,8 +31,8 @@ class MouthFeatures(nn.Module):
         self.stem = _fused(net.get_submodule("_conv_stem"), net.get_submodule("_bn0"))
         self.blocks = nn.ModuleList(blocks)
         for block in blocks:
-            for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"),
-                               ("_project_conv", "_bn2")):  # fmt: skip
+            for number, conv in enumerate(("_expand_conv", "_depthwise_conv", "_project_conv")):
+                norm = f"_bn{number}"
                 if hasattr(block, conv):
                     setattr(block, conv, _fused(getattr(block, conv), getattr(block, norm)))
                     setattr(block, norm, nn.Identity())

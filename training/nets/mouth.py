@@ -20,10 +20,6 @@ class ShapeCritic(nn.Module):
 
     It looks at half the resolution: at the full one the painter would learn to write the code into
     a texture that this network reads and nobody sees.
-
-    Args:
-        codes: length of a code.
-        size: side of the crop, px.
     """
 
     def __init__(self, codes: int, size: int = 128) -> None:
@@ -31,9 +27,12 @@ class ShapeCritic(nn.Module):
         self.features = nn.ModuleList((_down(3, 32), _down(32, 64), _down(64, 96), _down(96, 128)))
         last = (size // 64) * (size // 32)  # pixels left of size/4 x size/2
         self.head = nn.Sequential(
-            nn.Flatten(), nn.Dropout(0.1), nn.Linear(128 * last, 128), nn.SiLU(),
+            nn.Flatten(),
+            nn.Dropout(0.1),
+            nn.Linear(128 * last, 128),
+            nn.SiLU(),
             nn.Linear(128, codes),
-        )  # fmt: skip
+        )
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
         """f32[B, 3, S/2, S] in ±1 -> code f32[B, codes], and the feature maps on the way."""
@@ -58,10 +57,13 @@ class MouthCritic(nn.Module):
     def __init__(self, codes: int, width: int = 32) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.LeakyReLU(0.2),
-        )  # fmt: skip
+            nn.Conv2d(3, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 4 * width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+        )
         self.verdict = nn.Conv2d(4 * width, 1, 3, padding=1)
         self.code = nn.Linear(codes, 4 * width)
 

@@ -20,10 +20,6 @@ class SequencePatchGan(nn.Module):
     No normalisation: batch statistics would tie the samples of a batch together, and so several
     devices to one another; instance norm would hide a wrong brightness. R1 keeps it in check
     where that is asked for.
-
-    Args:
-        width: channels of the first layer, doubled by each of the following up to eightfold.
-        layers: halvings; 3 is Isola's 70 px patch, 2 suits pictures of 64 px.
     """
 
     def __init__(self, width: int = 64, layers: int = 3) -> None:

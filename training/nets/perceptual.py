@@ -145,8 +145,9 @@ class GaborFeatures(Perceptual):
                 kernels.append(kernel / kernel.abs().sum())
         self.register_buffer("kernels", torch.stack(kernels)[:, None], persistent=False)
         # Luma and two opponent colours (BT.601's weights).
-        colours = torch.tensor([[0.299, 0.587, 0.114], [0.5, -0.419, -0.081],
-                                [-0.169, -0.331, 0.5]])  # fmt: skip
+        colours = torch.tensor(
+            [[0.299, 0.587, 0.114], [0.5, -0.419, -0.081], [-0.169, -0.331, 0.5]]
+        )
         self.register_buffer("colours", colours.view(3, 3, 1, 1), persistent=False)
         self.kernels: Tensor
         self.colours: Tensor

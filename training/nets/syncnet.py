@@ -78,14 +78,16 @@ class ColourSyncNet(nn.Module):
         super().__init__()
         self.face_encoder = nn.Sequential(
             _Conv(3 * FRAMES, 32, 7, 1, 3),
-            _Conv(32, 64, 5, (1, 2), 1), *_stage(64, 64, 1, 1)[1:], *_stage(64, 64, 1, 1)[1:],
+            _Conv(32, 64, 5, (1, 2), 1),
+            *_stage(64, 64, 1, 1)[1:],
+            *_stage(64, 64, 1, 1)[1:],
             *_stage(64, 128, 2, 3),
             *_stage(128, 256, 2, 2),
             *_stage(256, 512, 2, 2),
             _Conv(512, 512, 3, 2, 1),
             _Conv(512, 512, 3),
             _Conv(512, 512, 1),
-        )  # fmt: skip
+        )
         self.audio_encoder = nn.Sequential(
             *_stage(1, 32, 1, 2),
             *_stage(32, 64, (3, 1), 2),
@@ -142,17 +144,30 @@ class SmallSyncNet(nn.Module):
         # The mouth's movement, not the face, is what has to be heard: differences between frames
         # are offered beside the frames themselves.
         self.face = nn.Sequential(
-            _plain(3 * (2 * FRAMES - 1), w, 2), _plain(w, 2 * w), _plain(2 * w, 2 * w, 2),
-            _plain(2 * w, 3 * w, 2), _plain(3 * w, 4 * w, 2), nn.Flatten(), nn.Dropout(dropout),
+            _plain(3 * (2 * FRAMES - 1), w, 2),
+            _plain(w, 2 * w),
+            _plain(2 * w, 2 * w, 2),
+            _plain(2 * w, 3 * w, 2),
+            _plain(3 * w, 4 * w, 2),
+            nn.Flatten(),
+            nn.Dropout(dropout),
             nn.Linear(4 * w * 2 * 4, embedding),
-        )  # fmt: skip
+        )
         # Sound is one-dimensional: bands are channels, time is the axis.
         self.audio = nn.Sequential(
-            nn.Conv1d(80, 4 * w, 3, padding=1), nn.GroupNorm(8, 4 * w), nn.SiLU(),
-            nn.Conv1d(4 * w, 4 * w, 3, stride=2, padding=1), nn.GroupNorm(8, 4 * w), nn.SiLU(),
-            nn.Conv1d(4 * w, 4 * w, 3, padding=1), nn.GroupNorm(8, 4 * w), nn.SiLU(),
-            nn.Flatten(), nn.Dropout(dropout), nn.Linear(4 * w * 8, embedding),
-        )  # fmt: skip
+            nn.Conv1d(80, 4 * w, 3, padding=1),
+            nn.GroupNorm(8, 4 * w),
+            nn.SiLU(),
+            nn.Conv1d(4 * w, 4 * w, 3, stride=2, padding=1),
+            nn.GroupNorm(8, 4 * w),
+            nn.SiLU(),
+            nn.Conv1d(4 * w, 4 * w, 3, padding=1),
+            nn.GroupNorm(8, 4 * w),
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * w * 8, embedding),
+        )
         self.scale = nn.Parameter(torch.tensor(4.0))
         self.bias = nn.Parameter(torch.tensor(-1.0))
 

@@ -81,16 +81,6 @@ class ClipObjective(Objective):
     the estimate clipped to ±1, as sampling clips it: they know pictures only, and at t near T an
     untrained epsilon network's estimate lies a hundred times outside. L_2 sees it as it is, and so
     draws it inside.
-
-    Args:
-        family: how the network is called.
-        net: the denoiser.
-        clips: to learn from.
-        config: of the run.
-        weights: of the losses.
-        expert: frozen here; needed unless its weight is 0.
-        perceptual: needed unless its weight is 0.
-        held_out: for sample sheets; without it, `clips`.
     """
 
     def __init__(

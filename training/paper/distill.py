@@ -36,9 +36,15 @@ from lipwire.training.paper.trajectory import figure_sheet
 
 STAGES = (4, 2, 1)
 DISTIL = TrainConfig(
-    steps=2_000, batch=8, learning_rate=1e-4, warmup=50, weight_decay=0.0, ema=0.99,
-    checkpoint_every=250, sample_every=1_000,
-)  # fmt: skip
+    steps=2_000,
+    batch=8,
+    learning_rate=1e-4,
+    warmup=50,
+    weight_decay=0.0,
+    ema=0.99,
+    checkpoint_every=250,
+    sample_every=1_000,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +97,7 @@ def two_steps_as_one(x_t: Tensor, x_end: Tensor, start: float, end: float) -> Te
 
 
 class DistilObjective(Objective):
-    """Match the teacher's two steps, on levels that the student will visit.
-
-    Args:
-        family: how the student is called.
-        teacher_family: how the teacher is.
-        student: begins as a copy of the teacher.
-        teacher: frozen here.
-        clips: to learn on.
-        config: of the run.
-        steps: of the student.
-        extra: entries of the teacher's checkpoint to pass on.
-    """
+    """Match the teacher's two steps, on levels that the student will visit."""
 
     def __init__(
         self,
@@ -197,10 +192,9 @@ def distil_stage(
 ) -> Trainer:
     """Train one student of `steps` steps in `folder`, which may hold it already."""
     kept = {k: v for k, v in teacher.state.items() if k == "code_stats"}
-    objective = DistilObjective(
-        student_of(teacher.family), teacher.family, copy.deepcopy(teacher.net), teacher.net, clips,
-        config, steps, kept,
-    )  # fmt: skip
+    families = student_of(teacher.family), teacher.family
+    nets = copy.deepcopy(teacher.net), teacher.net
+    objective = DistilObjective(*families, *nets, clips, config, steps, kept)
     objective.net.requires_grad_(True)
     return train(Trainer(folder, config, objective))
 
@@ -234,10 +228,9 @@ def distil(
         raise ConfigError(f"stages must fall by halves, as 4 2 1 do; got {list(stages)}")
     teacher = open_network(checkpoint)
     family, net = teacher.family, teacher.net
-    clips = FiveFrames(
-        StoredClips(shards, "train"), family.size(net), plain=family.name == "paper",
-        columns=family.columns(net),
-    )  # fmt: skip
+    size, plain = family.size(net), family.name == "paper"
+    stored = StoredClips(shards, "train")
+    clips = FiveFrames(stored, size, plain=plain, columns=family.columns(net))
     found = []
     for steps in stages:
         trainer = distil_stage(teacher, clips, folder / f"steps-{steps}", config, steps)

@@ -63,21 +63,9 @@ class Judges:
 
 
 def make_trainer(
-    preset: Preset,
-    shards: Path,
-    folder: Path,
-    judges: Judges,
-    init: Path | None = None,
+    preset: Preset, shards: Path, folder: Path, judges: Judges, init: Path | None = None
 ) -> Trainer:
-    """A run with the paper's losses.
-
-    Args:
-        preset: one whose objective is `LossWeights`.
-        shards: prepared clips.
-        folder: of the run; one found there goes on.
-        judges: files of the expert and the perceptual measure.
-        init: checkpoint whose weights a new run begins with, ours or published.
-    """
+    """A run with the paper's losses."""
     weights = preset.objective
     assert isinstance(weights, LossWeights)
     family = family_named(preset.family)
@@ -135,10 +123,8 @@ def _painted(
     for first in range(0, count, FRAMES):
         sample = clips.at(clip, first, (first + len(clip) // 2) % len(clip))
         heard = clips.at(voice, first, 0)
-        given = Given(
-            sample.frames[:, :, :half], sample.references.expand(FRAMES, -1, -1, -1), heard.mels,
-            noise.expand(FRAMES, -1, -1, -1),
-        )  # fmt: skip
+        references, noises = (x.expand(FRAMES, -1, -1, -1) for x in (sample.references, noise))
+        given = Given(sample.frames[:, :, :half], references, heard.mels, noises)
         painted.append(repaint(family, net, given, steps))
         real.append(sample.frames)
     return torch.cat(painted), torch.cat(real)
@@ -154,16 +140,7 @@ def measure_network(
     measure: Perceptual,
     expert: SyncExpert | None = None,
 ) -> Figures:
-    """Figures of the averaged network on every clip given.
-
-    Args:
-        family: how it is called.
-        net: on the CPU.
-        held_out: clips of other speakers, at least two.
-        steps: DDIM steps.
-        measure: perceptual distance.
-        expert: for the sync figures.
-    """
+    """Figures of the averaged network on every clip given."""
     from lipwire.engine.face.articulation import raw_codes
     from lipwire.engine.face.tracker import MeshTracker
 
@@ -180,12 +157,9 @@ def measure_network(
             painted, real = _painted(family, net, clips, clip, clip, steps)
             a, b = painted[:, :, half:], real[:, :, half:]
             change = [(x[1:] - x[:-1]).abs().mean() for x in (a, b)]
-            rows.append((
-                float(peak_signal_noise_ratio(a, b, data_range=(-1.0, 1.0))),
-                _ssim(a, b),
-                float(measure(painted, real).mean()),
-                float(change[0] / change[1].clamp_min(1e-6)),
-            ))  # fmt: skip
+            ratio = float(peak_signal_noise_ratio(a, b, data_range=(-1.0, 1.0)))
+            moves = float(change[0] / change[1].clamp_min(1e-6))
+            rows.append((ratio, _ssim(a, b), float(measure(painted, real).mean()), moves))
             if expert is not None:
                 agreed += _agreement(expert, a, clip)
                 wrong, _ = _painted(family, net, clips, clip, other, steps)
@@ -205,11 +179,9 @@ def measure_network(
         tracker.close()
     psnr, ssim, distance, movement = (float(v) for v in np.mean(rows, axis=0))
     own = float(np.mean(agreed)) if agreed else None
-    return Figures(
-        psnr, ssim, distance, measure.name, own,
-        None if own is None else own - float(np.mean(foreign)),
-        float(np.median(r)) if r else math.nan, movement,
-    )  # fmt: skip
+    lift = None if own is None else own - float(np.mean(foreign))
+    opening_r = float(np.median(r)) if r else math.nan
+    return Figures(psnr, ssim, distance, measure.name, own, lift, opening_r, movement)
 
 
 def _ssim(found: Tensor, wanted: Tensor) -> float:
@@ -244,19 +216,6 @@ def ablate(
     Each lies in `folder`/NAME and goes on where it was. Same seed, so the same batches in the same
     order: what differs is the losses.
 
-    Args:
-        shards: prepared clips.
-        folder: of the four runs; `ablation.json` is written there.
-        judges: an expert is needed; it judges all four.
-        family: lite or paper.
-        steps: of each.
-        batch: clips a step; None is the trial's.
-        sampling_steps: DDIM steps of the measurement.
-        clips: held-out clips measured.
-        seed: of all.
-        precision: of all.
-        init: checkpoint whose weights all four begin with.
-
     Returns:
         Figures by setting.
     """
@@ -269,18 +228,21 @@ def ablate(
     found: dict[str, dict[str, Any]] = {}
     for name in ABLATION:
         preset = scaled_down(preset_named(f"{family}-ablation-{name}"))
-        config = replace(
-            preset.train, steps=steps, seed=seed, batch=batch or preset.train.batch,
-            sample_every=steps, precision=precision,
-        )  # fmt: skip
+        size: dict[str, Any] = {
+            "steps": steps,
+            "batch": batch or preset.train.batch,
+            "sample_every": steps,
+        }
+        config = replace(preset.train, seed=seed, precision=precision, **size)
         preset = replace(preset, train=config)
         trainer = train(make_trainer(preset, shards, folder / name, judges, init))
         objective = trainer.objective
         assert isinstance(objective, ClipObjective)
+        shown = [held_out[i] for i in order]
+        how: dict[str, Any] = {"measure": measure, "expert": expert}
         figures = measure_network(
-            objective.family, trainer.ema.cpu(), [held_out[i] for i in order],
-            steps=sampling_steps, measure=measure, expert=expert,
-        )  # fmt: skip
+            objective.family, trainer.ema.cpu(), shown, steps=sampling_steps, **how
+        )
         found[name] = figures.to_dict()
         (folder / "ablation.json").write_text(json.dumps(found, indent=1))
     return found

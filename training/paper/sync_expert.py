@@ -35,15 +35,29 @@ VALIDATION_PAIRS = 400
 
 EXPERT_PRESETS: dict[ExpertKind, TrainConfig] = {
     "small": TrainConfig(
-        steps=4_000, batch=64, learning_rate=1e-3, warmup=100, ema=0.995, weight_decay=0.02,
-        checkpoint_every=250, sample_every=250,
+        steps=4_000,
+        batch=64,
+        learning_rate=1e-3,
+        warmup=100,
+        ema=0.995,
+        weight_decay=0.02,
+        checkpoint_every=250,
+        sample_every=250,
     ),
     # Wav2Lip's: Adam, 1e-4, batch 64. It stays near 0.69 for a long time first.
     "wav2lip": TrainConfig(
-        steps=200_000, batch=64, learning_rate=1e-4, schedule="constant", warmup=0, ema=0.999,
-        weight_decay=0.0, workers=4, checkpoint_every=1_000, sample_every=1_000,
+        steps=200_000,
+        batch=64,
+        learning_rate=1e-4,
+        schedule="constant",
+        warmup=0,
+        ema=0.999,
+        weight_decay=0.0,
+        workers=4,
+        checkpoint_every=1_000,
+        sample_every=1_000,
     ),
-}  # fmt: skip
+}
 NEGATIVES: dict[ExpertKind, int] = {"small": 4, "wav2lip": 1}
 
 
@@ -72,15 +86,7 @@ def out_of_step(length: int, first: int, rng: np.random.Generator, count: int) -
 
 
 class Pairs:
-    """The source of an expert's batches.
-
-    Args:
-        clips: to draw from; those too short for a window out of step are left out.
-        batch: samples a step, over all ranks.
-        negatives: sounds out of step for each in step.
-        seed: of everything.
-        augment: mirror, light and loudness.
-    """
+    """The source of an expert's batches."""
 
     def __init__(
         self,
@@ -130,12 +136,6 @@ class ExpertObjective(Objective):
     """Binary cross-entropy, half for sounds in step and half for those out of it.
 
     So a coin's loss is 0.69 and its accuracy 0.5, whatever the number of negatives.
-
-    Args:
-        net: the expert.
-        config: of the run.
-        clips: to learn from.
-        held_out: speakers that it does not learn from.
     """
 
     net: SyncExpert

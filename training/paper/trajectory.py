@@ -40,13 +40,6 @@ def fixed_noise(size: int) -> Tensor:
 def sampled(family: Family, net: Any, condition: Any, noise: Tensor, steps: int) -> list[Moment]:
     """DDIM from `noise`, eta = 0, x0 clipped to ±1 (paper eq. 4).
 
-    Args:
-        family: of the network.
-        net: in evaluation mode.
-        condition: what `family.denoise` is told beside x_t and t.
-        noise: f32[N, 3, S/2, S], what it starts from.
-        steps: how many.
-
     Returns:
         Every step; the last one's x0 is the result.
     """
@@ -95,10 +88,11 @@ def figure_sheet(
     half, middle = clips.size // 2, FRAMES // 2
     frames = torch.stack([s.frames[middle] for s in samples]).to(device)
     given = Given(
-        frames[:, :, :half], torch.stack([s.references for s in samples]).to(device),
+        frames[:, :, :half],
+        torch.stack([s.references for s in samples]).to(device),
         torch.stack([s.mels[middle] for s in samples]).to(device),
         fixed_noise(clips.size).to(device).expand(faces, -1, -1, -1),
-    )  # fmt: skip
+    )
     moments = trajectory(family, net, given, steps)
     # At uniform intervals, the last one included.
     chosen = [moments[i] for i in np.linspace(0, len(moments) - 1, SHOWN).round().astype(int)]
