@@ -119,7 +119,6 @@ class VoiceRecipe:
     """loudness of half of the pieces varies by this, of the others by four times as much"""
 
     def __post_init__(self) -> None:
-        """Check."""
         for name in ("silence", "film", "heard_film"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, must lie in [0, 1)")
@@ -142,7 +141,6 @@ class LossWeights:
     """learning rate of the critic; much above the denoiser's it wins and its gradients die"""
 
     def __post_init__(self) -> None:
-        """Check."""
         for name in ("l2", "sync", "perceptual", "gan", "r1"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"weight {name} is {getattr(self, name)}, must not be negative")

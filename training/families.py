@@ -115,21 +115,17 @@ class PaperFamily:
         return visited_timesteps(0)
 
     def build(self, config: dict[str, Any]) -> Diff2LipUNet:
-        """See `Family`."""
         net = Diff2LipUNet(Diff2LipConfig(**config) if config else Diff2LipConfig.official())
         net.out = _Float32(*net.out)
         return net
 
     def config(self, net: Diff2LipUNet) -> dict[str, Any]:
-        """See `Family`."""
         return asdict(net.config)
 
     def size(self, net: Diff2LipUNet) -> int:
-        """See `Family`."""
         return net.config.image_size
 
     def columns(self, net: Diff2LipUNet) -> int:
-        """See `Family`."""
         return WINDOW_COLUMNS
 
     def condition(self, net: Diff2LipUNet, given: Given) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,19 +161,15 @@ class LiteFamily:
         return visited_timesteps(8)
 
     def build(self, config: dict[str, Any]) -> LiteNet:
-        """See `Family`."""
         return LiteNet(LiteConfig.from_dict(config) if config else None)
 
     def config(self, net: LiteNet) -> dict[str, Any]:
-        """See `Family`."""
         return net.config.to_dict()
 
     def size(self, net: LiteNet) -> int:
-        """See `Family`."""
         return net.config.size
 
     def columns(self, net: LiteNet) -> int:
-        """See `Family`."""
         return net.config.mel_columns
 
     def condition(self, net: LiteNet, given: Given) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -194,7 +186,6 @@ class LiteFamily:
     def denoise(
         self, net: LiteNet, x_t: Tensor, t: Tensor, condition: tuple[Tensor, tuple[Tensor, ...]]
     ) -> Tensor:
-        """See `Family`."""
         references, context = condition
         sigma = (1 - alpha_bars(t)).sqrt().flatten()
         out: Tensor = net.denoiser(x_t, t.float(), sigma, references, *context)

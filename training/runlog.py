@@ -37,7 +37,6 @@ class RunLog:
                 self.stats.close()
 
     def add(self, step: int, losses: dict[str, float]) -> None:
-        """Note one step."""
         for name, value in losses.items():
             self.recent[name] = 0.98 * self.recent.get(name, value) + 0.02 * value
         self._write({"step": step, **losses})

@@ -27,7 +27,8 @@ Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 class Recorder(Protocol):
     """What records work and plays it again."""
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]: ...
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Do `work` some times, record it, and return what plays it again."""
 
 
 class CudaRecorder:

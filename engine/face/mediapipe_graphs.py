@@ -93,7 +93,6 @@ class FaceMesh:
         self._graph.process(np.zeros((64, 64, 3), np.uint8))
 
     def close(self) -> None:
-        """Free the graph."""
         self._graph.close()
 
 
@@ -110,7 +109,6 @@ class Detectors:
                 net.process(drawn_face())  # which builds it, and prints
 
     def find(self, image: U8) -> F32:
-        """See `lipwire.engine.face.litert.Detectors.find`."""
         with self._lock:
             for net in self._nets:
                 if found := net.process(image).detections:
@@ -121,7 +119,6 @@ class Detectors:
         return np.zeros((0, 4), np.float32)
 
     def close(self) -> None:
-        """Free both."""
         with self._lock:
             for net in self._nets:
                 net.close()

@@ -48,9 +48,7 @@ class Graph(Protocol):
         """Detect again in the next picture."""
         ...
 
-    def close(self) -> None:
-        """Free it."""
-        ...
+    def close(self) -> None: ...
 
 
 class Mesh:
@@ -140,7 +138,6 @@ class Mesh:
         self._graph.forget()
 
     def close(self) -> None:
-        """Free the graph."""
         self._graph.close()
 
 

@@ -116,7 +116,6 @@ class OcclusionDetector:
         return self._since_s is not None
 
     def clear(self) -> None:
-        """Forget the person."""
         self._looks, self._since_s, self.share = 0, None, 0.0
         self._pale = self._lips = 0
         self._masked, self._open, self._red = False, 0.0, 0.0

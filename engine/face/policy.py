@@ -34,7 +34,6 @@ class Choice:
     """x and y as shares of the picture: the face nearest to it"""
 
     def __post_init__(self) -> None:
-        """Check it."""
         if self.policy is not None:
             try:
                 object.__setattr__(self, "policy", Policy(self.policy))

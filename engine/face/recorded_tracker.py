@@ -50,5 +50,4 @@ class RecordedTracker:
         return self._tracker.glimpse(image, boxes)
 
     def close(self) -> None:
-        """Free the tracker."""
         self._tracker.close()

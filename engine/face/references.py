@@ -102,7 +102,6 @@ class ReferenceBank:
         return np.stack([held.codes for held in self._held])
 
     def clear(self) -> None:
-        """Forget the person."""
         self._held = []
 
 

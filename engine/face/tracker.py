@@ -54,9 +54,7 @@ class Detectors(Protocol):
         """Faces in uint8[H, W, 3]: f32[N, 4] (x0, y0, x1, y1), pixels, brows to chin."""
         ...
 
-    def close(self) -> None:
-        """Free them."""
-        ...
+    def close(self) -> None: ...
 
 
 def _graphs(runtime: Runtime) -> Any:
@@ -152,7 +150,6 @@ class MeshTracker:
             mesh.forget()
 
     def close(self) -> None:
-        """Free the graphs."""
         for mesh in (self._mesh, *self._scouts):
             mesh.close()
         for detectors in self._own:
@@ -250,7 +247,6 @@ class _Lent:
         return self._held.glimpse(image, boxes)
 
     def close(self) -> None:
-        """Give it back; once."""
         tracker, self._tracker = self._tracker, None
         if tracker is not None:
             self._pool.give_back(tracker)

@@ -71,7 +71,6 @@ class ResBlock(nn.Module):
     def __init__(
         self, in_channels: int, out_channels: int, emb_dim: int, resample: nn.Module | None = None
     ) -> None:
-        """Build the block."""
         super().__init__()
         self.resample = nn.Identity() if resample is None else resample
         self.in_layers = nn.Sequential(

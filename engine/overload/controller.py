@@ -169,7 +169,6 @@ class QualityController:
         return str(self.changes[-1].reason) if self.changes else ""
 
     def count(self) -> int:
-        """Changes so far."""
         return self.transitions.total()
 
     def since(self, number: int) -> list[Change]:

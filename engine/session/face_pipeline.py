@@ -459,5 +459,4 @@ class FacePipeline:
         return put(aligned.image, aligned.alignment, landmarks, unit, strength, chosen.change)
 
     def close(self) -> None:
-        """Free the tracker."""
         self._tracker.close()

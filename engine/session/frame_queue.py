@@ -80,7 +80,6 @@ class FrameState:
         self.trace.stamp(point)
 
     def show(self, picture: ShownFrame, outcome: Outcome, time_s: float) -> None:
-        """It is ready."""
         self.picture, self.outcome, self.ready_s = picture, outcome, time_s
 
     def pass_through(self, outcome: Outcome, time_s: float) -> None:

@@ -129,7 +129,6 @@ class LazyFacePipeline:
         return None if self._pipeline is None else self._pipeline.choose(aligned, codes)
 
     def close(self) -> None:
-        """Free the tracker."""
         pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None:
             pipeline.close()

@@ -66,6 +66,7 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(name)s%(place)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line, and a traceback under it where there is one."""
         session = getattr(record, "session", "")
         record.place = f" [{session}]" if session else ""
         return super().format(record)

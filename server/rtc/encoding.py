@@ -303,6 +303,7 @@ class Renditions:
         ]
 
     def stop(self) -> None:
+        """End every viewer's track, and the encodes with them."""
         for subscription in tuple(self._seats):
             subscription.stop()
 

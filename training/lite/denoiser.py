@@ -147,12 +147,10 @@ class DenoiserObjective(Objective):
 
     @property
     def critics(self) -> MouthCritics:
-        """The opponents."""
         assert isinstance(self.critic, MouthCritics)
         return self.critic
 
     def forward(self, drawn: MouthDraw) -> LossOutput:
-        """See `Objective`."""
         critics, w = self.critics, self.recipe
         hidden = torch.from_numpy(drawn.batch.crops)[:, :, self.net.config.size // 2 :]
         random = torch.Generator().manual_seed(drawn.seed)
@@ -180,11 +178,9 @@ class DenoiserObjective(Objective):
         return LossOutput(total, {"total": total, **parts}, fake, with_code(hidden, codes))
 
     def settings(self) -> dict[str, Any]:
-        """See `Objective`."""
         return asdict(self.recipe)
 
     def state(self) -> dict[str, Any]:
-        """See `Objective`."""
         return {
             "family": "lite",
             "net_config": self.net.config.to_dict(),
@@ -193,7 +189,6 @@ class DenoiserObjective(Objective):
         }
 
     def report(self, ema: nn.Module, folder: Path, step: int) -> dict[str, float]:
-        """See `Objective`."""
         assert isinstance(ema, LiteNet)
         sample_sheet(ema, self.held_out, folder / f"samples-{step:06d}.png")
         return {}

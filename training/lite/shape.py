@@ -41,7 +41,6 @@ def fit_shape(clips: Sequence[ClipData], landmarks: Sequence[int]) -> F32:
 
 
 def main() -> None:
-    """See the module."""
     shards, out = (Path(argument) for argument in sys.argv[1:])
     landmarks = list(CONTROLS)
     moves = fit_shape(load_clips(shards, "train"), landmarks)

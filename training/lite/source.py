@@ -31,7 +31,6 @@ class MouthSource:
         self.recipe, self.looks = recipe, Looks()
 
     def draw(self, step: int, slot: Slot) -> MouthDraw:
-        """See `lipwire.training.data.batch.Source`."""
         part = () if slot.count == 1 else (slot.index,)
         rng = np.random.default_rng((self.seed, step, *part))
         w = self.recipe

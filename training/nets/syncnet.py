@@ -194,5 +194,4 @@ SyncExpert = ColourSyncNet | SmallSyncNet
 
 
 def make_expert(kind: ExpertKind) -> SyncExpert:
-    """A fresh expert."""
     return ColourSyncNet() if kind == "wav2lip" else SmallSyncNet()

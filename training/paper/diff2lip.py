@@ -108,7 +108,6 @@ class ClipObjective(Objective):
         self.perceptual = perceptual
 
     def forward(self, batch: NoisedBatch) -> LossOutput:
-        """See `Objective`."""
         hidden, noise, t, x_t = noised(batch)
         given = given_of(batch)
         condition = self.family.condition(self.net, given)
@@ -139,12 +138,10 @@ class ClipObjective(Objective):
         return LossOutput(total, {"total": total, **parts}, clips.detach(), frames)
 
     def settings(self) -> dict[str, Any]:
-        """See `Objective`."""
         measure = self.perceptual.name if self.perceptual and self.weights.perceptual else None
         return {**asdict(self.weights), "perceptual_measure": measure}
 
     def state(self) -> dict[str, Any]:
-        """See `Objective`."""
         return {
             "family": self.family.name,
             "prediction": self.family.prediction,
@@ -153,7 +150,6 @@ class ClipObjective(Objective):
         }
 
     def report(self, ema: nn.Module, folder: Path, step: int) -> dict[str, float]:
-        """See `Objective`."""
         figure_sheet(self.family, ema, self.held_out, folder / f"samples-{step:06d}.png")
         return self.validate(ema)
 

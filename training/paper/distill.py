@@ -159,11 +159,9 @@ class DistilObjective(Objective):
         return LossOutput(loss, parts)
 
     def settings(self) -> dict[str, Any]:
-        """See `Objective`."""
         return {"student_steps": self.steps}
 
     def state(self) -> dict[str, Any]:
-        """See `Objective`."""
         return {
             **self.extra,
             "family": self.family.name,
@@ -174,7 +172,6 @@ class DistilObjective(Objective):
         }
 
     def report(self, ema: nn.Module, folder: Path, step: int) -> dict[str, float]:
-        """See `Objective`."""
         path = folder / f"samples-{step:06d}.png"
         figure_sheet(self.family, ema, self.clips, path, steps=self.steps)
         return {}

@@ -102,7 +102,6 @@ class Pairs:
         self.batch, self.negatives, self.seed, self.augment = batch, negatives, seed, augment
 
     def draw(self, step: int, slot: Slot) -> PairBatch:
-        """See `lipwire.training.data.batch.Source`."""
         pairs = [
             self.pair(np.random.default_rng((self.seed, step, number)))
             for number in slot.numbers(self.batch)
@@ -152,7 +151,6 @@ class ExpertObjective(Objective):
         self.validation = Pairs(held_out, VALIDATION_PAIRS, 1, seed=0, augment=False)
 
     def forward(self, batch: PairBatch) -> LossOutput:
-        """See `Objective`."""
         said = self._judge(self.net, batch)
         loss = _halves(said)
         return LossOutput(loss, {"total": loss, "accuracy": _accuracy(said)})
@@ -178,11 +176,9 @@ class ExpertObjective(Objective):
         return {"val_loss": float(_halves(every)), "val_accuracy": float(_accuracy(every))}
 
     def settings(self) -> dict[str, Any]:
-        """See `Objective`."""
         return {"kind": self.net.kind, "negatives": NEGATIVES[self.net.kind]}
 
     def state(self) -> dict[str, Any]:
-        """See `Objective`."""
         return {"family": f"expert-{self.net.kind}", "net_config": {"kind": self.net.kind}}
 
 
