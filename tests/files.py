@@ -17,11 +17,7 @@ from lipwire.engine.media.colour import exact_downwards
 from lipwire.engine.types import I16, U8
 
 # Display matrices of ISO/IEC 14496-12 section 8.3.2 (tkhd), for a picture shown turned clockwise.
-_TURNED = {
-    90: (0, 1, -1, 0),
-    180: (-1, 0, 0, -1),
-    270: (0, -1, 1, 0),
-}
+_TURNED = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
 
 
 def portrait_frames(count: int, height: int = 240, width: int = 320) -> list[U8]:
@@ -31,10 +27,9 @@ def portrait_frames(count: int, height: int = 240, width: int = 320) -> list[U8]
     frames = []
     for index in range(count):
         x, y = 6 * np.sin(index / 9), 3 * np.sin(index / 7)
-        place = np.array([
-            [scale, 0, width / 2 - 224 * scale + x],
-            [0, scale, height / 2 - 130 * scale + y],
-        ])  # fmt: skip
+        place = np.array(
+            [[scale, 0, width / 2 - 224 * scale + x], [0, scale, height / 2 - 130 * scale + y]]
+        )
         frames.append(
             cv2.warpAffine(portrait, place, (width, height), borderMode=cv2.BORDER_REFLECT)
         )

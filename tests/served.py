@@ -59,13 +59,7 @@ def main() -> None:
     from lipwire.engine import Engine
     from lipwire.server.api import wyoming
     from lipwire.server.api.app import create_app
-    from lipwire.server.api.listener import (
-        SOCKETS,
-        Server,
-        listen,
-        listen_for_agent,
-        page_url,
-    )
+    from lipwire.server.api.listener import SOCKETS, Server, listen, listen_for_agent, page_url
     from lipwire.server.config import ServerConfig
 
     settings = ServerConfig(**{"ladder": False, "port": 0, "drain_s": 0, **json.loads(sys.argv[1])})

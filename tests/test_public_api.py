@@ -114,8 +114,9 @@ def test_help_of_every_command() -> None:
     lines = []
     for path in commands(typer.main.get_command(app)):
         # So wide that nothing is wrapped; boxes and columns are the terminal's affair.
-        shown = CliRunner().invoke(app, [*path, "--help"], prog_name="lipwire",
-                                   env={"COLUMNS": "1000", "NO_COLOR": "1"})  # fmt: skip
+        shown = CliRunner().invoke(
+            app, [*path, "--help"], prog_name="lipwire", env={"COLUMNS": "1000", "NO_COLOR": "1"}
+        )
         assert shown.exit_code == 0, (path, shown.output)
         lines += [f"# {' '.join(('lipwire', *path))}", *map(unframed, shown.stdout.splitlines())]
     check("help.txt", "\n".join(line for line in lines if line) + "\n")

@@ -199,7 +199,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "8-bit": (lambda _: ((VOICE >> 8) + 128).astype(np.uint8).tobytes(), "8-bit"),
     "mu-law": (mulaw, "noise"),
     "noise": (lambda _: np.random.default_rng(0).bytes(9000), "noise"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("message", [3, 20, 1024, 10**6])
@@ -245,8 +245,9 @@ def test_no_sound_is_taken_for_something_else(kind: str, rate_hz: int, gain: flo
 @pytest.mark.parametrize("lufs", [-18.0, None])
 def test_a_limiter_stands_behind_it_all(lufs: float | None) -> None:
     session = Session("s", FakeTracker, EngineConfig(loudness_lufs=lufs))
-    session.push_speech(np.random.default_rng(0).integers(-32768, 32768, 24_000).astype(np.int16),
-                        RATE_HZ, 0.0)  # fmt: skip
+    session.push_speech(
+        np.random.default_rng(0).integers(-32768, 32768, 24_000).astype(np.int16), RATE_HZ, 0.0
+    )
     session.flush_speech()
     assert np.abs(session.read_audio(96_000).samples.astype(int)).max() < 0.9 * 32768
 

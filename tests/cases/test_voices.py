@@ -201,8 +201,9 @@ def test_what_has_no_time_zero_begins_with_its_sound(tmp_path: Path, kind: str) 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "ts"])
 def test_a_films_sound_that_begins_late_is_a_voice_that_does(tmp_path: Path, kind: str) -> None:
-    path = write_video(tmp_path / f"a.{kind}", portrait_frames(25, 64, 64), sound=melody(),
-                       sound_at_s=0.5)  # fmt: skip
+    path = write_video(
+        tmp_path / f"a.{kind}", portrait_frames(25, 64, 64), sound=melody(), sound_at_s=0.5
+    )
     assert speech(path)[0][:6] == [0, 0, *MELODY]
 
 

@@ -99,7 +99,7 @@ def test_what_cannot_be_done_is_one_line_and_code_2(film: Path, tmp_path: Path) 
         (("bank", "show", tmp_path / "none.bank"), "cannot be read"),
         (("bank", "delete", film), "left alone"),
         (("dub", film, film, "-o", tmp_path / "o.mp4", "--bank", bank), "truncated"),
-    ):  # fmt: skip
+    ):
         result = run(*arguments)
         assert result.exit_code == 2 and cause in result.stderr, (arguments, result.output)
         assert result.stderr.count("\n") == 1

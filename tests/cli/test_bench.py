@@ -42,12 +42,13 @@ def measured(
     """
     progress("nothing")
     return {
-        "figures": {"wait_ms": {"value": seconds, "unit": "ms", "target": "≤ 3",
-                                "ok": seconds <= 3}},
+        "figures": {
+            "wait_ms": {"value": seconds, "unit": "ms", "target": "≤ 3", "ok": seconds <= 3}
+        },
         "samples": {"wait_ms": [seconds + k for k in range(20)]},
         "tables": {"growth": [{"sessions": k, "cpu": 2.0 * k} for k in (1, 2)]},
         "asked": [loud, [str(clip) for clip in clips], name],
-    }  # fmt: skip
+    }
 
 
 def stopped() -> dict[str, Any]:

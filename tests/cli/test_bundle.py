@@ -37,8 +37,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("diff2lip")
     # The golden's own widths, so that its numbers can be asked for where they are.
     net = Diff2LipUNet(Diff2LipConfig(SIZE, 32, 1, (2, 4), (1, 2, 2), 32))
-    state = {k: torch.from_numpy(golden_tensor(k, tuple(v.shape)))
-             for k, v in net.state_dict().items()}  # fmt: skip
+    state = {
+        k: torch.from_numpy(golden_tensor(k, tuple(v.shape))) for k, v in net.state_dict().items()
+    }
     torch.save(state, folder / "c.pt")
     offered = lipwire.export.diff2lip.STEPS_OFFERED
     lipwire.export.diff2lip.STEPS_OFFERED = (

@@ -45,8 +45,9 @@ def bundle(tmp_path: Path) -> Path:
 def test_figures_are_printed_kept_and_written(
     bundle: Path, tmp_path: Path, seen: list[Any]
 ) -> None:
-    result = call(bundle, tmp_path, "--clips", 2, "--steps", 1, "--write", "--json",
-                  tmp_path / "out.json")  # fmt: skip
+    result = call(
+        bundle, tmp_path, "--clips", 2, "--steps", 1, "--write", "--json", tmp_path / "out.json"
+    )
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == FIGURES == json.loads((tmp_path / "out.json").read_text())
     assert seen == [{"clips": 2, "steps": (1,)}]

@@ -215,10 +215,7 @@ def test_the_doctors_exit_code(level: Level, code: int, monkeypatch: pytest.Monk
 # --- models ---
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["train", ".", "run"], ["export", "lite", "c.pt", "-o", "b"]],
-)
+@pytest.mark.parametrize("command", [["train", ".", "run"], ["export", "lite", "c.pt", "-o", "b"]])
 def test_without_torch_the_extra_is_named(
     command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,8 +99,9 @@ def test_the_papers_preset_takes_its_judges(seen: list[Any], tmp_path: Path) -> 
 
 
 def test_a_painter_goes_on_from_an_earlier_one(seen: list[Any], tmp_path: Path) -> None:
-    result = call("train", tmp_path, "run", "--preset", "lite-refine", "--voice", "v.pt",
-                  "--init", "c.pt")  # fmt: skip
+    result = call(
+        "train", tmp_path, "run", "--preset", "lite-refine", "--voice", "v.pt", "--init", "c.pt"
+    )
     assert result.exit_code == 0, result.output
     assert seen[0][1] == {"voice": Path("v.pt"), "init": Path("c.pt")}
 

@@ -45,8 +45,9 @@ async def main(uri: str) -> None:
         info = Info.from_event(await ask(Describe().event()))
         seen["snd"] = [[each.name, each.snd_format.rate] for each in info.snd]
         start = AudioStart(RATE_HZ, 2, 1).event()
-        chunks = [AudioChunk(RATE_HZ, 2, 1, BUZZ[i : i + 2048]).event()
-                  for i in range(0, len(BUZZ), 2048)]  # fmt: skip
+        chunks = [
+            AudioChunk(RATE_HZ, 2, 1, BUZZ[i : i + 2048]).event() for i in range(0, len(BUZZ), 2048)
+        ]
         began = time.monotonic()
         seen["played"] = Played.is_type((await ask(start, *chunks, AudioStop().event())).type)
         seen["after_s"] = time.monotonic() - began

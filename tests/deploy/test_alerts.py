@@ -48,9 +48,7 @@ INCIDENTS = {
     "LipwireDown": {"up": f"0+0{X}"},
     "LipwireNoRoom": {"lipwire_sessions": f"8+0{X}"},
     "LipwireOverloaded": {'lipwire_overload_sessions{rung="half"}': f"1+0{X}"},
-    "LipwireSlowPictures": {
-        'lipwire_picture_delay_seconds_bucket{le="0.06"}': f"0+1500{X}",
-    },
+    "LipwireSlowPictures": {'lipwire_picture_delay_seconds_bucket{le="0.06"}': f"0+1500{X}"},
     "LipwireLoopLags": {'lipwire_loop_lag_seconds_bucket{le="0.005"}': f"0+5000{X}"},
     "LipwireDeviceOut": {'lipwire_device_live{device="cuda:0"}': f"0+0{X}"},
     "LipwireModelFaults": {'lipwire_frames_total{outcome="fault"}': f"0+60{X}"},
@@ -106,8 +104,9 @@ def test_every_metric_and_label_that_they_name_exists() -> None:
             name, _, labels = line.partition("{")
             known.setdefault(name, set()).update(re.findall(r"(\w+)=", labels))
     for text in [*expressions(), *(rule["expr"] for rule in RULES)]:
-        selectors = re.findall(r"\b((?:lipwire|process|up)\w*)\b(?:\{([^}]*)\})?", re.sub(
-            r'"[^"]*"', '""', text))  # fmt: skip
+        selectors = re.findall(
+            r"\b((?:lipwire|process|up)\w*)\b(?:\{([^}]*)\})?", re.sub(r'"[^"]*"', '""', text)
+        )
         assert selectors, text
         for name, labels in selectors:
             assert name in known, name

@@ -160,12 +160,7 @@ def test_the_proxy_has_the_rules_of_the_tested_one(haproxy: str) -> None:
     def rules(file: Path) -> list[str]:
         lines = [line.strip() for line in file.read_text().splitlines()]
         lines = [line for line in lines if line and line[0] != "#"]
-        own = (
-            "server ",
-            "resolvers ",
-            "parse-resolv-conf",
-            "hold ",
-        )
+        own = ("server ", "resolvers ", "parse-resolv-conf", "hold ")
         lines = [line.replace(" resolvers cluster init-addr none", "") for line in lines]
         return [line for line in lines if line != "default-server" and not line.startswith(own)]
 

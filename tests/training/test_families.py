@@ -25,8 +25,9 @@ from lipwire.training.families import (
 from lipwire.training.paper.trajectory import repaint, trajectory
 
 FAMILIES: list[tuple[Family, dict[str, Any]]] = [
-    (PaperFamily(), TINY_PAPER), (LiteFamily(), TINY_LITE)
-]  # fmt: skip
+    (PaperFamily(), TINY_PAPER),
+    (LiteFamily(), TINY_LITE),
+]
 
 
 def test_the_papers_family_samples_what_the_published_code_does(shared_dir: Path) -> None:

@@ -23,8 +23,9 @@ from lipwire.training.loop import Trainer, learning_rate, share_batch_norm, trai
 from lipwire.training.paper.diff2lip import ClipObjective
 
 REPO = Path(__file__).resolve().parents[2]
-CONFIG = TrainConfig(steps=8, batch=8, learning_rate=0.05, warmup=2, checkpoint_every=4,
-                     sample_every=8)  # fmt: skip
+CONFIG = TrainConfig(
+    steps=8, batch=8, learning_rate=0.05, warmup=2, checkpoint_every=4, sample_every=8
+)
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:

@@ -42,9 +42,7 @@ def test_older_results_become_figures_with_units_and_targets() -> None:
     }  # fmt: skip
     made = make_record("soak", "Calls.", found)
     figures = made["figures"]
-    assert figures["delay_p50_ms"] == {
-        "value": 90.0, "unit": "ms", "target": "≤ 80", "ok": False,
-    }  # fmt: skip
+    assert figures["delay_p50_ms"] == {"value": 90.0, "unit": "ms", "target": "≤ 80", "ok": False}
     assert figures["calls 1: x_share"]["unit"] == "share"
     assert figures["before: fds"]["value"] == 3 and figures["names"]["value"] == "a, b"
     assert figures["no hole in the sound"]["ok"] is True

@@ -163,8 +163,7 @@ def test_a_call_is_traced_from_glass_to_glass(tmp_path: Path) -> None:
     """A real caller in its own process, and a server with a model that paints at once."""
     clip = made_clip(tmp_path / "clip.mp4", seconds=1)
     with Engine(FakeBackend(), FakeTracker) as engine, Running(engine) as server:
-        plan = Plan(server.url, str(clip), str(sample_voice()), seconds=4, settle_s=1,
-                    delay_ms=5)  # fmt: skip
+        plan = Plan(server.url, str(clip), str(sample_voice()), seconds=4, settle_s=1, delay_ms=5)
         done = subprocess.run(
             [
                 sys.executable,

@@ -93,8 +93,9 @@ def test_holes_and_lost_pictures_are_missed() -> None:
     probe.pictures = [(at_s, n) for at_s, n in probe.pictures if n is None or not 100 < n < 125]
     met = judge(figures_of(probe, seen, BORDERS))
     assert [name for name, good in met.items() if not good] == [
-        "before: 95 % of the pictures", "slowed: no hole in the sound"
-    ]  # fmt: skip
+        "before: 95 % of the pictures",
+        "slowed: no hole in the sound",
+    ]
 
 
 def test_a_hiccup_after_the_way_back_does_not_count() -> None:

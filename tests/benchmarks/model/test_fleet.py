@@ -62,8 +62,9 @@ def test_an_audience_outgrows_its_node_then_a_director_then_sfus() -> None:
 def test_the_bench_says_how_far_it_goes_and_draws(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     told: list[str] = []
-    found = run(nodes=(2, 20), places=4, viewers=(10,), plot=tmp_path / "a.svg",
-                progress=told.append)  # fmt: skip
+    found = run(
+        nodes=(2, 20), places=4, viewers=(10,), plot=tmp_path / "a.svg", progress=told.append
+    )
     assert told[-1] == "20 nodes, 4 directors" and len(found["tables"]["an upgrade"]) == 6
     assert found["figures"]["nodes whose calls are placed within 1 s (p95)"]["value"] == 20
     assert (tmp_path / "a.svg").read_text().count("<path") > 20

@@ -53,9 +53,10 @@ def test_a_mouth_that_is_badly_put_in_is_told_from_a_good_one() -> None:
         change = mouth.patch.change.copy()
         change[4:-4, 4:-4] += 80  # a box with another colour
         worse.append(
-            fixture.Painted(mouth.aligned, mouth.generated,
-                          Patch(mouth.patch.x, mouth.patch.y, change))
-        )  # fmt: skip
+            fixture.Painted(
+                mouth.aligned, mouth.generated, Patch(mouth.patch.x, mouth.patch.y, change)
+            )
+        )
     fine, bad = quality.alike(good), quality.alike(worse)
     assert fine["changed_outside_mask"] == 0 < bad["changed_outside_mask"]
     assert fine["colour_off_levels"] + 10 < bad["colour_off_levels"]

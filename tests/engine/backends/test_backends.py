@@ -61,8 +61,9 @@ def job(index: int = 0, steps: int = 2, seed: int = 0, size: int = SIZE) -> LipJ
     sound = (rng.normal(0, 0.1, 8000) * (1 + np.sin(np.arange(8000) / 300))).astype(np.float32)
     mel = window(log_mel(sound), 8, SPEC.mel_columns)
     references = [picture(size, size, index + 50 + rank) for rank in range(SPEC.references)]
-    return LipJob("test", index, picture(size, size, index), np.stack(references), mel, seed,
-                  steps, 0.0)  # fmt: skip
+    return LipJob(
+        "test", index, picture(size, size, index), np.stack(references), mel, seed, steps, 0.0
+    )
 
 
 def test_pictures_have_the_size_and_kind_of_the_crop(backend: Backend) -> None:
@@ -409,9 +410,7 @@ def test_openvino_refuses_what_it_cannot_take(spoilt: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_openvino_that_paints_something_else_is_not_used(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_openvino_that_paints_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     _backend("openvino")
     monkeypatch.setattr("lipwire.engine.backends.openvino.TOLERANCE_LEVELS", -1.0)
     with pytest.raises(BackendError, match="pictures differ from ONNX Runtime's by 0.0 of 255"):

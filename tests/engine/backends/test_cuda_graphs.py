@@ -44,8 +44,9 @@ def through_graphs(
     """Four steps as a runtime takes them."""
     encode, step = graphs(net)
     feeds = dict(inputs)
-    feeds |= dict(zip(encode.outputs, encode.module(*(feeds[n] for n in encode.inputs)),
-                      strict=True))  # fmt: skip
+    feeds |= dict(
+        zip(encode.outputs, encode.module(*(feeds[n] for n in encode.inputs)), strict=True)
+    )
     feeds["x_t"] = feeds["noise"]
     for t, numbers in trajectory(
         SCHEDULE,
@@ -62,8 +63,7 @@ def through_graphs(
 
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize(
-    ("make", "prediction", "spacing"),
-    [(lite, "v", "trailing"), (diff2lip, "epsilon", "leading")],
+    ("make", "prediction", "spacing"), [(lite, "v", "trailing"), (diff2lip, "epsilon", "leading")]
 )
 def test_the_graphs_sample_what_the_reference_samples(
     make: Callable[[], nn.Module], prediction: str, spacing: str, clip: bool

@@ -98,7 +98,7 @@ def test_a_sharp_picture_keeps_its_detail_beside_the_lips() -> None:
     rng = np.random.default_rng(0)
     image = np.clip(
         picture(700, 700).astype(int) + rng.integers(-25, 26, (700, 700, 1)), 0, 255
-    ).astype(np.uint8)  # fmt: skip
+    ).astype(np.uint8)
     landmarks, alignment = aligned((350, 300), 450)
     crop = align(image, alignment)
     lips = lips_mask(landmarks, alignment)

@@ -146,6 +146,7 @@ print(kept() is None)
 )
 def test_loading_mediapipe_keeps_nobody_who_was_being_served() -> None:
     """It keeps the error of a missing PortAudio; with its traceback, every frame above."""
-    done = subprocess.run([sys.executable, "-c", LOADED_INSIDE], capture_output=True, text=True,
-                          check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED_INSIDE], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "True\n", done.stderr

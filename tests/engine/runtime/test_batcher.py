@@ -297,8 +297,9 @@ jobs = st.lists(
 )  # fmt: skip
 
 
-@given(jobs, st.lists(st.tuples(st.floats(0.001, 0.1), st.floats(0.0, 0.05)), min_size=1,
-                      max_size=4))  # fmt: skip
+@given(
+    jobs, st.lists(st.tuples(st.floats(0.001, 0.1), st.floats(0.0, 0.05)), min_size=1, max_size=4)
+)
 def test_every_job_is_painted_once_or_given_back(
     coming: list[tuple[str, float, int, float]], speeds: list[tuple[float, float]]
 ) -> None:

@@ -233,10 +233,11 @@ def test_a_bad_job_does_not_take_its_neighbours_with_it() -> None:
     backend = Gated(batch_sizes=(1, 2, 4))
     model = Model([backend])
     line = DevicePool(
-        model, time.monotonic,
+        model,
+        time.monotonic,
         lambda queued_job, image: done.update({queued_job.source: image}),
         lambda queued_job, why: done.update({queued_job.source: why}),
-    )  # fmt: skip
+    )
     now = time.monotonic()
     for name in ("first", "bad", "a", "b"):
         blank = blank_job(model.manifest)

@@ -140,8 +140,7 @@ def test_a_live_session_is_shown_no_film() -> None:
 def test_an_engine_hands_its_listener_to_its_sessions() -> None:
     backend = FakeBackend()
     manifest = make_manifest(
-        reach_px=5.0,
-        codes={"mean": list(STATS.mean), "spread": list(STATS.spread)},
+        reach_px=5.0, codes={"mean": list(STATS.mean), "spread": list(STATS.spread)}
     )
     backend.manifest = manifest
     listener = Listener()

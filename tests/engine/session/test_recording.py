@@ -300,8 +300,9 @@ def test_the_gpu_backend_paints_what_onnx_runtime_paints(bundle: Any, recorded: 
         errors = [np.abs(a.astype(int) - b).mean() for a, b in pairs]
         assert max(errors) < (0.5 if recorded else 0.01)
         half = len(batch[0].crop) // 2
-        assert all(np.array_equal(a[:half], j.crop[:half])
-                   for (a, _), j in zip(pairs, batch, strict=True))  # fmt: skip
+        assert all(
+            np.array_equal(a[:half], j.crop[:half]) for (a, _), j in zip(pairs, batch, strict=True)
+        )
     first = ours.generate(batch[:1])[0]
     kept = first.copy()
     ours.generate(batch[1:2])

@@ -90,9 +90,7 @@ def test_a_newer_frame_overtakes_one_that_nobody_has_begun() -> None:
         session.push_video(frame(index), index / 100)
     work(session, 0.03)
     out = pop_all(session, 1.0)
-    assert [f.outcome for f in out] == [
-        Outcome.OVERLOADED, Outcome.OVERLOADED, Outcome.GENERATED,
-    ]  # fmt: skip
+    assert [f.outcome for f in out] == [Outcome.OVERLOADED, Outcome.OVERLOADED, Outcome.GENERATED]
     assert out[0].image is frame(0).image
 
 

@@ -13,15 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import websockets
-from calls import (
-    Caller,
-    Running,
-    loudness,
-    sound_file,
-    strongest_hz,
-    tone,
-    until,
-)
+from calls import Caller, Running, loudness, sound_file, strongest_hz, tone, until
 from fakes import SceneTracker
 
 from lipwire.engine import Engine
@@ -451,10 +443,7 @@ async def test_the_socket_ends_with_its_session(call: Call) -> None:
 
 async def test_a_full_backlog_stops_the_reading_but_not_an_interruption(engine: Engine) -> None:
     with Running(engine, speech_backlog_max_s=1.0) as server:
-        async with (
-            httpx.AsyncClient(base_url=server.url, timeout=20) as client,
-            Caller() as caller,
-        ):
+        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client, Caller() as caller:
             body = (
                 await client.post(
                     "/api/sessions", json={"sdp": await caller.offer(), "consent": True}

@@ -13,14 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lipwire.engine import ConfigError
 from lipwire.server.api import auth
-from lipwire.server.api.auth import (
-    ALL,
-    Authenticator,
-    Forbidden,
-    Right,
-    Unauthorised,
-    make_jwt,
-)
+from lipwire.server.api.auth import ALL, Authenticator, Forbidden, Right, Unauthorised, make_jwt
 from lipwire.server.config import ServerConfig
 
 SECRET = "s" * 64

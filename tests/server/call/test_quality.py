@@ -42,8 +42,9 @@ def test_each_change_is_told_once_and_logged(caplog: pytest.LogCaptureFixture) -
     lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
     assert [line["level"] for line in lines] == ["warning", "warning"]
     assert [(line["before"], line["rung"], line["changes"]) for line in lines] == [
-        ("full", "one", 1), ("one", "half", 2)
-    ]  # fmt: skip
+        ("full", "one", 1),
+        ("one", "half", 2),
+    ]
     assert lines[0]["message"] == "quality full -> one, 1 of 2 steps: pictures came too late"
     session.set_steps(1)
     assert watch.state() is not None  # half of one step

@@ -50,8 +50,9 @@ async def directed(*nodes: Served) -> AsyncIterator[httpx.AsyncClient]:
 
     async def tell() -> None:
         async with contextlib.AsyncExitStack() as stack:
-            asked = [await stack.enter_async_context(httpx.AsyncClient(base_url=n.url))
-                     for n in nodes]  # fmt: skip
+            asked = [
+                await stack.enter_async_context(httpx.AsyncClient(base_url=n.url)) for n in nodes
+            ]
             while True:
                 for node, http in zip(nodes, asked, strict=True):
                     with contextlib.suppress(httpx.HTTPError):
@@ -79,8 +80,9 @@ async def test_calls_are_spread_and_everything_finds_its_node(start: Callable[..
             full = await http.post("/whip/live/three?consent=true", content=await one.offer())
             assert full.status_code == 503 and full.headers["retry-after"]
             assert {each["id"] for each in (await http.get("/api/sessions")).json()} == {
-                "one", "two",
-            }  # fmt: skip
+                "one",
+                "two",
+            }
             for name in ("one", "two"):
                 async with Client(http).watch() as viewer:
                     while (await viewer.post(f"/whep/{name}")).status_code == 409:

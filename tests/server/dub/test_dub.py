@@ -513,12 +513,7 @@ def corrupt(path: Path) -> Path:
     ],
 )
 def test_unusable_inputs_are_refused_before_anything_is_written(
-    clip: Path,
-    voice: Path,
-    precious: Path,
-    which: str,
-    make: Callable[[Path], Path],
-    message: str,
+    clip: Path, voice: Path, precious: Path, which: str, make: Callable[[Path], Path], message: str
 ) -> None:
     bad = make(precious.with_name("bad.mp4"))
     inputs = (bad, voice) if which == "video" else (clip, bad)

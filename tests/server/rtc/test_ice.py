@@ -103,16 +103,18 @@ def test_credentials_expire_and_match_what_coturn_computes() -> None:
 
 def test_servers_are_told_to_clients_and_used_by_us_only_on_request() -> None:
     settings = load_config(
-        stun_urls="stun:stun.example:3478", turn_urls="turn:turn.example, turns:turn.example",
+        stun_urls="stun:stun.example:3478",
+        turn_urls="turn:turn.example, turns:turn.example",
         turn_secret="secret",
-    )  # fmt: skip
+    )
     stun, turn, turns = ice_servers(settings, "abc", 1_790_000_000.0)
     assert stun == {"urls": "stun:stun.example:3478"}
     assert turn["username"] == "1790003600:abc" and turn["credential"] == EXPECTED
     assert turns["urls"] == "turns:turn.example"
     assert [s.urls for s in own_servers(settings, "abc")] == ["stun:stun.example:3478"]
-    relayed = load_config(turn_urls="turn:turn.example", turn_username="u", turn_password="p",
-                          turn_for_server=True)  # fmt: skip
+    relayed = load_config(
+        turn_urls="turn:turn.example", turn_username="u", turn_password="p", turn_for_server=True
+    )
     (own,) = own_servers(relayed, "abc")
     assert (own.urls, own.username, own.credential) == ("turn:turn.example", "u", "p")
     assert link_headers(relayed, "abc") == [

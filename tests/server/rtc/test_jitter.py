@@ -64,9 +64,10 @@ def run(
     return out
 
 
-@pytest.mark.parametrize("value, last, whole", [
-    (5, None, 5), (3, 65_535, 65_539), (65_535, 65_539, 65_535), (0, 131_072, 131_072),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, last, whole",
+    [(5, None, 5), (3, 65_535, 65_539), (65_535, 65_539, 65_535), (0, 131_072, 131_072)],
+)
 def test_numbers_are_unwrapped_both_ways(value: int, last: int | None, whole: int) -> None:
     assert unwrap(value, last, 16) == whole
 

@@ -24,13 +24,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtp import (
-    RtcpByePacket,
-    RtcpPsfbPacket,
-    RtcpRtpfbPacket,
-    RtpPacket,
-    pack_remb_fci,
-)
+from aiortc.rtp import RtcpByePacket, RtcpPsfbPacket, RtcpRtpfbPacket, RtpPacket, pack_remb_fci
 from calls import Camera, Microphone, tone, until
 from fakes import picture
 
@@ -391,9 +385,9 @@ async def test_reports_map_both_tracks_to_the_time_they_were_due() -> None:
 # --- hostile packets ---
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"\x80", bytes(12), b"\x90" + bytes(11), bytes([0xA0, 96]) + bytes(10) + b"\xff",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80", bytes(12), b"\x90" + bytes(11), bytes([0xA0, 96]) + bytes(10) + b"\xff"]
+)
 def test_rtp_that_is_none_fails_in_one_way(data: bytes) -> None:
     extensions = aiortc.rtp.HeaderExtensionsMap()
     with contextlib.suppress(ValueError):

@@ -9,14 +9,7 @@ import torch
 from toys import clip, five_frames
 
 from lipwire.engine.errors import ConfigError
-from lipwire.training.data.batch import (
-    FiveFrames,
-    NoisedClips,
-    Slot,
-    in_fives,
-    stack,
-    sync_window,
-)
+from lipwire.training.data.batch import FiveFrames, NoisedClips, Slot, in_fives, stack, sync_window
 from lipwire.training.data.dataset import ClipData, StoredClips, load_clips
 
 

@@ -5,11 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lipwire.training.data.dataset import (
-    load_clips,
-    other_frame,
-    with_degraded_sound,
-)
+from lipwire.training.data.dataset import load_clips, other_frame, with_degraded_sound
 
 
 def test_the_reference_is_another_frame() -> None:

@@ -39,8 +39,9 @@ def test_the_rules_of_the_paper(
     assert first[0] == "id00000/b_first/00007 id00000/b_first/00007"
     assert all(line.split()[0].endswith("/00007") for line in first), "first utterances"
     pairs = [tuple(line.split()) for line in lines(out / "cross.txt")]
-    assert len(set(pairs)) == 12 and all(a != b and "b_first" in a and "b_first" in b
-                                         for a, b in pairs)  # fmt: skip
+    assert len(set(pairs)) == 12 and all(
+        a != b and "b_first" in a and "b_first" in b for a, b in pairs
+    )
     assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == 4
     assert set(lines(out / "ablation-cross.txt")) < set(lines(out / "cross.txt"))
     assert read_list(out / "reconstruction.txt", films)[0] == "reconstruction"

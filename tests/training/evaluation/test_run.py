@@ -291,10 +291,11 @@ def face_network(path: Path) -> Path:
 
     pool = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[28, 28], strides=[28, 28])
     graph = helper.make_graph(
-        [pool], "faces",
+        [pool],
+        "faces",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 112, 112])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 4, 4])],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, str(path))
     return path

@@ -30,8 +30,9 @@ from lipwire.training.lite.lessons import Lesson, prepare_lessons, read_speech_f
 from lipwire.training.lite.streams import StreamSource, time_of, voiceless
 
 SMALL = LiteConfig(mel_columns=16, voice_width=32, voice_taps=(3, 3))
-CONFIG = replace(VOICE, steps=40, batch=8, sample_every=40, learning_rate=3e-3, warmup=5,
-                 precision="no")  # fmt: skip
+CONFIG = replace(
+    VOICE, steps=40, batch=8, sample_every=40, learning_rate=3e-3, warmup=5, precision="no"
+)
 RECIPE = VoiceRecipe(heard_steps=20, moments=20, silence=0.1)
 
 
@@ -65,8 +66,9 @@ def source(mels: list[F32], frames: int = 60, **changes: float) -> StreamSource:
                for m in mels]  # fmt: skip
     codes = [np.repeat(np.arange(frames, dtype=np.float32)[:, None], 7, 1)] * len(mels)
     recipe = replace(VoiceRecipe(moments=30), **changes)
-    return StreamSource(lessons, codes, [], np.full(7, -1, np.float32), recipe,
-                        batch=16, columns=24, seed=0)  # fmt: skip
+    return StreamSource(
+        lessons, codes, [], np.full(7, -1, np.float32), recipe, batch=16, columns=24, seed=0
+    )
 
 
 def test_a_moment_is_the_picture_whose_window_ends_there() -> None:

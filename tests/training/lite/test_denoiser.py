@@ -106,8 +106,9 @@ def test_an_earlier_painter_and_what_its_codes_mean_are_gone_on_from(
     about = {"net_config": {"reach_px": 5.5}}
     save_checkpoint({"ema": earlier.state_dict(), "code_stats": stats}, tmp_path / "earlier.pt")
     voice, other = LiteNet(SMALL).voice, torch.arange(14.0, 0.0, -1.0).view(2, 7)
-    save_checkpoint({"ema": voice.state_dict(), "code_stats": other, **about},
-                    tmp_path / "voice.pt")  # fmt: skip
+    save_checkpoint(
+        {"ema": voice.state_dict(), "code_stats": other, **about}, tmp_path / "voice.pt"
+    )
     config = replace(CONFIG, steps=1, learning_rate=1e-9, weight_decay=0.0)
     run = train_lite(shards, tmp_path / "run", config, RECIPE, SMALL, voice=tmp_path / "voice.pt",
                      init=tmp_path / "earlier.pt")  # fmt: skip

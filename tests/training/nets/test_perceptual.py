@@ -108,8 +108,7 @@ def grating(wavelength_px: float, vertical: bool = True, shift_px: float = 0.0) 
 
 def test_the_bank_answers_to_its_own_orientation_and_scale() -> None:
     bank = GaborFeatures()
-    energies = [octave[0, 12:18, 2:-2, 2:-2].mean((1, 2)) for octave in
-                bank.features(grating(4.0))]  # fmt: skip
+    energies = [octave[0, 12:18, 2:-2, 2:-2].mean((1, 2)) for octave in bank.features(grating(4.0))]
     assert int(energies[0].argmax()) == 0, "a vertical grating varies along x: angle 0"
     across = bank.features(grating(4.0, vertical=False))[0][0, 12:18].mean((1, 2))
     assert int(across.argmax()) == 3, "and a horizontal one along y: 90 degrees of 6 x 30"

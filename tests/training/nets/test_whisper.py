@@ -28,10 +28,7 @@ def archive(**arrays: np.ndarray) -> bytes:
 
 
 def test_arrays_come_back_and_damage_is_named() -> None:
-    wanted = {
-        "half": np.arange(6, dtype=np.float16).reshape(2, 3),
-        "number": np.array(3, np.int16),
-    }
+    wanted = {"half": np.arange(6, dtype=np.float16).reshape(2, 3), "number": np.array(3, np.int16)}
     data = archive(**wanted)
     found = read_archive(data)
     assert found.keys() == wanted.keys()

@@ -21,8 +21,9 @@ from lipwire.training.paper.diff2lip import ClipObjective, Critic, given_of, noi
 CONFIG = TrainConfig(batch=2)
 NONE = LossWeights(l2=0, sync=0, perceptual=0, gan=0)
 FAMILIES: list[tuple[Family, dict[str, Any]]] = [
-    (PaperFamily(), TINY_PAPER), (LiteFamily(), TINY_LITE)
-]  # fmt: skip
+    (PaperFamily(), TINY_PAPER),
+    (LiteFamily(), TINY_LITE),
+]
 
 
 class Perfect(PaperFamily):
@@ -39,8 +40,9 @@ class Perfect(PaperFamily):
 
 def objective(weights: LossWeights, family: Family, net: nn.Module) -> ClipObjective:
     torch.manual_seed(0)
-    return ClipObjective(family, net, five_frames(), CONFIG, weights, SmallSyncNet(),
-                         GaborFeatures())  # fmt: skip
+    return ClipObjective(
+        family, net, five_frames(), CONFIG, weights, SmallSyncNet(), GaborFeatures()
+    )
 
 
 def test_one_level_and_one_noise_for_all_five() -> None:

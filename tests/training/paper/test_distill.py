@@ -34,8 +34,9 @@ from lipwire.training.paper.distill import (
 )
 from lipwire.training.paper.trajectory import trajectory
 
-CONFIG = TrainConfig(steps=3, batch=2, warmup=1, learning_rate=1e-3, checkpoint_every=3,
-                     sample_every=3)  # fmt: skip
+CONFIG = TrainConfig(
+    steps=3, batch=2, warmup=1, learning_rate=1e-3, checkpoint_every=3, sample_every=3
+)
 
 
 def test_a_students_levels_are_every_second_of_its_teachers() -> None:
@@ -92,8 +93,9 @@ def test_a_student_matches_its_teachers_two_steps_in_one(tmp_path: Path, steps: 
     torch.manual_seed(0)
     family, teacher, student = ToyFamily(), Toy(), Toy()
     student.load_state_dict(teacher.state_dict())
-    config = TrainConfig(steps=250, batch=2, learning_rate=0.02, warmup=1, ema=0.9,
-                         weight_decay=0.0)  # fmt: skip
+    config = TrainConfig(
+        steps=250, batch=2, learning_rate=0.02, warmup=1, ema=0.9, weight_decay=0.0
+    )
     objective = DistilObjective(family, family, student, teacher, five_frames(), config, steps)
     noise = torch.randn(4, 3, 16, 32)
 
@@ -183,8 +185,9 @@ def test_an_exported_student_paints_what_it_was_trained_to(
             value.add_(0.02 * torch.randn_like(value))
     objective = DistilObjective(student, family, net, net, five_frames(), CONFIG, 2)
     stats = torch.stack([torch.zeros(7), torch.ones(7)])
-    save_checkpoint({**objective.state(), "ema": net.state_dict(), "code_stats": stats},
-                    tmp_path / "student.pt")  # fmt: skip
+    save_checkpoint(
+        {**objective.state(), "ema": net.state_dict(), "code_stats": stats}, tmp_path / "student.pt"
+    )
     export = export_diff2lip if family.name == "paper" else export_lite
     bundle = export(tmp_path / "student.pt", tmp_path / "bundle")
     manifest = bundle.manifest

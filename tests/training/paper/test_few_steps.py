@@ -32,8 +32,9 @@ from lipwire.training.paper.suite import Judges, make_trainer
 from lipwire.training.paper.trajectory import repaint, to_image
 
 SIZE = 32
-TINY = TrainConfig(steps=3, batch=2, warmup=1, learning_rate=1e-3, checkpoint_every=3,
-                   sample_every=3)  # fmt: skip
+TINY = TrainConfig(
+    steps=3, batch=2, warmup=1, learning_rate=1e-3, checkpoint_every=3, sample_every=3
+)
 
 
 def call(*arguments: object) -> Any:
@@ -48,8 +49,9 @@ def student(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnxscript")
     folder = tmp_path_factory.mktemp("few")
     torch.manual_seed(0)
-    torch.save({"net_config": {"kind": "small"}, "ema": SmallSyncNet().state_dict()},
-               folder / "expert.pt")  # fmt: skip
+    torch.save(
+        {"net_config": {"kind": "small"}, "ema": SmallSyncNet().state_dict()}, folder / "expert.pt"
+    )
     preset = Preset("paper", TINY, LossWeights(), TINY_PAPER)
     train(make_trainer(preset, shards, folder / "run", Judges(folder / "expert.pt")))
     logged = json.loads((folder / "run" / "stats.jsonl").read_text().splitlines()[0])
@@ -74,8 +76,9 @@ def test_the_engine_paints_what_training_samples(student: Path, shards: Path) ->
     sample = FiveFrames([clip], SIZE, plain=True).at(clip, 3, 20)
     # The engine's noise covers the whole picture, of which the lower half is sampled.
     noise = torch.from_numpy(noise_image(0, SIZE, SIZE)[None, :, SIZE // 2 :].copy())
-    given = Given(sample.frames[:1, :, : SIZE // 2], sample.references[None], sample.mels[:1],
-                  noise)  # fmt: skip
+    given = Given(
+        sample.frames[:1, :, : SIZE // 2], sample.references[None], sample.mels[:1], noise
+    )
     wanted = to_image(repaint(opened.family, opened.net, given, 2)[0])
     job = LipJob("", 0, to_image(sample.frames[0]), to_image(sample.references)[None],
                  sample.mels[0].numpy(), 0, 2, 0.0)  # fmt: skip
@@ -89,8 +92,9 @@ def test_the_engine_paints_what_training_samples(student: Path, shards: Path) ->
 def test_it_dubs_a_film_and_speaks_in_a_session(student: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", frames=20)
     voice = write_sound(tmp_path / "voice.wav", voiced(0.8))
-    found = call("dub", clip, voice, "-o", tmp_path / "out.mp4", "--bundle", student / "b",
-                 "--json")  # fmt: skip
+    found = call(
+        "dub", clip, voice, "-o", tmp_path / "out.mp4", "--bundle", student / "b", "--json"
+    )
     summary = json.loads(found.stdout)
     assert summary["model"] == "diff2lip 2" and summary["steps"] == 2
     assert summary["generated"] >= 10, summary

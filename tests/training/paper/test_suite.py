@@ -19,8 +19,9 @@ from lipwire.training.nets.syncnet import SmallSyncNet
 from lipwire.training.paper.diff2lip import ClipObjective
 from lipwire.training.paper.suite import Judges, ablate, make_trainer, measure_network
 
-TINY = TrainConfig(steps=2, batch=2, warmup=1, learning_rate=1e-3, checkpoint_every=2,
-                   sample_every=2)  # fmt: skip
+TINY = TrainConfig(
+    steps=2, batch=2, warmup=1, learning_rate=1e-3, checkpoint_every=2, sample_every=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,9 @@ def test_a_run_with_all_five_losses(shards: Path, expert: Path, tmp_path: Path) 
     trainer = train(make_trainer(preset, shards, tmp_path, Judges(expert)))
     line = json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[0])
     assert {"simple", "l2", "sync", "gabor", "gan", "critic"} <= set(line)
-    begun = make_trainer(preset, shards, tmp_path / "next", Judges(expert),
-                         init=trainer.checkpoint_path)  # fmt: skip
+    begun = make_trainer(
+        preset, shards, tmp_path / "next", Judges(expert), init=trainer.checkpoint_path
+    )
     figures = json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])
     levels = [figures[f"val_simple_{t}"] for t in (0, 250, 500, 750)]
     assert figures["step"] == 2 and min(levels) > 0
@@ -115,8 +117,9 @@ def test_figures_of_a_perfect_and_of_a_flat_painter(
         return still, real
 
     monkeypatch.setattr(lipwire.training.paper.suite, "_painted", flat)
-    still = measure_network(Copying(), net, held_out, steps=1, measure=GaborFeatures(),
-                            expert=SmallSyncNet().eval())  # fmt: skip
+    still = measure_network(
+        Copying(), net, held_out, steps=1, measure=GaborFeatures(), expert=SmallSyncNet().eval()
+    )
     assert still.movement == 0 and still.psnr_db < 60 and still.perceptual > 0
     assert abs(still.opening_r) < 0.6 and still.sync is not None
     assert still.sync_lift == pytest.approx(0), "painted alike whatever the voice"

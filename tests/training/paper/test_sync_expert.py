@@ -27,8 +27,9 @@ from lipwire.training.paper.sync_expert import (
     train_expert,
 )
 
-CONFIG = replace(EXPERT_PRESETS["small"], steps=4, batch=4, warmup=1, checkpoint_every=2,
-                 sample_every=4)  # fmt: skip
+CONFIG = replace(
+    EXPERT_PRESETS["small"], steps=4, batch=4, warmup=1, checkpoint_every=2, sample_every=4
+)
 
 
 def test_negatives_are_near_but_not_next_to_the_window() -> None:
