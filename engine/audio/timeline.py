@@ -95,12 +95,7 @@ class SpeechTimeline:
         self._pace = Pace()
 
     def push(
-        self,
-        samples: I16,
-        rate_hz: int,
-        time_s: float,
-        live: bool = False,
-        trace: Trace = UNTRACED,
+        self, samples: I16, rate_hz: int, time_s: float, live: bool = False, trace: Trace = UNTRACED
     ) -> float:
         """Schedule more voice; returns when its first sample plays.
 

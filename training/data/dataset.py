@@ -27,12 +27,7 @@ from lipwire.engine.media.sound import as_float
 from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ, U8, Alignment
 from lipwire.training.data.augment_audio import degrade
 from lipwire.training.data.pictures import BYTES, ENDS, RAW, StoredPictures
-from lipwire.training.data.shards import (
-    FORMAT,
-    StoredArray,
-    read_places,
-    read_sample,
-)
+from lipwire.training.data.shards import FORMAT, StoredArray, read_places, read_sample
 
 _IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
 # The reference is another frame of the clip, at least this far away so that its mouth differs.

@@ -267,8 +267,7 @@ def _judge(
 
 
 def _judge_again(
-    task: tuple[int, tuple[Any, Mapping[str, MouthModel]]],
-    read: Callable[[Any], Iterable[Known]],
+    task: tuple[int, tuple[Any, Mapping[str, MouthModel]]], read: Callable[[Any], Iterable[Known]]
 ) -> tuple[int, dict[str, Step]]:
     number, (source, models) = task
     return number, {clip.key: find_lag(models[clip.speaker], clip)

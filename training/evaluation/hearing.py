@@ -153,10 +153,7 @@ def measure_voice(
 
 
 def _said(
-    bundle: Bundle,
-    clips: Sequence[ClipData],
-    heard: Sequence[F32],
-    typical: F64,
+    bundle: Bundle, clips: Sequence[ClipData], heard: Sequence[F32], typical: F64
 ) -> list[F32]:
     hears = open_articulation(bundle)
     if hears is None:
@@ -173,11 +170,7 @@ def _of(names: Sequence[str], kept: npt.NDArray[np.bool_]) -> list[str]:
     return [name for name, keep in zip(names, kept, strict=True) if keep]
 
 
-def drawn(
-    values: F64,
-    speakers: Sequence[str],
-    less: F64 | None = None,
-) -> list[float]:
+def drawn(values: F64, speakers: Sequence[str], less: F64 | None = None) -> list[float]:
     """The median over clips and its 95 % interval over speakers; with `less`, of the difference."""
     names = np.array(speakers)
     places = [np.flatnonzero(names == name) for name in sorted(set(speakers))]
