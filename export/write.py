@@ -86,15 +86,11 @@ def as_sampled(recipe: Recipe, checkpoint: Checkpoint, steps: int | None = None)
 class Options:
     """What the one who exports decides."""
 
-    name: str | None = None
-    """of the model; None takes its kind's"""
+    name: str | None = None  # of the model; None takes its kind's
     version: str = "0"
-    licence: str | None = None
-    """of the weights; None takes that of the published ones"""
-    precision: Precision = "float32"
-    """of the graphs' arithmetic"""
-    quality: Mapping[str, Any] = field(default_factory=dict)
-    """measured figures for the manifest"""
+    licence: str | None = None  # of the weights; None takes that of the published ones
+    precision: Precision = "float32"  # of the graphs' arithmetic
+    quality: Mapping[str, Any] = field(default_factory=dict)  # measured figures for the manifest
 
 
 def write_bundle(net: nn.Module, recipe: Recipe, out: Path, options: Options) -> Bundle:

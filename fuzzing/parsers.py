@@ -52,7 +52,7 @@ from lipwire.server.call.container_reader import AutoReader
 from lipwire.server.call.dialects import read
 from lipwire.server.call.pcm_reader import PcmReader
 from lipwire.server.call.speech_queue import _pieces, check_upload
-from lipwire.server.rtc.codecs import make_decoder
+from lipwire.server.rtc.decoders import make_decoder
 from lipwire.server.rtc.jitter import AudioBuffer, VideoBuffer
 from lipwire.server.rtc.patch import StrictRtcp, StrictRtp
 from lipwire.server.rtc.sdp import OfferError, read_offer

@@ -40,14 +40,11 @@ def visited_timesteps(grid: int) -> npt.NDArray[np.int64]:
 class Given(NamedTuple):
     """All that a network may know of a frame."""
 
-    visible: Tensor
-    """f32[N, 3, S/2, S] in ±1"""
+    visible: Tensor  # f32[N, 3, S/2, S] in ±1
     references: Tensor
     """f32[N, 3, S, S] in ±1; a network that takes several is given it several times"""
-    mels: Tensor
-    """f32[N, 80, C] in ±4"""
-    fill: Tensor
-    """f32[N, 3, S/2, S], noise for the hidden half of the paper's conditioning image"""
+    mels: Tensor  # f32[N, 80, C] in ±4
+    fill: Tensor  # f32[N, 3, S/2, S], noise for the hidden half of the paper's conditioning image
 
 
 class Family(Protocol):

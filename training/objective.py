@@ -13,14 +13,10 @@ from lipwire.training.data.batch import Source
 class LossOutput(NamedTuple):
     """What a batch costs."""
 
-    total: Tensor
-    """f32[], to be made small"""
-    parts: dict[str, Tensor]
-    """f32[] each, for the log"""
-    fake: Tensor | None = None
-    """what the critic shall take for fake, and"""
-    real: Tensor | None = None
-    """for real; None without a critic"""
+    total: Tensor  # f32[], to be made small
+    parts: dict[str, Tensor]  # f32[] each, for the log
+    fake: Tensor | None = None  # what the critic shall take for fake, and
+    real: Tensor | None = None  # for real; None without a critic
 
 
 class Objective(nn.Module):

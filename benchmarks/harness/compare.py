@@ -21,12 +21,7 @@ WHERE = ("processor", "cores", "memory_gib")
 
 
 def compare(before: Record, after: Record, *, different_machines: bool = False) -> dict[str, Any]:
-    """Each figure with raw values: ratio of medians after / before, and its 95 % interval.
-
-    Raises:
-        LipwireError: records of different benchmarks, or of different machines unless that is
-            allowed; it names what differs.
-    """
+    """Each figure with raw values: ratio of medians after / before, and its 95 % interval."""
     if before["benchmark"] != after["benchmark"]:
         raise LipwireError(
             f"one is a record of {before['benchmark']}, the other of {after['benchmark']}"

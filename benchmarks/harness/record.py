@@ -233,11 +233,7 @@ def missed(record: Record) -> list[str]:
 
 
 def write_record(record: Record, where: str) -> None:
-    """Write a record to a file, or to stdout for `-`.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
+    """Write a record to a file, or to stdout for `-`."""
     text = json.dumps(record, ensure_ascii=False)
     if where == "-":
         print(text)
@@ -249,11 +245,7 @@ def write_record(record: Record, where: str) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """A record that was written before.
-
-    Raises:
-        LipwireError: it is none, or of another schema.
-    """
+    """A record that was written before."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

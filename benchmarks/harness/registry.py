@@ -24,17 +24,11 @@ class Bench:
 
     name: str
     help: str
-    run: str
-    """module:function"""
-    needs: tuple[str, ...] = ()
-    """packages that a plain installation lacks"""
+    run: str  # module:function
+    needs: tuple[str, ...] = ()  # packages that a plain installation lacks
 
     def load(self) -> Callable[..., dict[str, Any]]:
-        """The function.
-
-        Raises:
-            ConfigError: something that it needs is not installed.
-        """
+        """The function."""
         lacking = [name for name in self.needs if importlib.util.find_spec(name) is None]
         if lacking:
             raise ConfigError(

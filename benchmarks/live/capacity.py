@@ -80,11 +80,7 @@ def smooth(calls: list[dict[str, Any]]) -> bool:
 def load(
     calls: int, size: str, steps: int, seconds: float, clip: Path, bundle: Path | None
 ) -> dict[str, Any]:
-    """So many calls on a server of their own: a row, and the pacing errors.
-
-    Raises:
-        LipwireError: the server or the callers failed.
-    """
+    """So many calls on a server of their own: a row, and the pacing errors."""
     with serving(bundle, max_sessions=calls, **UNLIMITED) as (url, server):
         flags = {"calls": calls, "size": size, "steps": steps, "seconds": seconds}
         command = [sys.executable, "-m", "lipwire.benchmarks.rig.load_generator"]
@@ -134,10 +130,6 @@ def run(
         whip: the same, where it takes what is published; with --whep.
         whep: where it gives that back.
         progress: told each load.
-
-    Raises:
-        LipwireError: the server or the callers failed.
-        ConfigError: the other server's addresses are none.
     """
     if offer or whip or whep:
         return _foreign(Doors(offer, whip, whep), seconds, most, clip, progress)

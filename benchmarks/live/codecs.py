@@ -19,7 +19,8 @@ from aiortc.jitterbuffer import JitterFrame
 from lipwire.benchmarks.rig.client import VIDEO_CODECS
 from lipwire.benchmarks.rig.scenes import made_images
 from lipwire.server.config import ServerConfig
-from lipwire.server.rtc.codecs import make_decoder, make_encoder
+from lipwire.server.rtc.codecs import make_encoder
+from lipwire.server.rtc.decoders import make_decoder
 
 WARM = 10  # pictures that are not counted: the key frame and the encoder's settling
 

@@ -127,11 +127,7 @@ def _apart(values: Sequence[float], middle: float | None) -> list[float]:
 
 
 def visit(plan: Visit) -> dict[str, Any]:
-    """What the caller noted.
-
-    Raises:
-        LipwireError: it failed; the server's words are above it.
-    """
+    """What the caller noted."""
     plan.doors  # noqa: B018  said here, in one line, if they are none
     command = [sys.executable, "-m", "lipwire.benchmarks.rig.foreign_client"]
     done = subprocess.run(

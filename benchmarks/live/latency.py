@@ -50,11 +50,7 @@ ECHO_ROUNDS = 2
 
 
 def live(plan: Plan, bundle: Path | None) -> dict[str, Any]:
-    """One call; what the caller noted, and what the server's process used.
-
-    Raises:
-        LipwireError: the server or the caller failed.
-    """
+    """One call; what the caller noted, and what the server's process used."""
     if plan.netem:  # server, caller and weather in a namespace of their own
         words = json.dumps({"plan": asdict(plan), "bundle": bundle and str(bundle)})
         script = 'ip link set lo up && exec "$0" -m lipwire.benchmarks.live.latency "$1"'
@@ -204,10 +200,6 @@ def run(
         whep: where it gives that back.
         self_check: hold that measurement against a peer that delays by a known time.
         progress: told what is being measured.
-
-    Raises:
-        LipwireError: the server or the caller failed.
-        ConfigError: the other server's addresses are none.
     """
     with tempfile.TemporaryDirectory() as scratch:
         clip = video or made_clip(Path(scratch) / "clip.mp4")

@@ -56,8 +56,7 @@ class Slowed:
         self._inner = inner
         self.manifest, self.batch_sizes = inner.manifest, inner.batch_sizes
         self.description = f"{inner.description}, slowed"
-        self.factor = 1.0
-        """how many times as long as it needs"""
+        self.factor = 1.0  # how many times as long as it needs
 
     def generate(self, jobs: Sequence[LipJob]) -> list[U8]:
         """What the other paints, later."""
@@ -162,11 +161,7 @@ async def call(
 def part_figures(
     name: str, probe: Probe, seen: list[Glimpse], since_s: float, until_s: float
 ) -> dict[str, Any]:
-    """Of one third.
-
-    Raises:
-        LipwireError: nothing came back in it, or the server said nothing; says which third.
-    """
+    """Of one third."""
     call = probe.figures(since_s, until_s)
     known = [glimpse for glimpse in seen if since_s <= glimpse.at_s < until_s]
     if not call["pictures_sent"]:
@@ -232,11 +227,7 @@ def rung_back_s(
 
 
 def figures_of(probe: Probe, seen: list[Glimpse], borders: Sequence[float]) -> dict[str, Any]:
-    """Of a whole call.
-
-    Raises:
-        LipwireError: a third has no figures; says which.
-    """
+    """Of a whole call."""
     parts = {
         name: part_figures(name, probe, seen, *borders[k : k + 2]) for k, name in enumerate(PARTS)
     }

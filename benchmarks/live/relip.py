@@ -49,10 +49,6 @@ def run(
     Args:
         seconds: measured.
         progress: told what is going on.
-
-    Raises:
-        ConfigError: no Chromium, or nothing to drive it with.
-        LipwireError: no picture comes.
     """
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     try:

@@ -39,10 +39,8 @@ STAGES = {
     "client: wait for the decoder": ("received", "decoding"),
     "client: decode": ("decoding", "decoded"),
     "client: hand over": ("decoded", "seen"),
-}
-"""every stage of a picture's way, in order, and the points between which it lies"""
-PAINTED = ("pasted", "generated", "held")
-"""what becomes of a picture that speaks the new voice"""
+}  # every stage of a picture's way, in order, and the points between which it lies
+PAINTED = ("pasted", "generated", "held")  # what becomes of a picture that speaks the new voice
 # Points of the two processes' clocks may be so much out of order: what sends notes its time after
 # the last packet, which the other may have by then. More: pictures were mistaken for each other.
 DISORDER_S = 0.05
@@ -54,8 +52,7 @@ class Way:
 
     number: int
     outcome: str
-    stages_s: dict[str, float]
-    """by name; only those whose both ends it passed"""
+    stages_s: dict[str, float]  # by name; only those whose both ends it passed
     whole_s: float
 
 
@@ -72,9 +69,6 @@ def ways(noted: dict[str, Any], misread: list[int] | None = None) -> list[Way]:
         noted: by the caller and by the server.
         misread: takes the numbers whose times contradict each other, which are left out: a busy
             machine's encoder blurs a marker now and then.
-
-    Raises:
-        LipwireError: so many do that something else is wrong.
     """
     columns = noted["columns"]
     server = {row[0]: dict(zip(columns, row, strict=True)) for row in noted["server"]}

@@ -54,17 +54,12 @@ SETTLED_S = 10.0  # after which a voice's distance counts as settled
 LIPS = [61, 291, 0, 17, 13, 14, 37, 267, 84, 314]  # landmarks around the mouth
 LOUD_PCM = 1000.0  # mean of |int16| over 5 ms: a beep lies above
 
-Box = tuple[float, float, float, float]
-"""top, bottom, left and right as shares of the picture"""
+Box = tuple[float, float, float, float]  # top, bottom, left and right as shares of the picture
 MIDDLE: Box = (0.5, 0.75, 0.375, 0.625)
 
 
 def mouth_box(images: Sequence[U8]) -> Box:
-    """Where the lips are in uint8[H, W, 3] pictures, all of them together.
-
-    Raises:
-        LipwireError: no picture shows a face.
-    """
+    """Where the lips are in uint8[H, W, 3] pictures, all of them together."""
     tracker = MeshTracker()
     faces = [face for face in map(tracker.track, images) if face is not None]
     tracker.close()
@@ -81,8 +76,7 @@ class Ears:
 
     def __init__(self, lips: Box = MIDDLE) -> None:
         self._lips = lips
-        self.figures: list[dict[str, Any]] = []
-        """the server's own, every SETTLED_S"""
+        self.figures: list[dict[str, Any]] = []  # the server's own, every SETTLED_S
         self._raw: dict[str, list[tuple[int, float]]] = {"video": [], "audio": []}
         self._receivers: dict[str, Any] = {}
 

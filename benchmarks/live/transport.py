@@ -43,11 +43,7 @@ def start_probe(url: str, seconds: float, *flags: object) -> subprocess.Popen[by
 
 
 def figures_of(probe: subprocess.Popen[bytes], timeout_s: float) -> list[dict[str, Any]]:
-    """What a probe found; one that calls until it is told is told now.
-
-    Raises:
-        LipwireError: it failed.
-    """
+    """What a probe found; one that calls until it is told is told now."""
     out, _ = probe.communicate(timeout=timeout_s)
     if probe.returncode:
         raise LipwireError("a caller failed; its message is above")

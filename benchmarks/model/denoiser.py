@@ -184,9 +184,6 @@ def run(
         paper: whether to measure it at all.
         threads: CPU threads of ONNX Runtime; None lets it choose.
         progress: told what is being measured.
-
-    Raises:
-        ConfigError: `goldens` is not what it should be.
     """
     rows: list[dict[str, Any]] = []
     figures: dict[str, float] = {}

@@ -43,12 +43,9 @@ class Fleet:
     nodes: int = 10
     places: int = 1
     """calls that a node takes: `bench capacity`, lite on two cores (docs/records/capacity.json)"""
-    node_s: float = 12.0
-    """until Ray has another node ready where a host is free: docs/capacity.md"""
-    host_s: float = 60.0
-    """until a cloud has another host; assumed"""
-    request_s: float = 0.010
-    """CPU time of the Director for a request it forwards: docs/capacity.md"""
+    node_s: float = 12.0  # until Ray has another node ready where a host is free: docs/capacity.md
+    host_s: float = 60.0  # until a cloud has another host; assumed
+    request_s: float = 0.010  # CPU time of the Director for a request it forwards: docs/capacity.md
     hear_s: float = 0.0015
     """CPU time of each Director for what a node says every second: docs/capacity.md"""
     message_s: float = 0.0005
@@ -58,33 +55,24 @@ class Fleet:
     directors: int = 1
     connect_s: float = 0.5
     """from the answer to the first picture; docs/benchmarks.md has 0.44 on loopback"""
-    use: float = 0.7
-    """share of the places that are taken; assumed"""
-    spare: float = 0.1
-    """share of the nodes whose room the policy keeps free; assumed"""
-    surge: float = 0.4
-    """calls that come within a minute, as a share of the places; assumed"""
-    call_s: float = 1200.0
-    """mean length of a call, exponential; assumed"""
-    lost: float = 0.01
-    """share of the nodes that vanish at once, without closing their connections"""
+    use: float = 0.7  # share of the places that are taken; assumed
+    spare: float = 0.1  # share of the nodes whose room the policy keeps free; assumed
+    surge: float = 0.4  # calls that come within a minute, as a share of the places; assumed
+    call_s: float = 1200.0  # mean length of a call, exponential; assumed
+    lost: float = 0.01  # share of the nodes that vanish at once, without closing their connections
 
 
 @dataclass(frozen=True)
 class Audience:
     """What watching costs."""
 
-    mbit: float = 1.5
-    """of a viewer, as it begins (`start_kbps`)"""
-    node_cores_left: float = 0.75
-    """of two, beside one call: docs/records/capacity.json"""
-    viewer_cores: float = 0.004
-    """`bench viewers`, without the socket: docs/broadcast.md"""
+    mbit: float = 1.5  # of a viewer, as it begins (`start_kbps`)
+    node_cores_left: float = 0.75  # of two, beside one call: docs/records/capacity.json
+    viewer_cores: float = 0.004  # `bench viewers`, without the socket: docs/broadcast.md
     node_mbit: float = 1000.0
     sfu_mbit: float = 10_000.0
     """of a node's and of an SFU's network, of which 70 % may be used; assumed"""
-    joining_s: float = 60.0
-    """in which the audience of an event comes; assumed"""
+    joining_s: float = 60.0  # in which the audience of an event comes; assumed
 
     def row(self, viewers: int, request_s: float) -> dict[str, Any]:
         """So many viewers of one call: what would serve them."""
@@ -298,9 +286,6 @@ def run(
         use: share of the places that are taken.
         plot: an SVG or PNG to draw; needs matplotlib.
         progress: told each number of nodes.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
     """
     one = Fleet(
         places=places, node_s=node_s, host_s=host_s, voice_hz=voice_hz, use=use, spare=spare
@@ -326,11 +311,7 @@ def run(
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """How the figures grow with the nodes.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
+    """How the figures grow with the nodes."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure

@@ -46,9 +46,6 @@ def run(
         device: cpu, or cuda:0, where the fastest runtime is taken.
         batch: frames at once.
         progress: told each batch.
-
-    Raises:
-        BackendError: the device is not there.
     """
     with tempfile.TemporaryDirectory() as scratch:
         progress("exporting the paper's network")

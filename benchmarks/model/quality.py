@@ -70,8 +70,7 @@ class Stage:
     backend: Backend
     pool: TrackerPool
     corpus: Path | None
-    seconds: float
-    """of each clip"""
+    seconds: float  # of each clip
 
     def play(self, images: list[U8], speech: Any, config: EngineConfig, **how: Any) -> Take:
         """See `lipwire.benchmarks.rig.fixture.play`."""
@@ -103,11 +102,7 @@ def _clips(stage: Stage) -> Iterator[list[U8]]:
 
 
 def people(corpus: Path) -> list[Path]:
-    """A clip of each unseen speaker of a corpus, the largest faces first.
-
-    Raises:
-        ConfigError: the folder has no manifest.csv.
-    """
+    """A clip of each unseen speaker of a corpus, the largest faces first."""
     try:
         with (corpus / "manifest.csv").open() as file:
             rows = [r for r in csv.DictReader(file) if r["kind"] == "talking"]

@@ -43,10 +43,8 @@ class Scene:
     # Tracking and aligning, then compositing, on CPU threads that are never short; 640x480.
     prepare_s: float = 0.008
     composite_s: float = 0.004
-    jitter_s: float = 0.003
-    """spread of a frame's arrival"""
-    noise: float = 0.05
-    """spread of a batch's time around the measured median, relative"""
+    jitter_s: float = 0.003  # spread of a frame's arrival
+    noise: float = 0.05  # spread of a batch's time around the measured median, relative
     seconds: float = 10.0
 
 
@@ -56,19 +54,14 @@ class Load:
 
     sessions: int
     devices: int
-    missed: float
-    """share of frames that were not ready at their deadline"""
-    bound: float
-    """the least share that any schedule could miss"""
-    passed_through: float
-    """share of frames that no device painted at all"""
+    missed: float  # share of frames that were not ready at their deadline
+    bound: float  # the least share that any schedule could miss
+    passed_through: float  # share of frames that no device painted at all
     mean_batch: float
-    busy: float
-    """share of the devices' time"""
+    busy: float  # share of the devices' time
 
 
-BatchTimes = Mapping[int, float]
-"""batch size -> seconds"""
+BatchTimes = Mapping[int, float]  # batch size -> seconds
 
 
 def capacity_hz(times: BatchTimes, scene: Scene) -> float:
@@ -166,11 +159,7 @@ class StepTimes:
 
 
 def measured(bundle: Path | None, steps: int | None, threads: int | None = None) -> StepTimes:
-    """Batch times of a bundle on this machine's ONNX Runtime.
-
-    Raises:
-        BundleError: it cannot be opened, or does not offer the steps.
-    """
+    """Batch times of a bundle on this machine's ONNX Runtime."""
     from lipwire.engine.backends import load_backend
     from lipwire.engine.model.bundle import check_steps, open_bundle
 
@@ -187,11 +176,7 @@ def measured(bundle: Path | None, steps: int | None, threads: int | None = None)
 
 
 def stored(path: Path, steps: int | None, network: str) -> StepTimes:
-    """Batch times of a network out of a file of `lipwire bench denoiser --json`.
-
-    Raises:
-        ConfigError: not such a file, or it has no times at these steps; it names those it has.
-    """
+    """Batch times of a network out of a file of `lipwire bench denoiser --json`."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         result = {**record, **record.get("details", {})}  # without: from before records
@@ -248,11 +233,7 @@ def run(
 
 
 def numbers(text: str, kind: type[Number]) -> list[Number]:
-    """What stands between commas.
-
-    Raises:
-        ConfigError: something that is no number above 0.
-    """
+    """What stands between commas."""
     try:
         values = [kind(part) for part in text.split(",")]
     except ValueError:

@@ -320,11 +320,7 @@ def run(
     bundle: Path | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
-    """Write a JPEG for each case; returns their paths.
-
-    Raises:
-        ConfigError: no such case.
-    """
+    """Write a JPEG for each case; returns their paths."""
     from lipwire.engine import open_engine
 
     unknown = [name for name in only or () if name not in CASES]

@@ -53,8 +53,7 @@ class PacedTrack(MediaStreamTrack):
         super().__init__()
         self._fps, self._phase_s, self._skew = fps, phase_s, skew
         self._begun_s = 0.0
-        self.sent_s: list[float] = []
-        """when each was handed over"""
+        self.sent_s: list[float] = []  # when each was handed over
 
     async def recv(self) -> Any:
         """The next picture, when it is due."""

@@ -24,8 +24,7 @@ from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Patch
 FPS = 25
 MOUTH = (13, 14)  # the lips' inner edges
 LIPS = (61, 291, 0, 17, 13, 14, 37, 267, 84, 314)
-Draw = Callable[[U8, int], U8]
-"""Changes uint8[H, W, 3], the picture of that number."""
+Draw = Callable[[U8, int], U8]  # Changes uint8[H, W, 3], the picture of that number.
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,7 @@ class Take:
     """What went in and what came out."""
 
     images: list[U8]
-    shown: list[OutputFrame]
-    """in order; dropped frames are missing"""
+    shown: list[OutputFrame]  # in order; dropped frames are missing
     painted: list[Painted]
 
     def pairs(self) -> Iterator[tuple[U8, OutputFrame]]:
@@ -52,11 +50,7 @@ class Take:
 
 
 def portrait(frames: int, *, sway_px: float = 0.0, grain: float = 2.0, seed: int = 0) -> list[U8]:
-    """A public-domain portrait, uint8[480, 640, 3], with a camera's grain, swaying sideways.
-
-    Raises:
-        LipwireError: scikit-image, which carries it, is not installed.
-    """
+    """A public-domain portrait, uint8[480, 640, 3], with a camera's grain, swaying sideways."""
     import cv2
 
     rng, source = np.random.default_rng(seed), scenes.portrait()

@@ -53,8 +53,7 @@ class Visit:
     height: int = 480
     fps: int = FPS
     calls: int = 1
-    blind: bool = False
-    """send what was encoded once and decode nothing: many calls at once"""
+    blind: bool = False  # send what was encoded once and decode nothing: many calls at once
 
     @property
     def doors(self) -> Doors:
@@ -74,8 +73,7 @@ class Microphone(MediaStreamTrack):
     def __init__(self, sound: I16) -> None:
         super().__init__()
         self._sound = sound
-        self.sent_s: list[float] = []
-        """when each block of 20 ms was handed over"""
+        self.sent_s: list[float] = []  # when each block of 20 ms was handed over
 
     async def recv(self) -> av.AudioFrame:
         """The next block, when it is due."""
@@ -110,12 +108,7 @@ class Timed:
 
 
 async def look(visit: Visit) -> dict[str, Any]:
-    """One call, every picture and click of it noted.
-
-    Raises:
-        LipwireError: the server refuses.
-        RuntimeError: no picture came.
-    """
+    """One call, every picture and click of it noted."""
     patch.apply(ServerConfig(video_codec="vp8"))
     plan = Plan(
         "", visit.video, visit.speech, width=visit.width, height=visit.height, fps=visit.fps
@@ -166,12 +159,7 @@ def _heard_s(seen: Seen) -> list[float]:
 
 
 async def crowd(visit: Visit) -> dict[str, Any]:
-    """Some calls at once, whose pictures are counted and timed.
-
-    Raises:
-        LipwireError: the server refuses.
-        RuntimeError: one shows nothing.
-    """
+    """Some calls at once, whose pictures are counted and timed."""
     patch.apply(ServerConfig(video_codec="vp8"))
     blind()
     tape = encoded(Path(visit.video), (visit.width, visit.height))

@@ -68,12 +68,10 @@ class Plan:
     delay_ms: float = 0.0
     jitter_ms: float = 0.0
     loss: float = 0.0
-    netem: bool = False
-    """bad weather by the kernel, as we are in a network namespace of our own"""
+    netem: bool = False  # bad weather by the kernel, as we are in a network namespace of our own
     marked: bool = True
     """numbers and clicks; without, the bench's own cost is missing and pictures are told by pts"""
-    echo: bool = False
-    """there is no lipwire at the other end: nothing to ask it"""
+    echo: bool = False  # there is no lipwire at the other end: nothing to ask it
 
     @property
     def bad(self) -> bool:
@@ -118,11 +116,9 @@ class Seen:
     """when each was read, its number, its trace"""
     sounds: list[tuple[float, int, Trace]] = field(default_factory=list)
     """when each block came, its pts, its trace"""
-    levels: list[tuple[int, float]] = field(default_factory=list)
-    """pts and loudness at CLICK_HZ"""
+    levels: list[tuple[int, float]] = field(default_factory=list)  # pts and loudness at CLICK_HZ
     receivers: dict[str, Any] = field(default_factory=dict)
-    own_s: float = 0.0
-    """processor time spent on looking for numbers and clicks"""
+    own_s: float = 0.0  # processor time spent on looking for numbers and clicks
 
     async def watch(self, receiver: Any, plan: Plan) -> None:
         """Read one track to its end."""
@@ -163,11 +159,7 @@ class Seen:
 
 
 async def call(plan: Plan) -> dict[str, Any]:
-    """One call; everything that was noted.
-
-    Raises:
-        RuntimeError: no picture came back.
-    """
+    """One call; everything that was noted."""
     ice.offer_addresses(["127.0.0.1"])
     patch.apply(ServerConfig(video_codec="vp8"))
     pictures = made_pictures(plan)

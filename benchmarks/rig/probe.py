@@ -103,20 +103,14 @@ class Probe:
     ) -> None:
         self._url, self._weather = url, (up, down)
         self.camera = NumberedCamera(images)
-        self.pictures: list[tuple[float, int | None]] = []
-        """when each came back, and its number"""
-        self.sounds: list[tuple[float, int]] = []
-        """when each block of sound came, and its pts"""
+        self.pictures: list[tuple[float, int | None]] = []  # when each came back, and its number
+        self.sounds: list[tuple[float, int]] = []  # when each block of sound came, and its pts
         self.session = ""
         self._relay: NetworkEmulator | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self, timeout_s: float = 30.0) -> None:
-        """Begin the call and wait for the first picture.
-
-        Raises:
-            RuntimeError: none came.
-        """
+        """Begin the call and wait for the first picture."""
         self._pc = caller_of(self.camera, self._watch)
         offer = await offer_of(self._pc)
         if self._weather != (None, None):

@@ -25,11 +25,7 @@ FACE_PX = 88.0  # its width there, ear to ear
 
 @cache
 def portrait() -> U8:
-    """uint8[512, 512, 3]. Not to be written to.
-
-    Raises:
-        LipwireError: scikit-image, which carries it, is not installed.
-    """
+    """uint8[512, 512, 3]. Not to be written to."""
     try:
         from skimage.data import astronaut
     except ImportError:
@@ -45,10 +41,8 @@ class Pose:
 
     x: float = 320.0
     y: float = 220.0
-    width_px: float = 130.0
-    """ear to ear"""
-    roll_deg: float = 0.0
-    """clockwise as seen"""
+    width_px: float = 130.0  # ear to ear
+    roll_deg: float = 0.0  # clockwise as seen
 
 
 def scene(
@@ -131,11 +125,7 @@ def talking(frames: int) -> Iterator[U8]:
 
 
 def made_clip(path: Path, seconds: int = 6) -> Path:
-    """A talking head, 640x480 at 25 fps: a public-domain portrait that sways, its jaw moved.
-
-    Raises:
-        LipwireError: scikit-image, which carries the portrait, is not installed.
-    """
+    """A talking head, 640x480 at 25 fps: a public-domain portrait that sways, its jaw moved."""
     import av
 
     with av.open(str(path), "w") as container:

@@ -33,11 +33,7 @@ def free_port() -> int:
 
 
 def await_server(server: subprocess.Popen[bytes], port: int) -> None:
-    """Return when a server that was just started answers.
-
-    Raises:
-        LipwireError: it ended, or did not answer within `START_S`.
-    """
+    """Return when a server that was just started answers."""
     begun = time.monotonic()
     while time.monotonic() < begun + START_S:
         if server.poll() is not None:
@@ -66,11 +62,7 @@ def start_server(
     program: Sequence[str] = ("-m", "lipwire", "serve"),
     **settings: Any,
 ) -> tuple[subprocess.Popen[bytes], float]:
-    """Start `lipwire serve`; returns the process and the seconds until it answered.
-
-    Raises:
-        LipwireError: it ended, or did not answer within `START_S`.
-    """
+    """Start `lipwire serve`; returns the process and the seconds until it answered."""
     settings["port"] = port
     if bundle is not None:
         settings["bundle"] = bundle
@@ -128,11 +120,7 @@ def netem_works() -> bool:
 
 
 def run_json(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
-    """What a caller's process prints, one JSON object.
-
-    Raises:
-        LipwireError: it failed; its message is on stderr.
-    """
+    """What a caller's process prints, one JSON object."""
     done = subprocess.run(command, stdout=subprocess.PIPE, timeout=timeout_s, check=False)
     if done.returncode:
         raise LipwireError("the callers failed; their message is above")

@@ -24,18 +24,12 @@ CALL = "{call}"  # in an address: the number of the call
 
 @dataclass(frozen=True)
 class Doors:
-    """Where a server is called; `{call}` in an address is the number of the call.
-
-    Raises:
-        ConfigError: neither an offer nor a pair, or no addresses of the web.
-    """
+    """Where a server is called; `{call}` in an address is the number of the call."""
 
     offer: str | None = None
     """takes {"sdp", "type"} as JSON and answers so; picture and sound go both ways on it"""
-    whip: str | None = None
-    """takes what is published (RFC 9725)"""
-    whep: str | None = None
-    """gives it back (draft-ietf-wish-whep)"""
+    whip: str | None = None  # takes what is published (RFC 9725)
+    whep: str | None = None  # gives it back (draft-ietf-wish-whep)
 
     def __post_init__(self) -> None:
         pair = [url for url in (self.whip, self.whep) if url is not None]
@@ -78,11 +72,7 @@ class Line:
         self._resources: list[str] = []
 
     async def open(self, camera: Any, voice: Any, on_track: Any) -> None:
-        """Publish camera and voice; whatever comes back is given to `on_track(receiver)`.
-
-        Raises:
-            LipwireError: the server refuses, or its answer is none.
-        """
+        """Publish camera and voice; whatever comes back is given to `on_track(receiver)`."""
         offer, whip, whep = self._urls
         if offer is not None:
             pc = self._made(on_track)

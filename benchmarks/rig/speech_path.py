@@ -34,8 +34,7 @@ STAGES = {
     "client: wait for the decoder": ("received", "decoding"),
     "client: decode": ("decoding", "decoded"),
     "client: hand over": ("decoded", "heard"),
-}
-"""every stage of the voice's way, in order, and the points between which it lies"""
+}  # every stage of the voice's way, in order, and the points between which it lies
 BLOCK_S = 0.02
 HEARD_WITHIN_S = 1.0  # after it was due; clicks are a second apart, so that none is mistaken
 CODEC_LAG_S = 0.012  # a click comes out of Opus later than it went in, by up to so much
@@ -48,8 +47,7 @@ class Heard:
 
     stages_s: dict[str, float]
     whole_s: float
-    after_due_s: float
-    """from its time on the session's clock to the ear"""
+    after_due_s: float  # from its time on the session's clock to the ear
 
 
 def ways(noted: dict[str, Any]) -> list[Heard]:

@@ -58,11 +58,7 @@ def wav2lip_network() -> nn.Module:
 
 
 def network(name: str) -> nn.Module:
-    """The shipped lite network, the paper's, or Wav2Lip's.
-
-    Raises:
-        ConfigError: neither.
-    """
+    """The shipped lite network, the paper's, or Wav2Lip's."""
     if name == "lite":
         return build_network(open_bundle())
     if name == "paper":
@@ -119,11 +115,7 @@ def _bundle(net: nn.Module, folder: Path, **told: Any) -> Bundle:
 
 
 def golden(folder: Path) -> tuple[Diff2LipConfig, Mapping[str, Any]]:
-    """The small network of the golden vectors, and its inputs and outputs.
-
-    Raises:
-        ConfigError: not there, or not as described.
-    """
+    """The small network of the golden vectors, and its inputs and outputs."""
     try:
         described = json.loads((folder / "diff2lip_tiny.json").read_text(encoding="utf-8"))
         with np.load(folder / "diff2lip_tiny.npz") as stored:

@@ -20,8 +20,7 @@ class Glance:
 
     at_s: float
     resident_mib: float
-    lag: dict[float, float]
-    """how often the event loop woke up at most so late, by seconds"""
+    lag: dict[float, float]  # how often the event loop woke up at most so late, by seconds
 
 
 def glance(url: str, pid: int) -> Glance:

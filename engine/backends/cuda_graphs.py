@@ -20,8 +20,7 @@ from lipwire.engine.errors import BackendError
 WARM_UP_RUNS = 3  # libraries choose their kernels in the first; a recorder must not see that
 OFF_SWITCH = "open the backend with graphs=False to run any shape"
 
-Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-"""name -> shape of one row, type"""
+Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]  # name -> shape of one row, type
 
 
 class Recorder(Protocol):

@@ -59,8 +59,7 @@ class Feeds:
         shapes = feed_shapes(manifest, batch, noise_rows)
         self.arrays: Arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         self.batch = batch
-        self.entered: npt.NDArray[np.bool_] = np.zeros(batch, bool)
-        """which slots begin at a unit"""
+        self.entered: npt.NDArray[np.bool_] = np.zeros(batch, bool)  # which slots begin at a unit
         self._manifest = manifest
         self._seeds: list[int | None] = [None] * batch
         self._scratch: F32 = np.empty(shapes["visible"][1:], np.float32)

@@ -35,8 +35,7 @@ _KEPT_GRAPHS = 16  # optimised graphs on disk, newest first; one bundle has two
 class Device:
     """Where graphs run."""
 
-    kind: str
-    """cpu, cuda or tensorrt"""
+    kind: str  # cpu, cuda or tensorrt
     number: int = 0
 
     @property

@@ -31,8 +31,7 @@ class Platform:
     architecture: str
     """of the GPU, e.g. NVIDIA L4-sm_89: plans are tuned to a model, not to a generation"""
     driver: str
-    tensorrt: str
-    """of TensorRT and of torch-tensorrt, whose lowering decides what is computed"""
+    tensorrt: str  # of TensorRT and of torch-tensorrt, whose lowering decides what is computed
 
     @property
     def name(self) -> str:

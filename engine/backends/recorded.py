@@ -53,8 +53,7 @@ class RecordedBackend:
         BundleError: the bundle does not hold its network.
     """
 
-    runtime = f"torch {torch.__version__}"
-    """for people"""
+    runtime = f"torch {torch.__version__}"  # for people
 
     def __init__(
         self,

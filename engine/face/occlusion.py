@@ -107,8 +107,7 @@ class OcclusionDetector:
         self._mean: F32 = np.zeros((len(_LOWER), 4), np.float32)
         self._spread: F32 = np.zeros((len(_LOWER), 4), np.float32)
         self._since_s: float | None = None
-        self.share = 0.0
-        """of the places that differ in the newest look"""
+        self.share = 0.0  # of the places that differ in the newest look
 
     @property
     def covered(self) -> bool:

@@ -26,10 +26,8 @@ class Choice:
     """
 
     policy: Policy | None = None
-    next: bool = False
-    """the next face to the right, and from the last one back to the first"""
-    index: int | None = None
-    """the so manieth from the left, from 0"""
+    next: bool = False  # the next face to the right, and from the last one back to the first
+    index: int | None = None  # the so manieth from the left, from 0
     position: tuple[float, float] | None = None
     """x and y as shares of the picture: the face nearest to it"""
 

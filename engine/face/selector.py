@@ -44,8 +44,7 @@ JUMP, JUMP_SIZE = 0.5, 1.3
 EMPTY_S = 2.0
 # Lips of others are looked at in one of so many pictures, while lips decide.
 GLIMPSE_FRAMES = 2
-MOST_OTHERS = 3
-"""whose lips are watched"""
+MOST_OTHERS = 3  # whose lips are watched
 
 
 class FaceSelector:
@@ -59,10 +58,8 @@ class FaceSelector:
         self._scene_cuts = SceneCutDetector()
         self.state = FaceState.SEARCHING
         self.policy = Policy.LARGEST
-        self.person = 0
-        """changes when the face may be somebody else's"""
-        self.stretch = 0
-        """changes when the face's movement is broken"""
+        self.person = 0  # changes when the face may be somebody else's
+        self.stretch = 0  # changes when the face's movement is broken
         self._wanted: list[Choice] = []
         self._point = (0.5, 0.5)  # of POSITION, shares of the picture; follows who is tracked
         self._shape = (1, 1)

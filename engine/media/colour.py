@@ -25,8 +25,7 @@ _LUMA = {BT709: (0.2126, 0.0722), BT601: (0.299, 0.114), BT2020: (0.2627, 0.0593
 class Colour:
     """How RGB became YUV: code points of ITU-T H.273, 2 where the file does not say."""
 
-    matrix: int = BT601
-    """BT709, BT601 or BT2020: never unspecified"""
+    matrix: int = BT601  # BT709, BT601 or BT2020: never unspecified
     primaries: int = UNSPECIFIED
     transfer: int = UNSPECIFIED
 

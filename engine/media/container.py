@@ -12,10 +12,8 @@ from typing import Any
 
 from lipwire.engine.errors import MediaError
 
-OnDamage = Callable[[str], None]
-"""Is told, in one line, what could not be decoded or was left out."""
-Part = tuple[int, int]
-"""From which byte to which, of a file that is several joined ones."""
+OnDamage = Callable[[str], None]  # Is told, in one line, what could not be decoded or was left out.
+Part = tuple[int, int]  # From which byte to which, of a file that is several joined ones.
 
 # What FFmpeg would also open, though it is text, or a list that makes it open other files.
 REFUSED_FORMATS = {"tty", "bin", "xbin", "adf", "idf", "hls", "dash", "concat"}

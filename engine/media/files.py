@@ -36,22 +36,15 @@ MAX_PIXELS = 8192 * 4320  # 8K; beyond it one frame in RGB alone is over 100 MB
 class VideoInfo:
     """What a container says about its first video stream, and its first picture."""
 
-    width: int
-    """pixels, as shown"""
+    width: int  # pixels, as shown
     height: int
-    rate: Fraction
-    """frames per second, the average when they vary"""
-    orientation: Orientation
-    """how the picture is turned and mirrored to be shown"""
-    frames: int
-    """as the container counts or as duration and rate imply; 0 if unknown"""
-    duration_s: float
-    """0 if unknown"""
-    pixel_aspect: Fraction = Fraction(1)
-    """width of a pixel over its height, as shown"""
+    rate: Fraction  # frames per second, the average when they vary
+    orientation: Orientation  # how the picture is turned and mirrored to be shown
+    frames: int  # as the container counts or as duration and rate imply; 0 if unknown
+    duration_s: float  # 0 if unknown
+    pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height, as shown
     colour: Colour = Colour()
-    still: bool = False
-    """it is a single picture: a photograph, or the cover of a song"""
+    still: bool = False  # it is a single picture: a photograph, or the cover of a song
 
 
 def _video_stream(container: Any, path: str | Path, on_damage: OnDamage = ignore) -> Any:

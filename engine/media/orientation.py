@@ -15,10 +15,8 @@ from lipwire.engine.types import U8
 class Orientation:
     """One of the eight ways in which a picture's sides can lie: first `swap`, then the flips."""
 
-    swap: bool = False
-    """rows become columns"""
-    flip_x: bool = False
-    """left becomes right"""
+    swap: bool = False  # rows become columns
+    flip_x: bool = False  # left becomes right
     flip_y: bool = False
 
     @property

@@ -34,12 +34,9 @@ FROM_ZERO = {"mov", "matroska", "webm", "avi", "nut", "ogg", "flv", "asf"}
 class Sound:
     """A piece of a file's sound."""
 
-    samples: I16
-    """int16[N] mono"""
-    time_s: float
-    """of its first sample, on the clock of the file's pictures"""
-    begins_s: float = 0.0
-    """when players begin the file, on the same clock"""
+    samples: I16  # int16[N] mono
+    time_s: float  # of its first sample, on the clock of the file's pictures
+    begins_s: float = 0.0  # when players begin the file, on the same clock
 
 
 def read_speech(path: str | Path, rate_hz: int = SPEECH_RATE_HZ) -> I16:

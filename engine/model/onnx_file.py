@@ -36,8 +36,7 @@ class StoredTensor:
 
     name: str
     shape: tuple[int, ...]
-    external: bool
-    """its data lies in another file"""
+    external: bool  # its data lies in another file
     float32: npt.NDArray[np.float32] | None
     """a view of its values; None if they are of another type or not stored raw"""
 

@@ -44,8 +44,7 @@ class Graph:
     It holds the whole network as `net`, so its weights are named as in the state dict after `net.`.
     """
 
-    name: str
-    """encode, step or voice; its file in a bundle is `name`.onnx"""
+    name: str  # encode, step or voice; its file in a bundle is `name`.onnx
     module: nn.Module
     inputs: dict[str, Tensor]
     """examples in the order of the module's arguments; axis 0 of every one is the batch"""

@@ -13,13 +13,11 @@ class QualityLevel:
 
     name: str
     steps: int
-    every: int = 1
-    """one frame of so many is painted; 0: none"""
+    every: int = 1  # one frame of so many is painted; 0: none
 
 
 FULL_RUNG, HALF_RUNG, NO_RUNG = "full", "half", "none"
-RUNGS = (FULL_RUNG, "fewer", "one", HALF_RUNG, NO_RUNG)
-"""names, from the best down"""
+RUNGS = (FULL_RUNG, "fewer", "one", HALF_RUNG, NO_RUNG)  # names, from the best down
 
 
 def make_rungs(steps: int, offered: Iterable[int] | None = None) -> tuple[QualityLevel, ...]:
@@ -46,10 +44,8 @@ class Reason(StrEnum):
 class Change:
     """From one rung to another."""
 
-    number: int
-    """from 1, of this ladder"""
-    at_s: float
-    """on the caller's clock"""
+    number: int  # from 1, of this ladder
+    at_s: float  # on the caller's clock
     before: QualityLevel
     after: QualityLevel
     reason: Reason

@@ -22,8 +22,7 @@ class LoadTracker:
     """
 
     def __init__(self, devices: int = 1) -> None:
-        self.devices = devices
-        """how many work"""
+        self.devices = devices  # how many work
         self._lock = threading.Lock()
         self._worked: deque[tuple[float, str, float]] = deque()  # at, source, seconds
         self._sums: defaultdict[str, float] = defaultdict(float)

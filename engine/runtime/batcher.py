@@ -38,26 +38,17 @@ PAUSE_S = 0.15
 class QueuedJob:
     """A job on its way to a device."""
 
-    source: str
-    """whose job it is: jobs of one source come at a steady pace"""
-    steps: int
-    """jobs for different step counts do not mix"""
-    deadline_s: float
-    """when the finished picture is wanted"""
-    expires_s: float
-    """when it is of no more use"""
-    job: Any = None
-    """what a backend is given"""
-    owner: Any = None
-    """the caller's own"""
+    source: str  # whose job it is: jobs of one source come at a steady pace
+    steps: int  # jobs for different step counts do not mix
+    deadline_s: float  # when the finished picture is wanted
+    expires_s: float  # when it is of no more use
+    job: Any = None  # what a backend is given
+    owner: Any = None  # the caller's own
     failed_on: set[str] = field(default_factory=set)
     """devices that raised or hung on it; from the first on it travels alone"""
-    started_s: float | None = None
-    """when a device began with it, for the last time"""
-    took_s: float = 0.0
-    """what its batch took; set when that is painted"""
-    mates: int = 1
-    """jobs in that batch"""
+    started_s: float | None = None  # when a device began with it, for the last time
+    took_s: float = 0.0  # what its batch took; set when that is painted
+    mates: int = 1  # jobs in that batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +74,7 @@ class Batcher:
 
     def __init__(self, profiles: Iterable[DeviceProfile]) -> None:
         self.profiles = list(profiles)
-        self.tail_s = 0.0
-        """what a picture still needs once it is painted: compositing, smoothed"""
+        self.tail_s = 0.0  # what a picture still needs once it is painted: compositing, smoothed
         self._waiting: list[QueuedJob] = []
         self._sources: dict[str, _Source] = {}
 

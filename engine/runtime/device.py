@@ -42,14 +42,12 @@ class DeviceStatus:
 
     name: str
     description: str
-    state: str
-    """live, out (it failed; it will be tried again) or hung"""
+    state: str  # live, out (it failed; it will be tried again) or hung
     batches: int
     jobs: int
     faults: int
     largest_batch: int
-    busy_s: float
-    """time spent on batches so far"""
+    busy_s: float  # time spent on batches so far
 
 
 @dataclass(slots=True)

@@ -72,14 +72,11 @@ class DeviceProfile:
     """A device as the policy sees it."""
 
     name: str
-    sizes: tuple[int, ...]
-    """batches that run without waste, ascending"""
+    sizes: tuple[int, ...]  # batches that run without waste, ascending
     times: StepTimes = field(default_factory=StepTimes)
     live: bool = True
-    free_s: float | None = None
-    """when the batch that runs should be done; None: idle"""
-    limit: int = 0
-    """largest batch that it may take; falls when memory runs out"""
+    free_s: float | None = None  # when the batch that runs should be done; None: idle
+    limit: int = 0  # largest batch that it may take; falls when memory runs out
 
     def __post_init__(self) -> None:
         self.limit = self.limit or self.sizes[-1]

@@ -21,14 +21,10 @@ Listen = Callable[[Sequence[F32], F32 | None], F32]
 class Conditioning:
     """For one picture."""
 
-    mel: F32
-    """f32[80, C], see `LipJob`"""
-    strength: float
-    """of the generated mouth, 0 (the original is shown) to 1"""
-    cut_s: float | None
-    """when the voice was last interrupted, as of now; None: never"""
-    ahead: tuple[F32, ...] = ()
-    """the same of the next pictures, as far as their sound is known"""
+    mel: F32  # f32[80, C], see `LipJob`
+    strength: float  # of the generated mouth, 0 (the original is shown) to 1
+    cut_s: float | None  # when the voice was last interrupted, as of now; None: never
+    ahead: tuple[F32, ...] = ()  # the same of the next pictures, as far as their sound is known
 
 
 class AudioConditioner:
@@ -39,8 +35,7 @@ class AudioConditioner:
         self._shown, self._voiced = Fade(config.fade_s), Fade(config.fade_s)
         self.silence = config.silence
         """what is shown while the voice is silent: the original, or a mouth that is shut"""
-        self.cut_s: float | None = None
-        """when the voice was last interrupted"""
+        self.cut_s: float | None = None  # when the voice was last interrupted
 
     def speaks(self, playout_s: float) -> bool:
         """Whether a mouth is wanted in the picture that is shown at `playout_s`."""

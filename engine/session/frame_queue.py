@@ -38,11 +38,9 @@ HOLD_LEVELS = 10.0
 class ShownFrame:
     """What goes out for a frame: as pixels, and in its planes if it came with them."""
 
-    image: U8
-    """uint8[H, W, 3]"""
+    image: U8  # uint8[H, W, 3]
     planes: Planes | None
-    patch: Patch | None = None
-    """the mouth in it; None: it is the original"""
+    patch: Patch | None = None  # the mouth in it; None: it is the original
 
     @classmethod
     def painted(cls, frame: VideoFrame, patch: Patch) -> ShownFrame:
@@ -127,8 +125,7 @@ class FrameQueue:
         self._states: deque[FrameState] = deque()
         self._waiting: deque[FrameState] = deque()  # those of them that no worker has begun
         self._spoken: tuple[int, ShownFrame] | None = None  # the last that may be held
-        self.pushed = 0
-        """frames so far"""
+        self.pushed = 0  # frames so far
         self.ended = False
 
     def __len__(self) -> int:

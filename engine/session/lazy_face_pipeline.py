@@ -38,15 +38,12 @@ class LazyFacePipeline:
     ) -> None:
         self._make_tracker, self._config, self._spec = make_tracker, config, spec
         self._pipeline: FacePipeline | None = None
-        self.coverage = Coverage()
-        """of the bank of the person's own mouths, as of the last frame"""
+        self.coverage = Coverage()  # of the bank of the person's own mouths, as of the last frame
         self._given: EnrolledBank | None = None  # until the worker takes it
         self._choices: deque[Choice] = deque()  # until the worker takes them
         self._heard = Envelope()  # of the original voice
-        self.by_lips = False
-        """whether the original voice decides which face it is"""
-        self.sighting = Sighting()
-        """as of the last frame"""
+        self.by_lips = False  # whether the original voice decides which face it is
+        self.sighting = Sighting()  # as of the last frame
 
     @property
     def spec(self) -> JobSpec:

@@ -60,10 +60,8 @@ class Claims:
     """What a request may do."""
 
     rights: frozenset[Right]
-    session: str | None = None
-    """the only session it is for; None: any"""
-    consent: bool = False
-    """whether the token itself says that the person shown has agreed"""
+    session: str | None = None  # the only session it is for; None: any
+    consent: bool = False  # whether the token itself says that the person shown has agreed
 
     def may(self, right: Right, session: str) -> bool:
         """Whether it is for this."""

@@ -116,8 +116,7 @@ class Call(CallFigures):
             session, engine.clock, self.broadcaster, self.voice, self.disclosure(), archive
         )
         self._traffic = [0, 0]  # bytes in and out of links that are closed
-        self.endings: Counter[tuple[Purpose, Ending]] = Counter()
-        """of its links, by purpose"""
+        self.endings: Counter[tuple[Purpose, Ending]] = Counter()  # of its links, by purpose
         self._channel: RTCDataChannel | None = None
         self._sources = 0
         self._tasks: asyncio.TaskGroup
@@ -138,11 +137,11 @@ class Call(CallFigures):
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 await self._answer(offer)
-                self._tasks.create_task(self.ingest.push_video())
-                self._tasks.create_task(self.broadcaster.run_pictures())
-                self._tasks.create_task(self.broadcaster.run_sound())
-                self._tasks.create_task(self.events.run())
-                self._tasks.create_task(self._report())
+                self._start(self.ingest.push_video())
+                for work in (self.broadcaster.run_pictures, self.broadcaster.run_sound):
+                    self._start(work())
+                self._start(self.events.run())
+                self._start(self._report())
                 await self._serve_publishers()
                 raise _Over
         except* _Over:
@@ -372,8 +371,6 @@ class Call(CallFigures):
         self.voice.interrupt()
         self.events.subtitles.interrupt()
         self.send({"type": "interrupted"})
-
-    # --- figures ---
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         if channel.label == CHANNEL:

@@ -33,14 +33,11 @@ class Row:
 
     marks: dict[str, Any]
     audio: str | None = None
-    rate_hz: int | None = None
-    """of the sound; None: what the address declares"""
-    mime: str | None = None
-    """where `audio/pcm;rate=24000` stands, which then counts"""
+    rate_hz: int | None = None  # of the sound; None: what the address declares
+    mime: str | None = None  # where `audio/pcm;rate=24000` stands, which then counts
     mulaw: bool = False
     text: str | None = None
-    spaced: bool = False
-    """words come without the spaces between them"""
+    spaced: bool = False  # words come without the spaces between them
     act: Act | None = None
     error: str | None = None
 
@@ -52,8 +49,7 @@ class Said:
     audio: tuple[bytes, ...] = ()
     rate_hz: int | None = None
     mulaw: bool = False
-    floats: tuple[float, ...] = ()
-    """sound as numbers of -1 to 1"""
+    floats: tuple[float, ...] = ()  # sound as numbers of -1 to 1
     text: str = ""
     act: Act | None = None
     error: str | None = None

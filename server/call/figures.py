@@ -16,8 +16,8 @@ from lipwire.server.call.face_choice import face_figures
 from lipwire.server.call.ingest import Ingest
 from lipwire.server.call.speech_queue import SpeechQueue
 from lipwire.server.config import ServerConfig
-from lipwire.server.rtc.codecs import DECODED_PIXELS
 from lipwire.server.rtc.connection import PeerConnection, reception, refusals
+from lipwire.server.rtc.decoders import DECODED_PIXELS
 from lipwire.server.rtc.sdp import Purpose
 
 

@@ -50,8 +50,7 @@ class Ingest:
         self.scaled_to: tuple[int, int] | None = None
         """of the newest picture, width and height: as it came, and what it was scaled to"""
         self._fresh = asyncio.Event()  # set while `_newest` waits
-        self.skipped = 0
-        """pictures replaced in the slot before they were converted"""
+        self.skipped = 0  # pictures replaced in the slot before they were converted
 
     async def drain_video(self, track: MediaStreamTrack) -> None:
         """Take every picture at once, so that aiortc's queue stays empty; keep the newest."""

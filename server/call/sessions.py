@@ -74,8 +74,7 @@ class Sessions:
         engine.observe = observe
         self._peers: dict[str, Call] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self.draining = False
-        """whether the server is about to stop and takes no more calls"""
+        self.draining = False  # whether the server is about to stop and takes no more calls
         # Colour conversion, in and out; more threads than that only wait for each other.
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="lipwire-colour")
 

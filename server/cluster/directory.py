@@ -24,15 +24,12 @@ class State:
     """What a node says of itself."""
 
     node: str
-    url: str
-    """where the Director reaches it"""
+    url: str  # where the Director reaches it
     sessions: tuple[str, ...] = ()
-    room: int = 0
-    """calls that it still takes"""
+    room: int = 0  # calls that it still takes
     weight: int = 0
     """how many it wants beside others, percent (`/readyz`); 0: none, it is full or about to stop"""
-    draining: bool = False
-    """it is about to stop: not even a publisher that was lost may come back"""
+    draining: bool = False  # it is about to stop: not even a publisher that was lost may come back
 
 
 class Directory:

@@ -50,10 +50,8 @@ from lipwire.server.media.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Is told frames done and frames expected (0 = unknown)."""
-Written = tuple[OutputFrame, int] | I16
-"""A picture with its time, or sound."""
+Progress = Callable[[int, int], None]  # Is told frames done and frames expected (0 = unknown).
+Written = tuple[OutputFrame, int] | I16  # A picture with its time, or sound.
 
 FEW_CORES = 2
 QUEUE_BYTES = 128 << 20  # decoded pictures that may wait on either side
@@ -68,26 +66,19 @@ class DubSummary:
     """What became of a file."""
 
     output: str
-    model: str
-    """name and version"""
+    model: str  # name and version
     steps: int
     width: int
-    height: int
-    """as written: even"""
+    height: int  # as written: even
     fps: float
     frames: int
-    pasted: int
-    """frames that show one of the person's own mouths from another moment of the film"""
+    pasted: int  # frames that show one of the person's own mouths from another moment of the film
     generated: int
-    passed_through: dict[str, int]
-    """frames shown as they were, by reason"""
+    passed_through: dict[str, int]  # frames shown as they were, by reason
     video_s: float
-    speech_s: float
-    """of the voice that is heard"""
-    elapsed_s: float
-    """from the call to the finished file, loading the model included"""
-    real_time_factor: float
-    """elapsed_s / video_s: below 1 is faster than the video plays"""
+    speech_s: float  # of the voice that is heard
+    elapsed_s: float  # from the call to the finished file, loading the model included
+    real_time_factor: float  # elapsed_s / video_s: below 1 is faster than the video plays
     warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,12 +90,9 @@ class _Begun:
     """A picture that a session has begun."""
 
     frame: VideoFrame
-    now: float
-    """on the session's clock"""
-    job: LipJob | None
-    """None: it passes through"""
-    mouth: U8 | None = None
-    """set when it is painted; None with a job: that failed"""
+    now: float  # on the session's clock
+    job: LipJob | None  # None: it passes through
+    mouth: U8 | None = None  # set when it is painted; None with a job: that failed
 
 
 def _decode(video: Path, held: int, frames: Pipe[VideoFrame], warn: Callable[[str], None]) -> None:

@@ -46,8 +46,7 @@ class Soundtrack:
         self._pushed = 0  # samples of the new voice
         self._heard = 0  # samples written
         self._ended = False
-        self.peak = 0
-        """of the new voice, int16"""
+        self.peak = 0  # of the new voice, int16
 
     def play_to(self, time_s: float, last: bool = False) -> None:
         """Give out what is heard before `time_s`, in whole blocks unless it is the `last`."""

@@ -49,10 +49,8 @@ def default_folder() -> Path:
 class Credentials:
     """What files are signed with."""
 
-    chain: str
-    """PEM, the signing certificate first"""
-    key: str
-    """its private key, PEM"""
+    chain: str  # PEM, the signing certificate first
+    key: str  # its private key, PEM
 
     def sign(self, path: Path, title: str, model: str) -> None:
         """Put a signed manifest into an MP4; the file is replaced when it is whole.

@@ -76,13 +76,10 @@ class Recording:
         self._waiting = {"video": 0, "audio": 0}
         self._change = threading.Condition()
         self._ending = False
-        self.ended: str | None = None
-        """why it is over; None while it runs"""
-        self.closed = threading.Event()
-        """set when the file has its name"""
+        self.ended: str | None = None  # why it is over; None while it runs
+        self.closed = threading.Event()  # set when the file has its name
         self.signed = False
-        self.dropped = 0
-        """pictures and blocks that came faster than they could be written"""
+        self.dropped = 0  # pictures and blocks that came faster than they could be written
         self.seconds = 0.0
         self.bytes = 0
         # Nothing before the first fragment is lost by making the file here: what is wrong with the

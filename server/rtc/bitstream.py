@@ -11,15 +11,11 @@ class EncodedFrame:
     """What a decoder gets: one picture, or one block of sound."""
 
     data: bytes
-    timestamp: int
-    """RTP time, unwrapped, from the stream's first packet on"""
+    timestamp: int  # RTP time, unwrapped, from the stream's first packet on
     payload_type: int
-    key: bool = False
-    """decodable without what came before"""
-    lost: bool = False
-    """nothing came: conceal it"""
-    complete_s: float = 0.0
-    """when its last packet had come"""
+    key: bool = False  # decodable without what came before
+    lost: bool = False  # nothing came: conceal it
+    complete_s: float = 0.0  # when its last packet had come
     on_size: Callable[[tuple[int, int], bool], None] | None = None
     """told the size that a key picture claims and whether it is decoded, on the decoder's thread"""
 

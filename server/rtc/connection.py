@@ -59,8 +59,7 @@ class PeerConnection:
                 bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
             )
         )
-        self.ending: Ending | None = None
-        """why it is over; None until it is"""
+        self.ending: Ending | None = None  # why it is over; None until it is
         self._connected, self._over, self._closed = (asyncio.Event() for _ in range(3))
         self._tracks: tuple[MediaStreamTrack, ...] = ()
         self._mids: set[str] = set()

@@ -91,8 +91,7 @@ class Rendition:
         self.subscriptions: list[Subscription] = []
         self._frames: deque[_Waiting] = deque(maxlen=QUEUED[self.kind])
         self._fresh = asyncio.Event()
-        self.dropped = 0
-        """frames that the encoder was too slow for"""
+        self.dropped = 0  # frames that the encoder was too slow for
         self._faults = 0
         self._scaler = VideoReformatter()
         self._task = asyncio.create_task(self._run())
@@ -207,8 +206,7 @@ class Renditions:
         highest = settings.max_kbps * 1000
         self.ladder = make_ladder(min(LOWEST_BITRATE, highest), highest)
         self._seats: list[Subscription] = []
-        self.running: dict[tuple[str, int], Rendition] = {}
-        """by codec and place in the ladder"""
+        self.running: dict[tuple[str, int], Rendition] = {}  # by codec and place in the ladder
 
     def subscription(self, media_time_s: Callable[[], float]) -> Subscription:
         """A track for one more viewer; he leaves when it is stopped."""

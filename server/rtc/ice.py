@@ -79,12 +79,9 @@ def offer_addresses(addresses: list[str] | None) -> None:
 class IceRules:
     """What `IceConnection` needs to know."""
 
-    ports: range | None = None
-    """UDP ports to bind; None takes any"""
-    announce: str | None = None
-    """address to offer in place of the bound one of the same IP version"""
-    dead_after_s: float = 7.0
-    """silence after which a peer is gone"""
+    ports: range | None = None  # UDP ports to bind; None takes any
+    announce: str | None = None  # address to offer in place of the bound one of the same IP version
+    dead_after_s: float = 7.0  # silence after which a peer is gone
 
 
 def apply(settings: ServerConfig) -> None:

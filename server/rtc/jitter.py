@@ -80,16 +80,11 @@ class BufferCounts:
     """What a buffer has seen."""
 
     frames: int = 0
-    recovered: int = 0
-    """packets that filled a gap"""
-    lost: int = 0
-    """packets that never came"""
-    late: int = 0
-    """packets that came after they were given up, or twice"""
-    held: int = 0
-    """pictures not shown because they, or one before them, miss a packet"""
-    gap_wait_max_s: float = 0.0
-    """longest time between finding a gap and asking for a key frame"""
+    recovered: int = 0  # packets that filled a gap
+    lost: int = 0  # packets that never came
+    late: int = 0  # packets that came after they were given up, or twice
+    held: int = 0  # pictures not shown because they, or one before them, miss a packet
+    gap_wait_max_s: float = 0.0  # longest time between finding a gap and asking for a key frame
 
 
 class VideoBuffer:

@@ -31,7 +31,8 @@ from aiortc.rtp import (
 from lipwire.engine.errors import ConfigError
 from lipwire.engine.runtime.engine import Observe, unobserved
 from lipwire.server.config import ServerConfig
-from lipwire.server.rtc.codecs import DECODED_PIXELS, LOWEST_BITRATE, make_decoder
+from lipwire.server.rtc.codecs import LOWEST_BITRATE
+from lipwire.server.rtc.decoders import DECODED_PIXELS, make_decoder
 from lipwire.server.rtc.receiver import NewestTrack, Receiver
 from lipwire.server.rtc.sender import Sender
 
@@ -50,8 +51,7 @@ REPLACED = (
     (vpx, "MAX_BITRATE"),
     (h264, "MIN_BITRATE"),
     (h264, "MAX_BITRATE"),
-)
-"""modules of aiortc and the names that `install` sets in them"""
+)  # modules of aiortc and the names that `install` sets in them
 
 _filter_preferred = aiortc.rtcpeerconnection.filter_preferred_codecs
 

@@ -19,7 +19,8 @@ from aiortc.jitterbuffer import JitterFrame
 from lipwire.engine.backends.cpu import usable_cores
 from lipwire.engine.media.files import to_rgb
 from lipwire.engine.media.planes import frame_of, planes_of
-from lipwire.server.rtc.codecs import make_decoder, make_encoder
+from lipwire.server.rtc.codecs import make_encoder
+from lipwire.server.rtc.decoders import make_decoder
 
 # What is offered, smallest first. Smaller: a face at arm's length has a mouth of few pixels;
 # larger: the decoder refuses it (`codecs.DECODED_PIXELS`).

@@ -51,8 +51,7 @@ class Section:
     port: int
     protocol: str
     formats: list[str]
-    lines: list[str]
-    """those after m="""
+    lines: list[str]  # those after m=
     fmtp: dict[str, str] = field(default_factory=dict)
     """of H.264 by payload type, as the answer must say it"""
 

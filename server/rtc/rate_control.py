@@ -59,8 +59,7 @@ class RateController:
 
     def __init__(self, start: int, lowest: int, highest: int) -> None:
         self._lowest, self._highest = lowest, highest
-        self.rate = self._clamp(start)
-        """bits a second"""
+        self.rate = self._clamp(start)  # bits a second
         self._estimates: deque[tuple[float, int]] = deque()
         self._changed_s = float("-inf")
 
@@ -148,11 +147,9 @@ class RetransmissionBudget:
 class Rung:
     """One class of bit rates; all who watch in it share an encode."""
 
-    floor: int
-    """bits a second; whose path carries less belongs to the rung below"""
+    floor: int  # bits a second; whose path carries less belongs to the rung below
     ceiling: int
-    shrink: int
-    """the picture's sides are divided by it"""
+    shrink: int  # the picture's sides are divided by it
 
 
 def make_ladder(lowest: int, highest: int) -> tuple[Rung, ...]:
@@ -187,10 +184,8 @@ class LayerSelector:
 
     def __init__(self, ladder: tuple[Rung, ...], start: int, now: float) -> None:
         self._ladder = ladder
-        self.rung = self._below(start)
-        """place in the ladder"""
-        self.bits_per_s: int | None = None
-        """the last estimate"""
+        self.rung = self._below(start)  # place in the ladder
+        self.bits_per_s: int | None = None  # the last estimate
         self._moved_s = now
         self._wide_since_s: float | None = None
         self._wait_s = CLIMB_S
@@ -260,8 +255,7 @@ class PictureRate:
     """How many pictures a second come, by their times; for an encoder that must be told."""
 
     def __init__(self) -> None:
-        self.fps = USUAL_FPS
-        """what the encoder is told"""
+        self.fps = USUAL_FPS  # what the encoder is told
         self._times_s: deque[float] = deque()  # of the last RATE_SPAN_S
         self._changed_s = float("-inf")
 

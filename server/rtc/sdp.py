@@ -52,17 +52,12 @@ SECTIONS: dict[Purpose, dict[str, tuple[int, int]]] = {
 class Offer:
     """An offer that has been looked at; make it with `read_offer`."""
 
-    sdp: str
-    """as aiortc reads it, with unusable candidates taken out"""
+    sdp: str  # as aiortc reads it, with unusable candidates taken out
     purpose: Purpose
-    audio: int
-    """audio sections"""
-    ufrag: str
-    """ICE user name"""
-    candidates: int
-    """usable ones"""
-    plain: PlainOffer
-    """puts the offer's own words back into the answer"""
+    audio: int  # audio sections
+    ufrag: str  # ICE user name
+    candidates: int  # usable ones
+    plain: PlainOffer  # puts the offer's own words back into the answer
     config: EngineConfig = field(default_factory=EngineConfig)
 
 
@@ -160,10 +155,8 @@ class Fragment:
     """A piece of a description with late candidates (RFC 8840); make it with `read_fragment`."""
 
     ufrag: str | None
-    candidates: tuple[tuple[str | None, str], ...]
-    """section and candidate line"""
-    end: bool
-    """nothing more will come"""
+    candidates: tuple[tuple[str | None, str], ...]  # section and candidate line
+    end: bool  # nothing more will come
 
 
 def read_fragment(text: str) -> Fragment:

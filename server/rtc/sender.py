@@ -65,10 +65,8 @@ class Sender(RTCRtpSender):
         self._encoded: int | None = None  # RTP time of the last frame, before aiortc's offset
         self._origin: int | None = None  # that offset: the RTP time of pts 0
         self._keys, self._repeats = KeyThrottle(), RetransmissionBudget()
-        self.faults = 0
-        """frames lost to exceptions"""
-        self.lost_share = 0.0
-        """of the packets of the last seconds, by the receiver's last report"""
+        self.faults = 0  # frames lost to exceptions
+        self.lost_share = 0.0  # of the packets of the last seconds, by the receiver's last report
 
     async def send(self, parameters: RTCRtpSendParameters) -> None:
         self._rate_hz = next(c.clockRate for c in parameters.codecs if not is_rtx(c))

@@ -26,15 +26,11 @@ SENT = {"video": 8, "audio": 10}
 class Encoded:
     """A picture as a whole, or the packets of a block of sound."""
 
-    payloads: list[bytes]
-    """one for a picture, which is cut for the network by each sender"""
-    timestamp: int
-    """RTP time before a sender's own offset"""
-    level: int | None = None
-    """loudness of sound, dBov"""
+    payloads: list[bytes]  # one for a picture, which is cut for the network by each sender
+    timestamp: int  # RTP time before a sender's own offset
+    level: int | None = None  # loudness of sound, dBov
     key: bool = False
-    trace: Trace = UNTRACED
-    """told when a sender has sent it"""
+    trace: Trace = UNTRACED  # told when a sender has sent it
 
     def packet(self) -> av.Packet[Any]:
         """A picture as aiortc's `pack` takes it."""
@@ -98,8 +94,7 @@ class Subscription(MediaStreamTrack):
         self.codec: RTCRtpCodecParameters | None = None
         self.layer_selector: LayerSelector | None = None
         self.rendition: SharedEncode | None = None
-        self.dropped = 0
-        """frames that the sender was too slow for"""
+        self.dropped = 0  # frames that the sender was too slow for
 
     def tune(self, codec: RTCRtpCodecParameters) -> None:
         """Say which codec to send; frames come from now on."""

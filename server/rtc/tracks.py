@@ -74,8 +74,7 @@ class _SessionTrack(MediaStreamTrack):
     def __init__(self, session: Session, clock: Callable[[], float]) -> None:
         super().__init__()
         self._session, self._clock = session, clock
-        self.faults = 0
-        """times that something inside failed; the track went on"""
+        self.faults = 0  # times that something inside failed; the track went on
 
     def media_time_s(self) -> float:
         """Where the clock that the track's times are on is now; sender reports are made of it."""

@@ -25,36 +25,25 @@ ONE_REFERENCE = 0.25
 class Start(IntEnum):
     """What x_t is made of."""
 
-    NOISE = 0
-    """noise alone, where every sampling without a unit starts"""
+    NOISE = 0  # noise alone, where every sampling without a unit starts
     OWN = 1
     """the network's own first estimate with noise put back, as the second of two steps gets it"""
-    TRUE = 2
-    """the true picture with noise, as the paper trains"""
-    UNIT = 3
-    """a mouth that the person really made, with noise: see `lipwire.training.lite.units`"""
+    TRUE = 2  # the true picture with noise, as the paper trains
+    UNIT = 3  # a mouth that the person really made, with noise: see `lipwire.training.lite.units`
 
 
 @dataclass(frozen=True, slots=True)
 class MouthBatch:
     """What one step of the painter trains on."""
 
-    crops: F32
-    """f32[B, 3, 128, 128] in ±1"""
-    references: F32
-    """f32[B, 3 R, 128, 128] in ±1, the most closed mouth first"""
-    codes: F32
-    """f32[B, 7], normalised"""
-    mismatched: F32
-    """f32[B, 7], as `codes`, of any frame of the same clip"""
-    weights: F32
-    """f32[B, 1, 64, 128], how much each hidden pixel counts; mean 1"""
-    shown: F32
-    """f32[B, R, 7], as `codes`, of the references"""
-    starts: I64
-    """int64[B], see `Start`"""
-    astray: Bools
-    """bool[B], which are asked for the stray code; they have no target"""
+    crops: F32  # f32[B, 3, 128, 128] in ±1
+    references: F32  # f32[B, 3 R, 128, 128] in ±1, the most closed mouth first
+    codes: F32  # f32[B, 7], normalised
+    mismatched: F32  # f32[B, 7], as `codes`, of any frame of the same clip
+    weights: F32  # f32[B, 1, 64, 128], how much each hidden pixel counts; mean 1
+    shown: F32  # f32[B, R, 7], as `codes`, of the references
+    starts: I64  # int64[B], see `Start`
+    astray: Bools  # bool[B], which are asked for the stray code; they have no target
 
 
 def pick_references(clip: ClipData, index: int, count: int, rng: np.random.Generator) -> list[int]:

@@ -43,12 +43,9 @@ UNIT_LEVELS = (249, 499)  # where what begins at a unit enters: the last of four
 class GeneratedBatch(NamedTuple):
     """What the painter made of a batch."""
 
-    x0: Tensor
-    """f32[B, 3, S/2, S], its estimate of the hidden half"""
-    codes: Tensor
-    """f32[B, codes], the shape that it was asked for"""
-    true: Tensor
-    """bool[B], whether that is the shape of its target"""
+    x0: Tensor  # f32[B, 3, S/2, S], its estimate of the hidden half
+    codes: Tensor  # f32[B, codes], the shape that it was asked for
+    true: Tensor  # bool[B], whether that is the shape of its target
     losses: dict[str, Tensor]
 
 

@@ -53,8 +53,7 @@ class Hop:
 
     start: int
     middle: int
-    end: int | None
-    """None: the clean picture"""
+    end: int | None  # None: the clean picture
 
 
 def hops(steps: int) -> list[Hop]:

@@ -64,10 +64,8 @@ NEGATIVES: dict[ExpertKind, int] = {"small": 4, "wav2lip": 1}
 class PairBatch(NamedTuple):
     """Mouths with sounds, the first of which is their own."""
 
-    halves: Tensor
-    """f32[B, 5, 3, S/2, S] RGB in ±1"""
-    mels: Tensor
-    """f32[B, 1 + K, 80, 16]"""
+    halves: Tensor  # f32[B, 5, 3, S/2, S] RGB in ±1
+    mels: Tensor  # f32[B, 1 + K, 80, 16]
 
 
 def out_of_step(length: int, first: int, rng: np.random.Generator, count: int) -> list[int]:

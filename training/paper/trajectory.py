@@ -24,10 +24,8 @@ class Moment(NamedTuple):
     """One step of sampling, before it is taken."""
 
     t: int
-    x_t: Tensor
-    """f32[N, 3, S/2, S]"""
-    x0: Tensor
-    """f32[N, 3, S/2, S] in ±1, the estimate"""
+    x_t: Tensor  # f32[N, 3, S/2, S]
+    x0: Tensor  # f32[N, 3, S/2, S] in ±1, the estimate
 
 
 def fixed_noise(size: int) -> Tensor:

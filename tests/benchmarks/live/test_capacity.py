@@ -13,7 +13,7 @@ from lipwire.benchmarks.live.capacity import run, smooth
 from lipwire.benchmarks.rig.load_generator import FPS, KEY_EVERY, VP8, Blind, Tape, encoded
 from lipwire.benchmarks.rig.scenes import made_clip
 from lipwire.server.rtc.bitstream import is_key
-from lipwire.server.rtc.codecs import make_decoder
+from lipwire.server.rtc.decoders import make_decoder
 
 
 def call(**changes: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lipwire.benchmarks.rig.faulty import FaultyBackend
 from lipwire.benchmarks.rig.watch import Glance, loop_figures, throw, udp_ports
 from lipwire.engine import BackendError
 from lipwire.server.rtc.bitstream import vp8_key_size
-from lipwire.server.rtc.codecs import make_decoder
+from lipwire.server.rtc.decoders import make_decoder
 
 H264 = RTCRtpCodecParameters("video/H264", 90_000, payloadType=99)
 

@@ -13,7 +13,8 @@ from aiortc.jitterbuffer import JitterFrame
 
 from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator, without_candidates
 from lipwire.benchmarks.rig.probe import Probe, read_number, test_card, write_number
-from lipwire.server.rtc.codecs import make_decoder, make_encoder
+from lipwire.server.rtc.codecs import make_encoder
+from lipwire.server.rtc.decoders import make_decoder
 
 test_card.__test__ = False  # type: ignore[attr-defined]
 

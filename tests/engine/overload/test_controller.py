@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from lipwire.engine.config import EngineConfig
-from lipwire.engine.overload.controller import (
+from lipwire.engine.overload.controller import QualityController
+from lipwire.engine.overload.levels import RUNGS, FrameAction, Reason, make_rungs
+from lipwire.engine.overload.load_tracker import WINDOW_S, LoadTracker
+from lipwire.engine.overload.tuning import (
     AGAIN_FIRST_S,
     CLIMB_S,
     FULL,
@@ -20,10 +23,7 @@ from lipwire.engine.overload.controller import (
     RECENT_S,
     SPARED,
     TRY_S,
-    QualityController,
 )
-from lipwire.engine.overload.levels import RUNGS, FrameAction, Reason, make_rungs
-from lipwire.engine.overload.load_tracker import WINDOW_S, LoadTracker
 from lipwire.engine.runtime.batcher import Batcher, QueuedJob
 from lipwire.engine.runtime.device_profile import DeviceProfile
 

@@ -17,7 +17,7 @@ from lipwire.engine import Engine, Session
 from lipwire.server.call.broadcast import Broadcaster
 from lipwire.server.config import ServerConfig
 from lipwire.server.media.watermark import Watermark
-from lipwire.server.rtc.codecs import make_decoder
+from lipwire.server.rtc.decoders import make_decoder
 
 VP8 = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)
 OPUS = RTCRtpCodecParameters("audio/opus", 48_000, channels=2, payloadType=96)

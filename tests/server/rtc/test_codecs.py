@@ -20,12 +20,8 @@ from fakes import picture
 from lipwire.engine.media.files import to_rgb
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc.bitstream import EncodedFrame, is_key, vp8_key_size
-from lipwire.server.rtc.codecs import (
-    GuardedEncoder,
-    audio_level_dbov,
-    make_decoder,
-    suggest_bitrate,
-)
+from lipwire.server.rtc.codecs import GuardedEncoder, audio_level_dbov, suggest_bitrate
+from lipwire.server.rtc.decoders import make_decoder
 from lipwire.server.rtc.patch import apply
 
 VP8 = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)

@@ -17,7 +17,8 @@ from calls import until
 from fakes import picture
 
 from lipwire.server.config import ServerConfig
-from lipwire.server.rtc.codecs import GuardedEncoder, make_decoder, make_encoder
+from lipwire.server.rtc.codecs import GuardedEncoder, make_encoder
+from lipwire.server.rtc.decoders import make_decoder
 from lipwire.server.rtc.encoding import QUEUED, Renditions, copy_picture
 from lipwire.server.rtc.patch import apply
 from lipwire.server.rtc.rate_control import CLIMB_S, TRIAL_S, LayerSelector, make_ladder
