@@ -21,7 +21,8 @@ from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.alignment import alignment_from, fit_similarity, transform
 from lipwire.engine.face.tracker import TrackerPool
 from lipwire.engine.media.files import read_frames
-from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
+from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.session.session import Session
 from lipwire.engine.types import F64, U8, Alignment, Face, JobSpec, Outcome, VideoFrame
 

@@ -18,7 +18,8 @@ from lipwire.engine.backends import Backend
 from lipwire.engine.face.tracker import FaceTracker
 from lipwire.engine.media.files import read_frames
 from lipwire.engine.media.sound import stream_speech
-from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
+from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Patch
 
 FPS = 25

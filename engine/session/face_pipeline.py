@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from lipwire.engine.compositing.blend import blend
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.active_speaker import Envelope
 from lipwire.engine.face.alignment import (
@@ -29,34 +28,17 @@ from lipwire.engine.face.exposure import gain_of, lit, times
 from lipwire.engine.face.identity import face_similarity, likeness_of
 from lipwire.engine.face.occlusion import BARE, OcclusionDetector
 from lipwire.engine.face.one_euro import OneEuro
-from lipwire.engine.face.pitch_compensation import (
-    PitchCompensation,
-    lengthened_alignment,
-    stretch,
-    unstretch,
-)
+from lipwire.engine.face.pitch_compensation import PitchCompensation, lengthened_alignment, stretch
 from lipwire.engine.face.recorded_tracker import RecordedTracker
 from lipwire.engine.face.references import TURNED_PX, ReferenceBank
 from lipwire.engine.face.selector import FaceSelector
 from lipwire.engine.face.tracker import FaceTracker
+from lipwire.engine.session.aligned import Aligned, Chapter, composite, move, paste
 from lipwire.engine.trace import UNTRACED, Trace
-from lipwire.engine.types import (
-    F32,
-    F64,
-    U8,
-    Alignment,
-    Coverage,
-    Enrolled,
-    Face,
-    JobSpec,
-    Outcome,
-    Patch,
-)
+from lipwire.engine.types import F32, F64, U8, Alignment, Coverage, Enrolled, Face, JobSpec, Outcome
 from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
-from lipwire.engine.units.compose import put
 from lipwire.engine.units.enrolled import Consent, EnrolledBank, Enrolment, enrolled_bank
 from lipwire.engine.units.moved import moved_unit, unit_slot
-from lipwire.engine.units.reshape import reshape
 from lipwire.engine.units.selection import ChosenUnit, Selector
 from lipwire.engine.units.unit import codes_of, look_of, to_small_crop, unit_of
 from lipwire.engine.units.usual import UsualMouth
@@ -77,55 +59,12 @@ DOUBT_S = 0.5
 BOX_FRAMES = 5  # that the paper averages face boxes over; live, they are the last ones
 
 
-@dataclass(frozen=True, slots=True)
-class Aligned:
-    """A face ready for the model."""
-
-    image: U8
-    """uint8[H, W, 3], the whole frame"""
-    crop: U8
-    """uint8[S, S, 3], `gain` times as bright as the frame, its lower half `length` times as high"""
-    references: U8
-    """uint8[R, S, S, 3], see `ReferenceBank`; each as bright and as long as the model wants a
-    face"""
-    alignment: Alignment
-    face: Face
-    reach: F32 | None = None
-    """f32[codes], see `ArticulationScale`; None for a model that takes none"""
-    gain: float = 1.0
-    """above 1 for a face in the dark"""
-    length: float = 1.0
-    """above 1 for a head that nods forward, see `PitchCompensation`"""
-    time_s: float = 0.0
-    """when it was taken"""
-    look: F32 | None = None
-    """f32[D], see `Unit.look`; None for a model without units"""
-    reference_codes: F32 | None = None
-    """f32[R, codes], see `LipJob`"""
-    start: U8 | None = None
-    """uint8[S/2, S, 3], see `LipJob`"""
-    wanted: F32 | None = None
-    """f32[codes], how the mouth is to be held, as measured; None where nobody can say it"""
-
-    @property
-    def own_crop(self) -> U8:
-        """uint8[S, S, 3], as bright and as long as in the frame; not to be written to."""
-        if self.gain == 1 and self.length == 1:
-            return self.crop
-        return align(self.image, self.alignment)
-
-
-@dataclass(frozen=True, slots=True)
-class _Chapter:
-    """A stretch of a film with one person in it, as seen before it is dubbed."""
-
-    begin_s: float
-    bank: MouthBank
-    reach: ArticulationScale | None
-
-
 class FacePipeline:
     """Finds the face in each frame and puts generated mouths back."""
+
+    composite = staticmethod(composite)
+    move = staticmethod(move)
+    paste = staticmethod(paste)
 
     def __init__(
         self,
@@ -144,7 +83,7 @@ class FacePipeline:
             Selector(spec.codes, spec.reach_px or 1.0) if spec.codes and config.own_mouths else None
         )
         self._usual = UsualMouth(spec.codes) if spec.codes and not self._units else None
-        self._chapters: list[_Chapter] = []  # of a film that is seen before it is dubbed
+        self._chapters: list[Chapter] = []  # of a film that is seen before it is dubbed
         self._learning = False
         self._enrolment: Enrolment | None = None
         self._occlusion = OcclusionDetector()
@@ -158,13 +97,7 @@ class FacePipeline:
         self._doubt_s: float | None = None  # since when it looks like somebody else
 
     def find(self, image: U8, time_s: float, trace: Trace = UNTRACED) -> Aligned | Outcome:
-        """Track and cut out the face, or say why the frame must pass through.
-
-        Args:
-            image: uint8[H, W, 3].
-            time_s: when it was taken.
-            trace: told when the face is found.
-        """
+        """Track and cut out the face, or say why the frame must pass through."""
         height, width = image.shape[:2]
         if min(height, width) < self._config.min_side_px or (
             max(height, width) > self._config.max_side_px
@@ -294,7 +227,7 @@ class FacePipeline:
         assert self._units is not None and self._spec.codes is not None
         bank = self._units.bank = MouthBank(self._spec.codes, FILM_CAPACITY)
         self._reach = ArticulationScale(self._spec.reach_px) if self._spec.reach_px else None
-        self._chapters.append(_Chapter(time_s, bank, self._reach))
+        self._chapters.append(Chapter(time_s, bank, self._reach))
         if self._enrolment is not None:
             self._enrolment.begin(keep=True)
 
@@ -432,31 +365,6 @@ class FacePipeline:
         self._pitch.reset()
         self._boxes.clear()
         self._returned = True
-
-    @staticmethod
-    def composite(aligned: Aligned, generated: U8, strength: float) -> Patch:
-        """What the generated mouth, uint8[S, S, 3], changes in its frame."""
-        crop = aligned.own_crop
-        generated = unstretch(times(generated, 1 / aligned.gain), crop, aligned.length)
-        landmarks = aligned.face.landmarks
-        if aligned.wanted is not None:
-            return reshape(
-                aligned.image, generated, aligned.alignment, landmarks, aligned.wanted, strength
-            )
-        return blend(aligned.image, crop, generated, aligned.alignment, landmarks, strength)
-
-    @staticmethod
-    def move(aligned: Aligned, strength: float) -> Patch:
-        """What moving the frame's own mouth towards what is wanted changes, without the model."""
-        assert aligned.wanted is not None
-        landmarks = aligned.face.landmarks
-        return reshape(aligned.image, None, aligned.alignment, landmarks, aligned.wanted, strength)
-
-    @staticmethod
-    def paste(aligned: Aligned, chosen: ChosenUnit, strength: float) -> Patch:
-        """What one of the person's own mouths changes in a frame."""
-        landmarks, unit = aligned.face.landmarks, chosen.unit
-        return put(aligned.image, aligned.alignment, landmarks, unit, strength, chosen.change)
 
     def close(self) -> None:
         self._tracker.close()

@@ -15,7 +15,7 @@ import numpy as np
 from lipwire.engine.audio.fade import left_after
 from lipwire.engine.compositing.harmonize import weighted
 from lipwire.engine.media.planes import paint_image, paint_planes
-from lipwire.engine.session.face_pipeline import Aligned
+from lipwire.engine.session.aligned import Aligned
 from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import U8, Outcome, OutputFrame, Patch, Planes, VideoFrame
 from lipwire.engine.units.selection import ChosenUnit

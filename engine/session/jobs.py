@@ -16,8 +16,9 @@ from lipwire.engine.config import EngineConfig
 from lipwire.engine.log_limit import LogLimiter
 from lipwire.engine.overload.controller import QualityController
 from lipwire.engine.overload.levels import FrameAction
+from lipwire.engine.session.aligned import Aligned
 from lipwire.engine.session.conditioning import AudioConditioner, Listen
-from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
+from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
 from lipwire.engine.types import U8, LipJob, Outcome, Patch

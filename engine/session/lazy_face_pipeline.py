@@ -10,7 +10,8 @@ from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.active_speaker import Envelope
 from lipwire.engine.face.policy import Choice, Policy
 from lipwire.engine.face.tracker import FaceTracker
-from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
+from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.trace import UNTRACED
 from lipwire.engine.types import (
     F32,

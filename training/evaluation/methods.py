@@ -17,7 +17,8 @@ from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.mesh import box_of
 from lipwire.engine.media.planes import paint_image
 from lipwire.engine.model.bundle import check_steps, open_bundle
-from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
+from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.types import F32, U8, Face, LipJob
 from lipwire.training.data.framing import paper_boxes
 

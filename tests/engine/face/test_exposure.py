@@ -9,7 +9,8 @@ from fakes import FakeTracker, picture
 
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.exposure import DIM, LIT, MOST_GAIN, SIDES, VISIBLE, gain_of, lit, times
-from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
+from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.types import U8, JobSpec
 
 PORTRAIT: U8 = np.ascontiguousarray(skimage.data.astronaut()[70:198, 160:288])  # type: ignore[no-untyped-call]

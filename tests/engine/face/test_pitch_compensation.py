@@ -20,7 +20,8 @@ from lipwire.engine.face.pitch_compensation import (
     unstretch,
 )
 from lipwire.engine.media.planes import paint_image
-from lipwire.engine.session.face_pipeline import Aligned, FacePipeline
+from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.types import F32, U8, Alignment, Face, JobSpec
 
 IDENTITY = Alignment(np.eye(2, 3, dtype=np.float32), 128)

@@ -9,7 +9,8 @@ from fakes import FakeTracker, ScriptedTracker, TalkingTracker, face_mesh, pictu
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.alignment import transform
 from lipwire.engine.media.planes import paint_image
-from lipwire.engine.session.face_pipeline import DOUBT_S, GLANCE_FRAMES, Aligned, FacePipeline
+from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.face_pipeline import DOUBT_S, GLANCE_FRAMES, FacePipeline
 from lipwire.engine.types import U8, Face, JobSpec, Outcome
 
 CONFIG = EngineConfig()

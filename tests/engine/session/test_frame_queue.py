@@ -13,7 +13,7 @@ from sessions import DELAY_S, PATIENCE_S, PICTURES, frame, make, pop_all, work
 from lipwire.engine.audio.fade import CUT_S
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.alignment import align, alignment_from, fit_similarity
-from lipwire.engine.session.face_pipeline import Aligned
+from lipwire.engine.session.aligned import Aligned
 from lipwire.engine.session.frame_queue import (
     ABANDONED_S,
     MAX_FLIGHT,
