@@ -111,8 +111,9 @@ def voice(
     from lipwire.training.evaluation.hearing import measure_voice
 
     other = None if against is None else open_bundle(against)
-    found = measure_voice(open_bundle(bundle), load_clips(shards, "val"), other)
-    print(json.dumps(found, indent=1))
+    print(
+        json.dumps(measure_voice(open_bundle(bundle), load_clips(shards, "val"), other), indent=1)
+    )
 
 
 @app.command("call")
