@@ -1,16 +1,4 @@
-"""lipwire's real-time core: a live face and a new voice in, the same face speaking it out.
-
-    import lipwire
-
-    with lipwire.open_engine() as engine:
-        session = engine.session()
-        session.push_speech(samples, 16_000, now)    # int16[N], as fast as it comes
-        session.push_video(frame, now)               # lipwire.VideoFrame
-        out = session.pop_video(now)                 # lipwire.OutputFrame | None
-        sound = session.pop_audio(now)               # lipwire.AudioChunk | None
-
-Importing it loads neither torch nor a runtime; opening an engine does.
-"""
+"""lipwire's real-time core; how it is used, `lipwire` says."""
 
 import os
 

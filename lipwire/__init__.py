@@ -12,66 +12,9 @@
 Importing it loads neither torch nor a runtime; opening an engine does.
 """
 
-from lipwire.engine import (
-    PLAYOUT_RATE_HZ,
-    SPEECH_RATE_HZ,
-    AudioChunk,
-    BackendError,
-    BacklogFull,
-    BankError,
-    Bundle,
-    BundleError,
-    ConfigError,
-    Consent,
-    Engine,
-    EngineConfig,
-    EnrolledBank,
-    Face,
-    LipJob,
-    LipwireError,
-    Manifest,
-    MediaError,
-    Outcome,
-    OutputFrame,
-    Session,
-    SessionClosed,
-    SessionStats,
-    VideoFrame,
-    open_bundle,
-    open_engine,
-    read_bank,
-    write_bank,
-)
+import lipwire.engine
+from lipwire.engine import *  # noqa: F403
 from lipwire.server import __version__
 
-__all__ = [
-    "__version__",
-    "PLAYOUT_RATE_HZ",
-    "SPEECH_RATE_HZ",
-    "AudioChunk",
-    "BackendError",
-    "BacklogFull",
-    "BankError",
-    "Bundle",
-    "BundleError",
-    "ConfigError",
-    "Consent",
-    "Engine",
-    "EngineConfig",
-    "EnrolledBank",
-    "Face",
-    "LipJob",
-    "LipwireError",
-    "Manifest",
-    "MediaError",
-    "Outcome",
-    "OutputFrame",
-    "Session",
-    "SessionClosed",
-    "SessionStats",
-    "VideoFrame",
-    "open_bundle",
-    "open_engine",
-    "read_bank",
-    "write_bank",
-]
+__all__ = ["__version__"]
+__all__ += lipwire.engine.__all__
