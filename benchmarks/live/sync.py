@@ -20,16 +20,7 @@ import uvicorn
 from aiortc.mediastreams import MediaStreamTrack
 from annotated_types import Ge, Le
 
-from lipwire.benchmarks.rig.client import (
-    FaceTrack,
-    begin,
-    caller_of,
-    cancel,
-    frames_of,
-    offer_of,
-    speak,
-    speech_url,
-)
+from lipwire.benchmarks.rig import client
 from lipwire.benchmarks.rig.scenes import made_images
 from lipwire.benchmarks.rig.server import serving_on_socket
 from lipwire.benchmarks.rig.sync_marker import (
@@ -84,7 +75,7 @@ class Ears:
         """Read one track to its end."""
         track: MediaStreamTrack = receiver.track
         self._receivers[track.kind] = receiver
-        async for frame in frames_of(track):
+        async for frame in client.frames_of(track):
             if track.kind == "video":
                 luma = frame.to_ndarray(format="gray")
                 (h, w), (top, bottom, left, right) = luma.shape, self._lips
@@ -152,17 +143,17 @@ async def measure(
     ice.offer_addresses(["127.0.0.1"])
     ears = Ears(lips)
     tasks: list[asyncio.Task[None]] = []
-    peer = caller_of(camera, lambda r: tasks.append(asyncio.create_task(ears.watch(r))))
-    offer = await offer_of(peer)
+    peer = client.caller_of(camera, lambda r: tasks.append(asyncio.create_task(ears.watch(r))))
+    offer = await client.offer_of(peer)
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-        session = await begin(peer, http, offer, silence="generate")
-        path, address = f"/api/sessions/{session}", speech_url(url, session, RATE_HZ)
+        session = await client.begin(peer, http, offer, silence="generate")
+        path, address = f"/api/sessions/{session}", client.speech_url(url, session, RATE_HZ)
         voice = beeps(10)
         if voice_skew is None:
-            said = speak(address, voice, RATE_HZ)
+            said = client.speak(address, voice, RATE_HZ)
         else:
             address += "&live=true"
-            said = speak(address, voice, RATE_HZ, burst_s=0.02, ahead_s=0.0, skew=voice_skew)
+            said = client.speak(address, voice, RATE_HZ, burst_s=0.02, ahead_s=0.0, skew=voice_skew)
         talking = asyncio.create_task(said)
         begun = time.monotonic()
         while time.monotonic() < begun + seconds and not enough(ears):
@@ -170,7 +161,7 @@ async def measure(
             if (elapsed_s := time.monotonic() - begun) >= SETTLED_S * (len(ears.figures) + 1):
                 figures = (await http.get(f"{path}/stats")).json()
                 ears.figures.append({"seconds": round(elapsed_s, 1), **figures})
-        await cancel([talking])
+        await client.cancel([talking])
         await http.delete(path)
     await peer.close()
     await asyncio.gather(*tasks)
@@ -231,7 +222,7 @@ def run(
     voice_skew = None if skew is None else -skew
     with serving_on_socket("lipwire.benchmarks.live.sync") as (url, _):
         images = made_images()
-        camera, lips = FaceTrack(images, 25, skew or 0.0), mouth_box(images[::10])
+        camera, lips = client.FaceTrack(images, 25, skew or 0.0), mouth_box(images[::10])
         call = measure(url, minutes * 60, camera, lips=lips, voice_skew=voice_skew)
         ears = asyncio.run(call)
     found = ears.skews()

@@ -24,19 +24,8 @@ import av
 import httpx
 import numpy as np
 
+from lipwire.benchmarks.rig import client
 from lipwire.benchmarks.rig.clicks import click_levels, clicks, with_clicks
-from lipwire.benchmarks.rig.client import (
-    SPEECH_RATE_HZ,
-    PacedTrack,
-    begin,
-    caller_of,
-    cancel,
-    frames_of,
-    offer_of,
-    speak,
-    speech_url,
-    there_and_back,
-)
 from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator
 from lipwire.benchmarks.rig.probe import read_number, write_number
 from lipwire.engine.media.files import at_rate, read_frames
@@ -79,7 +68,7 @@ class Plan:
         return bool(self.delay_ms or self.jitter_ms or self.loss)
 
 
-class Camera(PacedTrack):
+class Camera(client.PacedTrack):
     """Numbered pictures at a constant rate, each with a trace."""
 
     def __init__(self, pictures: list[Planes], fps: int, marked: bool) -> None:
@@ -89,7 +78,7 @@ class Camera(PacedTrack):
 
     def show(self, number: int) -> av.VideoFrame:
         """One of the clip's, with its number."""
-        place = there_and_back(number, len(self._pictures))
+        place = client.there_and_back(number, len(self._pictures))
         frame: av.VideoFrame = frame_of(self._pictures[place])
         if self._marked:
             plane = frame.planes[0]
@@ -124,7 +113,7 @@ class Seen:
         """Read one track to its end."""
         track = receiver.track
         self.receivers[track.kind] = receiver
-        async for frame in frames_of(track):
+        async for frame in client.frames_of(track):
             at_s = time.monotonic()
             if track.kind == "video":
                 number = frame.pts * plan.fps // 90_000
@@ -163,12 +152,12 @@ async def call(plan: Plan) -> dict[str, Any]:
     ice.offer_addresses(["127.0.0.1"])
     patch.apply(ServerConfig(video_codec="vp8"))
     pictures = made_pictures(plan)
-    voice = read_speech(Path(plan.speech), SPEECH_RATE_HZ)
+    voice = read_speech(Path(plan.speech), client.SPEECH_RATE_HZ)
     voice = with_clicks(voice) if plan.marked else voice
     seen, camera = Seen(), Camera(pictures, plan.fps, plan.marked)
     tasks: list[asyncio.Task[None]] = []
-    pc = caller_of(camera, lambda r: tasks.append(asyncio.create_task(seen.watch(r, plan))))
-    offer, relay = await offer_of(pc), None
+    pc = client.caller_of(camera, lambda r: tasks.append(asyncio.create_task(seen.watch(r, plan))))
+    offer, relay = await client.offer_of(pc), None
     if plan.bad and not plan.netem:
         relay = await NetworkEmulator().__aenter__()
     rows: dict[int, list[Any]] = {}
@@ -178,12 +167,12 @@ async def call(plan: Plan) -> dict[str, Any]:
     sound_rows: dict[int, dict[str, Any]] = {}
     called_s = time.monotonic()
     async with httpx.AsyncClient(base_url=plan.url, timeout=60) as http:
-        session = await begin(pc, http, offer, relay)
+        session = await client.begin(pc, http, offer, relay)
         path = f"/api/sessions/{session}"
         spoken_s = time.monotonic()
         if not plan.echo:
-            address = speech_url(plan.url, session)
-            said = speak(address, voice, sent=lambda: spoken.append(time.monotonic()))
+            address = client.speech_url(plan.url, session)
+            said = client.speak(address, voice, sent=lambda: spoken.append(time.monotonic()))
             tasks.append(asyncio.create_task(said))
         while not seen.pictures:
             if time.monotonic() > called_s + 60:
@@ -216,7 +205,7 @@ async def call(plan: Plan) -> dict[str, Any]:
         await asyncio.sleep(LEFTOVER_S)
         last = await ask()
         await http.delete(path)
-    await cancel(tasks)
+    await client.cancel(tasks)
     heard = [[place_s, came_s] for place_s, _, came_s in heard_clicks(seen)]
     walls = seen.offsets(since_s, until_s)
     await pc.close()

@@ -28,19 +28,7 @@ from av.packet import Packet
 
 from lipwire.benchmarks.harness.machine import process_cpu_s
 from lipwire.benchmarks.harness.timing import pacing_errors_s
-from lipwire.benchmarks.rig.client import (
-    SPEECH_RATE_HZ,
-    VIDEO_CODECS,
-    PacedTrack,
-    begin,
-    caller_of,
-    cancel,
-    frames_of,
-    offer_of,
-    speak,
-    speech_url,
-    video_frame,
-)
+from lipwire.benchmarks.rig import client
 from lipwire.engine.media.files import at_rate, read_frames
 from lipwire.engine.media.sound import read_speech
 from lipwire.engine.types import I16
@@ -49,7 +37,7 @@ from lipwire.server.rtc import ice, patch
 from lipwire.server.rtc.codecs import make_encoder
 
 FPS = 25
-VP8 = VIDEO_CODECS["VP8"]
+VP8 = client.VIDEO_CODECS["VP8"]
 KEY_EVERY = 50  # pictures: a loop that begins anew begins with one, and so does what was lost
 BIT_RATE = 1_500_000
 
@@ -80,14 +68,14 @@ def encoded(clip: Path, size: tuple[int, int], pictures: int = 100) -> list[byte
     found = []
     for index, image in enumerate(itertools.islice(at_rate(read_frames(clip), FPS), pictures)):
         small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        frame = video_frame(small)
+        frame = client.video_frame(small)
         frame.pts, frame.time_base = index * 90_000 // FPS, Fraction(1, 90_000)
         payloads, _ = encoder.encode(frame, index % KEY_EVERY == 0)
         found.append(payloads[0])
     return found
 
 
-class Tape(PacedTrack):
+class Tape(client.PacedTrack):
     """Encoded pictures, over and over."""
 
     def __init__(self, pictures: list[bytes], phase_s: float) -> None:
@@ -104,7 +92,7 @@ class Caller:
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
-        self._pc = caller_of(tape, self._watch)
+        self._pc = client.caller_of(tape, self._watch)
         self._tasks: list[asyncio.Task[None]] = []
         self.came: list[tuple[float, float]] = []
         """when each picture came, and when it was due by its own time"""
@@ -112,22 +100,22 @@ class Caller:
 
     async def connect(self, http: httpx.AsyncClient, voice: I16, steps: int) -> None:
         """Begin, and speak for ever."""
-        session = await begin(self._pc, http, await offer_of(self._pc), steps=steps)
+        session = await client.begin(self._pc, http, await client.offer_of(self._pc), steps=steps)
         self.path = f"/api/sessions/{session}"
-        said = speak(speech_url(http.base_url, session), voice)
+        said = client.speak(client.speech_url(http.base_url, session), voice)
         self._tasks.append(asyncio.create_task(said))
 
     def _watch(self, receiver: Any) -> None:
         self._tasks.append(asyncio.create_task(self._read(receiver.track)))
 
     async def _read(self, track: MediaStreamTrack) -> None:
-        async for frame in frames_of(track):
+        async for frame in client.frames_of(track):
             if track.kind == "video":
                 self.came.append((time.monotonic(), frame.pts / 90_000))
 
     async def close(self, http: httpx.AsyncClient) -> None:
         await http.delete(self.path)
-        await cancel(self._tasks)
+        await client.cancel(self._tasks)
         await self._pc.close()
 
     def figures(
@@ -154,7 +142,7 @@ async def crowd(plan: argparse.Namespace) -> dict[str, Any]:
     blind()
     width, _, height = plan.size.partition("x")
     tape = encoded(plan.clip, (int(width), int(height)))
-    voice = read_speech(plan.speech, SPEECH_RATE_HZ)
+    voice = read_speech(plan.speech, client.SPEECH_RATE_HZ)
     callers = [Caller(Tape(tape, number / FPS / plan.calls)) for number in range(plan.calls)]
 
     async def stats() -> list[dict[str, Any]]:

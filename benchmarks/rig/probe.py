@@ -23,18 +23,7 @@ import httpx
 import numpy as np
 from aiortc.mediastreams import MediaStreamTrack
 
-from lipwire.benchmarks.rig.client import (
-    SPEECH_RATE_HZ,
-    PacedTrack,
-    begin,
-    caller_of,
-    cancel,
-    frames_of,
-    offer_of,
-    speak,
-    speech_url,
-    video_frame,
-)
+from lipwire.benchmarks.rig import client
 from lipwire.benchmarks.rig.network import Impairment, NetworkEmulator
 from lipwire.engine.types import U8
 from lipwire.server.config import ServerConfig
@@ -77,7 +66,7 @@ def read_number(luma: U8) -> int | None:
     return sum(bit << place for place, bit in enumerate(data))
 
 
-class NumberedCamera(PacedTrack):
+class NumberedCamera(client.PacedTrack):
     """Pictures of a clip, over and over, each with its number."""
 
     def __init__(self, images: list[U8]) -> None:
@@ -88,7 +77,7 @@ class NumberedCamera(PacedTrack):
         """One of them, with its number."""
         image = self._images[number % len(self._images)].copy()
         write_number(image, number)
-        return video_frame(image)
+        return client.video_frame(image)
 
 
 class Probe:
@@ -111,12 +100,12 @@ class Probe:
 
     async def connect(self, timeout_s: float = 30.0) -> None:
         """Begin the call and wait for the first picture."""
-        self._pc = caller_of(self.camera, self._watch)
-        offer = await offer_of(self._pc)
+        self._pc = client.caller_of(self.camera, self._watch)
+        offer = await client.offer_of(self._pc)
         if self._weather != (None, None):
             self._relay = await NetworkEmulator().__aenter__()
         async with httpx.AsyncClient(base_url=self._url, timeout=30) as http:
-            self.session = await begin(self._pc, http, offer, self._relay)
+            self.session = await client.begin(self._pc, http, offer, self._relay)
         begun = time.monotonic()
         while not self.pictures:
             if time.monotonic() > begun + timeout_s:
@@ -129,7 +118,7 @@ class Probe:
         self._tasks.append(asyncio.create_task(self._read(receiver.track)))
 
     async def _read(self, track: MediaStreamTrack) -> None:
-        async for frame in frames_of(track):
+        async for frame in client.frames_of(track):
             now = time.monotonic()
             if track.kind == "video":
                 plane = frame.planes[0]
@@ -238,8 +227,8 @@ async def ride(
         if speech is not None:
             from lipwire.engine.media.sound import read_speech
 
-            voice = read_speech(speech, SPEECH_RATE_HZ)
-            said = speak(speech_url(url, probe.session), voice)
+            voice = read_speech(speech, client.SPEECH_RATE_HZ)
+            said = client.speak(client.speech_url(url, probe.session), voice)
             talking.append(asyncio.create_task(said))
     connected()
     await asyncio.sleep(settle_s)
@@ -250,7 +239,7 @@ async def ride(
         await asyncio.sleep(seconds)
     ended = time.monotonic() - 0.3  # what is still on its way is not lost
     found = [probe.figures(begun, ended) | await probe.reception() for probe in probes]
-    await cancel(talking)
+    await client.cancel(talking)
     for probe in probes:
         await probe.close()
     return found

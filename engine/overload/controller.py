@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from math import inf
 from statistics import median
 
+from lipwire.engine.overload import tuning
 from lipwire.engine.overload.levels import (
     FULL_RUNG,
     Change,
@@ -29,35 +30,6 @@ from lipwire.engine.overload.levels import (
     make_rungs,
 )
 from lipwire.engine.overload.load_tracker import LoadTracker
-from lipwire.engine.overload.tuning import (
-    AGAIN_FIRST_S,
-    AGAIN_LAST_S,
-    BORNE,
-    CHANGES_KEPT,
-    CLIMB_S,
-    CLIMBS_BY,
-    EASIER,
-    FAILED_S,
-    FALLS_BY,
-    FULL,
-    GRACE,
-    HELD_EWMA,
-    HELD_S,
-    KEPT,
-    LAST,
-    LEAK,
-    MODEST,
-    PAUSE_S,
-    PROBE_S,
-    RATE_EWMA,
-    RECENT_S,
-    ROOM,
-    SAMPLES,
-    SPARED,
-    STAY,
-    TRY_S,
-    UNSURE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +67,10 @@ class QualityController:
         fixed: bool = False,
     ) -> None:
         self.fixed = fixed
-        self.grace_s = GRACE * patience_s
+        self.grace_s = tuning.GRACE * patience_s
         self.transitions: Counter[tuple[str, str]] = Counter()
         """how often from one rung to another, by their names"""
-        self.changes: deque[Change] = deque(maxlen=CHANGES_KEPT)  # the last ones
+        self.changes: deque[Change] = deque(maxlen=tuning.CHANGES_KEPT)  # the last ones
         self._source, self._limit_s = source, delay_s + self.grace_s
         self._load = load or LoadTracker()
         self._rungs, self._place = make_rungs(steps, offered), 0
@@ -107,7 +79,7 @@ class QualityController:
         self._first = 0  # frames before it were begun on another rung
         self._begun = -2  # the last frame that was given out, or should have been
         self._probed_s = -inf
-        self._samples: deque[_Sample] = deque(maxlen=KEPT)
+        self._samples: deque[_Sample] = deque(maxlen=tuning.KEPT)
         self._measured = 0  # on this rung
         self._spared = 0  # frames in a row that took no time of the devices
         # Rung -> when it was climbed to, how long was waited before, what it was thought to need.
@@ -169,8 +141,8 @@ class QualityController:
 
     def pushed(self, now: float) -> None:
         """A frame came."""
-        if self._pushed_s is not None and 0 < (gap := now - self._pushed_s) < PAUSE_S:
-            self._period_s += (RATE_EWMA if self._period_s else 1.0) * (gap - self._period_s)
+        if self._pushed_s is not None and 0 < (gap := now - self._pushed_s) < tuning.PAUSE_S:
+            self._period_s += (tuning.RATE_EWMA if self._period_s else 1.0) * (gap - self._period_s)
         self._pushed_s = now
 
     def generates(self, index: int, now: float) -> bool:
@@ -178,7 +150,7 @@ class QualityController:
         if self.fixed:
             return True
         if self.rung.every == 0:
-            return now - self._probed_s >= PROBE_S
+            return now - self._probed_s >= tuning.PROBE_S
         return not self._holds(index)
 
     def _holds(self, index: int) -> bool:
@@ -198,7 +170,7 @@ class QualityController:
         if self.fixed:
             return FrameAction.GENERATE
         if rung.every == 0 or (spare and rung.every > 1):
-            if now - self._probed_s < PROBE_S:
+            if now - self._probed_s < tuning.PROBE_S:
                 return FrameAction.PASS
             self._probed_s = now
             return FrameAction.PROBE
@@ -219,20 +191,20 @@ class QualityController:
         if modest := self._modest(now):
             self._load.record_miss(self._source, now)
         self._missed += 1
-        if self._missed >= self._bears() * (MODEST if modest else 1.0):
+        if self._missed >= self._bears() * (tuning.MODEST if modest else 1.0):
             self._fall(now)
 
     def _bears(self) -> float:
         """How many misses the rung bears."""
-        return LAST if self._rungs[self._place + 1].every == 0 else FULL
+        return tuning.LAST if self._rungs[self._place + 1].every == 0 else tuning.FULL
 
     def spared(self, now: float) -> None:
         """A frame was shown without any of the devices' time."""
         if self.fixed:
             return
-        self._missed = max(self._missed - LEAK, 0.0)
+        self._missed = max(self._missed - tuning.LEAK, 0.0)
         self._spared += 1
-        if self._place and self._spared >= SPARED:
+        if self._place and self._spared >= tuning.SPARED:
             self._spared = 0
             self._move(0, now, Reason.ROOM)
 
@@ -277,7 +249,7 @@ class QualityController:
         if shown and spent_s > self._limit_s:
             self.record_miss(index, now)
         elif shown:
-            self._missed = max(self._missed - LEAK, 0.0)
+            self._missed = max(self._missed - tuning.LEAK, 0.0)
         self._climb(now)
 
     # --- inside ---
@@ -293,9 +265,9 @@ class QualityController:
             last: judge by the middle one of so many of the newest frames; None: by the worst of
                 a few.
         """
-        samples = [sample for sample in self._samples if sample.at_s > now - RECENT_S]
+        samples = [sample for sample in self._samples if sample.at_s > now - tuning.RECENT_S]
         judge: Callable[[Iterable[float]], float] = max if last is None else median
-        samples = samples[-(last or CLIMBS_BY) :]
+        samples = samples[-(last or tuning.CLIMBS_BY) :]
         if not samples or not self._period_s:
             return None
         if rung.every == 0:
@@ -303,7 +275,7 @@ class QualityController:
         own = self._need(rung, samples, judge)
         others, count = self._load.others(self._source, now)
         # What is left, or an equal part of all: those that have more will have to go down.
-        of_time = min(others + own, own * (count + 1)) / (ROOM * max(self._load.devices, 1))
+        of_time = min(others + own, own * (count + 1)) / (tuning.ROOM * max(self._load.devices, 1))
         took_s = (rung.steps + 1) * judge(sample.step_s for sample in samples)
         around_s = judge(sample.around_s for sample in samples)
         return max(of_time, (around_s + took_s) / self._limit_s)
@@ -322,51 +294,60 @@ class QualityController:
 
     def _modest(self, now: float) -> bool:
         """Whether others are there, and this session has no more than an equal part."""
-        samples = [sample for sample in self._samples if sample.at_s > now - RECENT_S]
+        samples = [sample for sample in self._samples if sample.at_s > now - tuning.RECENT_S]
         count = self._load.others(self._source, now)[1]
         if not samples or not self._period_s or not count:
             return False
-        return self._need(self.rung, samples) * (count + 1) <= ROOM * max(self._load.devices, 1)
+        return self._need(self.rung, samples) * (count + 1) <= tuning.ROOM * max(
+            self._load.devices, 1
+        )
 
     def _fall(self, now: float) -> None:
         """To the first rung below that will do; one at least."""
         before = self.rung
         climbed_s, waited_s, needed = self._climbs.pop(before, (-inf, 0.0, 0.0))
-        if now - climbed_s < FAILED_S:
+        if now - climbed_s < tuning.FAILED_S:
             last_s, _, least = self._failed.get(before, (0.0, 0.0, inf))
-            again_s = min(max(2 * waited_s, 2 * last_s, AGAIN_FIRST_S), AGAIN_LAST_S)
+            again_s = min(max(2 * waited_s, 2 * last_s, tuning.AGAIN_FIRST_S), tuning.AGAIN_LAST_S)
             self._held.pop(before, None)
             self._failed[before] = again_s, now + again_s, min(needed, least)
 
         def needs_at(place: int) -> float:
-            return self.strain(self._rungs[place], now, FALLS_BY) or 0.0
+            return self.strain(self._rungs[place], now, tuning.FALLS_BY) or 0.0
 
         place = self._place + 1
         # Not to the last by a forecast: one burst elsewhere on the machine would take all away.
-        while place < len(self._rungs) - 2 and needs_at(place) > STAY:
+        while place < len(self._rungs) - 2 and needs_at(place) > tuning.STAY:
             place += 1
         self._move(place, now, Reason.LATE)
 
     def _climb(self, now: float) -> None:
         """One rung up, if it seems to fit."""
         lasted_s = inf if self._changed_s is None else now - self._changed_s
-        if lasted_s > FAILED_S:
+        if lasted_s > tuning.FAILED_S:
             self._failed.pop(self.rung, None)
-        if lasted_s > HELD_S and self._missed < 1:
+        if lasted_s > tuning.HELD_S and self._missed < 1:
             bears = self.strain(self.rung, now) or 0.0
             before = self._held.get(self.rung, bears)
-            self._held[self.rung] = before + HELD_EWMA * (bears - before)
-        if self._place == 0 or lasted_s < CLIMB_S or self._measured < SAMPLES or self._missed >= 1:
+            self._held[self.rung] = before + tuning.HELD_EWMA * (bears - before)
+        if (
+            self._place == 0
+            or lasted_s < tuning.CLIMB_S
+            or self._measured < tuning.SAMPLES
+            or self._missed >= 1
+        ):
             return
         target = self._rungs[self._place - 1]
         needs = self.strain(target, now)
         if needs is None:
             needs = 1.0  # nothing is known: waiting decides
         _, not_before_s, needed = self._failed.get(target, (0.0, -inf, inf))
-        waits = now < not_before_s and needs > EASIER * needed
-        may = min(max(BORNE * self._held.get(target, 0.0), 1.0), STAY)
+        waits = now < not_before_s and needs > tuning.EASIER * needed
+        may = min(max(tuning.BORNE * self._held.get(target, 0.0), 1.0), tuning.STAY)
         blind = needs > may and (
-            self.rung.every == 0 or needs > UNSURE or lasted_s < TRY_S  # probes are never unsure
+            self.rung.every == 0
+            or needs > tuning.UNSURE
+            or lasted_s < tuning.TRY_S  # probes are never unsure
         )
         if waits or blind:
             return

@@ -9,24 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from lipwire.cli import paper_flags as flags
 from lipwire.cli.data import by_default, need, resumable
-from lipwire.cli.paper_flags import (
-    Again,
-    Dataset,
-    Every,
-    FaceFile,
-    Frames,
-    InceptionFile,
-    OutFolder,
-    PerceptualFiles,
-    ProtocolFlag,
-    ShareFlag,
-    SyncNetFile,
-    TableFile,
-    Workers,
-    make_plan,
-    report,
-)
 from lipwire.cli.train import ready
 from lipwire.engine.errors import ConfigError
 
@@ -159,7 +143,7 @@ def file_list(
         Path, typer.Argument(metavar="LIST", help="A line a clip, or `sound picture` pairs.")
     ],
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder that its names are in.")],
-    out: OutFolder,
+    out: flags.OutFolder,
     methods: Annotated[
         list[str],
         typer.Option(
@@ -172,7 +156,7 @@ def file_list(
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps; without it, each bundle's own choice.")
     ] = None,
-    protocol: ProtocolFlag = "call",
+    protocol: flags.ProtocolFlag = "call",
     crop: Annotated[
         Literal["face", "voxceleb2"],
         typer.Option(help="Of --protocol paper: around the face, or VoxCeleb2's fixed place."),
@@ -181,16 +165,16 @@ def file_list(
         str | None, typer.Option(help="cuda:0 ...; without it, the CPU. --shard for several.")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the films: OUT/videos.")] = False,
-    dataset: Dataset = "-",
-    shard: ShareFlag = "1/1",
-    workers: Workers = 1,
-    again: Again = False,
-    frames: Frames = 250,
-    every: Every = 5,
-    syncnet: SyncNetFile = None,
-    inception: InceptionFile = None,
-    perceptual_weights: PerceptualFiles = None,
-    face_net: FaceFile = None,
+    dataset: flags.Dataset = "-",
+    shard: flags.ShareFlag = "1/1",
+    workers: flags.Workers = 1,
+    again: flags.Again = False,
+    frames: flags.Frames = 250,
+    every: flags.Every = 5,
+    syncnet: flags.SyncNetFile = None,
+    inception: flags.InceptionFile = None,
+    perceptual_weights: flags.PerceptualFiles = None,
+    face_net: flags.FaceFile = None,
 ) -> None:
     """Generate and measure the clips of a VoxCeleb2, LRW or Wav2Lip list; a killed run goes on.
 
@@ -199,7 +183,7 @@ def file_list(
     if crop != "face" and protocol != "paper":
         raise ConfigError("--crop belongs to --protocol paper")
     judges = (syncnet, inception, perceptual_weights, face_net)
-    plan = make_plan(dataset, frames, every, *judges, protocol, crop, device)
+    plan = flags.make_plan(dataset, frames, every, *judges, protocol, crop, device)
     from lipwire.training.evaluation.lists import Share
     from lipwire.training.evaluation.methods import MethodSpec
     from lipwire.training.evaluation.run import evaluate_list
@@ -210,7 +194,7 @@ def file_list(
     with resumable("clips that are measured"):
         how: dict[str, Any] = {"workers": workers, "keep": keep, "again": again}
         summary = evaluate_list(listed, root, out, specs, plan, share=Share.parse(shard), **how)
-    report(summary, out)
+    flags.report(summary, out)
 
 
 @app.command("lists")
@@ -239,7 +223,7 @@ def videos(
         list[Path],
         typer.Argument(metavar="FAKE...", help="A folder a method, its films named as the real."),
     ],
-    out: OutFolder,
+    out: flags.OutFolder,
     setting: Annotated[
         Literal["reconstruction", "cross"],
         typer.Option(help="cross: REAL shows the faces, but not the true mouths."),
@@ -247,23 +231,23 @@ def videos(
     voices: Annotated[
         Path | None, typer.Option(help="Folder of the films whose voices drive a cross generation.")
     ] = None,
-    protocol: ProtocolFlag = "call",
-    dataset: Dataset = "-",
-    shard: ShareFlag = "1/1",
-    workers: Workers = 1,
-    again: Again = False,
-    frames: Frames = 250,
-    every: Every = 5,
-    syncnet: SyncNetFile = None,
-    inception: InceptionFile = None,
-    perceptual_weights: PerceptualFiles = None,
-    face_net: FaceFile = None,
+    protocol: flags.ProtocolFlag = "call",
+    dataset: flags.Dataset = "-",
+    shard: flags.ShareFlag = "1/1",
+    workers: flags.Workers = 1,
+    again: flags.Again = False,
+    frames: flags.Frames = 250,
+    every: flags.Every = 5,
+    syncnet: flags.SyncNetFile = None,
+    inception: flags.InceptionFile = None,
+    perceptual_weights: flags.PerceptualFiles = None,
+    face_net: flags.FaceFile = None,
 ) -> None:
     """Measure finished films of any method against the real ones."""
     if voices is not None and setting != "cross":
         raise ConfigError("--voices belongs to --setting cross; a reconstruction has its own voice")
     judges = (syncnet, inception, perceptual_weights, face_net)
-    plan = make_plan(dataset, frames, every, *judges, protocol)
+    plan = flags.make_plan(dataset, frames, every, *judges, protocol)
     from lipwire.training.evaluation.lists import Share
     from lipwire.training.evaluation.run import evaluate_videos
 
@@ -271,7 +255,7 @@ def videos(
         how: dict[str, Any] = {"voices": voices, "workers": workers, "again": again}
         part = Share.parse(shard)
         summary = evaluate_videos(real, fakes, out, plan, setting=setting, share=part, **how)
-    report(summary, out)
+    flags.report(summary, out)
 
 
 @app.command()
@@ -279,7 +263,7 @@ def table(
     folders: Annotated[
         list[Path], typer.Argument(metavar="OUT...", help="Folders of results; shards are merged.")
     ],
-    out: TableFile = None,
+    out: flags.TableFile = None,
     published: Annotated[bool, typer.Option(help="Show the paper's rows too.")] = True,
     ablation: Annotated[
         bool, typer.Option("--ablation", help="As tables 1 and 3: a method is a set of losses.")
@@ -346,7 +330,7 @@ def studyreport(
     ratings: Annotated[
         list[Path], typer.Argument(metavar="RATINGS...", help="What the raters saved.")
     ],
-    out: TableFile = None,
+    out: flags.TableFile = None,
 ) -> None:
     """Mean opinion scores and preference with 95 % intervals, as the paper's table 4."""
     from lipwire.training.evaluation.study import opinion_table, read_opinions
