@@ -47,11 +47,7 @@ SOUND_POINTS = ("due", "popped", "encoding", "encoded", "sent")
 
 
 class Trace:
-    """One picture's, one piece's or block's of sound.
-
-    Args:
-        clock: seconds that only move forward, the same for all marks.
-    """
+    """One picture's, one piece's or block's of sound."""
 
     __slots__ = ("_clock", "at_s", "outcome", "pts")
     kept: ClassVar[bool] = True

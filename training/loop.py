@@ -147,9 +147,6 @@ class Trainer:
 
         A node that does not see the run's folder begins anew beside nodes that go on, and hangs;
         one that sees other shards, or has other settings, trains on, wrongly.
-
-        Raises:
-            ConfigError: on every rank, if one is not.
         """
         if self.accelerator.num_processes == 1:
             return

@@ -132,11 +132,7 @@ class OpenVinoBackend(PlannedBackend):
         return None if self._encode is None else compiled(self._encode), compiled(self._step)
 
     def _compare(self, bundle: Bundle) -> None:
-        """Hold a picture of noise against the float32 reference.
-
-        Raises:
-            BackendError: they differ.
-        """
+        """Hold a picture of noise against the float32 reference."""
         job = noise_job(self.manifest)
         reference = OrtBackend(bundle, threads=self.cpu_threads, device="cpu", batch_sizes=(1,))
         (wanted,), (painted,) = reference.generate([job]), self.generate([job])
@@ -193,11 +189,7 @@ class _Plan:
 
 
 def _bind(request: Any, arrays: dict[str, F32]) -> None:
-    """Let a graph read and write these arrays; outputs that nobody wants are its own.
-
-    Raises:
-        BackendError: it takes something that nothing provides, or of another shape.
-    """
+    """Let a graph read and write these arrays; outputs that nobody wants are its own."""
     for port in (*request.model_inputs, *request.model_outputs):
         name = port.get_any_name()
         if name in arrays:

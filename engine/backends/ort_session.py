@@ -203,12 +203,7 @@ def _cpu_features() -> str:
 
 
 def fewest_threads(time_of: Callable[[int], float], most: int) -> int:
-    """Halve the number of threads for as long as it costs hardly any time.
-
-    Args:
-        time_of: seconds that the graph takes with so many threads.
-        most: to begin with.
-    """
+    """Halve the number of threads for as long as it costs hardly any time."""
     chosen, fastest_s = most, time_of(most)
     while chosen > 1:
         elapsed_s = time_of(chosen // 2)

@@ -161,11 +161,7 @@ class RecordedBackend:
         return GraphedBatches(samplers, row, row["crops"], self._device, recorder)
 
     def _compare(self, reference: tuple[Graph, ...]) -> None:
-        """Hold what paints against the network itself, on noise.
-
-        Raises:
-            BackendError: they differ.
-        """
+        """Hold what paints against the network itself, on noise."""
         job = noise_job(self.manifest)
         parts = in_order({graph.name: Part.of(graph) for graph in reference})
         wanted = Sampler(self.manifest, *parts, job.steps, self._device)
@@ -211,11 +207,7 @@ def in_order(parts: Mapping[str, Part]) -> Parts:
 
 
 def _device(name: str) -> torch.device:
-    """A device of torch that is here.
-
-    Raises:
-        BackendError: it is not.
-    """
+    """A device of torch that is here."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

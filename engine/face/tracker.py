@@ -58,12 +58,7 @@ class Detectors(Protocol):
 
 
 def _graphs(runtime: Runtime) -> Any:
-    """The module that runs the nets: its `FaceMesh` is a `Graph`, its `Detectors` are such.
-
-    Raises:
-        BundleError: the nets are missing, when one of them is made.
-        ConfigError: the runtime is not installed, likewise.
-    """
+    """The module that runs the nets: its `FaceMesh` is a `Graph`, its `Detectors` are such."""
     if runtime == "mediapipe" or importlib.util.find_spec("ai_edge_litert") is None:
         from lipwire.engine.face import mediapipe_graphs
 

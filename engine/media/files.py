@@ -158,10 +158,6 @@ def read_frames(
     What follows a damaged place is decoded again where the stream allows it; pictures without a
     time of their own, and times that run backwards, follow the last by one frame.
 
-    Args:
-        path: a file.
-        on_damage: hears what was lost.
-
     Raises:
         MediaError: unreadable, without a video stream, or larger than 8K.
     """

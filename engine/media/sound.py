@@ -56,11 +56,6 @@ def stream_speech(
     They lie where the file's times have them: it begins with silence where its sound begins late,
     and holes are silent.
 
-    Args:
-        path: a file.
-        rate_hz: of the samples wanted.
-        on_damage: hears what was lost, and which of several streams was taken.
-
     Raises:
         MediaError: unreadable, without audio, or without a sample that decodes.
     """

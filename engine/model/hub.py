@@ -24,9 +24,6 @@ def is_remote(path: str | Path) -> bool:
 def fetch(path: str | Path) -> Path:
     """The folder that a bundle of the hub is in now; it is fetched if it is not there.
 
-    Args:
-        path: `hf:owner/name@revision`; without a revision, the newest.
-
     Raises:
         BundleError: no such name, nothing there, no way to it, or huggingface-hub is missing.
     """

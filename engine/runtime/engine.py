@@ -121,9 +121,6 @@ class Engine:
     def find_faces(self, image: U8) -> F32:
         """Every face in one picture that belongs to no session; takes tens of milliseconds.
 
-        Args:
-            image: uint8[H, W, 3] RGB.
-
         Returns:
             f32[N, 4]: x0, y0, x1, y1 in pixels, from the brows to the chin.
         """
@@ -238,13 +235,7 @@ class Engine:
     # through each in order; while one is painted the next may be begun.
 
     def begin(self, session: Session, now: float, busy: bool = False) -> LipJob | None:
-        """Begin a session's waiting frame; None if it passes through, or none waits.
-
-        Args:
-            session: whose.
-            now: its time.
-            busy: no device will have the time for a job.
-        """
+        """Begin a session's waiting frame; None if it passes through, or none waits."""
         with self._timed("prepare"):
             return session.jobs.begin(now, busy)
 

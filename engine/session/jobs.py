@@ -103,12 +103,7 @@ class JobFactory:
         return self._articulation is not None
 
     def begin(self, now: float, busy: bool = False) -> LipJob | None:
-        """Begin the waiting frame: listen, track, align. None if it passes, or none waits.
-
-        Args:
-            now: the caller's time.
-            busy: no device will have the time for a job; there will be none.
-        """
+        """Begin the waiting frame: listen, track, align. None if it passes, or none waits."""
         with self._lock:
             if (state := self._frame_queue.take()) is None:
                 return None

@@ -100,36 +100,13 @@ def serve(
     ] = None,
 ) -> None:
     """Start the server and its page; flags go before LIPWIRE_* variables of the environment."""
+    flags = dict(locals())  # all of them are settings of the same name, but these two
+    file, devices = flags.pop("config"), flags.pop("device")
     from lipwire.server.config import load_config
 
-    settings = load_config(
-        config,
-        host=host,
-        port=port,
-        bundle=bundle,
-        threads=threads,
-        backend=backend,
-        devices=tuple(device) if device else None,
-        tracker=tracker,
-        max_sessions=max_sessions,
-        log_level=log_level,
-        log_format=log_format,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        token=token,
-        allowed_origins=allowed_origins,
-        wyoming=wyoming,
-        ice_host=ice_host,
-        ice_announce=ice_announce,
-        ice_ports=ice_ports,
-        mark=mark,
-        ladder=ladder,
-        record=record,
-    )
+    settings = load_config(file, devices=tuple(devices) if devices else None, **flags)
     settings.check_guarded()
-    from lipwire.server.api.app import (
-        serve as run,  # after the settings: wrong ones need no waiting
-    )
+    from lipwire.server.api.app import serve as run  # after them: wrong ones need no waiting
 
     run(settings)
 

@@ -212,11 +212,7 @@ class SpeechSocket:
             await self._send({"type": "error", "error": str(error)})
 
     async def _heed(self, message: object) -> None:
-        """Do what a message says.
-
-        Raises:
-            MediaError: it is nobody's, or its sound cannot be read.
-        """
+        """Do what a message says."""
         said = read(message)
         if said.error is not None:
             await self._send({"type": "error", "error": f"the voice's source says: {said.error}"})
@@ -323,11 +319,7 @@ class SpeechSocket:
 
 
 def _unpack(data: bytes) -> object:
-    """A MessagePack message.
-
-    Raises:
-        MediaError: it is none, or this machine cannot read any.
-    """
+    """A MessagePack message."""
     try:
         import msgpack
     except ImportError:

@@ -79,11 +79,7 @@ async def read_event(reader: asyncio.StreamReader) -> Event | None:
 
 
 def _reader(data: dict[str, Any]) -> PcmReader:
-    """Of the sound that an event declares.
-
-    Raises:
-        MediaError: nobody can read it.
-    """
+    """Of the sound that an event declares."""
     rate, width, channels = (data.get(name) for name in ("rate", "width", "channels"))
     if width != 2:
         raise MediaError(f"samples have {str(width)[:20]} bytes, must have 2")

@@ -210,11 +210,7 @@ def _beginning(data: bytes) -> int:
 
 
 def _wave_format(chunk: bytes) -> Format:
-    """Of a `fmt ` chunk.
-
-    Raises:
-        MediaError: one that is not taken.
-    """
+    """Of a `fmt ` chunk."""
     if len(chunk) < 16:
         raise _not_pcm("a WAV file that does not say its format")
     tag, channels, rate_hz, _, _, bits = struct.unpack("<HHIIHH", chunk[:16])

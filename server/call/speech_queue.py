@@ -259,11 +259,6 @@ def espeak() -> str | None:
 def synthesise(text: str, path: Path, language: str = "en-us") -> None:
     """Speak text into a WAV file.
 
-    Args:
-        text: what to say.
-        path: to be written.
-        language: one of espeak-ng's, e.g. `de` or `en-gb`.
-
     Raises:
         NoSpeech: espeak-ng is not installed or does not run.
         MediaError: a language that it does not have, or nothing to say.

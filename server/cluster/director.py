@@ -107,11 +107,7 @@ class Director:
             await response(scope, receive, send)
 
     def _route(self, request: HTTPConnection) -> tuple[State, str, str | None]:
-        """The node that shall answer, the path there, and under which name a call was placed.
-
-        Raises:
-            NoNode: there is none.
-        """
+        """The node that shall answer, the path there, and under which name a call was placed."""
         path = request.url.path
         if (given := NODE.fullmatch(path)) is not None:
             if (state := self.directory.find(given["node"])) is None:

@@ -131,11 +131,7 @@ async def look(server: httpx.AsyncClient, node: str) -> State:
 
 
 def _when_ready(out: IO[str]) -> str:
-    """The server's address, once it listens.
-
-    Raises:
-        RuntimeError: it ended; its own words are in the log above.
-    """
+    """The server's address, once it listens."""
     for line in out:
         if line.startswith("lipwire is ready"):
             return line.split()[-1]

@@ -96,14 +96,7 @@ class _Begun:
 
 
 def _decode(video: Path, held: int, frames: Pipe[VideoFrame], warn: Callable[[str], None]) -> None:
-    """The decoding thread; what breaks after the first frame only ends the video there.
-
-    Args:
-        video: the film.
-        held: frames for which a single picture is shown; 0: it is a film.
-        frames: takes them.
-        warn: hears what was lost.
-    """
+    """The decoding thread; what breaks after the first frame only ends the video there."""
     begun = False
     try:
         with closing(read_frames(video, warn)) as source:

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from lipwire.engine.errors import ConfigError, MediaError
@@ -161,9 +160,6 @@ class Mp4Writer:
     def finish(self, sign: Callable[[Path], None] = lambda path: None) -> None:
         """Write the end and give the file its name.
 
-        Args:
-            sign: is given the finished file before it has its name.
-
         Raises:
             MediaError: the file cannot be written; nothing of it is left.
         """
@@ -196,10 +192,5 @@ class Mp4Writer:
     def __enter__(self) -> Mp4Writer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._discard()

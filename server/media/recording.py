@@ -237,9 +237,6 @@ class Archive:
     def begin(self, session: str) -> Recording:
         """Start a recording.
 
-        Args:
-            session: its id; a part of it goes into the file's name.
-
         Raises:
             RecordingRefused: the server does not record, or the place is full or not writable.
         """

@@ -103,11 +103,7 @@ class _Bits:
 
 
 def _sps_size(unit: bytes) -> tuple[int, int]:
-    """Of a sequence parameter set without its header byte.
-
-    Raises:
-        IndexError: it ends too early.
-    """
+    """Of a sequence parameter set without its header byte."""
     read = _Bits(unit)
     profile = read.bits(8)
     read.bits(16)

@@ -238,11 +238,6 @@ def filter_candidates(sdp: str, private: bool = True, end: bool = True) -> str:
     Browsers leave `a=end-of-candidates` out although the offer is all they will send; without it
     aioice never gives up. Where no candidate remains it must stay out: the peer can then still be
     found by the checks that it sends us.
-
-    Args:
-        sdp: the offer.
-        private: take addresses of private networks too.
-        end: nothing more will come; False where it may trickle in.
     """
     lines = [line for line in sdp.splitlines() if line != "a=end-of-candidates"]
     sections: list[list[str]] = [[]]

@@ -295,11 +295,7 @@ class PlainOffer:
 
 
 def _split(text: str) -> tuple[list[str], list[Section]]:
-    """Session lines, and sections.
-
-    Raises:
-        ValueError: a line that is none, or a section that cannot be read.
-    """
+    """Session lines, and sections."""
     session, sections = list[str](), list[Section]()
     for line in filter(None, text.splitlines()):
         if not re.match("[a-z]=", line):

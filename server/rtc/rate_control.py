@@ -50,11 +50,6 @@ class RateController:
 
     A new rate means a new encoder and so a key frame: libvpx takes none while it runs, and x264
     takes one only while rate and ceiling are equal, which PyAV cannot keep so.
-
-    Args:
-        start: bits a second to begin with.
-        lowest: never less: below it a face cannot be made out.
-        highest: never more.
     """
 
     def __init__(self, start: int, lowest: int, highest: int) -> None:

@@ -64,12 +64,7 @@ def to_mono(frame: av.AudioFrame) -> I16:
 
 
 class _SessionTrack(MediaStreamTrack):
-    """What both tracks share.
-
-    Args:
-        session: whose output leaves.
-        clock: the engine's.
-    """
+    """What both tracks share."""
 
     def __init__(self, session: Session, clock: Callable[[], float]) -> None:
         super().__init__()

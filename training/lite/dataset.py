@@ -128,17 +128,7 @@ def draw(
     mismatched: float = 0.0,
     starts: I64 | None = None,
 ) -> MouthBatch:
-    """`size` frames, each with its references; half of them mirrored, as the wild delivers them.
-
-    Args:
-        clips: to draw from.
-        size: of the batch.
-        references: of each.
-        rng: draws it all.
-        augmented: as cameras show them.
-        mismatched: share asked for another frame's mouth.
-        starts: int64[size], see `Start`; None: a third of each of the first three.
-    """
+    """`size` frames, each with its references; half of them mirrored, as the wild delivers them."""
     rows = []
     for pick in clips.pick(size, rng):
         clip = clips.clips[pick]

@@ -25,11 +25,6 @@ def grown_painter(
     A new reference takes over a part of the last one's: shown the same picture in both, the grown
     network paints what the earlier one did. What compares codes says nothing until it is trained.
     A misfit of any other kind is left as it is, for whoever loads the weights to name.
-
-    Args:
-        weights: of the earlier painter, by name.
-        earlier: its `net_config`; None: as `net`'s.
-        net: takes them.
     """
     grown = {name: value.float() for name, value in weights.items()}
     added = net.state_dict()

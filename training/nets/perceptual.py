@@ -178,9 +178,6 @@ class GaborFeatures(Perceptual):
 def load_perceptual(files: Sequence[Path] = ()) -> Perceptual:
     """LPIPS or VGG features from published weights, the Gabor bank without any.
 
-    Args:
-        files: torchvision's VGG-16 and, if wanted, LPIPS's linear weights; one file or two.
-
     Raises:
         CheckpointError: a file cannot be read or does not fit.
     """

@@ -79,11 +79,7 @@ def log_mel(samples: F32) -> Tensor:
 
 
 class WhisperEncoder:
-    """The first layers, in plain PyTorch.
-
-    Args:
-        arrays: of the archive.
-    """
+    """The first layers, in plain PyTorch."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:  # type: ignore[type-arg]
         self._weights = {

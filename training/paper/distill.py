@@ -205,14 +205,6 @@ def distil(
 ) -> list[Path]:
     """Students of fewer and fewer steps, each in `folder`/steps-N; killed anywhere, it goes on.
 
-    Args:
-        checkpoint: of a run, or the paper's published one; its average is the first teacher.
-        shards: prepared clips.
-        folder: of all stages.
-        stages: steps of the students, falling by halves: the first teacher is sampled with twice
-            the first.
-        config: of each stage.
-
     Returns:
         The students' checkpoints, in the order of `stages`.
 

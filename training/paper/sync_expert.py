@@ -69,14 +69,7 @@ class PairBatch(NamedTuple):
 
 
 def out_of_step(length: int, first: int, rng: np.random.Generator, count: int) -> list[int]:
-    """First frames of `count` windows that are out of step with the one at `first`.
-
-    Args:
-        length: frames of the clip; at least `FRAMES` + `MIN_SHIFT`.
-        first: the window that they must not match.
-        rng: draws, with replacement.
-        count: how many.
-    """
+    """First frames of `count` windows that are out of step with the one at `first`."""
     starts = np.arange(length - FRAMES + 1)
     away = np.abs(starts - first)
     fitting = starts[(away >= MIN_SHIFT) & (away <= MAX_SHIFT)]
