@@ -58,9 +58,11 @@ def face_mesh(centre: tuple[float, float], width_px: float) -> F32:
 
 
 def aligned(
-    centre: tuple[float, float] = (160, 120), width_px: float = 90, roll: float = 0.0,
+    centre: tuple[float, float] = (160, 120),
+    width_px: float = 90,
+    roll: float = 0.0,
     size: int = CROP_SIZE,
-) -> tuple[F32, Alignment]:  # fmt: skip
+) -> tuple[F32, Alignment]:
     """A face in the frame, turned by `roll` radians, and its alignment."""
     cos, sin = np.cos(roll), np.sin(roll)
     turned = face_mesh((0, 0), width_px) @ np.array([[cos, sin], [-sin, cos]]) + centre

@@ -22,9 +22,11 @@ def frame(index: int, image: U8 | None = None) -> VideoFrame:
 
 
 def make(
-    config: EngineConfig = ALWAYS, tracker: Callable[[], FakeTracker] = FakeTracker,
-    now: float = 0.0, spec: JobSpec | None = None,
-) -> Session:  # fmt: skip
+    config: EngineConfig = ALWAYS,
+    tracker: Callable[[], FakeTracker] = FakeTracker,
+    now: float = 0.0,
+    spec: JobSpec | None = None,
+) -> Session:
     return Session("test", tracker, config, now=now, spec=spec)
 
 

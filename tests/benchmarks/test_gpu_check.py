@@ -18,9 +18,12 @@ def run(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
         path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
         path.chmod(0o755)
     return subprocess.run(
-        [str(SCRIPT), str(folder / "out")], capture_output=True, text=True, check=False,
+        [str(SCRIPT), str(folder / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
         env={"PATH": f"{stubs}{os.pathsep}{os.environ['PATH']}"},
-    )  # fmt: skip
+    )
 
 
 def test_without_a_gpu_it_says_so_and_ends(tmp_path: Path) -> None:

@@ -35,8 +35,10 @@ def masked(colour: tuple[int, int, int] | None, grain: float = 0.0) -> Callable[
         image, tone = image.copy(), colour or skin(image, points)
         cv2.fillPoly(image, [points[MASK].astype(np.int32)], tone, cv2.LINE_AA)
         for share in (0.25, 0.5, 0.75):
-            ends = [points[a] * (1 - share) + points[b] * share
-                    for a, b in ((234, 172), (6, 152), (454, 397))]  # fmt: skip
+            ends = [
+                points[a] * (1 - share) + points[b] * share
+                for a, b in ((234, 172), (6, 152), (454, 397))
+            ]
             cv2.polylines(image, [np.array(ends, np.int32)], False,
                           tuple(int(0.8 * level) for level in tone), 2, cv2.LINE_AA)  # fmt: skip
         if grain:
@@ -191,8 +193,11 @@ def test_lips_at_the_border_are_painted_where_they_are_or_not_at_all(
         lips = points[LIPS]
         (x0, _), (x1, y1) = lips.min(0).astype(int), lips.max(0).astype(int)
         begin = max(0, x0 - beyond_px) if side == "left" else 0
-        cut = {"bottom": image[: y1 + beyond_px], "left": image[:, begin:],
-               "right": image[:, : x1 + beyond_px]}[side]  # fmt: skip
+        cut = {
+            "bottom": image[: y1 + beyond_px],
+            "left": image[:, begin:],
+            "right": image[:, : x1 + beyond_px],
+        }[side]
         found = pipeline.find(np.ascontiguousarray(cut), index / 25)
         if not isinstance(found, Outcome):
             painted += 1

@@ -154,8 +154,11 @@ LEGAL: dict[str, Callable[[str], str]] = {
     "H.264 without parameters": h264(None),
     "H.264 with blanks": h264("packetization-mode=1; profile-level-id=640029 ; x=Z0I="),
 }  # fmt: skip
-FOR_VIEWERS = [name for name in LEGAL if not ("mode 0" in name or "6e0028" in name
-                                              or name == "H.264 without parameters")]  # fmt: skip
+FOR_VIEWERS = [
+    name
+    for name in LEGAL
+    if not ("mode 0" in name or "6e0028" in name or name == "H.264 without parameters")
+]
 
 
 def offer_of(purpose: Purpose) -> Client:
@@ -234,8 +237,11 @@ def as_aiortc(answer: str) -> str:
                        *transport]  # fmt: skip
     parts[0] = [f"a=group:BUNDLE {' '.join(str(k) for k in range(len(parts) - 1))}"
                 if line.startswith("a=group") else line for line in parts[0]]  # fmt: skip
-    text = re.sub("packetization-mode=.;profile-level-id=\\w+",
-                  "packetization-mode=1;profile-level-id=42e01f", joined(parts))  # fmt: skip
+    text = re.sub(
+        "packetization-mode=.;profile-level-id=\\w+",
+        "packetization-mode=1;profile-level-id=42e01f",
+        joined(parts),
+    )
     return text
 
 
@@ -249,12 +255,15 @@ ILLEGAL: dict[str, tuple[Purpose, Callable[[str], str], str]] = {
     "interleaved H.264": (Purpose.INGEST, h264("packetization-mode=2"), "H264"),
     "mode 0 to a viewer": (Purpose.WATCH, h264("profile-level-id=42e01f"), "packetization-mode=1"),
     "H.264 of 4:4:4": (Purpose.INGEST, h264("profile-level-id=f4001f"), "High profile"),
-    "all sections rejected": (Purpose.INGEST, lambda s: edited(1, port_0)(edited(2, port_0)(s)),
-                              "0 video"),
+    "all sections rejected": (
+        Purpose.INGEST,
+        lambda s: edited(1, port_0)(edited(2, port_0)(s)),
+        "0 video",
+    ),
     "a voice of AAC": (Purpose.VOICE, edited(1, mpeg4), "mpeg4-generic.*Opus"),
     "no transport": (Purpose.INGEST, lambda s: re.sub("a=ice-(ufrag|pwd).*\r\n", "", s), "ICE"),
     "not bundled": (Purpose.INGEST, lambda s: s.replace("a=group:BUNDLE 0 1\r\n", ""), "bundle"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", sorted(ILLEGAL))

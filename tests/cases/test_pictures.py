@@ -220,10 +220,13 @@ def test_a_short_film_is_none(tmp_path: Path, voice: Path, frames: int) -> None:
 def test_a_picture_that_begins_late_is_not_cut(tmp_path: Path, kind: str) -> None:
     codec = "libvpx" if kind == "webm" else "libx264"
     path = write_video(
-        tmp_path / f"a.{kind}", portrait_frames(25, 64, 64), codec=codec,
-        times=[40 * k + 520 for k in range(25)], time_base=Fraction(1, 1000),
+        tmp_path / f"a.{kind}",
+        portrait_frames(25, 64, 64),
+        codec=codec,
+        times=[40 * k + 520 for k in range(25)],
+        time_base=Fraction(1, 1000),
         sound=voiced(1.5, 48_000),
-    )  # fmt: skip
+    )
     assert noted(path)[1] == []
 
 

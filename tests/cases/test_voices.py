@@ -129,8 +129,10 @@ def test_joined_files_are_all_heard(tmp_path: Path, kind: str) -> None:
     # What codecs add at a beginning and an end is heard at every joint.
     assert len(found) == pytest.approx(sum(map(len, pieces)), abs=0.2 * RATE_HZ)
     for hz in MELODY:
-        assert 5 <= sum(strongest_hz(found[at : at + 2400]) == pytest.approx(hz, abs=30)
-                        for at in range(0, len(found) - 2400, 2400))  # fmt: skip
+        assert 5 <= sum(
+            strongest_hz(found[at : at + 2400]) == pytest.approx(hz, abs=30)
+            for at in range(0, len(found) - 2400, 2400)
+        )
     assert notes == []
 
 

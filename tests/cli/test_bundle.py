@@ -127,8 +127,11 @@ def test_files_that_are_no_arrays_and_steps_that_are_not_offered(
 ) -> None:
     (tmp_path / "noise.npz").write_bytes(b"noise")
     np.savez(tmp_path / "object.npz", face=np.array([object()], dtype=object))
-    for name, wrong in (("none.npz", "no such file"), ("noise.npz", "not an .npz"),
-                        ("object.npz", "not an .npz")):  # fmt: skip
+    for name, wrong in (
+        ("none.npz", "no such file"),
+        ("noise.npz", "not an .npz"),
+        ("object.npz", "not an .npz"),
+    ):
         result = call("bundle", "run", made / "b", tmp_path / name, "-o", tmp_path / "o.npz")
         assert result.exit_code == 2 and wrong in result.output
     result = call("bundle", "run", made / "b", inputs(tmp_path), "-o", tmp_path / "o", "--steps", 3)

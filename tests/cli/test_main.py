@@ -141,8 +141,10 @@ def test_being_stopped_leaves_nothing_behind(tmp_path: Path, wish: signal.Signal
     voice = write_sound(tmp_path / "voice.wav", voiced(2.0))
     process = subprocess.Popen(
         [sys.executable, "-m", "lipwire", "dub", clip, voice, "-o", tmp_path / "out.mp4"],
-        cwd=REPO, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=REPO,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 30
     while not list(tmp_path.glob(".out.*.mp4")):
         assert time.monotonic() < deadline and process.poll() is None

@@ -145,5 +145,7 @@ def test_ablate_prints_a_table(seen: list[Any], tmp_path: Path) -> None:
 
 def test_help_names_every_command() -> None:
     shown = call("train", "-h").stdout
-    assert all(name in shown for name in ("model", "voice", "syncnet", "distill", "ablate",
-                                    "curves", "sheet"))  # fmt: skip
+    assert all(
+        name in shown
+        for name in ("model", "voice", "syncnet", "distill", "ablate", "curves", "sheet")
+    )

@@ -141,9 +141,11 @@ async def main(url: str) -> None:
     await until(lambda: len(finished) == 5)
     seen["heard_alone_s"] = len(heard) / 10
     seen |= {
-        "pictures": len(shown), "started": len(started), "published": room.published,
+        "pictures": len(shown),
+        "started": len(started),
+        "published": room.published,
         "finished": [[round(e.playback_position, 3), e.interrupted] for e in finished],
-    }  # fmt: skip
+    }
     await avatar.aclose()
     camera.cancel()
     print(json.dumps(seen))

@@ -104,9 +104,12 @@ async def main(url: str) -> None:
     ears, notes = Ears(), Notes()
     face = LipwireVideoService(url=url, consent=True, name="bot")
     worker = PipelineWorker(
-        Pipeline([face, ears]), params=PipelineParams(enable_metrics=True), observers=[notes],
-        cancel_on_idle_timeout=False, enable_rtvi=False,
-    )  # fmt: skip
+        Pipeline([face, ears]),
+        params=PipelineParams(enable_metrics=True),
+        observers=[notes],
+        cancel_on_idle_timeout=False,
+        enable_rtvi=False,
+    )
     started = asyncio.Event()
 
     @worker.event_handler("on_pipeline_started")

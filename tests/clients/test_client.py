@@ -63,8 +63,10 @@ async def test_pictures_and_voice_come_back_in_step(server: Served) -> None:
 
     call = LipwireCall(server.url, name="studio", consent=True, on_event=events.append, steps=4)
     async with call, filming(call):
-        tasks = [asyncio.create_task(take(call, "video", pictures)),
-                 asyncio.create_task(take(call, "audio", sounds))]  # fmt: skip
+        tasks = [
+            asyncio.create_task(take(call, "video", pictures)),
+            asyncio.create_task(take(call, "audio", sounds)),
+        ]
         await until(lambda: len(pictures) > 5 and len(sounds) > 5, "both come back")
         assert pictures[-1].rgb().shape == (240, 320, 3)
         assert sounds[-1].samples.shape == (960,)
@@ -125,8 +127,10 @@ async def test_times_are_known_where_a_server_has_replaced_parts_of_aiortc(
     pictures: list[Picture] = []
     sounds: list[Sound] = []
     async with LipwireCall(server.url, consent=True) as call, filming(call):
-        tasks = [asyncio.create_task(take(call, "video", pictures)),
-                 asyncio.create_task(take(call, "audio", sounds))]  # fmt: skip
+        tasks = [
+            asyncio.create_task(take(call, "video", pictures)),
+            asyncio.create_task(take(call, "audio", sounds)),
+        ]
         for frames in (pictures, sounds):
             await until(lambda f=frames: f and f[-1].time_s is not None, "its time")  # type: ignore[misc]
         shown, heard = pictures[-1].time_s, sounds[-1].time_s
@@ -144,8 +148,10 @@ async def test_a_server_that_was_killed_is_found_again(serve: Callable[..., Serv
         server.url, name="studio", consent=True, on_event=lambda e: states.append(e["type"])
     )
     async with call, filming(call):
-        tasks = [asyncio.create_task(take(call, "video", pictures)),
-                 asyncio.create_task(take(call, "audio", sounds))]  # fmt: skip
+        tasks = [
+            asyncio.create_task(take(call, "video", pictures)),
+            asyncio.create_task(take(call, "audio", sounds)),
+        ]
         await until(lambda: len(pictures) > 3, "it runs")
         server.kill()
         await until(lambda: "lost" in states, "the loss is noticed")
@@ -220,8 +226,10 @@ async def test_a_photo_stands_for_the_camera(server: Served, tmp_path: Path) -> 
     pictures: list[Picture] = []
     sounds: list[Sound] = []
     async with LipwireCall(server.url, name="bot", consent=True, face=path, steps=4) as call:
-        tasks = [asyncio.create_task(take(call, "video", pictures)),
-                 asyncio.create_task(take(call, "audio", sounds))]  # fmt: skip
+        tasks = [
+            asyncio.create_task(take(call, "video", pictures)),
+            asyncio.create_task(take(call, "audio", sounds)),
+        ]
         await call.speak(tone(2.0, 500, 24_000))
         await until(lambda: len(pictures) > 5, "seen")
         await until(lambda: bool(sounds) and loudness(sounds[-1].samples) > 1000, "and heard")

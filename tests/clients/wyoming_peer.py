@@ -26,9 +26,11 @@ from wyoming.snd import Played
 RATE_HZ = 22_050  # Piper's
 BUZZ = struct.pack(
     f"<{RATE_HZ}h",
-    *(int(sum(5000 * math.sin(math.tau * 200 * k * i / RATE_HZ) / k for k in (1, 2, 3)))
-      for i in range(RATE_HZ)),
-)  # fmt: skip
+    *(
+        int(sum(5000 * math.sin(math.tau * 200 * k * i / RATE_HZ) / k for k in (1, 2, 3)))
+        for i in range(RATE_HZ)
+    ),
+)
 
 
 async def main(uri: str) -> None:

@@ -295,8 +295,10 @@ async def test_a_killed_server_is_replaced(proxied: Proxied, http: httpx.AsyncCl
                 next(at for at in times if at > killed_s + 0.5) - killed_s
                 for times in (seen, watched)
             ]
-            print(f"pictures again after the death of a server: {back_s[0]:.1f} s at the "
-                  f"publisher, {back_s[1]:.1f} s at a viewer")  # fmt: skip
+            print(
+                f"pictures again after the death of a server: {back_s[0]:.1f} s at the "
+                f"publisher, {back_s[1]:.1f} s at a viewer"
+            )
             assert "studio" in (await http.get(f"/n/{other}/api/sessions")).text
             proxied.nodes[owner].start()
             await proxied.ready()

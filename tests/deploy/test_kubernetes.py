@@ -118,10 +118,13 @@ def test_the_parts_fit_each_other(variant: str) -> None:
     fields = ServerConfig.model_fields.keys()
     beside = {"LIPWIRE_CACHE", "LIPWIRE_HOME"}  # read by the engine and what signs
     assert {name.removeprefix("LIPWIRE_").lower() for name in given.keys() - beside} <= fields
-    settings = ServerConfig(**{
-        name.removeprefix("LIPWIRE_").lower(): value
-        for name, value in given.items() if value is not None and name not in beside
-    })  # fmt: skip
+    settings = ServerConfig(
+        **{
+            name.removeprefix("LIPWIRE_").lower(): value
+            for name, value in given.items()
+            if value is not None and name not in beside
+        }
+    )
     settings.check()
     # It ends by itself before it is killed.
     assert settings.drain_s + 15 < pod["spec"]["terminationGracePeriodSeconds"]

@@ -70,12 +70,15 @@ def test_other_architectures_are_inferred(config: Diff2LipConfig) -> None:
     assert infer_config(tensors, image_size=size, head_channels=head) == config
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda s: s,
-    lambda s: {"state_dict": s, "global_step": 7},
-    lambda s: {"ema": {f"module.{k}": v for k, v in s.items()}, "model": {}},
-    lambda s: {k: v.half() for k, v in s.items()},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "global_step": 7},
+        lambda s: {"ema": {f"module.{k}": v for k, v in s.items()}, "model": {}},
+        lambda s: {k: v.half() for k, v in s.items()},
+    ],
+)
 def test_the_usual_wrappings(state: dict[str, Tensor], tmp_path: Path, wrap: Any) -> None:
     torch.save(wrap(state), tmp_path / "c.pt")
     net = load(tmp_path / "c.pt")
@@ -140,10 +143,12 @@ def spoil(state: dict[str, Tensor], path: Path, **changes: Tensor | None) -> Pat
         ({"time_embed.0.weight": None}, "time_embed.0.weight is missing"),
         ({"time_embed.0.weight": torch.zeros(3)}, "time_embed.0.weight is [3]"),
         ({"time_embed.0.weight": torch.zeros(3, 0)}, "model_channels must be"),
-        ({"output_blocks.3.0.in_layers.0.weight": None},
-         "output_blocks.3.0.in_layers.0.weight [64] is missing"),
+        (
+            {"output_blocks.3.0.in_layers.0.weight": None},
+            "output_blocks.3.0.in_layers.0.weight [64] is missing",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_differs_is_named(
     state: dict[str, Tensor], tmp_path: Path, changes: dict[str, Tensor | None], message: str
 ) -> None:
@@ -175,8 +180,10 @@ def test_other_contents(tmp_path: Path, values: Any) -> None:
 
 
 def test_another_architectures_checkpoint(state: dict[str, Tensor], tmp_path: Path) -> None:
-    torch.save({"state_dict": {f"module.{k}": v for k, v in Wav2Lip().state_dict().items()}},
-               tmp_path / "w.pth")  # fmt: skip
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in Wav2Lip().state_dict().items()}},
+        tmp_path / "w.pth",
+    )
     assert "time_embed.0.weight is missing: not a state dict of Diff2Lip" in refused(
         tmp_path / "w.pth"
     )

@@ -59,12 +59,17 @@ def copies(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_export_writes_a_bundle_that_opens_and_matches_torch(exported: Path) -> None:
     manifest = open_bundle(exported / "b").manifest
     assert set(manifest.files) == {
-        "encode.onnx", "step.onnx", "weights.safetensors", "MODEL_CARD.md",
-    }  # fmt: skip
+        "encode.onnx",
+        "step.onnx",
+        "weights.safetensors",
+        "MODEL_CARD.md",
+    }
     assert list(manifest.parity) == [
-        "encode.onnx", "step.onnx", "sample, 1 step",
+        "encode.onnx",
+        "step.onnx",
+        "sample, 1 step",
         *(f"sample, {steps} steps" for steps in (2, 4, 8, 25)),
-    ]  # fmt: skip
+    ]
     assert 0 < max(manifest.parity.values()) <= 1e-4
     assert (manifest.version, manifest.training["step"]) == ("1.2", 7)
     assert (manifest.job_spec, manifest.opset) == (
@@ -177,8 +182,10 @@ def test_a_painter_speaks_with_another_voice(exported: Path, tmp_path: Path) -> 
         wanted = voice(mel, reach) * told[1] + told[0]
         torch.testing.assert_close(net.voice(mel, reach) * meant[1] + meant[0], wanted)
 
-    torch.save({"ema": net.state_dict(), "net_config": sizes.to_dict(), "code_stats": meant},
-               tmp_path / "whole.pt")  # fmt: skip
+    torch.save(
+        {"ema": net.state_dict(), "net_config": sizes.to_dict(), "code_stats": meant},
+        tmp_path / "whole.pt",
+    )
     again, _ = lite.load_lite(tmp_path / "painter.pt", tmp_path / "whole.pt")
     torch.testing.assert_close(again.state_dict(), net.state_dict())
 
@@ -265,8 +272,10 @@ def test_a_bundle_says_that_it_takes_a_reach_and_paints_by_it(exported: Path) ->
     blank = LipJob("s", 0, picture(64, 64, 0), np.stack([picture(64, 64, 1)] * 2),
                    np.random.default_rng(0).uniform(-4, 4, (80, 24)).astype(np.float32),
                    0, 2, 0.0)  # fmt: skip
-    jobs = [replace(blank, reach=None if reach is None else np.full(7, reach, np.float32))
-            for reach in (None, 1.0, 100.0)]  # random weights hardly hear  # fmt: skip
+    jobs = [
+        replace(blank, reach=None if reach is None else np.full(7, reach, np.float32))
+        for reach in (None, 1.0, 100.0)
+    ]  # random weights hardly hear
     found, wanted = (np.stack(backend.generate(jobs)).astype(int) for backend in backends)
     assert np.abs(found - wanted).max() <= 1
     assert np.array_equal(found[0], found[1]), "nothing known is a typical speaker"

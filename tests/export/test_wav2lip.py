@@ -36,8 +36,10 @@ def bundle(wav2lip_bundle: Bundle) -> Bundle:
 def test_it_paints_in_one_pass_and_says_so(bundle: Bundle) -> None:
     manifest = bundle.manifest
     assert (manifest.kind, manifest.prediction, manifest.steps_offered) == (
-        "wav2lip", "image", (1,),
-    )  # fmt: skip
+        "wav2lip",
+        "image",
+        (1,),
+    )
     assert manifest.job_spec == JobSpec(96, "box", references=1, mel_columns=16)
     assert set(manifest.files) == {"step.onnx", "weights.safetensors", "MODEL_CARD.md"}
     assert set(manifest.parity) == {"step.onnx", "sample, 1 step"}

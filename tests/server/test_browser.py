@@ -90,9 +90,12 @@ def film_portrait(path: Path, seconds: int = 4) -> None:
             x, y = 224 + 0.2 * np.sin(turn), 132 + 0.1 * np.sin(2 * turn)
             matrix = np.array([[scale, 0, 320 - scale * x], [0, scale, 240 - scale * y]])
             picture = cv2.warpAffine(
-                portrait, matrix, (WIDTH, HEIGHT),
-                flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE,
-            )  # fmt: skip
+                portrait,
+                matrix,
+                (WIDTH, HEIGHT),
+                flags=cv2.INTER_CUBIC,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             file.write(b"FRAME\n" + frame.reformat(format="yuv420p").to_ndarray().tobytes())
 

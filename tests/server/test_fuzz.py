@@ -24,10 +24,12 @@ from lipwire.server.rtc.ice import MAX_CANDIDATES, filter_candidates, usable
 from lipwire.server.rtc.sdp import Purpose, finish_answer, read_fragment, read_offer
 
 quick = settings(
-    max_examples=60, deadline=None, derandomize=True,
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
+)
 
 OFFER = "\r\n".join(
     ["v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE 0 1",
@@ -206,9 +208,11 @@ def test_the_documented_interface_breaks_nothing(engine: Engine) -> None:
         for found in schema.get_all_operations():
             operation = found.ok()
             answer = httpx.post(
-                server.url + "/whip?consent=true", content=OFFER,
-                headers={"Content-Type": "application/sdp"}, timeout=60,
-            )  # fmt: skip
+                server.url + "/whip?consent=true",
+                content=OFFER,
+                headers={"Content-Type": "application/sdp"},
+                timeout=60,
+            )
             assert answer.status_code == 201, answer.text
             name = answer.headers["location"].split("/")[-1]
 

@@ -40,9 +40,11 @@ def test_the_papers_family_samples_what_the_published_code_does(shared_dir: Path
     fill_golden(net)
     face, noise = torch.from_numpy(golden["face"]), torch.from_numpy(golden["noise"])
     given = Given(
-        face[:, :, :32], torch.from_numpy(golden["ref"]), torch.from_numpy(golden["mel"]),
+        face[:, :, :32],
+        torch.from_numpy(golden["ref"]),
+        torch.from_numpy(golden["mel"]),
         noise[:, :, 32:].expand(2, -1, -1, -1),
-    )  # fmt: skip
+    )
     assert described
     assert relative_error(repaint(family, net, given, 25), golden["composited"]) < 1e-4
 

@@ -163,8 +163,11 @@ def test_bfloat16_trains_and_keeps_float32_weights(tmp_path: Path) -> None:
     first = trainer.run_step()
     assert all(value == value for value in first.values())  # none is NaN
     assert {p.dtype for p in trainer.net.parameters()} == {torch.float32}
-    plain = Trainer(tmp_path / "plain", replace(config, precision="bf16"),
-                    tiny_paper(config, LossWeights(sync=0, perceptual=0)))  # fmt: skip
+    plain = Trainer(
+        tmp_path / "plain",
+        replace(config, precision="bf16"),
+        tiny_paper(config, LossWeights(sync=0, perceptual=0)),
+    )
     assert plain.run_step()["simple"] == first["simple"]
 
 
@@ -259,8 +262,11 @@ def test_an_interrupt_ends_the_step_saves_and_says_how_to_go_on(tmp_path: Path, 
     done = subprocess.run(
         [sys.executable, "-c", STOPPED.format(name=name), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": f"{REPO}:{REPO / 'tests'}"},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 130, done.stderr
     assert "stopped and saved at step 4; to go on:" in done.stderr
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 4

@@ -40,9 +40,12 @@ def test_workers_end_with_their_parent(wish: signal.Signals) -> None:
         f"if __name__ == '__main__': list(in_processes(exec, 2 * [{task!r}], 2))\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", code],
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(REPO)},
-    ) as program:  # fmt: skip
+    ) as program:
         try:
             assert program.stdout is not None
             assert [program.stdout.readline() for _ in range(2)] == [b"up\n", b"up\n"]

@@ -24,8 +24,11 @@ from lipwire.engine.errors import ConfigError, LipwireError
 
 def test_a_figure_knows_its_target() -> None:
     assert figure(70.0, "ms", most=80) == {
-        "value": 70.0, "unit": "ms", "target": "≤ 80", "ok": True,
-    }  # fmt: skip
+        "value": 70.0,
+        "unit": "ms",
+        "target": "≤ 80",
+        "ok": True,
+    }
     assert figure(0.9, "share", least=0.95)["ok"] is False
     assert figure(3)["ok"] is None
     assert figure(None, "ms", most=80)["ok"] is False  # what was not measured is not met

@@ -195,7 +195,10 @@ async def test_an_answer_without_sdp_is_told(monkeypatch: pytest.MonkeyPatch) ->
     async with httpx.AsyncClient(transport=transport) as http:
         line = Line(http, Doors(offer="http://127.0.0.1:9/offer"))
         with pytest.raises(LipwireError, match="reach max session"):
-            await line.open(Microphone(np.zeros(0, np.int16)), Microphone(np.zeros(0, np.int16)),
-                            lambda receiver: None)  # fmt: skip
+            await line.open(
+                Microphone(np.zeros(0, np.int16)),
+                Microphone(np.zeros(0, np.int16)),
+                lambda receiver: None,
+            )
         await line.close()
     assert asdict(Doors(offer="http://x")) == {"offer": "http://x", "whip": None, "whep": None}

@@ -13,9 +13,11 @@ TRACES = {"columns": ["pts", "received", "sent"], "pictures": [[1, 5.0, 5.07], [
 
 
 def test_what_relip_adds_is_set_beside_the_servers_own_part() -> None:
-    found = {"drawn": {"1": 900.0, "2": 1000.0, "3": 1040.0, "4": 1080.0},
-             "bare": {"1": 930.0, "2": 1040.0, "3": 1080.0},
-             "relip": {"1": 990.0, "2": 1115.0, "3": 1155.0, "4": 1190.0}}  # fmt: skip
+    found = {
+        "drawn": {"1": 900.0, "2": 1000.0, "3": 1040.0, "4": 1080.0},
+        "bare": {"1": 930.0, "2": 1040.0, "3": 1080.0},
+        "relip": {"1": 990.0, "2": 1115.0, "3": 1155.0, "4": 1190.0},
+    }
     back = {"relip": 1.0, "viewer": 4.0}
     figures = relip._result(found, 1000.0, TRACES, back, ["bench"])["figures"]
     assert figures["pictures"]["value"] == 2  # the first is of before, the last was not seen bare

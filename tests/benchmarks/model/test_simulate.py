@@ -71,8 +71,11 @@ def test_a_run_is_json() -> None:
     result = run(times, sessions=(1, 2), devices=(1, 2), speeds=(1, 0.5), scene=scene)
     assert json.loads(json.dumps(result)) == result
     assert [(load["devices"], load["sessions"]) for load in result["loads"]] == [
-        (1, 1), (1, 2), (2, 1), (2, 2),
-    ]  # fmt: skip
+        (1, 1),
+        (1, 2),
+        (2, 1),
+        (2, 2),
+    ]
 
 
 def test_the_command_counts_what_is_carried(tmp_path: Path) -> None:
@@ -88,8 +91,10 @@ def test_the_command_counts_what_is_carried(tmp_path: Path) -> None:
 
 
 def measurement(tmp_path: Path, **changes: Any) -> Path:
-    rows = [{"network": "lite", "backend": "ort", "steps": 2, "batch": b, "ms": 10.0 * b}
-            for b in (1, 2)]  # fmt: skip
+    rows = [
+        {"network": "lite", "backend": "ort", "steps": 2, "batch": b, "ms": 10.0 * b}
+        for b in (1, 2)
+    ]
     result = {"rows": rows, "default_steps": 2, "machine": {"processor": "a"}, **changes}
     path = tmp_path / "denoiser.json"
     path.write_text(json.dumps(result))

@@ -323,9 +323,12 @@ def test_an_optimised_graph_is_kept_and_made_again_when_it_was_altered(
     kept = sorted((tmp_path / "cache" / "graphs").glob("*.onnx"))
     assert len(kept) == 2
     times = [path.stat().st_ino for path in kept]
-    for spoil in (lambda p: p.write_bytes(b"evil"), lambda p: p.write_bytes(p.read_bytes()[:-9]),
-                  lambda p: p.with_suffix(".sha256").write_text("0" * 64),
-                  lambda p: p.unlink()):  # fmt: skip
+    for spoil in (
+        lambda p: p.write_bytes(b"evil"),
+        lambda p: p.write_bytes(p.read_bytes()[:-9]),
+        lambda p: p.with_suffix(".sha256").write_text("0" * 64),
+        lambda p: p.unlink(),
+    ):
         again = load_backend(open_bundle(), "ort", threads=1).generate([job()])[0]
         assert np.array_equal(again, want)
         assert [path.stat().st_ino for path in kept] == times  # taken as it was

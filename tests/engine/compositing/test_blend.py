@@ -145,9 +145,11 @@ def test_the_mouth_that_was_painted_is_seen() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    x=st.floats(-200, 600), y=st.floats(-200, 500), width_px=st.floats(8, 800),
+    x=st.floats(-200, 600),
+    y=st.floats(-200, 500),
+    width_px=st.floats(8, 800),
     roll=st.floats(-3.1, 3.1),
-)  # fmt: skip
+)
 def test_no_place_or_size_of_a_face_breaks_it(
     x: float, y: float, width_px: float, roll: float
 ) -> None:

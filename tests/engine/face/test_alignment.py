@@ -43,9 +43,12 @@ def waves(x: F64, y: F64, wavelength_px: float) -> F64:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    scale=st.floats(0.05, 8), roll=st.floats(-3.1, 3.1),
-    x=st.floats(-500, 500), y=st.floats(-500, 500), size=st.sampled_from([64, 128, 256]),
-)  # fmt: skip
+    scale=st.floats(0.05, 8),
+    roll=st.floats(-3.1, 3.1),
+    x=st.floats(-500, 500),
+    y=st.floats(-500, 500),
+    size=st.sampled_from([64, 128, 256]),
+)
 def test_the_fit_finds_the_very_map(
     scale: float, roll: float, x: float, y: float, size: int
 ) -> None:
@@ -80,9 +83,12 @@ def test_an_upright_face_fills_the_crop_as_the_template_says() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    scale=st.floats(0.02, 20), roll=st.floats(-3.1, 3.1),
-    x=st.floats(-2000, 2000), y=st.floats(-2000, 2000), size=st.sampled_from([64, 128, 256]),
-)  # fmt: skip
+    scale=st.floats(0.02, 20),
+    roll=st.floats(-3.1, 3.1),
+    x=st.floats(-2000, 2000),
+    y=st.floats(-2000, 2000),
+    size=st.sampled_from([64, 128, 256]),
+)
 def test_pose_and_similarity_are_inverse(
     scale: float, roll: float, x: float, y: float, size: int
 ) -> None:

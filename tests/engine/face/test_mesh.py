@@ -31,8 +31,11 @@ def test_every_face_is_detected(tracker: MeshTracker) -> None:
     found = tracker.detect(scene([LEFT, RIGHT]))
     assert found.shape == (2, 4) and found.dtype == np.float32
     assert sorted(same_place(one, box(pose)) for one in found for pose in (LEFT, RIGHT)) == [
-        False, False, True, True,
-    ]  # fmt: skip
+        False,
+        False,
+        True,
+        True,
+    ]
     assert tracker.detect(scene([])).shape == (0, 4)
 
 

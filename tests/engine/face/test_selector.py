@@ -316,10 +316,13 @@ def test_next_of_one_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("choice", "followed"),
     [
-        (Choice(index=0), "ann"), (Choice(index=1), "bob"), (Choice(index=9), "bob"),
-        (Choice(position=(0.9, 0.1)), "bob"), (Choice(position=(0.1, 0.9)), "ann"),
+        (Choice(index=0), "ann"),
+        (Choice(index=1), "bob"),
+        (Choice(index=9), "bob"),
+        (Choice(position=(0.9, 0.1)), "bob"),
+        (Choice(position=(0.1, 0.9)), "ann"),
     ],
-)  # fmt: skip
+)
 def test_a_face_can_be_pointed_at_and_is_kept(choice: Choice, followed: str) -> None:
     film = Film(two())
     film.selector.choose(choice)  # before the first picture

@@ -118,9 +118,12 @@ def test_a_failing_model_lets_frames_through_and_is_tried_again(
 
 @pytest.mark.parametrize("answer", [[], [np.zeros((128, 128, 3), np.uint8)] * 2, [None], None])
 def test_a_model_that_answers_nonsense_is_a_fault(
-    engine: Engine, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, answer: object,
+    engine: Engine,
+    backend: FakeBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: object,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     session = engine.session(CONFIG)
     with monkeypatch.context() as patched, caplog.at_level(logging.CRITICAL):
         patched.setattr(backend, "generate", lambda jobs: answer)

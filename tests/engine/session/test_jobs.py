@@ -42,8 +42,11 @@ def test_a_job_has_the_shapes_that_the_model_asks_for() -> None:
 def test_no_face() -> None:
     out = run(make(tracker=lambda: ScriptedTracker({1, 2})), 6)
     assert [f.outcome for f in out] == [
-        Outcome.GENERATED, *[Outcome.NO_FACE] * 3, Outcome.GENERATED, Outcome.GENERATED,
-    ]  # fmt: skip
+        Outcome.GENERATED,
+        *[Outcome.NO_FACE] * 3,
+        Outcome.GENERATED,
+        Outcome.GENERATED,
+    ]
     assert out[1].image is frame(1).image
 
 
@@ -79,8 +82,11 @@ def test_a_failing_tracker_is_a_fault_and_the_next_frame_is_tried(
     with caplog.at_level(logging.ERROR):
         out = run(make(tracker=lambda: ScriptedTracker(failing={0, 2})), 4)
     assert [f.outcome for f in out] == [
-        Outcome.FAULT, Outcome.GENERATED, Outcome.FAULT, Outcome.GENERATED,
-    ]  # fmt: skip
+        Outcome.FAULT,
+        Outcome.GENERATED,
+        Outcome.FAULT,
+        Outcome.GENERATED,
+    ]
     assert out[0].image is frame(0).image
     assert "tracking frame 0 failed" in caplog.text
     assert len(caplog.records) == 1  # one with its trace; a fault a frame must not fill the disk
@@ -127,8 +133,10 @@ def test_a_covered_mouth_passes_through() -> None:
         work(session, index / 25)
         outcomes += [f.outcome for f in pop_all(session, index / 25 + DELAY_S)]
     assert outcomes == [
-        *[Outcome.GENERATED] * 25, *[Outcome.OCCLUDED] * 5, *[Outcome.GENERATED] * 10,
-    ]  # fmt: skip
+        *[Outcome.GENERATED] * 25,
+        *[Outcome.OCCLUDED] * 5,
+        *[Outcome.GENERATED] * 10,
+    ]
 
 
 def slow(session: Session, frames: int, took_s: float, first: int = 0) -> list[OutputFrame]:
@@ -242,8 +250,11 @@ def test_without_a_mouth_to_hold_the_original_goes_out_at_once() -> None:
     out = pop_all(session, start_s + 0.12 + DELAY_S)
     assert [f.index for f in out] == list(range(first - 1, first + 4))
     assert [f.outcome for f in out[1:]] == [
-        Outcome.FAULT, Outcome.FAULT, Outcome.FAULT, Outcome.OVERLOADED
-    ]  # fmt: skip
+        Outcome.FAULT,
+        Outcome.FAULT,
+        Outcome.FAULT,
+        Outcome.OVERLOADED,
+    ]
 
 
 def test_without_the_ladder_steps_stay() -> None:

@@ -191,8 +191,11 @@ def test_two_devices_record_each_its_own_work(monkeypatch: pytest.MonkeyPatch) -
         return lambda: streams.launch(device, lambda: ran.append((device, number)))
 
     recorders = [CudaRecorder(torch.device("cuda", index)) for index in (0, 1)]
-    replays = {(device, number): recorders[device].record(work(device, number))
-               for number in (0, 1) for device in (0, 1)}  # fmt: skip
+    replays = {
+        (device, number): recorders[device].record(work(device, number))
+        for number in (0, 1)
+        for device in (0, 1)
+    }
     for which, replay in replays.items():
         ran.clear()
         replay()
@@ -268,8 +271,10 @@ def test_the_recorded_frame_is_what_onnx_runtime_paints(bundle: Any, net: Any, s
         call = GraphedBatches(
             {size: sampler(bundle, net, steps, size) for size in (1, 4)},
             {name: (tuple(v.shape[1:]), v.dtype) for name, v in values.items()},
-            (batch[0].crop.shape, torch.uint8), CPU, FakeRecorder(1),
-        )  # fmt: skip
+            (batch[0].crop.shape, torch.uint8),
+            CPU,
+            FakeRecorder(1),
+        )
         painted = call(**values).numpy()
     backend = load_backend(bundle, "ort", threads=1)
     for job, ours, theirs in zip(batch, painted, backend.generate(batch), strict=True):

@@ -385,9 +385,12 @@ EVENTS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    events=EVENTS, offline=st.booleans(), silence=st.booleans(), close=st.booleans(),
+    events=EVENTS,
+    offline=st.booleans(),
+    silence=st.booleans(),
+    close=st.booleans(),
     bad=st.sets(st.integers(0, 20)),
-)  # fmt: skip
+)
 def test_no_interleaving_loses_or_reorders_a_frame(
     events: list[tuple[str, int]], offline: bool, silence: bool, close: bool, bad: set[int]
 ) -> None:

@@ -16,9 +16,11 @@ from lipwire.engine.units.selection import Selector, best_path
 
 
 @given(
-    steps=st.integers(1, 4), units=st.integers(1, 5), seed=st.integers(0, 2**20),
+    steps=st.integers(1, 4),
+    units=st.integers(1, 5),
+    seed=st.integers(0, 2**20),
     previous=st.booleans(),
-)  # fmt: skip
+)
 def test_it_is_the_cheapest_of_all_sequences(
     steps: int, units: int, seed: int, previous: bool
 ) -> None:

@@ -263,10 +263,13 @@ async def test_a_file_is_heard(call: Call) -> None:
 
 @pytest.mark.parametrize(
     ("content", "status", "named"),
-    [(b"", 422, "empty"), (b"no sound at all", 415, "not a sound or video file"),
-     (bytes(2_100_000), 413, "larger than 2 MB")],
+    [
+        (b"", 422, "empty"),
+        (b"no sound at all", 415, "not a sound or video file"),
+        (bytes(2_100_000), 413, "larger than 2 MB"),
+    ],
     ids=["empty", "text", "too large"],
-)  # fmt: skip
+)
 async def test_files_that_cannot_be_a_voice(
     call: Call, content: bytes, status: int, named: str
 ) -> None:
@@ -404,8 +407,10 @@ async def test_a_message_too_large_ends_its_socket_only(call: Call) -> None:
         assert "text must be" in (await event(socket, "error"))["error"]
 
 
-@pytest.mark.parametrize("rate", ["", "?rate=", "?rate=fast", "?rate=100", "?rate=9999999",
-                                  "?rate=-24000", "?rate=24000.5"])  # fmt: skip
+@pytest.mark.parametrize(
+    "rate",
+    ["", "?rate=", "?rate=fast", "?rate=100", "?rate=9999999", "?rate=-24000", "?rate=24000.5"],
+)
 async def test_a_bad_rate_closes_with_a_reason(call: Call, rate: str) -> None:
     async with call.socket(rate) as socket:
         assert "rate" in (await event(socket, "error"))["error"]

@@ -108,8 +108,10 @@ async def test_health_and_readiness(server: Running, client: httpx.AsyncClient) 
     assert (await client.get("/healthz")).json() == {"status": "ok"}
     answer = await client.get("/readyz")
     assert answer.status_code == 200 and answer.json() == {
-        "status": "ready", "room": 2, "weight": 100,
-    }  # fmt: skip
+        "status": "ready",
+        "room": 2,
+        "weight": 100,
+    }
     server.app.state.sessions.draining = True
     answer = await client.get("/readyz")
     assert answer.status_code == 503 and answer.json()["status"] == "draining"
@@ -193,8 +195,10 @@ async def test_sigterm_lets_calls_go_on_and_ends_with_success() -> None:
                 await call(client, caller)
                 await until(lambda: bool(caller.messages), "the channel is open", 20)
                 assert json.loads(caller.messages[0]) == {
-                    "type": "disclosure", "ai_generated": True, "mark": "AI-generated",
-                }  # fmt: skip
+                    "type": "disclosure",
+                    "ai_generated": True,
+                    "mark": "AI-generated",
+                }
                 process.send_signal(signal.SIGTERM)
                 began_s = asyncio.get_running_loop().time()
                 await until(

@@ -294,13 +294,16 @@ async def test_tokens_are_asked_for_everywhere_but_on_preflights(guarded: Runnin
             del http.headers["Authorization"]
             fragment_headers = {"Content-Type": FRAGMENT, "If-Match": made.etag}
             for method, path, headers in (
-                ("PATCH", made.location, fragment_headers), ("DELETE", made.location, {}),
-                ("POST", f"/whep/{made.session}", IS_SDP), ("GET", made.location, {}),
-                ("POST", f"/whip/{made.session}/voice", IS_SDP), ("GET", "/metrics", {}),
+                ("PATCH", made.location, fragment_headers),
+                ("DELETE", made.location, {}),
+                ("POST", f"/whep/{made.session}", IS_SDP),
+                ("GET", made.location, {}),
+                ("POST", f"/whip/{made.session}/voice", IS_SDP),
+                ("GET", "/metrics", {}),
                 ("GET", f"/api/sessions/{made.session}/stats", {}),
                 ("POST", f"/api/sessions/{made.session}/interrupt", {}),
                 ("DELETE", f"/api/sessions/{made.session}", {}),
-            ):  # fmt: skip
+            ):
                 await error_of(await http.request(method, path, headers=headers), 401)
             for path in ("/whip", made.location, f"/whep/{made.session}"):
                 answer = await http.options(path)

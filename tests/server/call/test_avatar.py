@@ -88,8 +88,10 @@ async def test_a_photo_speaks_for_those_who_watch(
     assert (await client.put("/api/sessions/bot", content=body)).status_code == 403  # no consent
     answer = await client.put("/api/sessions/bot?consent=true&steps=4", content=body)
     assert answer.status_code == 201 and answer.json() == {
-        "id": "bot", "node": None, "ai_generated": True,
-    }  # fmt: skip
+        "id": "bot",
+        "node": None,
+        "ai_generated": True,
+    }
     async with Client(client).watch() as viewer, Client(client).publish() as other:
         assert (await viewer.post("/whep/bot")).status_code == 201
         await until(lambda: len(viewer.pictures) > 5, "seen", 20)

@@ -50,8 +50,10 @@ def cluster(tmp_path: Path) -> Iterator[str]:
     log = (tmp_path / "log").open("w+")
     process = subprocess.Popen(
         [sys.executable, "-m", "lipwire", "cluster", *arguments],
-        stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **SETTINGS},
-    )  # fmt: skip
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **SETTINGS},
+    )
     try:
         url = f"http://127.0.0.1:{PORT}"
         while f"ready: open {url}" not in (tmp_path / "log").read_text():
@@ -219,8 +221,10 @@ async def test_calls_go_on_when_nodes_are_killed_and_when_they_stop(cluster: str
                 await publisher.more(50)
                 await viewer.more(25)
                 gaps = [f"{seen.longest_s(killed_s):.1f} s" for seen in (publisher, viewer)]
-                print(f"{victim} killed: no picture for {gaps[0]} at the publisher, {gaps[1]} at a "
-                      "viewer")  # fmt: skip
+                print(
+                    f"{victim} killed: no picture for {gaps[0]} at the publisher, {gaps[1]} at a "
+                    "viewer"
+                )
                 assert not Path(f"/proc/{server}/cwd").exists()  # it does not outlive its replica
                 await wait_for("a node in place of it", two_nodes)
                 print(f"a node in place of it: {time.monotonic() - killed_s:.1f} s")

@@ -59,8 +59,11 @@ async def test_a_subtitle_waits_for_its_voice_and_lasts_as_long() -> None:
     await until(lambda: len(stage.told) == 2, "the next")
     assert stage.told[1] == Cue(104.0, 2.5, "Good evening.", "en")
     assert stage.told[1].event() == {
-        "type": "subtitle", "text": "Good evening.", "language": "en", "duration_s": 2.5,
-    }  # fmt: skip
+        "type": "subtitle",
+        "text": "Good evening.",
+        "language": "en",
+        "duration_s": 2.5,
+    }
     run.cancel()
 
 

@@ -63,8 +63,10 @@ def test_it_grows_with_the_picture_and_shortens_where_it_must() -> None:
 def test_only_the_picture_under_it_changes_and_twice_is_the_same() -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (480, 640, 3), np.uint8)
-    frames = [av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format="yuv420p")
-              for _ in range(2)]  # fmt: skip
+    frames = [
+        av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format="yuv420p")
+        for _ in range(2)
+    ]
     clean, mark = frames[0].to_ndarray().copy(), Watermark()
     for frame in frames:
         mark.draw(frame)

@@ -128,9 +128,11 @@ async def test_a_stranger_cannot_trickle_without_end(
 
 
 def test_fragments_are_read() -> None:
-    text = ("a=ice-ufrag:EsAw\r\na=ice-pwd:x\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:7\r\n"
-            f"{NOWHERE.format(9)}\r\n\r\nm=video 9 RTP 0\r\n{NOWHERE.format(8)}\r\n"
-            "a=end-of-candidates\r\n")  # fmt: skip
+    text = (
+        "a=ice-ufrag:EsAw\r\na=ice-pwd:x\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:7\r\n"
+        f"{NOWHERE.format(9)}\r\n\r\nm=video 9 RTP 0\r\n{NOWHERE.format(8)}\r\n"
+        "a=end-of-candidates\r\n"
+    )
     fragment = read_fragment(text)
     assert fragment.ufrag == "EsAw" and fragment.end
     assert fragment.candidates == (("7", NOWHERE.format(9)), (None, NOWHERE.format(8)))

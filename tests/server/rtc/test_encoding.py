@@ -59,8 +59,10 @@ async def take(subscription: Subscription) -> Encoded:
 
 def test_the_ladder_has_three_rungs_and_fits_small_limits() -> None:
     assert [(r.floor, r.ceiling, r.shrink) for r in LADDER] == [
-        (1_000_000, 2_500_000, 1), (500_000, 1_000_000, 1), (250_000, 500_000, 2),
-    ]  # fmt: skip
+        (1_000_000, 2_500_000, 1),
+        (500_000, 1_000_000, 1),
+        (250_000, 500_000, 2),
+    ]
     assert [(r.floor, r.ceiling) for r in make_ladder(100_000, 100_000)] == [(100_000, 100_000)]
     for highest in range(100_000, 3_000_000, 50_000):
         ladder = make_ladder(min(250_000, highest), highest)

@@ -87,12 +87,15 @@ def _manifest(root: Path, rows: list[dict[str, str]]) -> None:
 
 def test_a_manifest_decides(tmp_path: Path) -> None:
     row = {"file": "v/a.b.mp4", "kind": "talking", "split": "train", "speaker": "ann"}
-    _manifest(tmp_path, [
-        row,
-        {**row, "file": "v/c.mp4", "speaker": "bob", "split": "val"},
-        {**row, "file": "v/d.mp4", "kind": "speech"},
-        {**row, "file": "v/e.mp4", "split": "robustness"},
-    ])  # fmt: skip
+    _manifest(
+        tmp_path,
+        [
+            row,
+            {**row, "file": "v/c.mp4", "speaker": "bob", "split": "val"},
+            {**row, "file": "v/d.mp4", "kind": "speech"},
+            {**row, "file": "v/e.mp4", "split": "robustness"},
+        ],
+    )
     assert find_clips(tmp_path) == [
         Clip(str(tmp_path / "v/a.b.mp4"), "ann", "train", "v_a_b"),
         Clip(str(tmp_path / "v/c.mp4"), "bob", "val", "v_c"),

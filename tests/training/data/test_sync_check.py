@@ -118,8 +118,11 @@ def test_the_published_model_recovers_shifts_of_real_clips(shared_dir: Path) -> 
     from lipwire.training.data.clip import Rules, prepare_clip
     from lipwire.training.data.layouts import Clip
 
-    names = ["OpenTalker__video-retalking__2", "tencent-ailab__V-Express__gt",
-             "Hangz-nju-cuhk__Talking-Face_PC-AVS__00067"]  # fmt: skip
+    names = [
+        "OpenTalker__video-retalking__2",
+        "tencent-ailab__V-Express__gt",
+        "Hangz-nju-cuhk__Talking-Face_PC-AVS__00067",
+    ]
     right = 0
     for name in names:
         (path,) = (shared_dir / "corpus" / "video").glob(f"{name}.*")

@@ -40,8 +40,10 @@ def test_it_is_what_the_matrix_root_gives() -> None:
     from scipy.linalg import sqrtm
 
     rng = np.random.default_rng(2)
-    a, b = (rng.standard_normal((90, 7)) @ rng.standard_normal((7, 7)) + rng.standard_normal(7)
-            for _ in range(2))  # fmt: skip
+    a, b = (
+        rng.standard_normal((90, 7)) @ rng.standard_normal((7, 7)) + rng.standard_normal(7)
+        for _ in range(2)
+    )
     ca, cb = np.cov(a.T), np.cov(b.T)
     gap = a.mean(0) - b.mean(0)
     wanted = gap @ gap + np.trace(ca + cb - 2 * np.real(sqrtm(ca @ cb)))

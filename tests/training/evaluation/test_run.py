@@ -44,8 +44,11 @@ def lite() -> MethodSpec:
 
 
 def lines(out: Path) -> list[bytes]:
-    return [line for path in sorted(out.glob("results-*.jsonl"))
-            for line in path.read_bytes().splitlines()]  # fmt: skip
+    return [
+        line
+        for path in sorted(out.glob("results-*.jsonl"))
+        for line in path.read_bytes().splitlines()
+    ]
 
 
 def test_reconstruction_beside_its_baselines(
@@ -106,8 +109,10 @@ def test_the_papers_protocol_paints_every_picture_and_pastes_it_plainly(lite: Me
             outside[y0:y1, x0:x1] = False
             assert np.array_equal(found[outside], image[outside])
             middle = (y0 + y1) // 2
-            upper, lower = (np.abs(found[a:b, x0:x1].astype(int) - image[a:b, x0:x1]).mean()
-                            for a, b in ((y0, middle - 2), (middle + 2, y1)))  # fmt: skip
+            upper, lower = (
+                np.abs(found[a:b, x0:x1].astype(int) - image[a:b, x0:x1]).mean()
+                for a, b in ((y0, middle - 2), (middle + 2, y1))
+            )
             assert upper < 3.5 < lower, "twice resized above, painted below"
 
 
@@ -260,8 +265,11 @@ def test_a_folder_is_finished_as_it_was_begun(
 def test_missing_weights_are_said_before_the_work(
     reconstruction: Path, root: Path, tmp_path: Path
 ) -> None:
-    for name, cause in (("syncnet", "no such checkpoint"), ("inception", "FID needs"),
-                        ("face", "identity needs")):  # fmt: skip
+    for name, cause in (
+        ("syncnet", "no such checkpoint"),
+        ("inception", "FID needs"),
+        ("face", "identity needs"),
+    ):
         weights = Weights(**{name: tmp_path / "none.pt"})
         with pytest.raises(CheckpointError, match=cause):
             evaluate_list(reconstruction, root, tmp_path / "out", [COPY], Plan("m", weights))
@@ -317,9 +325,11 @@ def test_wav2lip_runs_from_a_checkpoint_of_its_own(
 
 
 def test_method_names(tmp_path: Path) -> None:
-    for text, cause in ((f"real={DEFAULT_BUNDLE}", "is taken"),
-                        (f"a/b={DEFAULT_BUNDLE}", "letters, digits"),
-                        (f"x={tmp_path / 'none'}", "no such model bundle")):  # fmt: skip
+    for text, cause in (
+        (f"real={DEFAULT_BUNDLE}", "is taken"),
+        (f"a/b={DEFAULT_BUNDLE}", "letters, digits"),
+        (f"x={tmp_path / 'none'}", "no such model bundle"),
+    ):
         with pytest.raises(LipwireError, match=cause):
             MethodSpec.parse(text)
     with pytest.raises(LipwireError, match="offers"):

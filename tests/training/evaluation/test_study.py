@@ -51,8 +51,10 @@ def test_the_page_tells_nobody_whose_film_it_is(study: Path, folders: list[Path]
     for word in ("ours", "theirs", "anna"):
         assert word not in page and not any(word in p.name for p in study.rglob("*"))
     for medium, method in key["owners"].items():
-        copies = [(study / "media" / medium).read_bytes() == path.read_bytes()
-                  for path in folders[0].parent.glob(f"{method}/*.mp4")]  # fmt: skip
+        copies = [
+            (study / "media" / medium).read_bytes() == path.read_bytes()
+            for path in folders[0].parent.glob(f"{method}/*.mp4")
+        ]
         assert any(copies)
 
 
@@ -137,9 +139,11 @@ def context(tmp_path: Path) -> Iterator[Any]:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
         made = playwright.chromium.launch_persistent_context(
-            str(tmp_path / "profile"), executable_path=CHROMIUM, accept_downloads=True,
+            str(tmp_path / "profile"),
+            executable_path=CHROMIUM,
+            accept_downloads=True,
             args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
-        )  # fmt: skip
+        )
         yield made
         made.close()
 
@@ -199,8 +203,10 @@ def test_a_rater_by_keyboard_who_stops_and_comes_back(
     left, right = (src.removeprefix("media/") for src in shown)
     first = told["ratings"][0]
     assert first["shown"] == [left, right] and first["preferred"] == left
-    assert first["scores"] == {left: {"visual": 5, "sync": 3, "overall": 4},
-                               right: {"visual": 2, "sync": 1, "overall": 4}}  # fmt: skip
+    assert first["scores"] == {
+        left: {"visual": 5, "sync": 3, "overall": 4},
+        right: {"visual": 2, "sync": 1, "overall": 4},
+    }
     found = read_opinions(study.with_name("study.key.json"), [path])
     assert found.ratings == 2 and not found.unfinished
 

@@ -24,8 +24,10 @@ STATS = np.array([[0.0] * 7, [1.0] * 7], np.float32)
 def clip(shards: Path) -> ClipData:
     """A clip of 60 frames: one of the tests' and the same backwards."""
     found = load_clips(shards, "val")[0]
-    both = {name: np.concatenate([getattr(found, name), getattr(found, name)[::-1]])
-            for name in ("crops", "landmarks", "codes")}  # fmt: skip
+    both = {
+        name: np.concatenate([getattr(found, name), getattr(found, name)[::-1]])
+        for name in ("crops", "landmarks", "codes")
+    }
     return replace(found, **both)
 
 
@@ -64,9 +66,11 @@ def test_figures_and_strips(clip: ClipData, tmp_path: Path) -> None:
 
 
 def test_the_command_names_its_checkpoint(
-    clip: ClipData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    clip: ClipData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     path = tmp_path / "run.pt"
     state = {"ema": LiteNet(SMALL).state_dict(), "net_config": SMALL.to_dict(), "step": 7}
     save_checkpoint({**state, "family": "lite", "code_stats": torch.from_numpy(STATS)}, path)

@@ -62,8 +62,10 @@ def test_speakers_are_measured_each_by_itself(shards: Path) -> None:
 
 def source(mels: list[F32], frames: int = 60, **changes: float) -> StreamSource:
     """Of clips whose codes and features count their frames and fiftieths of a second."""
-    lessons = [Lesson((m.astype(np.float16),), np.repeat(np.arange(2.0 * frames)[:, None], 128, 1))
-               for m in mels]  # fmt: skip
+    lessons = [
+        Lesson((m.astype(np.float16),), np.repeat(np.arange(2.0 * frames)[:, None], 128, 1))
+        for m in mels
+    ]
     codes = [np.repeat(np.arange(frames, dtype=np.float32)[:, None], 7, 1)] * len(mels)
     recipe = replace(VoiceRecipe(moments=30), **changes)
     return StreamSource(

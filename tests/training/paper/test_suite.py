@@ -77,8 +77,10 @@ def test_ablation_trains_four_and_puts_them_side_by_side(
     for name, weights in ABLATION.items():
         logged = json.loads((tmp_path / name / "stats.jsonl").read_text().splitlines()[0])
         assert ("sync" in logged, "gabor" in logged, "gan" in logged) == (
-            weights.sync > 0, weights.perceptual > 0, weights.gan > 0,
-        )  # fmt: skip
+            weights.sync > 0,
+            weights.perceptual > 0,
+            weights.gan > 0,
+        )
         assert found[name]["measure"] == "gabor" and 0 < found[name]["sync"] < 1
 
 
