@@ -22,7 +22,7 @@ from lipwire.engine.compositing.harmonize import (
     strongest,
     weighted,
 )
-from lipwire.engine.face.alignment import CROP_SIZE, footprint, jaw_mask, lips_mask, transform
+from lipwire.engine.face.alignment import CROP_SIZE, block_box, footprint, jaw_mask, lips_mask
 from lipwire.engine.media.planes import paint_image
 from lipwire.engine.types import F32, U8, Alignment, Patch
 
@@ -151,14 +151,9 @@ def _box_of(mask: F32, alignment: Alignment, shape: tuple[int, ...]) -> tuple[in
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     if not len(rows):
         return 0, 0, 0, 0
-    left, right, top, bottom = columns[0] - 1, columns[-1] + 1, rows[0] - 1, rows[-1] + 1
-    corners = np.array([(left, top), (right, top), (left, bottom), (right, bottom)], np.float32)
+    rectangle = columns[0] - 1, rows[0] - 1, columns[-1] + 1, rows[-1] + 1
     inverse = np.asarray(cv2.invertAffineTransform(alignment.matrix), np.float32)
-    there = transform(corners, inverse)
-    (x0, y0), (x1, y1) = np.floor(there.min(0)).astype(int), np.ceil(there.max(0)).astype(int) + 1
-    height, width = shape[0], shape[1]  # at an odd border the last block is cut
-    left, top = int(max(x0, 0)) // 2 * 2, int(max(y0, 0)) // 2 * 2
-    return left, top, int(min(x1 + x1 % 2, width)), int(min(y1 + y1 % 2, height))
+    return block_box(rectangle, inverse, shape)
 
 
 def _frame_grain(image: U8, alignment: Alignment) -> float:

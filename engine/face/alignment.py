@@ -189,6 +189,19 @@ def footprint(
     return max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
 
 
+def block_box(
+    rectangle: tuple[float, float, float, float], to_frame: F32, shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    """Box (x0, y0, x1, y1) in the frame of a rectangle of a crop, in whole blocks of chroma."""
+    left, top, right, bottom = rectangle
+    corners = np.array([(left, top), (right, top), (left, bottom), (right, bottom)], np.float32)
+    there = transform(corners, to_frame)
+    (x0, y0), (x1, y1) = np.floor(there.min(0)).astype(int), np.ceil(there.max(0)).astype(int) + 1
+    height, width = shape[0], shape[1]  # at an odd border the last block is cut
+    x0, y0 = int(max(x0, 0)) // 2 * 2, int(max(y0, 0)) // 2 * 2
+    return x0, y0, int(min(x1 + x1 % 2, width)), int(min(y1 + y1 % 2, height))
+
+
 @cache
 def _border_ramp(size: int) -> F32:
     """f32[S, S]: 0 in the visible half and at the crop's edges, 1 inside the hidden half."""

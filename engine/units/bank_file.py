@@ -185,12 +185,8 @@ def _bank_of(arrays: dict[str, npt.NDArray[Any]]) -> EnrolledBank:
         raise ValueError("consent is no text")
     ends = np.cumsum(3 * sizes.prod(1))
     pictures = np.split(arrays["pixels"], ends[:-1])
-    units = tuple(
-        Unit(
-            picture.reshape(*size, 3), arrays["to_crop"][i], arrays["landmarks"][i],
-            arrays["codes"][i], arrays["looks"][i], float(arrays["details"][i]),
-            float(arrays["times"][i]),
-        )
-        for i, (picture, size) in enumerate(zip(pictures, sizes, strict=True))
-    )  # fmt: skip
+    shaped = [one.reshape(*size, 3) for one, size in zip(pictures, sizes, strict=True)]
+    rows = [arrays[name] for name in ("to_crop", "landmarks", "codes", "looks")]
+    numbers = [arrays[name].tolist() for name in ("details", "times")]
+    units = tuple(Unit(*parts) for parts in zip(shaped, *rows, *numbers, strict=True))
     return EnrolledBank(consent, units, arrays["seen"], arrays["openings"])

@@ -46,11 +46,9 @@ def moved_unit(unit: Unit, landmarks: F32, size: int = CROP_SIZE, change: F32 | 
     fine = 2 if unit.to_crop[0, 0] * share < 0.75 else 1
     step = np.float32(1 / (NODE_PX * fine * share))
     offset = np.float32(0.5 * (step - 1 / NODE_PX))  # of centres of finer pixels
-    places = cv2.warpAffine(
-        coarse, np.array([[step, 0, offset], [0, step, offset]], np.float32),
-        (size * fine, size // 2 * fine), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )  # fmt: skip
+    finer = np.array([[step, 0, offset], [0, step, offset]], np.float32)
+    shape, flags = (size * fine, size // 2 * fine), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    places = cv2.warpAffine(coarse, finer, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     x, y = cv2.split(places)
     shown = cv2.remap(unit.picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if fine > 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lipwire.engine.face.alignment import transform
+from lipwire.engine.face.alignment import block_box, transform
 from lipwire.engine.types import F32, U8
 
 # Pixels of the 128 px crop between two nodes of the warp; between them it is linear.
@@ -43,7 +43,7 @@ class LowerFace:
         import cv2
 
         self._image = image
-        x0, y0, x1, y1 = _box(to_crop, image.shape[:2])
+        x0, y0, x1, y1 = block_box(FIELD, inverse(to_crop), image.shape[:2])
         self.corner = x0, y0
         """of the box, pixels of the frame"""
         self.shape = y1 - y0, x1 - x0
@@ -188,15 +188,3 @@ def _inside(points: F32) -> F32:
     x, y = points[:, 0], points[:, 1]
     inside = np.minimum(np.minimum(x - left, right - x), np.minimum(y - top, bottom - y))
     return np.clip(inside / np.float32(EDGE_PX), 0, 1)
-
-
-def _box(to_crop: F32, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    left, top, right, bottom = FIELD
-    corners = np.array([(left, top), (right, top), (left, bottom), (right, bottom)], np.float32)
-    there = transform(corners, inverse(to_crop))
-    (x0, y0), (x1, y1) = np.floor(there.min(0)).astype(int), np.ceil(there.max(0)).astype(int) + 1
-    height, width = shape[0], shape[1]
-    return (
-        int(max(x0, 0)) // 2 * 2, int(max(y0, 0)) // 2 * 2,
-        int(min(x1 + x1 % 2, width)), int(min(y1 + y1 % 2, height)),
-    )  # fmt: skip
