@@ -14,11 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lipwire.engine.backends import blank_job, load_backend  # noqa: E402
-from lipwire.engine.backends.cuda_graphs import (  # noqa: E402
-    WARM_UP_RUNS,
-    CudaRecorder,
-    GraphedBatches,
-)
+from lipwire.engine.backends.cuda_graphs import WARM_UP_RUNS, CudaRecorder, GraphedBatches  # noqa: E402
 from lipwire.engine.backends.feeds import first_sample  # noqa: E402
 from lipwire.engine.backends.recorded import RecordedBackend  # noqa: E402
 from lipwire.engine.backends.sampler import Part, Sampler  # noqa: E402
