@@ -297,10 +297,7 @@ class FacePipeline:
     def asked(self, aligned: Aligned, codes: F32) -> Aligned:
         """The frame with how its mouth is to be held."""
         usual = self._usual if self._units is None else self._units.bank.usual
-        if usual is None or self._spec.codes is None:
-            return aligned
-        told = codes * np.float32(self._spec.codes.expression)
-        return replace(aligned, wanted=usual.measured(told))
+        return aligned if usual is None else replace(aligned, wanted=usual.asked(codes))
 
     def begin_at(self, aligned: Aligned, chosen: ChosenUnit) -> Aligned:
         """The frame with a unit, moved to its pose, as a reference and as what sampling begins at.

@@ -173,9 +173,9 @@ class MouthBank:
             own: first and last time of units that show the very mouth to be replaced.
         """
         count = len(self.units)
-        measured = self.usual.measured(wanted)
-        costs = ((self._codes[None, :count] - (measured * self._scale)[:, None]) ** 2).sum(2)
-        shut = np.clip(1 - measured[:, OPENING] / SHUT_BELOW_PX, 0, 1)
+        asked = self.usual.asked(wanted)
+        costs = ((self._codes[None, :count] - (asked * self._scale)[:, None]) ** 2).sum(2)
+        shut = np.clip(1 - asked[:, OPENING] / SHUT_BELOW_PX, 0, 1)
         openings = self._codes[:count, OPENING] / self._scale[OPENING]
         costs += SHUT_COST * np.outer(shut, openings)
         costs += LOOK_COST * (1 - self._looks[:count] @ look)

@@ -84,7 +84,7 @@ class Selector:
 
     def __init__(self, stats: CodeStats, typical_px: float, capacity: int = CAPACITY) -> None:
         self.bank = MouthBank(stats, capacity)
-        self._typical_px, self._expression = typical_px, np.float32(stats.expression)
+        self._typical_px = typical_px
         self._shown: Unit | None = None
         self._unlike = False
 
@@ -108,7 +108,6 @@ class Selector:
         if not len(bank):
             return None
         shown = next((i for i, unit in enumerate(bank.units) if unit is self._shown), None)
-        wanted = wanted * self._expression
         costs = bank.costs(wanted, look, (time_s - OWN_S, time_s + OWN_S))
         path, _ = best_path(costs, bank.joins(), shown)
         if costs[0, path[0]] >= FORBIDDEN:
@@ -117,7 +116,7 @@ class Selector:
         unit, similar = bank.units[path[0]], bank.similarity(path[0], look)
         self._unlike = similar < (ALIKE if self._unlike else UNLIKE)
         self._shown = None if self._unlike else unit
-        change = allowed_change(bank.usual.measured(wanted[0]), unit.codes)
+        change = allowed_change(bank.usual.asked(wanted[0]), unit.codes)
         return ChosenUnit(unit, change, not self._unlike, similar >= LEAST_LIKE)
 
     def pause(self) -> None:

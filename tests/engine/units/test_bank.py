@@ -9,6 +9,7 @@ import pytest
 from mouths import STATS, unit
 
 from lipwire.engine.units.bank import LEAST_UNITS, MouthBank
+from lipwire.engine.units.usual import OPENINGS, SHUT_MORE_PX
 
 
 def filled(openings: list[float], capacity: int = 200, period_s: float = 0.04) -> MouthBank:
@@ -107,7 +108,8 @@ def test_clearing_forgets_the_person() -> None:
 def test_codes_count_from_the_person_s_usual_mouth() -> None:
     bank = filled([2.0] * 20)
     wanted = np.zeros((1, 7), np.float32)
-    wanted[0, :2] = (2.0 - 4.0) / 3.0  # the opening of all its units, else as usual
+    # The opening of all its units, else as usual.
+    wanted[0, OPENINGS] = (2.0 + SHUT_MORE_PX - 4.0) / 3.0 / STATS.expression
     cost = bank.costs(wanted, bank.units[0].look)
     assert float(cost.max()) == pytest.approx(0, abs=0.05)
 

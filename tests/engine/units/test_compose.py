@@ -9,7 +9,7 @@ from mouths import mouth, speaking, unit
 from lipwire.engine.face.alignment import alignment_from, fit_similarity, transform
 from lipwire.engine.media.planes import paint_image
 from lipwire.engine.types import F32, U8, Alignment
-from lipwire.engine.units.compose import mouth_mask, put
+from lipwire.engine.units.compose import cross_faded, mouth_mask, put
 from lipwire.engine.units.morph import target_of
 from lipwire.engine.units.unit import WIDEST_PX, cut
 
@@ -111,3 +111,19 @@ def test_the_mask_lies_in_the_lower_half_and_holds_the_lips() -> None:
     for index in (0, 17, 13, 14):
         x, y = np.round(points[index]).astype(int)
         assert mask[y, x] > 0.5
+
+
+def test_a_cross_fade_keeps_the_grain_of_both_pictures() -> None:
+    """Their mean, which is what a plain one shows half-way, has 0.7 of it."""
+    random = np.random.default_rng(0)
+    one, other = random.normal(0, 8, (2, 120, 200, 3)).astype(np.float32) + [
+        [[[90.0]]],
+        [[[110.0]]],
+    ]
+    weight = np.linspace(-0.5, 1.5, 200, dtype=np.float32).clip(0, 1)[None].repeat(120, 0)
+    shown = other + cross_faded((one - other).astype(np.float32), weight)
+    np.testing.assert_allclose(shown[:, :30], other[:, :30], atol=1e-4)
+    np.testing.assert_allclose(shown[:, -30:], one[:, -30:], atol=1e-4)
+    np.testing.assert_allclose(shown.mean((0, 2))[50:150], np.linspace(110, 90, 100), atol=4)
+    grain = np.diff(shown, axis=0)[:, 50:150].std((0, 2))
+    assert grain.mean() > 0.9 * np.diff(one, axis=0).std()

@@ -13,6 +13,7 @@ from mouths import STATS, unit
 
 from lipwire.engine.types import F32
 from lipwire.engine.units.selection import Selector, best_path
+from lipwire.engine.units.usual import OPENINGS, SHUT_MORE_PX
 
 
 @given(
@@ -43,6 +44,7 @@ def test_it_is_the_cheapest_of_all_sequences(
 def wanted(selector: Selector, *openings_px: float) -> F32:
     """Codes that ask for such mouths once they are as expressive as people are."""
     codes = np.stack([unit(opening).codes for opening in openings_px]) - selector.bank.usual.median
+    codes[:, OPENINGS] += SHUT_MORE_PX
     return (codes - np.array(STATS.mean)) / np.array(STATS.spread) / STATS.expression
 
 

@@ -9,7 +9,7 @@ from mouths import STATS, in_crop, mouth, unit
 from lipwire.engine.face.articulation import OPENING, raw_codes
 from lipwire.engine.units.morph import CONTROLS, target_of
 from lipwire.engine.units.shape import MOST_PX, SLIT_PX, allowed_change, moved_landmarks
-from lipwire.engine.units.usual import UsualMouth
+from lipwire.engine.units.usual import SHUT_MORE_PX, UsualMouth
 
 
 def test_no_change_moves_nothing() -> None:
@@ -55,5 +55,9 @@ def test_the_usual_mouth_turns_measured_codes_into_told_ones_and_back() -> None:
         usual.update(row)
     assert (usual.median[:2] == 0).all() and usual.median[2] == np.median(codes[:, 2])
     np.testing.assert_allclose(usual.measured(usual.told(codes)), codes, atol=1e-3)
+    usually = usual.measured(np.zeros(7, np.float32))
+    further = usual.asked(usual.told(codes)) - usually
+    shut_more = np.where(np.arange(7) < 2, SHUT_MORE_PX, 0)
+    np.testing.assert_allclose(further, STATS.expression * (codes - usually) - shut_more, atol=1e-3)
     usual.clear()
     assert not usual.median.any()
