@@ -204,6 +204,47 @@ async def test_what_the_server_says_no_to_is_raised_where_one_looks(
     assert time.monotonic() - began < 5
 
 
+async def test_a_name_that_is_taken_and_a_server_that_drains_are_said_and_the_call_goes_on(
+    serve: Callable[..., Served],
+) -> None:
+    server = serve(drain_s=60)
+    pictures: list[Picture] = []
+    async with LipwireCall(server.url, name="studio", consent=True) as call, filming(call):
+        task = asyncio.create_task(take(call, "video", pictures))
+        await until(lambda: len(pictures) > 3, "it runs")
+        with pytest.raises(Refused, match="taken") as caught:
+            await LipwireCall(server.url, name="studio", consent=True).__aenter__()
+        assert caught.value.status == 409
+        server.stop()
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            while (await http.get("/readyz")).status_code == 200:
+                await asyncio.sleep(0.05)
+        with pytest.raises(Refused, match="about to stop") as caught:
+            await LipwireCall(server.url, consent=True).__aenter__()
+        assert caught.value.status == 503 and caught.value.retry_after_s
+        seen = len(pictures)
+        await until(lambda: len(pictures) > seen + 3, "pictures as before")
+    await task
+    assert call.reconnects == 0 and await asyncio.to_thread(server.wait) == 0
+
+
+async def test_a_voice_that_hangs_in_a_word_is_heard_as_far_as_it_came(server: Served) -> None:
+    sounds: list[Sound] = []
+
+    def loud() -> int:
+        return sum(loudness(sound.samples) > 1000 for sound in sounds)
+
+    async with LipwireCall(server.url, consent=True) as call, filming(call):
+        task = asyncio.create_task(take(call, "audio", sounds))
+        await call.speak(tone(1.0, 500, 24_000)[:-1000])  # and nothing more, not even a flush
+        await until(lambda: loud() > 30, "all of it")
+        await until(lambda: loudness(sounds[-1].samples) < 10, "then silence")
+        before = loud()
+        await call.speak(tone(1.0, 500, 24_000))
+        await until(lambda: loud() > before + 30, "the next word is heard too")
+    await task
+
+
 async def test_a_voice_that_is_interrupted_while_it_waits_is_dropped(server: Served) -> None:
     """Of a caller that sends no end of it: the server's queue is full and `speak` waits."""
     async with LipwireCall(server.url, consent=True) as call, filming(call):
