@@ -30,10 +30,10 @@ MARGIN = 1.5
 # Boxes that share more than this of what they cover are of one face.
 SAME_FACE_IOU = 0.3
 EYES = (33, 263)  # their outer corners, which tell how a head is rolled
-# The detectors find a head that is upside down, and put its eyes on its chin. Where the mesh is less
-# sure of a face (logits), it looks the other way up as well, which must be so much surer. Of 372
-# bare faces upside down, of 78 films, it is by 12 and more, of 390 upright ones never; of 160 with a
-# mask or a hand by 7 at most. Lower: mouths on masks; higher: mouths on foreheads.
+# The detectors find a head that is upside down, and put its eyes on its chin. Where the mesh is not
+# very sure of a face (logits), it looks the other way up as well, which must be so much surer. Of
+# 372 bare faces upside down, of 78 films, it is by 12 and more, of 390 upright ones never; of 160
+# with a mask or a hand by 7 at most. Lower: mouths on masks; higher: mouths on foreheads.
 DOUBTFUL, SURER = 20.0, 10.0
 
 

@@ -18,13 +18,11 @@ from typing import Any
 
 import httpx
 import pytest
+from calling import Calling, calling
 from calls import tone, until
-from fakes import picture
 from served import Served
 from websockets.asyncio.client import connect
 from whip_client import Client
-
-from lipwire_client import LipwireCall
 
 REPO = Path(__file__).resolve().parents[2]
 # All requests come from one address.
@@ -129,26 +127,11 @@ async def watching(http: httpx.AsyncClient, name: str) -> Client:
 
 
 @contextlib.asynccontextmanager
-async def calling(proxied: Proxied, name: str) -> AsyncIterator[tuple[LipwireCall, list[float]]]:
-    """A call through the proxy, and when its pictures came back, seconds."""
-    seen: list[float] = []
-
-    async def film(call: LipwireCall) -> None:
-        image = picture()
-        while True:
-            call.send_image(image, (320, 240))
-            await asyncio.sleep(0.2)
-
-    async def take(call: LipwireCall) -> None:
-        async for _ in call.frames("video"):
-            seen.append(time.monotonic())
-
-    async with LipwireCall(proxied.url, name=name, consent=True) as call:
-        tasks = [asyncio.create_task(film(call)), asyncio.create_task(take(call))]
-        await until(lambda: len(seen) > 2, "pictures come back")
-        yield call, seen
-        for task in tasks:
-            task.cancel()
+async def called(proxied: Proxied, name: str) -> AsyncIterator[Calling]:
+    """A call through the proxy, whose pictures come back."""
+    async with calling(proxied.url, name=name, fps=5) as made:
+        await until(lambda: len(made.pictures) > 2, "pictures come back")
+        yield made
 
 
 async def follow(http: httpx.AsyncClient, name: str, seen: list[float]) -> None:
@@ -252,20 +235,20 @@ async def test_no_call_is_dropped_by_an_upgrade(proxied: Proxied, http: httpx.As
         async with contextlib.AsyncExitStack() as running:
             made = []
             for number in range(2):
-                made.append(await running.enter_async_context(calling(proxied, f"{node}{number}")))
+                made.append(await running.enter_async_context(called(proxied, f"{node}{number}")))
             proxied.nodes[node].stop()
             await proxied.ready(other)
             # And one that comes meanwhile.
-            made.append(await running.enter_async_context(calling(proxied, f"{node}late")))
+            made.append(await running.enter_async_context(called(proxied, f"{node}late")))
             on_it = (await http.get(f"/n/{node}/api/sessions")).json()
             assert on_it, "it drains with calls on it"
             async with await watching(http, on_it[0]["id"]) as viewer:  # who comes late to them
                 await until(lambda v=viewer: len(v.pictures) > 3, "seen")
                 assert node_of(viewer.location) == node
-            for call, seen in made:
-                count = len(seen)
-                await until(lambda s=seen, c=count: len(s) > c + 3, "it goes on")
-                assert call.reconnects == 0
+            for each in made:
+                count = len(each.pictures)
+                await until(lambda e=each, c=count: len(e.pictures) > c + 3, "it goes on")
+                assert each.call.reconnects == 0
             calls += len(made)
         assert proxied.nodes[node].wait() == 0, "it ends with the last of its calls"
         proxied.nodes[node].start()
@@ -276,7 +259,8 @@ async def test_no_call_is_dropped_by_an_upgrade(proxied: Proxied, http: httpx.As
 async def test_a_killed_server_is_replaced(proxied: Proxied, http: httpx.AsyncClient) -> None:
     """Under the same name, for publisher and viewer."""
     watched: list[float] = []
-    async with calling(proxied, "studio") as (call, seen):
+    async with called(proxied, "studio") as made:
+        seen = made.times_s
         viewer = asyncio.create_task(follow(http, "studio", watched))
         await until(lambda: len(watched) > 3, "somebody watches")
         for _ in range(int(os.environ.get("LIPWIRE_KILLS", "1"))):
@@ -300,7 +284,7 @@ async def test_a_killed_server_is_replaced(proxied: Proxied, http: httpx.AsyncCl
             assert "studio" in (await http.get(f"/n/{other}/api/sessions")).text
             proxied.nodes[owner].start()
             await proxied.ready()
-        assert call.reconnects > 0
+        assert made.call.reconnects > 0
         viewer.cancel()
         await asyncio.gather(viewer, return_exceptions=True)
 

@@ -24,10 +24,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from calling import calling
 from calls import until
-from fakes import picture
-
-from lipwire_client import LipwireCall
 
 pytestmark = [
     pytest.mark.ray,
@@ -72,8 +70,8 @@ def cluster(tmp_path: Path) -> Iterator[str]:
 class Watched:
     """When each picture came, of a publisher or of a viewer."""
 
-    def __init__(self) -> None:
-        self.times_s: list[float] = []
+    def __init__(self, times_s: list[float]) -> None:
+        self.times_s = times_s
 
     async def more(self, pictures: int) -> None:
         """Wait until so many more have come."""
@@ -89,29 +87,10 @@ class Watched:
 @contextlib.asynccontextmanager
 async def publishing(url: str, name: str) -> AsyncIterator[Watched]:
     """A call that sends 25 pictures a second, and connects again by itself."""
-    seen = Watched()
-
-    async def take(call: LipwireCall) -> None:
-        async for _ in call.frames("video"):
-            seen.times_s.append(time.monotonic())
-
-    async def film(call: LipwireCall) -> None:
-        image = picture()
-        while True:
-            call.send_image(image, (320, 240))
-            await asyncio.sleep(0.04)
-
-    def note(event: dict[str, Any]) -> None:
-        if event["type"] in ("lost", "connected"):
-            print(f"  {time.monotonic() % 1000:.1f} s: {name} {event}")
-
-    async with LipwireCall(url, name=name, consent=True, on_event=note) as call:
-        tasks = [asyncio.create_task(take(call)), asyncio.create_task(film(call))]
-        try:
-            yield seen
-        finally:
-            for task in tasks:
-                task.cancel()
+    async with calling(url, name=name) as made:
+        yield Watched(made.times_s)
+        for event in made.told("lost"):
+            print(f"  {name}: {event['why']}")
 
 
 @contextlib.asynccontextmanager
@@ -122,7 +101,7 @@ async def viewing(url: str, name: str) -> AsyncIterator[Watched]:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     from playwright.async_api import async_playwright
 
-    seen = Watched()
+    seen = Watched([])
     arguments = ["--headless=new", "--no-sandbox", "--allow-loopback-in-peer-connection",
                  "--disable-background-networking"]  # fmt: skip
     async with async_playwright() as playwright:
