@@ -38,42 +38,59 @@ def free_port() -> int:
 
 
 class Proxied:
-    """Servers a and b, and HAProxy before them."""
+    """Servers a and b, and HAProxies before them, of which clients use the first that lives."""
 
-    def __init__(self, haproxy: str, folder: Path, **settings: Any) -> None:
+    def __init__(self, haproxy: str, folder: Path, proxies: int = 1, **settings: Any) -> None:
         self.nodes = {
             node: Served(node=node, agent_port=free_port(), **{**SETTINGS, **settings})
             for node in "ab"
         }
-        self._folder, port = folder, free_port()
-        self.url = f"http://127.0.0.1:{port}"
         text = (REPO / "deploy" / "haproxy.cfg").read_text()
-        text = text.replace("/run/haproxy", str(folder)).replace(
-            ":8080\n", f"127.0.0.1:{port}\n", 1
-        )
         for node, served in self.nodes.items():
             address = served.url.removeprefix("http://")
             agent = f" agent-port {served.settings['agent_port']}"
             text, count = re.subn(rf"(server {node}) [0-9.:]+", rf"\1 {address}", text)
             assert count == 2
             text = text.replace(f"{address}\n", f"{address}{agent}\n", 1)
-        file = folder / "haproxy.cfg"
-        file.write_text(text)
-        self._process = subprocess.Popen([haproxy, "-q", "-f", file], stdout=subprocess.DEVNULL)
+        if proxies > 1:
+            text = re.sub(r"^#(peers| +peer )", r"\1", text, flags=re.MULTILINE)
+            text = text.replace("expire 24h\n", "expire 24h peers proxies\n", 1)
+            for peer in ("one", "two"):
+                text = re.sub(rf"(peer {peer}) [0-9.:]+", rf"\1 127.0.0.1:{free_port()}", text)
+        self.urls: list[str] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
+        for name in ("one", "two")[:proxies]:
+            self._folder, port = folder / name, free_port()
+            self._folder.mkdir()
+            file = self._folder / "haproxy.cfg"
+            own = text.replace("/run/haproxy", str(self._folder))
+            file.write_text(own.replace(":8080\n", f"127.0.0.1:{port}\n", 1))
+            command = [haproxy, "-q", "-L", name, "-f", file]
+            self._processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+            self.urls.append(f"http://127.0.0.1:{port}")
+
+    @property
+    def url(self) -> str:
+        """Of the first HAProxy that lives."""
+        return self.urls[0]
+
+    def kill_proxy(self) -> None:
+        """End the first HAProxy."""
+        process = self._processes.pop(0)
+        process.kill()
+        process.wait()
+        del self.urls[0]
 
     def close(self) -> None:
         """End all of it."""
-        self._process.kill()
-        self._process.wait()
+        while self._processes:
+            self.kill_proxy()
         for each in self.nodes.values():
             each.kill()
 
     def weights(self) -> dict[str, int]:
         """What HAProxy knows of those that are alive: its `show stat`."""
-        with socket.socket(socket.AF_UNIX) as admin:
-            admin.connect(str(self._folder / "admin.sock"))
-            admin.sendall(b"show stat\n")
-            rows = list(csv.DictReader(admin.makefile()))
+        rows = csv.DictReader(self._asked("show stat"))
         return {
             row["svname"]: int(row["weight"])
             for row in rows
@@ -81,6 +98,17 @@ class Proxied:
             and row["svname"] in self.nodes
             and row["status"] == "UP"
         }
+
+    def known(self) -> set[str]:
+        """The sessions that the last HAProxy knows the server of."""
+        return set(re.findall(r" key=(\S+)", "".join(self._asked("show table lipwire"))))
+
+    def _asked(self, command: str) -> list[str]:
+        """What the last HAProxy answers to an operator, in lines."""
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(str(self._folder / "admin.sock"))
+            admin.sendall(f"{command}\n".encode())
+            return list(admin.makefile())
 
     async def ready(self, nodes: str = "ab") -> None:
         """Wait until new calls go to these nodes and no other."""
@@ -224,6 +252,30 @@ async def test_a_full_server_is_passed_over(haproxy: str, tmp_path: Path) -> Non
                         assert refused.headers["retry-after"] == "5"
                         await asyncio.sleep(1)
                 assert (await http.get(one.location)).status_code == 200  # it is still found
+    finally:
+        proxied.close()
+
+
+async def test_another_proxy_knows_where_names_are(haproxy: str, tmp_path: Path) -> None:
+    """The first has died: what it learned is the second's, and media has noticed nothing."""
+    proxied = Proxied(haproxy, tmp_path, proxies=2, max_sessions=4)
+    try:
+        await proxied.ready()
+        async with contextlib.AsyncExitStack() as running:
+            first = await running.enter_async_context(httpx.AsyncClient(base_url=proxied.url))
+            for number in range(4):
+                peer = await running.enter_async_context(Client(first).publish())
+                answer = await peer.post(f"/whip/live/call{number}?consent=true")
+                assert answer.status_code == 201, answer.text
+            await until(lambda: len(proxied.known()) == 4, "the other proxy is told")
+            proxied.kill_proxy()
+            async with httpx.AsyncClient(base_url=proxied.url, timeout=20) as http:
+                for number in range(4):
+                    for _ in range(3):  # by chance one in two would go right
+                        answer = await http.get(f"/api/sessions/call{number}/stats")
+                        assert answer.status_code == 200, answer.text
+                async with await watching(http, "call3") as viewer:
+                    await until(lambda: len(viewer.pictures) > 3, "seen through the other")
     finally:
         proxied.close()
 
