@@ -175,11 +175,11 @@ async def test_keys_of_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     keep_aiortc(monkeypatch)
     with Engine(StripedBackend(), FakeTracker) as engine, Running(engine) as running:
         async with (
-            calling(running.url, name="studio") as made,
+            calling(running.url, name="studio"),
             httpx.AsyncClient(base_url=running.url, timeout=20) as client,
         ):
-            await until(lambda: bool(made.pictures), "a picture comes back")
             session = running.app.state.sessions.get("studio")
+            await until(lambda: bool(session.figures()["face"]["box"]), "the face is found")
             await until(lambda: bool(session.figures()["renditions"]), "sent")
             stats = (await client.get("/api/sessions/studio/stats")).json()
     check("stats.txt", "\n".join(sorted(keys(stats))) + "\n")
