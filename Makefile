@@ -29,11 +29,12 @@ test: $(VENV)/test.stamp  ## everything that needs no GPU
 # Environments without lipwire: the adapters install beside today's frameworks, and are typed.
 clients: $(PEERS:%=build/clients/%.stamp)  ## for tests/clients/test_adapters.py, which skips without
 
-build/clients/%.stamp: Makefile $(wildcard clients/*/pyproject.toml clients/*/*/*.py clients/*/*/*/*/*.py)
+build/clients/%.stamp: Makefile $(wildcard examples/*.py clients/*/pyproject.toml clients/*/*/*.py clients/*/*/*/*/*.py)
 	$(PYTHON) -m venv build/clients/$*
 	build/clients/$*/bin/pip install -q mypy ./clients/python ./clients/$* $($*_WHEEL)
 	cd clients/$* && MYPYPATH=. ../../build/clients/$*/bin/mypy --strict --namespace-packages \
-	  --explicit-package-bases --no-error-summary $$(find . -name '*.py' -not -path './build/*')
+	  --explicit-package-bases --no-error-summary $$(find . -name '*.py' -not -path './build/*') \
+	  ../../examples/$*_*.py
 	touch $@
 
 coverage: $(VENV)/test.stamp  ## the same, and which lines it runs; the floors are in pyproject.toml

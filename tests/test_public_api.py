@@ -22,7 +22,8 @@ from typing import Any
 import httpx
 import pytest
 import typer
-from calls import Caller, Running, StripedBackend, keep_aiortc, until
+from calling import calling
+from calls import Running, StripedBackend, keep_aiortc, until
 from fakes import FakeTracker
 from typer.testing import CliRunner
 
@@ -174,16 +175,12 @@ def keys(value: Any, path: str = "") -> Iterator[str]:
 async def test_keys_of_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     keep_aiortc(monkeypatch)
     with Engine(StripedBackend(), FakeTracker) as engine, Running(engine) as running:
-        async with Caller() as caller:
-            sessions = running.app.state.sessions
-            async with httpx.AsyncClient(base_url=running.url, timeout=20) as client:
-                offer = {"sdp": await caller.offer(), "consent": True}
-                answer = (await client.post("/api/sessions", json=offer)).json()
-                await caller.accept(answer["sdp"])
-                await until(lambda: bool(caller.pictures), "a picture comes back")
-                path = f"/api/sessions/{answer['id']}/stats"
-                await until(
-                    lambda: bool(sessions.get(answer["id"]).figures()["renditions"]), "sent"
-                )
-                stats = (await client.get(path)).json()
+        async with (
+            calling(running.url, name="studio"),
+            httpx.AsyncClient(base_url=running.url, timeout=20) as client,
+        ):
+            session = running.app.state.sessions.get("studio")
+            await until(lambda: bool(session.figures()["face"]["box"]), "the face is found")
+            await until(lambda: bool(session.figures()["renditions"]), "sent")
+            stats = (await client.get("/api/sessions/studio/stats")).json()
     check("stats.txt", "\n".join(sorted(keys(stats))) + "\n")

@@ -22,7 +22,7 @@ REQUESTS = 10_000
 # How far back load is averaged, and for how long it must want another number. Shorter: a call that
 # comes and goes starts a node; longer: callers are refused meanwhile. Nodes are kept ten minutes.
 LOOK_BACK_S, UPSCALE_S, DOWNSCALE_S = 15.0, 5.0, 600.0
-HEALTH_S, HEALTH_TIMEOUT_S = 2.0, 10.0
+HEALTH_S, HEALTH_TIMEOUT_S = 1.0, 10.0
 CLOSING_S = 15.0  # what a server takes to stop beyond its drain
 
 

@@ -6,7 +6,6 @@ Ray starts, watches and drains it; what peers say to it comes from the Director,
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import subprocess
@@ -63,7 +62,10 @@ class Node:
             headers={"Authorization": f"Bearer {token}"} if token else None,
         )
         self._state, self._seen_s = State(self._name, self._url), time.monotonic()
-        self._telling = asyncio.get_running_loop().create_task(self._tell())
+        self._directors: Any = None
+        self._stopping = False
+        loop = asyncio.get_running_loop()
+        self._telling, self._ending = loop.create_task(self._tell()), loop.create_task(self._end())
 
     async def _look(self) -> None:
         try:
@@ -75,27 +77,37 @@ class Node:
 
     async def _tell(self) -> None:
         """Say to every Director what this node is, for as long as there is a server."""
+        while True:
+            await self._look()
+            await self._say("hear", self._state)
+            await asyncio.sleep(TELL_S)
+
+    async def _say(self, what: str, to_hear: object) -> None:
         from ray import serve
 
-        directors: Any = None
-        alive = True
-        while alive:
-            await self._look()
-            alive = self._process.poll() is None
-            told = ("hear", self._state) if alive else ("lose", self._name)
-            try:
-                directors = directors or await asyncio.to_thread(serve.get_app_handle, APP)
-                await directors.broadcast(*told).results_async(
-                    timeout_s=TELL_S, return_exceptions=True
-                )
-            except Exception as error:  # it is being started, or is no more
-                log.debug("no Director hears node %s: %r", self._name, error)
-            await asyncio.sleep(TELL_S)
+        try:
+            self._directors = self._directors or await asyncio.to_thread(serve.get_app_handle, APP)
+            await self._directors.broadcast(what, to_hear).results_async(
+                timeout_s=TELL_S, return_exceptions=True
+            )
+        except Exception as error:  # it is being started, or is no more
+            log.debug("no Director hears node %s: %r", self._name, error)
+
+    async def _end(self) -> None:
+        """When the server has ended, Directors forget this node and Ray puts another in its place.
+
+        Ray knows at once of a replica that is gone; one that says that it is ill it asks three
+        times.
+        """
+        await asyncio.to_thread(self._process.wait)
+        self._telling.cancel()
+        await self._say("lose", self._name)
+        if not self._stopping:
+            log.error("the server of node %s ended with %s", self._name, self._process.returncode)
+            os._exit(1)
 
     async def check_health(self) -> None:
         """Raise where Ray shall put another node in place of this one."""
-        if self._process.poll() is not None:
-            raise RuntimeError(f"the server ended with {self._process.returncode}")
         if time.monotonic() > self._seen_s + 2 * SILENT_S:
             raise RuntimeError("the server does not answer")
 
@@ -105,13 +117,11 @@ class Node:
 
     async def __del__(self) -> None:
         """Let its calls go on until they end or `drain_s` is over; it still tells of them."""
+        self._stopping = True
         self._process.terminate()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._drain_s + 10):
-                while self._process.poll() is None:
-                    await asyncio.sleep(0.1)
+        await asyncio.wait([self._ending], timeout=self._drain_s + 10)
         self._process.kill()
-        self._telling.cancel()
+        await self._ending
 
 
 async def look(server: httpx.AsyncClient, node: str) -> State:

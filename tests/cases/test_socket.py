@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import websockets
-from calls import Caller, Running, sound_file, until
+from calling import calling
+from calls import Running, sound_file, until
 from fakes import FakeTracker, voiced
 from files import write_sound
 
@@ -256,13 +256,10 @@ def test_a_limiter_stands_behind_it_all(lufs: float | None) -> None:
 
 
 @pytest.fixture
-async def address(server: Running, client: httpx.AsyncClient) -> AsyncIterator[str]:
-    async with Caller() as caller:
-        offer = {"sdp": await caller.offer(), "type": "offer", "consent": True}
-        answer = (await client.post("/api/sessions", json=offer)).json()
-        await caller.accept(answer["sdp"])
-        await until(lambda: bool(caller.pictures), "a picture comes back")
-        yield f"{server.url.replace('http', 'ws')}/api/sessions/{answer['id']}/speech"
+async def address(server: Running) -> AsyncIterator[str]:
+    async with calling(server.url, name="studio") as made:
+        await until(lambda: bool(made.pictures), "a picture comes back")
+        yield f"{server.url.replace('http', 'ws')}/api/sessions/studio/speech"
 
 
 async def events(socket: Any, last: str) -> list[dict[str, Any]]:

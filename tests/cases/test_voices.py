@@ -13,7 +13,8 @@ import av
 import httpx
 import numpy as np
 import pytest
-from calls import Caller, strongest_hz, until
+from calling import calling
+from calls import Running, strongest_hz, until
 from files import portrait_frames, write_sound, write_video
 
 from lipwire.engine.media.files import read_frames
@@ -254,24 +255,19 @@ def test_the_default_stream_is_heard_and_said(tmp_path: Path, kind: str, default
 
 
 async def test_an_upload_is_heard_whole_and_its_choice_is_said(
-    client: httpx.AsyncClient, tmp_path: Path
+    server: Running, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     single = write_sound(tmp_path / "a.wav", melody(), RATE_HZ)
     two = write_at(tmp_path / "b.mkv", melody(), melody(MELODY[::-1]), default=1)
     late = write_at(tmp_path / "c.mkv", melody(), begins_s=0.5)
-    async with Caller() as caller:
-        offer = {"sdp": await caller.offer(), "type": "offer", "consent": True}
-        answer = (await client.post("/api/sessions", json=offer)).json()
-        await caller.accept(answer["sdp"])
-        await until(lambda: bool(caller.pictures), "a picture comes back")
+    async with calling(server.url, name="studio") as made:
+        await until(lambda: bool(made.pictures), "a picture comes back")
         for path, seconds, notes in (
             (join(tmp_path / "d.wav", single, single, single), 3.0, None),
             (two, 1.0, ["sound: of 2 streams only number 2 is used"]),
             (late, 1.5, None),
         ):
-            told = await client.post(
-                f"/api/sessions/{answer['id']}/speech", content=path.read_bytes()
-            )
+            told = await client.post("/api/sessions/studio/speech", content=path.read_bytes())
             assert told.status_code == 200, told.text
             assert told.json()["seconds"] == pytest.approx(seconds, abs=0.03)
             assert told.json().get("notes") == notes

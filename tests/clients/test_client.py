@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from calling import calling
 from calls import keep_aiortc, loudness, tone, until
 from fakes import picture
 from PIL import Image
@@ -20,26 +21,9 @@ from whip_client import Client
 
 from lipwire.server.config import ServerConfig
 from lipwire.server.rtc import patch
-from lipwire_client import CallLost, LipwireCall, Picture, Refused, Sound
+from lipwire_client import CallLost, LipwireCall, Refused
 
 TOKEN = "a-token-that-is-long-enough"
-
-
-@contextlib.asynccontextmanager
-async def filming(call: LipwireCall) -> AsyncIterator[None]:
-    """Send a picture 25 times a second."""
-
-    async def film() -> None:
-        image = picture()
-        while True:
-            call.send_image(image, (320, 240))
-            await asyncio.sleep(0.04)
-
-    task = asyncio.create_task(film())
-    try:
-        yield
-    finally:
-        task.cancel()
 
 
 async def sessions(server: Served) -> Any:
@@ -48,39 +32,20 @@ async def sessions(server: Served) -> Any:
         return (await http.get("/api/sessions")).json()
 
 
-async def take(call: LipwireCall, kind: Any, kept: list[Any]) -> None:
-    async for frame in call.frames(kind):
-        kept.append(frame)
-
-
 async def test_pictures_and_voice_come_back_in_step(server: Served) -> None:
-    events: list[dict[str, Any]] = []
-    pictures: list[Picture] = []
-    sounds: list[Sound] = []
-
-    def last(kind: str) -> dict[str, Any]:
-        return next((e for e in reversed(events) if e.get("type") == kind), {})
-
-    call = LipwireCall(server.url, name="studio", consent=True, on_event=events.append, steps=4)
-    async with call, filming(call):
-        tasks = [
-            asyncio.create_task(take(call, "video", pictures)),
-            asyncio.create_task(take(call, "audio", sounds)),
-        ]
+    async with calling(server.url, name="studio", steps=4) as made:
+        call, pictures, sounds = made.call, made.pictures, made.sounds
         await until(lambda: len(pictures) > 5 and len(sounds) > 5, "both come back")
         assert pictures[-1].rgb().shape == (240, 320, 3)
         assert sounds[-1].samples.shape == (960,)
 
-        def heard() -> Any:
-            return [sound.samples for sound in sounds[-25:]]
-
         assert await call.speak(tone(2.0, 500, 24_000), 24_000)
         assert await call.speak(tone(1.0, 500, 16_000).tobytes(), 16_000)  # another rate
         await call.flush()
-        await until(lambda: last("begins") != {}, "it has its time")
-        await until(lambda: last("flushed") != {}, "it has all been taken")
-        assert 1.0 < last("flushed")["heard_in_s"] < 4.0
-        await until(lambda: max(map(loudness, heard())) > 1000, "it is heard")
+        await until(lambda: bool(made.told("begins")), "it has its time")
+        await until(lambda: bool(made.told("flushed")), "it has all been taken")
+        assert 1.0 < made.told("flushed")[-1]["heard_in_s"] < 4.0
+        await until(lambda: made.loudness(25) > 1000, "it is heard")
 
         def timed() -> list[float | None]:
             return [frame.time_s for frame in (*pictures[-1:], *sounds[-9:])]
@@ -91,17 +56,18 @@ async def test_pictures_and_voice_come_back_in_step(server: Served) -> None:
         blocks = [(b - a) / 0.02 for a, b in pairwise(heard_s)]  # a busy machine drops some
         assert all(count > 0.5 and abs(count - round(count)) < 0.25 for count in blocks)
         assert await call.speak(tone(4.0, 500, 24_000), 24_000)
-        await until(lambda: max(map(loudness, heard())) > 1000, "it is heard again")
+        await until(lambda: made.loudness(25) > 1000, "it is heard again")
         await call.interrupt()
-        await until(lambda: any(e.get("unheard_s", 0) > 0 for e in events), "the rest is dropped")
-        await until(lambda: max(map(loudness, heard())) < 10, "silence")
+        await until(
+            lambda: any(e.get("unheard_s", 0) > 0 for e in made.events), "the rest is dropped"
+        )
+        await until(lambda: made.loudness(25) < 10, "silence")
         await until(lambda: call.stats().get("frames_out", 0) > 0, "figures")
         assert call.stats()["steps"] == 4 and call.stats()["reconnects"] == 0
         async with httpx.AsyncClient(base_url=server.url) as http:
             async with Client(http).watch() as viewer:
                 assert (await viewer.post("/whep/live/studio")).status_code == 201
                 await until(lambda: len(viewer.pictures) > 3, "others see it by its name")
-    await asyncio.gather(*tasks)  # the call is over, and so are they
     assert await sessions(server) == []
     with pytest.raises(CallLost, match="over"):
         await call.speak(b"\0\0")
@@ -124,52 +90,34 @@ async def test_times_are_known_where_a_server_has_replaced_parts_of_aiortc(
 ) -> None:
     keep_aiortc(monkeypatch)
     patch.apply(ServerConfig())
-    pictures: list[Picture] = []
-    sounds: list[Sound] = []
-    async with LipwireCall(server.url, consent=True) as call, filming(call):
-        tasks = [
-            asyncio.create_task(take(call, "video", pictures)),
-            asyncio.create_task(take(call, "audio", sounds)),
-        ]
-        for frames in (pictures, sounds):
+    async with calling(server.url) as made:
+        for frames in (made.pictures, made.sounds):
             await until(lambda f=frames: f and f[-1].time_s is not None, "its time")  # type: ignore[misc]
-        shown, heard = pictures[-1].time_s, sounds[-1].time_s
+        shown, heard = made.pictures[-1].time_s, made.sounds[-1].time_s
         assert shown is not None and heard is not None and abs(shown - heard) < 5
-    await asyncio.gather(*tasks)
 
 
 async def test_a_server_that_was_killed_is_found_again(serve: Callable[..., Served]) -> None:
     """Under the same name; voice that is sent meanwhile waits for it."""
     server = serve()
-    states: list[str] = []
-    pictures: list[Picture] = []
-    sounds: list[Sound] = []
-    call = LipwireCall(
-        server.url, name="studio", consent=True, on_event=lambda e: states.append(e["type"])
-    )
-    async with call, filming(call):
-        tasks = [
-            asyncio.create_task(take(call, "video", pictures)),
-            asyncio.create_task(take(call, "audio", sounds)),
-        ]
+    async with calling(server.url, name="studio") as made:
+        call, pictures = made.call, made.pictures
         await until(lambda: len(pictures) > 3, "it runs")
         server.kill()
-        await until(lambda: "lost" in states, "the loss is noticed")
+        await until(lambda: bool(made.told("lost")), "the loss is noticed")
         spoken = asyncio.create_task(call.speak(tone(3.0, 500, 24_000)))
         await asyncio.to_thread(server.start)
         seen = len(pictures)
         await until(lambda: len(pictures) > seen + 3, "pictures again")
         assert await spoken and call.reconnects == 1
-        await until(lambda: loudness(sounds[-1].samples) > 1000, "the voice")
+        await until(lambda: made.loudness() > 1000, "the voice")
         assert [each["id"] for each in await sessions(server)] == ["studio"]
     assert await sessions(server) == []
-    await asyncio.gather(*tasks)
 
 
 async def test_a_path_that_carries_nothing_is_replaced_and_viewers_stay(server: Served) -> None:
-    pictures: list[Picture] = []
-    async with LipwireCall(server.url, name="studio", consent=True) as call, filming(call):
-        task = asyncio.create_task(take(call, "video", pictures))
+    async with calling(server.url, name="studio") as made:
+        call, pictures = made.call, made.pictures
         await until(lambda: len(pictures) > 3, "it runs")
         async with httpx.AsyncClient(base_url=server.url) as http, Client(http).watch() as viewer:
             assert (await viewer.post("/whep/studio")).status_code == 201
@@ -181,7 +129,6 @@ async def test_a_path_that_carries_nothing_is_replaced_and_viewers_stay(server: 
             await until(lambda: call.reconnects == 1, "another link")
             seen = len(viewer.pictures)
             await until(lambda: len(viewer.pictures) > seen + 3, "the viewer need not click")
-    await task
 
 
 async def test_what_the_server_says_no_to_is_raised_where_one_looks(
@@ -210,9 +157,46 @@ async def test_what_the_server_says_no_to_is_raised_where_one_looks(
     assert time.monotonic() - began < 5
 
 
+async def test_a_name_that_is_taken_and_a_server_that_drains_are_said_and_the_call_goes_on(
+    serve: Callable[..., Served],
+) -> None:
+    server = serve(drain_s=60)
+    async with calling(server.url, name="studio") as made:
+        call, pictures = made.call, made.pictures
+        await until(lambda: len(pictures) > 3, "it runs")
+        with pytest.raises(Refused, match="taken") as caught:
+            await LipwireCall(server.url, name="studio", consent=True).__aenter__()
+        assert caught.value.status == 409
+        server.stop()
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            while (await http.get("/readyz")).status_code == 200:
+                await asyncio.sleep(0.05)
+        with pytest.raises(Refused, match="about to stop") as caught:
+            await LipwireCall(server.url, consent=True).__aenter__()
+        assert caught.value.status == 503 and caught.value.retry_after_s
+        seen = len(pictures)
+        await until(lambda: len(pictures) > seen + 3, "pictures as before")
+    assert call.reconnects == 0 and await asyncio.to_thread(server.wait) == 0
+
+
+async def test_a_voice_that_hangs_in_a_word_is_heard_as_far_as_it_came(server: Served) -> None:
+    async with calling(server.url) as made:
+
+        def loud() -> int:
+            return sum(loudness(sound.samples) > 1000 for sound in made.sounds)
+
+        await made.call.speak(tone(1.0, 500, 24_000)[:-1000])  # and nothing more, not even a flush
+        await until(lambda: loud() > 30, "all of it")
+        await until(lambda: made.loudness() < 10, "then silence")
+        before = loud()
+        await made.call.speak(tone(1.0, 500, 24_000))
+        await until(lambda: loud() > before + 30, "the next word is heard too")
+
+
 async def test_a_voice_that_is_interrupted_while_it_waits_is_dropped(server: Served) -> None:
     """Of a caller that sends no end of it: the server's queue is full and `speak` waits."""
-    async with LipwireCall(server.url, consent=True) as call, filming(call):
+    async with calling(server.url) as made:
+        call = made.call
         flood = asyncio.create_task(call.speak(tone(2400.0, 300, 8000), 8000))
         await asyncio.sleep(0.5)
         assert not flood.done()
@@ -223,18 +207,11 @@ async def test_a_voice_that_is_interrupted_while_it_waits_is_dropped(server: Ser
 async def test_a_photo_stands_for_the_camera(server: Served, tmp_path: Path) -> None:
     path = tmp_path / "face.png"
     Image.fromarray(picture()).save(path)
-    pictures: list[Picture] = []
-    sounds: list[Sound] = []
-    async with LipwireCall(server.url, name="bot", consent=True, face=path, steps=4) as call:
-        tasks = [
-            asyncio.create_task(take(call, "video", pictures)),
-            asyncio.create_task(take(call, "audio", sounds)),
-        ]
-        await call.speak(tone(2.0, 500, 24_000))
-        await until(lambda: len(pictures) > 5, "seen")
-        await until(lambda: bool(sounds) and loudness(sounds[-1].samples) > 1000, "and heard")
-        assert pictures[-1].rgb().shape == (240, 320, 3)
-    await asyncio.gather(*tasks)
+    async with calling(server.url, name="bot", face=path, steps=4, fps=0) as made:
+        await made.call.speak(tone(2.0, 500, 24_000))
+        await until(lambda: len(made.pictures) > 5, "seen")
+        await until(lambda: made.loudness() > 1000, "and heard")
+        assert made.pictures[-1].rgb().shape == (240, 320, 3)
     assert await sessions(server) == []
     path.write_text("no picture")
     with pytest.raises(Refused, match="media file") as caught:

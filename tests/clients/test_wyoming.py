@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import calling
 from calls import loudness, tone, until
-from fakes import picture
 from served import Served
 
 from lipwire.engine import ConfigError
 from lipwire.server.api import wyoming
 from lipwire.server.config import load_config
-from lipwire_client import LipwireCall, Sound
+from lipwire_client import Sound
 
 HERE = Path(__file__).parent
 PYTHON = HERE.parents[1] / "build" / "clients" / "pipecat" / "bin" / "python"
@@ -38,22 +38,8 @@ def address() -> str:
 @contextlib.asynccontextmanager
 async def studio(server: Served) -> AsyncIterator[list[Sound]]:
     """The session whose voice it is; what is heard there."""
-    heard: list[Sound] = []
-    async with LipwireCall(server.url, name="studio", consent=True) as call:
-
-        async def film() -> None:
-            while True:
-                call.send_image(picture(), (320, 240))
-                await asyncio.sleep(0.04)
-
-        async def hear() -> None:
-            async for sound in call.frames("audio"):
-                heard.append(sound)
-
-        tasks = [asyncio.create_task(film()), asyncio.create_task(hear())]
-        yield heard
-        for task in tasks:
-            task.cancel()
+    async with calling(server.url, name="studio") as made:
+        yield made.sounds
 
 
 class Wire:

@@ -18,13 +18,11 @@ from typing import Any
 
 import httpx
 import pytest
+from calling import Calling, calling
 from calls import tone, until
-from fakes import picture
 from served import Served
 from websockets.asyncio.client import connect
 from whip_client import Client
-
-from lipwire_client import LipwireCall
 
 REPO = Path(__file__).resolve().parents[2]
 # All requests come from one address.
@@ -40,42 +38,59 @@ def free_port() -> int:
 
 
 class Proxied:
-    """Servers a and b, and HAProxy before them."""
+    """Servers a and b, and HAProxies before them, of which clients use the first that lives."""
 
-    def __init__(self, haproxy: str, folder: Path, **settings: Any) -> None:
+    def __init__(self, haproxy: str, folder: Path, proxies: int = 1, **settings: Any) -> None:
         self.nodes = {
             node: Served(node=node, agent_port=free_port(), **{**SETTINGS, **settings})
             for node in "ab"
         }
-        self._folder, port = folder, free_port()
-        self.url = f"http://127.0.0.1:{port}"
         text = (REPO / "deploy" / "haproxy.cfg").read_text()
-        text = text.replace("/run/haproxy", str(folder)).replace(
-            ":8080\n", f"127.0.0.1:{port}\n", 1
-        )
         for node, served in self.nodes.items():
             address = served.url.removeprefix("http://")
             agent = f" agent-port {served.settings['agent_port']}"
             text, count = re.subn(rf"(server {node}) [0-9.:]+", rf"\1 {address}", text)
             assert count == 2
             text = text.replace(f"{address}\n", f"{address}{agent}\n", 1)
-        file = folder / "haproxy.cfg"
-        file.write_text(text)
-        self._process = subprocess.Popen([haproxy, "-q", "-f", file], stdout=subprocess.DEVNULL)
+        if proxies > 1:
+            text = re.sub(r"^#(peers| +peer )", r"\1", text, flags=re.MULTILINE)
+            text = text.replace("expire 24h\n", "expire 24h peers proxies\n", 1)
+            for peer in ("one", "two"):
+                text = re.sub(rf"(peer {peer}) [0-9.:]+", rf"\1 127.0.0.1:{free_port()}", text)
+        self.urls: list[str] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
+        for name in ("one", "two")[:proxies]:
+            self._folder, port = folder / name, free_port()
+            self._folder.mkdir()
+            file = self._folder / "haproxy.cfg"
+            own = text.replace("/run/haproxy", str(self._folder))
+            file.write_text(own.replace(":8080\n", f"127.0.0.1:{port}\n", 1))
+            command = [haproxy, "-q", "-L", name, "-f", file]
+            self._processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+            self.urls.append(f"http://127.0.0.1:{port}")
+
+    @property
+    def url(self) -> str:
+        """Of the first HAProxy that lives."""
+        return self.urls[0]
+
+    def kill_proxy(self) -> None:
+        """End the first HAProxy."""
+        process = self._processes.pop(0)
+        process.kill()
+        process.wait()
+        del self.urls[0]
 
     def close(self) -> None:
         """End all of it."""
-        self._process.kill()
-        self._process.wait()
+        while self._processes:
+            self.kill_proxy()
         for each in self.nodes.values():
             each.kill()
 
     def weights(self) -> dict[str, int]:
         """What HAProxy knows of those that are alive: its `show stat`."""
-        with socket.socket(socket.AF_UNIX) as admin:
-            admin.connect(str(self._folder / "admin.sock"))
-            admin.sendall(b"show stat\n")
-            rows = list(csv.DictReader(admin.makefile()))
+        rows = csv.DictReader(self._asked("show stat"))
         return {
             row["svname"]: int(row["weight"])
             for row in rows
@@ -83,6 +98,17 @@ class Proxied:
             and row["svname"] in self.nodes
             and row["status"] == "UP"
         }
+
+    def known(self) -> set[str]:
+        """The sessions that the last HAProxy knows the server of."""
+        return set(re.findall(r" key=(\S+)", "".join(self._asked("show table lipwire"))))
+
+    def _asked(self, command: str) -> list[str]:
+        """What the last HAProxy answers to an operator, in lines."""
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(str(self._folder / "admin.sock"))
+            admin.sendall(f"{command}\n".encode())
+            return list(admin.makefile())
 
     async def ready(self, nodes: str = "ab") -> None:
         """Wait until new calls go to these nodes and no other."""
@@ -129,26 +155,11 @@ async def watching(http: httpx.AsyncClient, name: str) -> Client:
 
 
 @contextlib.asynccontextmanager
-async def calling(proxied: Proxied, name: str) -> AsyncIterator[tuple[LipwireCall, list[float]]]:
-    """A call through the proxy, and when its pictures came back, seconds."""
-    seen: list[float] = []
-
-    async def film(call: LipwireCall) -> None:
-        image = picture()
-        while True:
-            call.send_image(image, (320, 240))
-            await asyncio.sleep(0.2)
-
-    async def take(call: LipwireCall) -> None:
-        async for _ in call.frames("video"):
-            seen.append(time.monotonic())
-
-    async with LipwireCall(proxied.url, name=name, consent=True) as call:
-        tasks = [asyncio.create_task(film(call)), asyncio.create_task(take(call))]
-        await until(lambda: len(seen) > 2, "pictures come back")
-        yield call, seen
-        for task in tasks:
-            task.cancel()
+async def called(proxied: Proxied, name: str) -> AsyncIterator[Calling]:
+    """A call through the proxy, whose pictures come back."""
+    async with calling(proxied.url, name=name, fps=5) as made:
+        await until(lambda: len(made.pictures) > 2, "pictures come back")
+        yield made
 
 
 async def follow(http: httpx.AsyncClient, name: str, seen: list[float]) -> None:
@@ -245,6 +256,30 @@ async def test_a_full_server_is_passed_over(haproxy: str, tmp_path: Path) -> Non
         proxied.close()
 
 
+async def test_another_proxy_knows_where_names_are(haproxy: str, tmp_path: Path) -> None:
+    """The first has died: what it learned is the second's, and media has noticed nothing."""
+    proxied = Proxied(haproxy, tmp_path, proxies=2, max_sessions=4)
+    try:
+        await proxied.ready()
+        async with contextlib.AsyncExitStack() as running:
+            first = await running.enter_async_context(httpx.AsyncClient(base_url=proxied.url))
+            for number in range(4):
+                peer = await running.enter_async_context(Client(first).publish())
+                answer = await peer.post(f"/whip/live/call{number}?consent=true")
+                assert answer.status_code == 201, answer.text
+            await until(lambda: len(proxied.known()) == 4, "the other proxy is told")
+            proxied.kill_proxy()
+            async with httpx.AsyncClient(base_url=proxied.url, timeout=20) as http:
+                for number in range(4):
+                    for _ in range(3):  # by chance one in two would go right
+                        answer = await http.get(f"/api/sessions/call{number}/stats")
+                        assert answer.status_code == 200, answer.text
+                async with await watching(http, "call3") as viewer:
+                    await until(lambda: len(viewer.pictures) > 3, "seen through the other")
+    finally:
+        proxied.close()
+
+
 async def test_no_call_is_dropped_by_an_upgrade(proxied: Proxied, http: httpx.AsyncClient) -> None:
     """One server after the other stops and starts again; each call ends when it wants to."""
     calls = 0
@@ -252,20 +287,20 @@ async def test_no_call_is_dropped_by_an_upgrade(proxied: Proxied, http: httpx.As
         async with contextlib.AsyncExitStack() as running:
             made = []
             for number in range(2):
-                made.append(await running.enter_async_context(calling(proxied, f"{node}{number}")))
+                made.append(await running.enter_async_context(called(proxied, f"{node}{number}")))
             proxied.nodes[node].stop()
             await proxied.ready(other)
             # And one that comes meanwhile.
-            made.append(await running.enter_async_context(calling(proxied, f"{node}late")))
+            made.append(await running.enter_async_context(called(proxied, f"{node}late")))
             on_it = (await http.get(f"/n/{node}/api/sessions")).json()
             assert on_it, "it drains with calls on it"
             async with await watching(http, on_it[0]["id"]) as viewer:  # who comes late to them
                 await until(lambda v=viewer: len(v.pictures) > 3, "seen")
                 assert node_of(viewer.location) == node
-            for call, seen in made:
-                count = len(seen)
-                await until(lambda s=seen, c=count: len(s) > c + 3, "it goes on")
-                assert call.reconnects == 0
+            for each in made:
+                count = len(each.pictures)
+                await until(lambda e=each, c=count: len(e.pictures) > c + 3, "it goes on")
+                assert each.call.reconnects == 0
             calls += len(made)
         assert proxied.nodes[node].wait() == 0, "it ends with the last of its calls"
         proxied.nodes[node].start()
@@ -276,7 +311,8 @@ async def test_no_call_is_dropped_by_an_upgrade(proxied: Proxied, http: httpx.As
 async def test_a_killed_server_is_replaced(proxied: Proxied, http: httpx.AsyncClient) -> None:
     """Under the same name, for publisher and viewer."""
     watched: list[float] = []
-    async with calling(proxied, "studio") as (call, seen):
+    async with called(proxied, "studio") as made:
+        seen = made.times_s
         viewer = asyncio.create_task(follow(http, "studio", watched))
         await until(lambda: len(watched) > 3, "somebody watches")
         for _ in range(int(os.environ.get("LIPWIRE_KILLS", "1"))):
@@ -302,7 +338,7 @@ async def test_a_killed_server_is_replaced(proxied: Proxied, http: httpx.AsyncCl
             assert "studio" in (await http.get(f"/n/{other}/api/sessions")).text
             proxied.nodes[owner].start()
             await proxied.ready()
-        assert call.reconnects > 0
+        assert made.call.reconnects > 0
         viewer.cancel()
         await asyncio.gather(viewer, return_exceptions=True)
 

@@ -309,6 +309,8 @@ def test_two_ranks_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     assert "the processes have different settings" in settings
     for line, row in zip(said["curve"], (first, second), strict=True):
         assert line == pytest.approx(row, rel=1e-3)
+    fewer = make(tmp_path / "two", accumulate=2)  # goes on where two processes stopped
+    assert fewer.step == 1 and fewer.run_step() == pytest.approx(second, rel=1e-3)
 
 
 def test_batch_normalisation_sees_the_whole_batch_or_is_refused() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -276,6 +277,32 @@ async def test_files_that_cannot_be_a_voice(
     answer = await call.client.post(call.path + "/speech", content=content)
     assert named in await error_of(answer, status)
     assert (await call.stats())["backlog_s"] == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{url}",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {url}\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=-\nc=IN IP4 127.0.0.1\nt=0 0\na=control:{url}\n",
+        "<MPD xmlns='urn:mpeg:dash:schema:mpd:2011'><BaseURL>{url}</BaseURL></MPD>",
+    ],
+    ids=["address", "HLS", "concat", "SDP", "DASH"],
+)
+async def test_no_address_that_a_client_names_is_fetched(call: Call, content: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as asked:
+        asked.setblocking(False)
+        url = f"http://127.0.0.1:{asked.getsockname()[1]}/face.mp4"
+        body = content.format(url=url).encode()
+        for answer in (
+            await call.client.post(call.path + "/speech", content=body),
+            await call.client.put("/api/sessions/bot?consent=true", content=body),
+            await call.client.put("/api/sessions/bot", params={"consent": True, "face": url}),
+        ):
+            assert 400 <= answer.status_code < 500 and "\n" not in answer.json()["error"]
+        with pytest.raises(BlockingIOError):
+            asked.accept()
 
 
 async def test_a_sample_is_heard_and_interrupted(call: Call) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from calling import calling
 from calls import tone, until
-from fakes import picture
 from served import Served
 from starlette.responses import Response
 from websockets.asyncio.client import connect
@@ -21,7 +21,6 @@ from whip_client import Client
 
 from lipwire.server.cluster.director import Director
 from lipwire.server.cluster.node import look
-from lipwire_client import LipwireCall, Picture
 
 
 @pytest.fixture
@@ -166,31 +165,16 @@ async def test_a_call_whose_node_is_killed_goes_on_under_its_name_on_another(
     start: Callable[..., Served],
 ) -> None:
     nodes = {"a": start("a"), "b": start("b")}
-    pictures: list[Picture] = []
-
-    async def film(call: LipwireCall) -> None:
-        image = picture()
-        while True:
-            call.send_image(image, (320, 240))
-            await asyncio.sleep(0.04)
-
-    async def take(call: LipwireCall) -> None:
-        async for frame in call.frames("video"):
-            pictures.append(frame)
-
     async with directed(*nodes.values()) as http:
-        async with LipwireCall(str(http.base_url), name="studio", consent=True) as call:
-            tasks = [asyncio.create_task(film(call)), asyncio.create_task(take(call))]
-            await until(lambda: len(pictures) > 3, "it runs")
+        async with calling(str(http.base_url), name="studio") as made:
+            await until(lambda: len(made.pictures) > 3, "it runs")
             (listed,) = (await http.get("/api/sessions")).json()
             nodes.pop(listed["node"]).kill()
-            await until(lambda: call.reconnects == 1, "another node has it")
-            seen = len(pictures)
-            await until(lambda: len(pictures) > seen + 3, "pictures again")
+            await until(lambda: made.call.reconnects == 1, "another node has it")
+            seen = len(made.pictures)
+            await until(lambda: len(made.pictures) > seen + 3, "pictures again")
             (listed,) = (await http.get("/api/sessions")).json()
             assert listed["id"] == "studio" and listed["node"] in nodes
             async with Client(http).watch() as viewer:
                 assert (await viewer.post("/whep/studio")).status_code == 201
                 await until(lambda: len(viewer.pictures) > 3, "its viewers find it")
-            for task in tasks:
-                task.cancel()
