@@ -266,7 +266,9 @@ def curves(
 
 @app.command()
 def sheet(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Of a lite run.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Of a run, or the published paper's.")
+    ],
     shards: Shards,
     who: Annotated[
         str, typer.Option(help="Only clips whose key or speaker contains this are shown.")
@@ -275,23 +277,19 @@ def sheet(
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Where to look.")] = "val",
     columns: Annotated[int, typer.Option(min=1, help="Frames.")] = 10,
 ) -> None:
-    """Draw what a lite model paints for some people alone, those who may be shown."""
+    """Draw what a model paints for some people alone, those who may be shown."""
     ready(shards)
     from lipwire.engine.nets.lite import LiteNet
     from lipwire.training.data.dataset import load_clips
     from lipwire.training.families import open_network
     from lipwire.training.lite.samples import speaker_sheet
+    from lipwire.training.paper.sheet import paper_sheet
 
-    opened = open_network(checkpoint)
-    if not isinstance(opened.net, LiteNet):
-        raise ConfigError(f"{checkpoint}: is not of a lite network")
-    stats = opened.state.get("code_stats")
-    speaker_sheet(
-        opened.net,
-        load_clips(shards, split),
-        who,
-        out,
-        columns,
-        code_stats=None if stats is None else stats.numpy(),
-    )
+    opened, clips = open_network(checkpoint), load_clips(shards, split)
+    if isinstance(opened.net, LiteNet):
+        stats = opened.state.get("code_stats")
+        told = None if stats is None else stats.numpy()
+        speaker_sheet(opened.net, clips, who, out, columns, code_stats=told)
+    else:
+        paper_sheet(opened, clips, who, out, columns)
     print(out)
