@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from lipwire.training.config import (
 )
 from lipwire.training.data.batch import FiveFrames, in_fives, sync_window
 from lipwire.training.data.dataset import ClipData, StoredClips
+from lipwire.training.evaluation.frechet import Features, Moments, MouthStatistics, added, frechet
 from lipwire.training.families import Family, Given, family_named
 from lipwire.training.loop import Trainer, train
 from lipwire.training.nets.perceptual import Perceptual, load_perceptual
@@ -117,6 +119,9 @@ class Figures:
     """median over clips, r of the mouth's opening with the real one's, by landmarks"""
     movement: float
     """mean change from frame to frame in the hidden half, of the real one's"""
+    frechet_effnet: float | None
+    """Frechet distance of all painted mouths from all real ones; None where ImageNet's weights are
+    not installed"""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, rounded."""
@@ -153,6 +158,7 @@ def measure_network(
     steps: int,
     measure: Perceptual,
     expert: SyncExpert | None = None,
+    features: Features | None = None,
 ) -> Figures:
     """Figures of the averaged network on every clip given.
 
@@ -163,6 +169,7 @@ def measure_network(
         steps: DDIM steps.
         measure: perceptual distance.
         expert: for the sync figures.
+        features: for the Frechet distance.
     """
     from lipwire.engine.face.articulation import raw_codes
     from lipwire.engine.face.tracker import MeshTracker
@@ -172,6 +179,7 @@ def measure_network(
     half = clips.size // 2
     rows: list[tuple[float, float, float, float]] = []
     agreed, foreign, r = [], [], []
+    looks: list[tuple[Moments, Moments]] = []
     tracker = MeshTracker(still=True)
     try:
         chosen = [clips.clips[index] for index in clips.long]
@@ -190,9 +198,13 @@ def measure_network(
                 agreed += _agreement(expert, a, clip)
                 wrong, _ = _painted(family, net, clips, clip, other, steps)
                 foreign += _agreement(expert, wrong[:, :, half:], clip)
+            shown = [to_image(frame) for frame in painted]
+            if features is not None:
+                true = [to_image(frame) for frame in real]
+                looks.append((Moments.of(features(shown)), Moments.of(features(true))))
             opening = np.full(len(painted), np.nan)
-            for index, frame in enumerate(painted):
-                if (face := tracker.track(to_image(frame))) is not None:
+            for index, picture in enumerate(shown):
+                if (face := tracker.track(picture)) is not None:
                     # In crop pixels of the prepared size, as the clip's own codes.
                     scale = clip.crops.shape[1] / clips.size
                     opening[index] = scale * raw_codes(face.landmarks[None])[0, 0]
@@ -209,6 +221,7 @@ def measure_network(
         psnr, ssim, distance, measure.name, own,
         None if own is None else own - float(np.mean(foreign)),
         float(np.median(r)) if r else math.nan, movement,
+        frechet(*(added(side) for side in zip(*looks, strict=True))) if looks else None,
     )  # fmt: skip
 
 
@@ -264,6 +277,9 @@ def ablate(
 
     expert = judges.open_expert(LossWeights())
     measure = load_perceptual(judges.perceptual)
+    features = None
+    with contextlib.suppress(ConfigError):  # it says which packages carry the weights
+        features = MouthStatistics()
     held_out = StoredClips(shards, "val")
     order = np.random.default_rng(seed).permutation(len(held_out))[:clips]
     found: dict[str, dict[str, Any]] = {}
@@ -279,7 +295,7 @@ def ablate(
         assert isinstance(objective, ClipObjective)
         figures = measure_network(
             objective.family, trainer.ema.cpu(), [held_out[i] for i in order],
-            steps=sampling_steps, measure=measure, expert=expert,
+            steps=sampling_steps, measure=measure, expert=expert, features=features,
         )  # fmt: skip
         found[name] = figures.to_dict()
         (folder / "ablation.json").write_text(json.dumps(found, indent=1))
