@@ -220,8 +220,11 @@ def ablate(
     shards: Shards,
     folder: Folder,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each setting.")],
-    expert: Annotated[Path, typer.Option("--expert", help="Checkpoint of a sync expert.")],
-    family: Annotated[Literal["lite", "paper"], typer.Option(help="Which network.")] = "lite",
+    expert: ExpertFile = None,
+    family: Annotated[
+        Literal["lite", "paper", "units"],
+        typer.Option(help="Which network with the paper's losses; or the recipe lite-units."),
+    ] = "lite",
     batch: BatchSize = None,
     clips: Annotated[int, typer.Option(min=2, help="Held-out clips measured.")] = 8,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -231,23 +234,46 @@ def ablate(
     sampling_steps: Annotated[int, typer.Option(min=1, help="DDIM steps of the measurement.")] = 8,
     perceptual_weights: PerceptualFiles = None,
     init: Annotated[
-        Path | None, typer.Option(help="Checkpoint whose weights all four begin with.")
+        Path | None, typer.Option(help="Checkpoint whose weights all settings begin with.")
     ] = None,
-) -> None:
-    """Train the four settings of the paper's tables 1 and 3 at 64 px; figures side by side."""
+    voice: Annotated[
+        Path | None, typer.Option(help="Checkpoint of `train voice`; units alone.")
+    ] = None,
+) -> None:  # fmt: skip
+    """Train one network with fewer and more of its losses; figures side by side.
+
+    The four settings of the paper's tables 1 and 3 at 64 px, or lite-units without each loss.
+    """
     ready(shards)
+    common: dict[str, Any] = {"steps": steps, "batch": batch, "clips": clips, "seed": seed,
+                              "precision": precision}  # fmt: skip
+    if family == "units":
+        if voice is None or init is None or expert or perceptual_weights:
+            raise ConfigError("--family units needs --voice and --init, and takes no other judges")
+        from lipwire.training.lite.ablation import ablate_units
+
+        _print_table({
+            f"{name}, {way}": {k: round(v, 4) for k, v in figures.items()}
+            for name, ways in ablate_units(shards, folder, voice=voice, init=init, **common).items()
+            for way, figures in ways.items()
+        })  # fmt: skip
+        return
+    if expert is None or voice:
+        raise ConfigError("the paper's losses need --expert, from `lipwire train syncnet`, and no "
+                          "--voice: the network learns its own")  # fmt: skip
     from lipwire.training.paper.suite import Judges
     from lipwire.training.paper.suite import ablate as run
 
-    found = run(
-        shards, folder, Judges(expert, tuple(perceptual_weights or ())), family=family,
-        steps=steps, batch=batch, clips=clips, seed=seed, precision=precision,
-        sampling_steps=sampling_steps, init=init,
-    )  # fmt: skip
-    names = list(next(iter(found.values())))
-    print(f"{'':16}" + "".join(f"{name:>13}" for name in names))
+    judges = Judges(expert, tuple(perceptual_weights or ()))
+    _print_table(run(shards, folder, judges, family=family, sampling_steps=sampling_steps,
+                     init=init, **common))  # fmt: skip
+
+
+def _print_table(found: dict[str, dict[str, Any]]) -> None:
+    names, width = list(next(iter(found.values()))), max(map(len, found)) + 1
+    print(" " * width + "".join(f"{name:>15}" for name in names))
     for setting, figures in found.items():
-        print(f"{setting:16}" + "".join(f"{figures[name]!s:>13}" for name in names))
+        print(f"{setting:{width}}" + "".join(f"{figures[name]!s:>15}" for name in names))
 
 
 @app.command()
