@@ -128,6 +128,19 @@ def test_syncnet_prints_its_figures(seen: list[Any], tmp_path: Path) -> None:
     assert result.exit_code == 0 and '{"val_loss": 0.25}' in result.stdout
     (_, _, kind, config), _ = seen[0]
     assert kind == "wav2lip" and config.steps == 5 and config.learning_rate == 1e-4
+    assert not result.stderr, "good enough to train with"
+
+
+@pytest.mark.parametrize(("kind", "said"), [("wav2lip", True), ("small", False)])
+def test_an_expert_that_is_not_ready_is_told_of(
+    seen: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, said: bool
+) -> None:
+    import lipwire.training.paper.sync_expert as module
+
+    run = SimpleNamespace(checkpoint_path=Path("run/checkpoint.pt"), step=20)
+    monkeypatch.setattr(module, "train_expert", lambda *_: (run, {"val_loss": 0.62}))
+    result = call("train", "syncnet", tmp_path, "run", "--kind", kind)
+    assert result.exit_code == 0 and ("above 0.25" in result.stderr) == said
 
 
 def test_distill_passes_its_stages(seen: list[Any], tmp_path: Path) -> None:
