@@ -85,7 +85,9 @@ def fit_weights(net: nn.Module, weights: Mapping[str, Tensor], origin: object) -
         CheckpointError: a tensor is missing, has another shape, or is unknown to the network.
     """
     wanted = net.state_dict()
-    weights = unwrapped(weights, wanted)
+    # What counts the steps of a batch normalisation does nothing; older checkpoints lack it.
+    counters = {k: v for k, v in wanted.items() if k.endswith("num_batches_tracked")}
+    weights = counters | unwrapped(weights, wanted)
     for key, tensor in wanted.items():
         if key not in weights:
             raise CheckpointError(
@@ -99,4 +101,4 @@ def fit_weights(net: nn.Module, weights: Mapping[str, Tensor], origin: object) -
     for key in weights:
         if key not in wanted:
             raise CheckpointError(f"{origin}: {key} is not in the network")
-    net.load_state_dict(dict(weights))
+    net.load_state_dict(weights)

@@ -60,6 +60,15 @@ def share_batch_norm(net: nn.Module, ranks: int, device: str) -> None:
     nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
 
 
+def count_on_cpu(optimiser: Any) -> None:
+    """Put Adam's counters of steps, a scalar a tensor, back where Adam itself makes them.
+
+    Accelerate moves a resumed run's to the device, which would wait at every step for each of them.
+    """
+    for state in optimiser.state.values() if optimiser is not None else ():
+        state["step"] = state["step"].cpu()
+
+
 def _tensors(batch: Any) -> Iterator[Tensor]:
     """Of nested tuples, lists, dictionaries and dataclasses; arrays count."""
     if isinstance(batch, Tensor | np.ndarray):
@@ -140,6 +149,8 @@ class Trainer:
             self._judged, self.critic_optimiser = self.accelerator.prepare(
                 objective.critic, self.critic_optimiser
             )
+        count_on_cpu(self.optimiser)
+        count_on_cpu(self.critic_optimiser)
         self._batches: Iterator[Any] | None = None
 
     def _check_ranks(self) -> None:

@@ -122,7 +122,9 @@ def _load_fastest(bundle: Bundle, options: dict[str, Any]) -> Backend:
     if device not in (None, "cpu") or find_spec("openvino") is None:
         return usual
     try:
-        other = load_backend(bundle, "openvino", **options | {"threads": usual.cpu_threads})
+        other = load_backend(
+            bundle, "openvino", **options | {"threads": usual.cpu_threads, "reference": usual}
+        )
     except (BackendError, BundleError) as error:
         _say_once(f"OpenVINO is not used: {error}")
         return usual

@@ -7,6 +7,7 @@ kept in lipwire's cache. On opening, a picture is held against ONNX Runtime's in
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class OpenVinoBackend(PlannedBackend):
         device: cpu or None.
         batch_sizes: to compile, None for those that the cores carry; larger batches are cut.
         half: compute in bfloat16; None does so where the CPU has instructions for it.
+        reference: the bundle by ONNX Runtime, where it is open already; it stays open.
 
     Raises:
         BackendError: another device is asked for, OpenVINO refuses a graph, or it paints something
@@ -65,6 +67,7 @@ class OpenVinoBackend(PlannedBackend):
         device: str | None = None,
         batch_sizes: tuple[int, ...] | None = None,
         half: bool | None = None,
+        reference: OrtBackend | None = None,
     ) -> None:
         few = sizes_for_cores(usable_cores(), BATCH_SIZES)
         super().__init__(bundle.manifest, batch_sizes or few)
@@ -94,7 +97,13 @@ class OpenVinoBackend(PlannedBackend):
         self.description = f"OpenVINO {version}, CPU, {precision}, {threading}"
         for size in self.batch_sizes:
             self.try_size(size)
-        self._compare(bundle)
+        if reference is not None:
+            self._compare(reference)
+            return
+        with closing(
+            OrtBackend(bundle, threads=self.cpu_threads, device="cpu", batch_sizes=(1,))
+        ) as opened:
+            self._compare(opened)
 
     def _read(self, bundle: Bundle, name: str) -> Any:
         path = bundle.file(name)
@@ -131,12 +140,14 @@ class OpenVinoBackend(PlannedBackend):
 
         return None if self._encode is None else compiled(self._encode), compiled(self._step)
 
-    def _compare(self, bundle: Bundle) -> None:
-        """Hold a picture of noise against the float32 reference."""
+    def _compare(self, reference: OrtBackend) -> None:
+        """Hold a picture of noise against ONNX Runtime's, which is in float32.
+
+        Raises:
+            BackendError: they differ.
+        """
         job = noise_job(self.manifest)
-        reference = OrtBackend(bundle, threads=self.cpu_threads, device="cpu", batch_sizes=(1,))
         (wanted,), (painted,) = reference.generate([job]), self.generate([job])
-        reference.close()
         difference = float(np.abs(painted.astype(float) - wanted).mean())
         if not difference <= TOLERANCE_LEVELS:
             raise BackendError(

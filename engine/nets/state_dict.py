@@ -75,12 +75,12 @@ def unwrapped(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> di
     """
     if not wanted or any(name in weights for name in wanted):
         return dict(weights)
-    last = max(wanted, key=len)
+    needed = [name for name in wanted if not name.endswith(COUNTER)]
+    last = max(needed, key=len)
     for name in weights:
         prefix = name.removesuffix(last)
-        if prefix == name or not prefix.endswith("."):
-            continue
-        if all(prefix + own in weights for own in wanted if not own.endswith(COUNTER)):
+        found = prefix != name and prefix.endswith(".")
+        if found and all(prefix + own in weights for own in needed):
             return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     return dict(weights)
 

@@ -209,8 +209,11 @@ def ablate(
     shards: Shards,
     folder: Folder,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each setting.")],
-    expert: Annotated[Path, typer.Option("--expert", help="Checkpoint of a sync expert.")],
-    family: Annotated[Literal["lite", "paper"], typer.Option(help="Which network.")] = "lite",
+    expert: ExpertFile = None,
+    family: Annotated[
+        Literal["lite", "paper", "units"],
+        typer.Option(help="Which network with the paper's losses; or the recipe lite-units."),
+    ] = "lite",
     batch: BatchSize = None,
     clips: Annotated[int, typer.Option(min=2, help="Held-out clips measured.")] = 8,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -220,22 +223,55 @@ def ablate(
     sampling_steps: Annotated[int, typer.Option(min=1, help="DDIM steps of the measurement.")] = 8,
     perceptual_weights: PerceptualFiles = None,
     init: Annotated[
-        Path | None, typer.Option(help="Checkpoint whose weights all four begin with.")
+        Path | None, typer.Option(help="Checkpoint whose weights all settings begin with.")
     ] = None,
-) -> None:
-    """Train the four settings of the paper's tables 1 and 3 at 64 px; figures side by side."""
+    voice: Annotated[
+        Path | None, typer.Option(help="Checkpoint of `train voice`; units alone.")
+    ] = None,
+) -> None:  # fmt: skip
+    """Train one network with fewer and more of its losses; figures side by side.
+
+    The four settings of the paper's tables 1 and 3 at 64 px, or lite-units without each loss.
+    """
     ready(shards)
+    common: dict[str, Any] = {"steps": steps, "batch": batch, "clips": clips, "seed": seed,
+                              "precision": precision}  # fmt: skip
+    if family == "units":
+        if voice is None or init is None or expert or perceptual_weights:
+            raise ConfigError("--family units needs --voice and --init, and takes no other judges")
+        from lipwire.training.lite.ablation import ablate_units
+
+        _print_table({
+            f"{name}, {way}": {k: round(v, 4) for k, v in figures.items()}
+            for name, ways in ablate_units(shards, folder, voice=voice, init=init, **common).items()
+            for way, figures in ways.items()
+        })  # fmt: skip
+        return
+    if expert is None or voice:
+        raise ConfigError("the paper's losses need --expert, from `lipwire train syncnet`, and no "
+                          "--voice: the network learns its own")  # fmt: skip
     from lipwire.training.paper.suite import Judges
     from lipwire.training.paper.suite import ablate as run
 
     judges = Judges(expert, tuple(perceptual_weights or ()))
-    size: dict[str, Any] = {"family": family, "steps": steps, "batch": batch, "clips": clips}
-    how: dict[str, Any] = {"seed": seed, "precision": precision, "init": init}
-    found = run(shards, folder, judges, sampling_steps=sampling_steps, **size, **how)
-    names = list(next(iter(found.values())))
-    print(f"{'':16}" + "".join(f"{name:>13}" for name in names))
+    _print_table(
+        run(
+            shards,
+            folder,
+            judges,
+            family=family,
+            sampling_steps=sampling_steps,
+            init=init,
+            **common,
+        )
+    )
+
+
+def _print_table(found: dict[str, dict[str, Any]]) -> None:
+    names, width = list(next(iter(found.values()))), max(map(len, found)) + 1
+    print(" " * width + "".join(f"{name:>15}" for name in names))
     for setting, figures in found.items():
-        print(f"{setting:16}" + "".join(f"{figures[name]!s:>13}" for name in names))
+        print(f"{setting:{width}}" + "".join(f"{figures[name]!s:>15}" for name in names))
 
 
 @app.command()
@@ -254,7 +290,9 @@ def curves(
 
 @app.command()
 def sheet(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Of a lite run.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Of a run, or the published paper's.")
+    ],
     shards: Shards,
     who: Annotated[
         str, typer.Option(help="Only clips whose key or speaker contains this are shown.")
@@ -263,17 +301,19 @@ def sheet(
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Where to look.")] = "val",
     columns: Annotated[int, typer.Option(min=1, help="Frames.")] = 10,
 ) -> None:
-    """Draw what a lite model paints for some people alone, those who may be shown."""
+    """Draw what a model paints for some people alone, those who may be shown."""
     ready(shards)
     from lipwire.engine.nets.lite import LiteNet
     from lipwire.training.data.dataset import load_clips
     from lipwire.training.families import open_network
     from lipwire.training.lite.samples import speaker_sheet
+    from lipwire.training.paper.sheet import paper_sheet
 
-    opened = open_network(checkpoint)
-    if not isinstance(opened.net, LiteNet):
-        raise ConfigError(f"{checkpoint}: is not of a lite network")
-    stats = opened.state.get("code_stats")
-    told = None if stats is None else stats.numpy()
-    speaker_sheet(opened.net, load_clips(shards, split), who, out, columns, code_stats=told)
+    opened, clips = open_network(checkpoint), load_clips(shards, split)
+    if isinstance(opened.net, LiteNet):
+        stats = opened.state.get("code_stats")
+        told = None if stats is None else stats.numpy()
+        speaker_sheet(opened.net, clips, who, out, columns, code_stats=told)
+    else:
+        paper_sheet(opened, clips, who, out, columns)
     print(out)

@@ -19,6 +19,7 @@ def call(*args: object) -> Result:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the training functions are asked for, instead of training."""
+    import lipwire.training.lite.ablation
     import lipwire.training.lite.audio2mouth
     import lipwire.training.lite.denoiser
     import lipwire.training.loop
@@ -50,6 +51,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     )
     figures = {"gan": {"psnr_db": 20.0, "sync": 0.5}}
     monkeypatch.setattr(lipwire.training.paper.suite, "ablate", noting(figures))
+    monkeypatch.setattr(lipwire.training.lite.ablation, "ablate_units",
+                        noting({"all": {"cold": {"error": 0.01234}}}))  # fmt: skip
     return asked
 
 
@@ -126,6 +129,19 @@ def test_syncnet_prints_its_figures(seen: list[Any], tmp_path: Path) -> None:
     assert result.exit_code == 0 and '{"val_loss": 0.25}' in result.stdout
     (_, _, kind, config), _ = seen[0]
     assert kind == "wav2lip" and config.steps == 5 and config.learning_rate == 1e-4
+    assert not result.stderr, "good enough to train with"
+
+
+@pytest.mark.parametrize(("kind", "said"), [("wav2lip", True), ("small", False)])
+def test_an_expert_that_is_not_ready_is_told_of(
+    seen: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, said: bool
+) -> None:
+    import lipwire.training.paper.sync_expert as module
+
+    run = SimpleNamespace(checkpoint_path=Path("run/checkpoint.pt"), step=20)
+    monkeypatch.setattr(module, "train_expert", lambda *_: (run, {"val_loss": 0.62}))
+    result = call("train", "syncnet", tmp_path, "run", "--kind", kind)
+    assert result.exit_code == 0 and ("above 0.25" in result.stderr) == said
 
 
 def test_distill_passes_its_stages(seen: list[Any], tmp_path: Path) -> None:
@@ -141,6 +157,21 @@ def test_ablate_prints_a_table(seen: list[Any], tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     head, row = result.stdout.splitlines()
     assert head.split() == ["psnr_db", "sync"] and row.split() == ["gan", "20.0", "0.5"]
+    result = call("train", "ablate", tmp_path, "run", "--steps", 5)
+    assert result.exit_code == 2 and "need --expert" in result.stderr
+
+
+def test_ablate_of_units_wants_a_voice_and_a_painter(seen: list[Any], tmp_path: Path) -> None:
+    units = ("train", "ablate", tmp_path, "run", "--family", "units", "--steps", 5)
+    voice, init = ("--voice", "v.pt"), ("--init", "c.pt")
+    for more in ((), voice, init, (*voice, *init, "--expert", "e.pt")):
+        result = call(*units, *more)
+        assert result.exit_code == 2 and "needs --voice and --init" in result.stderr and not seen
+    result = call(*units, *voice, *init)
+    assert result.exit_code == 0, result.output
+    head, row = result.stdout.splitlines()
+    assert head.split() == ["error"] and row.split() == ["all,", "cold", "0.0123"]
+    assert seen[0][1]["init"] == Path("c.pt") and seen[0][1]["steps"] == 5
 
 
 def test_help_names_every_command() -> None:

@@ -55,3 +55,12 @@ def test_the_first_tensor_that_differs_is_named() -> None:
         fit_weights(net, bent, "x.pt")
     with pytest.raises(CheckpointError, match=r"2\.weight is not in the network"):
         fit_weights(net, {**good, "2.weight": torch.zeros(1)}, "x.pt")
+
+
+def test_counters_of_batches_may_be_missing() -> None:
+    """PyTorch before 0.4.1 did not write them."""
+    net = nn.BatchNorm1d(2)
+    old = {k: v + 1 for k, v in net.state_dict().items() if k != "num_batches_tracked"}
+    fit_weights(net, old, "x.pt")
+    assert net.running_mean is not None and net.running_mean.tolist() == [1, 1]
+    fit_weights(net, {f"generator.{k}": v for k, v in old.items()}, "x.pt")

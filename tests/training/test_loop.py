@@ -19,7 +19,7 @@ import lipwire.training.checkpoint
 from lipwire.engine.errors import CheckpointError, ConfigError
 from lipwire.training.config import LossWeights, TrainConfig, preset_named, scaled_down
 from lipwire.training.families import PaperFamily
-from lipwire.training.loop import Trainer, learning_rate, share_batch_norm, train
+from lipwire.training.loop import Trainer, count_on_cpu, learning_rate, share_batch_norm, train
 from lipwire.training.paper.diff2lip import ClipObjective
 
 REPO = Path(__file__).resolve().parents[2]
@@ -40,6 +40,24 @@ def tiny_paper(config: TrainConfig, weights: LossWeights) -> ClipObjective:
 
 
 # --- resuming ---
+
+
+def test_a_resumed_runs_step_counters_lie_on_the_cpu() -> None:
+    """Where they lie on a GPU every step waits for each of them."""
+    parameter = nn.Parameter(torch.ones(2))
+    optimiser = torch.optim.AdamW([parameter])
+    parameter.grad = torch.ones(2)
+    optimiser.step()
+    moved = optimiser.state[parameter]["step"]
+
+    class OnDevice:
+        def cpu(self) -> Tensor:
+            return moved
+
+    optimiser.state[parameter]["step"] = OnDevice()
+    count_on_cpu(optimiser)
+    count_on_cpu(None)
+    assert optimiser.state[parameter]["step"] is moved
 
 
 @pytest.mark.parametrize("rival", [False, True])

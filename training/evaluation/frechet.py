@@ -2,7 +2,9 @@
 
 FID (Heusel et al., 2017) is this distance over one certain network's features, Inception's of 2015.
 Without its weights there is no FID; the same distance over the fixed Gabor bank's statistics needs
-none and is called `frechet_gabor`, never FID: its numbers are of another size altogether.
+none and is called `frechet_gabor`, over an EfficientNet's features of the mouth `frechet_effnet`,
+never FID: their numbers are of another size altogether. The 2,048 of Inception want thousands of
+pictures; of 112 a few hundred are enough for a covariance.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from lipwire.engine.errors import CheckpointError
+from lipwire.engine.face.alignment import CROP_SIZE
 from lipwire.engine.types import F32, F64, U8
 from lipwire.training.data.dataset import to_planes
 from lipwire.training.evaluation.measures import Interval
+from lipwire.training.nets.imagenet import MouthFeatures
 from lipwire.training.nets.perceptual import GaborFeatures
 
 DRAWS = 200
@@ -31,7 +36,7 @@ class Features(Protocol):
     """What a picture looks like, as a vector."""
 
     name: str
-    """the figure's name: fid or frechet_gabor"""
+    """the figure's name: fid, frechet_gabor or frechet_effnet"""
 
     def __call__(self, pictures: Sequence[U8]) -> F32:
         """uint8[S, S, 3] each -> f32[N, D]."""
@@ -52,6 +57,27 @@ class GaborStatistics:
         planes = self._bank.features(torch.from_numpy(np.stack([to_planes(p) for p in pictures])))
         parts = [part for p in planes for part in (p.mean((2, 3)), p.std((2, 3)))]
         return np.asarray(torch.cat(parts, dim=1).numpy(), np.float32)
+
+
+class MouthStatistics:
+    """Means over the mouth of the deepest features that `MouthFeatures` compares.
+
+    Raises:
+        ConfigError: the packages that carry ImageNet's weights are not installed.
+    """
+
+    name = "frechet_effnet"
+
+    def __init__(self) -> None:
+        self._net = MouthFeatures.pretrained()
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[U8]) -> F32:
+        """uint8[S, S, 3] each, of which the lower half is looked at -> f32[N, 112]."""
+        planes = torch.from_numpy(np.stack([to_planes(p) for p in pictures]))
+        hidden = F.interpolate(planes[:, :, planes.shape[2] // 2 :], (CROP_SIZE // 2, CROP_SIZE),
+                               mode="bilinear", align_corners=False)  # fmt: skip
+        return np.asarray(self._net.features(hidden)[-1].mean((2, 3)).numpy(), np.float32)
 
 
 class Inception:

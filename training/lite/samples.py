@@ -92,19 +92,13 @@ def speaker_sheet(
     if net.config.told and code_stats is None:
         raise ConfigError("this network is told what its references show: code_stats are needed")
     stats = np.array([[0.0], [1.0]], np.float32) if code_stats is None else code_stats
-    chosen = [clip for clip in clips if who in clip.key or who in clip.speaker]
-    if not chosen:
-        known = ", ".join(sorted({clip.speaker for clip in clips})[:8])
-        raise ConfigError(f"no clip's key or speaker contains {who!r}; speakers are {known} ..")
-    chosen = chosen[:columns]
     net.eval()
     rng = np.random.default_rng(0)
     crops, others, mels, told = [], [], [], []
-    for clip, count in zip(chosen, _shares(columns, len(chosen)), strict=True):
-        order = np.argsort(clip.codes[:, OPENING], kind="stable")
+    for clip, frames in shown_frames(clips, who, columns):
         heard = mel_windows(clip, net.config.mel_columns)
-        for index in order[np.linspace(0, len(order) - 1, count).round().astype(int)]:
-            picks = pick_references(clip, int(index), net.config.references, rng)
+        for index in frames:
+            picks = pick_references(clip, index, net.config.references, rng)
             crops.append(to_planes(np.asarray(clip.crops[index])))
             others.append(np.concatenate([to_planes(np.asarray(clip.crops[i])) for i in picks]))
             mels.append(heard[index])
@@ -117,16 +111,42 @@ def speaker_sheet(
         rows[f"reference {number}"] = reference
     for steps in STEPS:
         painted = moments(net, inputs, references, codes, steps, shown)
-        rows[f"{steps} step{'s' * (steps > 1)}"] = whole(inputs, painted[-1].x0)
+        rows[counted(steps)] = whole(inputs, painted[-1].x0)
     for moment in moments(net, inputs, references, codes, SHOWN, shown):
         rows[f"x_t  t={moment.t}"] = whole(inputs, moment.x_t)
         rows[f"x0   t={moment.t}"] = whole(inputs, moment.x0)
     write_rows(path, list(rows.values()), list(rows))
 
 
-def _shares(total: int, parts: int) -> list[int]:
-    """`total` dealt out as evenly as may be."""
-    return [total // parts + (i < total % parts) for i in range(parts)]
+def shown_frames(
+    clips: Sequence[ClipData], who: str, columns: int
+) -> list[tuple[ClipData, list[int]]]:
+    """Some people's clips, and of each clip frames from its most closed mouth to its widest.
+
+    Args:
+        clips: to look in.
+        who: chosen are the clips whose key or speaker contains this.
+        columns: frames in all, dealt out to the clips as evenly as may be.
+
+    Raises:
+        ConfigError: no clip is of that name.
+    """
+    chosen = [clip for clip in clips if who in clip.key or who in clip.speaker]
+    if not chosen:
+        known = ", ".join(sorted({clip.speaker for clip in clips})[:8])
+        raise ConfigError(f"no clip's key or speaker contains {who!r}; speakers are {known} ..")
+    chosen, found = chosen[:columns], []
+    for number, clip in enumerate(chosen):
+        share = columns // len(chosen) + (number < columns % len(chosen))
+        order = np.argsort(clip.codes[:, OPENING], kind="stable")
+        picks = order[np.linspace(0, len(order) - 1, share).round().astype(int)]
+        found.append((clip, [int(i) for i in picks]))
+    return found
+
+
+def counted(steps: int) -> str:
+    """A row's caption."""
+    return f"{steps} step{'s' * (steps > 1)}"
 
 
 def write_rows(path: Path, rows: Sequence[Tensor], captions: Sequence[str] = ()) -> None:

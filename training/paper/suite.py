@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from lipwire.training.config import (
 )
 from lipwire.training.data.batch import FiveFrames, in_fives, sync_window
 from lipwire.training.data.dataset import ClipData, StoredClips
+from lipwire.training.evaluation.frechet import Features, Moments, MouthStatistics, added, frechet
 from lipwire.training.families import Family, Given, family_named
 from lipwire.training.loop import Trainer, train
 from lipwire.training.nets.perceptual import Perceptual, load_perceptual
@@ -105,6 +107,9 @@ class Figures:
     """median over clips, r of the mouth's opening with the real one's, by landmarks"""
     movement: float
     """mean change from frame to frame in the hidden half, of the real one's"""
+    frechet_effnet: float | None
+    """Frechet distance of all painted mouths from all real ones; None where ImageNet's weights are
+    not installed"""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, rounded."""
@@ -139,8 +144,19 @@ def measure_network(
     steps: int,
     measure: Perceptual,
     expert: SyncExpert | None = None,
+    features: Features | None = None,
 ) -> Figures:
-    """Figures of the averaged network on every clip given."""
+    """Figures of the averaged network on every clip given.
+
+    Args:
+        family: how it is called.
+        net: on the CPU.
+        held_out: clips of other speakers, at least two.
+        steps: DDIM steps.
+        measure: perceptual distance.
+        expert: for the sync figures.
+        features: for the Frechet distance.
+    """
     from lipwire.engine.face.articulation import raw_codes
     from lipwire.engine.face.tracker import MeshTracker
 
@@ -149,6 +165,7 @@ def measure_network(
     half = clips.size // 2
     rows: list[tuple[float, float, float, float]] = []
     agreed, foreign, r = [], [], []
+    looks: list[tuple[Moments, Moments]] = []
     tracker = MeshTracker(still=True)
     try:
         chosen = [clips.clips[index] for index in clips.long]
@@ -164,9 +181,13 @@ def measure_network(
                 agreed += _agreement(expert, a, clip)
                 wrong, _ = _painted(family, net, clips, clip, other, steps)
                 foreign += _agreement(expert, wrong[:, :, half:], clip)
+            shown = [to_image(frame) for frame in painted]
+            if features is not None:
+                true = [to_image(frame) for frame in real]
+                looks.append((Moments.of(features(shown)), Moments.of(features(true))))
             opening = np.full(len(painted), np.nan)
-            for index, frame in enumerate(painted):
-                if (face := tracker.track(to_image(frame))) is not None:
+            for index, picture in enumerate(shown):
+                if (face := tracker.track(picture)) is not None:
                     # In crop pixels of the prepared size, as the clip's own codes.
                     scale = clip.crops.shape[1] / clips.size
                     opening[index] = scale * raw_codes(face.landmarks[None])[0, 0]
@@ -179,9 +200,17 @@ def measure_network(
         tracker.close()
     psnr, ssim, distance, movement = (float(v) for v in np.mean(rows, axis=0))
     own = float(np.mean(agreed)) if agreed else None
-    lift = None if own is None else own - float(np.mean(foreign))
-    opening_r = float(np.median(r)) if r else math.nan
-    return Figures(psnr, ssim, distance, measure.name, own, lift, opening_r, movement)
+    return Figures(
+        psnr,
+        ssim,
+        distance,
+        measure.name,
+        own,
+        None if own is None else own - float(np.mean(foreign)),
+        float(np.median(r)) if r else math.nan,
+        movement,
+        frechet(*(added(side) for side in zip(*looks, strict=True))) if looks else None,
+    )
 
 
 def _ssim(found: Tensor, wanted: Tensor) -> float:
@@ -223,6 +252,9 @@ def ablate(
 
     expert = judges.open_expert(LossWeights())
     measure = load_perceptual(judges.perceptual)
+    features = None
+    with contextlib.suppress(ConfigError):  # it says which packages carry the weights
+        features = MouthStatistics()
     held_out = StoredClips(shards, "val")
     order = np.random.default_rng(seed).permutation(len(held_out))[:clips]
     found: dict[str, dict[str, Any]] = {}
@@ -239,7 +271,7 @@ def ablate(
         objective = trainer.objective
         assert isinstance(objective, ClipObjective)
         shown = [held_out[i] for i in order]
-        how: dict[str, Any] = {"measure": measure, "expert": expert}
+        how: dict[str, Any] = {"measure": measure, "expert": expert, "features": features}
         figures = measure_network(
             objective.family, trainer.ema.cpu(), shown, steps=sampling_steps, **how
         )

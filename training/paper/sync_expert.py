@@ -32,6 +32,7 @@ MIN_SHIFT, MAX_SHIFT = 3, 2 * PAPER_FPS
 # Loudness of a sample's sounds. Less: it learns whose microphone it was. More: quiet words drown.
 GAIN_DB = 6.0
 VALIDATION_PAIRS = 400
+USEFUL_LOSS = 0.25  # of the published kind on unseen speakers, by its authors' experience
 
 EXPERT_PRESETS: dict[ExpertKind, TrainConfig] = {
     "small": TrainConfig(

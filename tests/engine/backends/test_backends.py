@@ -418,3 +418,10 @@ def test_openvino_that_paints_something_else_is_not_used(monkeypatch: pytest.Mon
     monkeypatch.setattr("lipwire.engine.backends.openvino.TOLERANCE_LEVELS", -1.0)
     with pytest.raises(BackendError, match="pictures differ from ONNX Runtime's by 0.0 of 255"):
         load_backend(open_bundle(), "openvino", threads=1, half=False, batch_sizes=(1,))
+    painted = job(0, 2)
+    usual = _backend("ort")
+    monkeypatch.setattr("lipwire.engine.backends.openvino.OrtBackend", None)  # is open already
+    with pytest.raises(BackendError, match="by 0.0 of 255"):
+        load_backend(open_bundle(), "openvino", threads=1, half=False, batch_sizes=(1,),
+                     reference=usual)  # fmt: skip
+    assert usual.generate([painted])[0].std() > 5, "and stays open"

@@ -249,6 +249,8 @@ def test_a_cpu_gets_openvino_where_it_is_installed_and_faster(
     monkeypatch.setattr(backends, "_time_s", lambda backend: times_s[backend.description])
     monkeypatch.setattr(backends, "find_spec", lambda name: object())
     assert load_backend(BUNDLE, "auto", device="cpu").description == "openvino"
+    usual = opened[1][1].pop("reference")
+    assert usual.description == "ort", "it is compared with what is open already"
     assert opened == [("ort", {"device": "cpu"}), ("openvino", {"device": "cpu", "threads": 3})]
     times_s["openvino"] = 0.0099
     assert load_backend(BUNDLE, "auto", device="cpu").description == "ort"

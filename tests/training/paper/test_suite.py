@@ -12,6 +12,7 @@ from toys import TINY_LITE
 import lipwire.training.paper.suite
 from lipwire.engine.errors import CheckpointError, ConfigError
 from lipwire.training.config import ABLATION, LossWeights, Preset, TrainConfig, preset_named
+from lipwire.training.evaluation.frechet import GaborStatistics
 from lipwire.training.families import LiteFamily
 from lipwire.training.loop import train
 from lipwire.training.nets.perceptual import GaborFeatures
@@ -108,9 +109,11 @@ def test_figures_of_a_perfect_and_of_a_flat_painter(
         return real, real
 
     monkeypatch.setattr(lipwire.training.paper.suite, "_painted", perfect)
-    figures = measure_network(Copying(), net, held_out, steps=1, measure=GaborFeatures())
+    figures = measure_network(Copying(), net, held_out, steps=1, measure=GaborFeatures(),
+                              features=GaborStatistics())  # fmt: skip
     assert figures.ssim == pytest.approx(1) and figures.perceptual == 0 and figures.sync is None
     assert figures.movement == pytest.approx(1) and figures.opening_r > 0.9
+    assert figures.frechet_effnet == pytest.approx(0, abs=1e-6)
 
     def flat(*args: object) -> object:
         _, real = perfect(*args)  # type: ignore[misc, arg-type]
@@ -127,4 +130,5 @@ def test_figures_of_a_perfect_and_of_a_flat_painter(
     assert still.sync_lift == pytest.approx(0), "painted alike whatever the voice"
     assert set(still.to_dict()) == {
         "psnr_db", "ssim", "perceptual", "measure", "sync", "sync_lift", "opening_r", "movement",
+        "frechet_effnet",
     }  # fmt: skip
