@@ -22,10 +22,10 @@ TAUGHT = 128  # components of the speech model's features: 64 of each of two lay
 HEAD = 256
 LIPS = 64
 OPENING = 0  # in a code, as in lipwire.engine.face.articulation
-# The chance of shut lips from which on they are drawn together, and from which on they are shut: a
-# fifth of all frames of speech are. Lower: lips shut where people's are apart; higher: p, b and m
-# are missed.
-DRAWN, SHUT = 0.3, 0.4
+# The chance of shut lips from which on they are drawn together, that of any frame of speech, and
+# from which on they are shut. Lower: lips shut where people's are apart; higher: p, b and m are
+# missed.
+DRAWN, SHUT = 0.2, 0.4
 
 
 def columns_of(taps: tuple[int, ...]) -> int:
@@ -83,7 +83,8 @@ class Lips(nn.Module):
         super().__init__()
         self.drop = nn.Dropout(0.3)
         self.hidden, self.out = nn.Linear(width, LIPS), nn.Linear(LIPS, 1)
-        # The opening of shut lips, and how the codes go with it; none do until it is trained.
+        # The opening that is shut once it is turned into a typical speaker's, and how the codes go
+        # with it; none do until it is trained.
         self.register_buffer("shut", torch.zeros(()))
         self.register_buffer("follow", torch.zeros(codes))
         self.shut: Tensor

@@ -138,7 +138,7 @@ class Audio2MouthObjective(Objective):
         super().__init__(net, source)
         self.sizes, self.recipe, self.mouths = sizes, recipe, mouths
         self.clips, self.held_out = clips, held_out or clips
-        self.codes, self.still = codes, still
+        self.codes = codes
 
     def forward(self, heard: Heard) -> LossOutput:
         """See `Objective`; in the speaker's spreads, as gain and offset are not set yet."""
@@ -274,8 +274,9 @@ def train_voice(
         last = replace(config, seed=config.seed + 1, steps=recipe.lips_steps)
         net = deepcopy(trainer.ema)
         assert isinstance(net, PyramidVoice)
-        sources = objective.source, objective.codes, objective.still
-        trainer = train(
-            Trainer(folder, last, LipsObjective(net, *sources, recipe, objective.sizes, clips))
+        least = float(np.median([own.least[OPENING] for own in speakers_of(clips).values()]))
+        lips = LipsObjective(
+            net, objective.source, objective.codes, least, recipe, objective.sizes, clips
         )
+        trainer = train(Trainer(folder, last, lips))
     return trainer, objective.report(trainer.ema, folder, trainer.step)

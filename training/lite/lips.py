@@ -31,7 +31,7 @@ class LipsObjective(Objective):
         net: the finished voice, one that tells shut lips.
         source: of streams.
         codes: f32[T, 7] of each clip, in the speaker's spreads.
-        still: f32[7], the mouth of shut lips, in spreads.
+        least: a typical speaker's least opening, crop pixels.
         recipe: of the sounds.
         sizes: of the lite network.
         clips: whose `code_stats` the voice speaks in.
@@ -45,7 +45,7 @@ class LipsObjective(Objective):
         net: PyramidVoice,
         source: Source,
         codes: list[F32],
-        still: F32,
+        least: float,
         recipe: VoiceRecipe,
         sizes: LiteConfig,
         clips: Clips,
@@ -59,7 +59,8 @@ class LipsObjective(Objective):
         away = every - every.mean(0)
         opening = away[:, OPENING]
         net.lips.follow.copy_(torch.from_numpy(opening @ away / (opening @ opening)))
-        net.lips.shut.fill_(float(still[OPENING]))
+        mean, std = clips.code_stats[:, OPENING]
+        net.lips.shut.copy_(((least - mean) / std - net.offset[OPENING]) / net.gain[OPENING])
 
     def forward(self, heard: Heard) -> LossOutput:
         """See `Objective`; plain log loss, so that what is told is a chance."""
