@@ -122,7 +122,8 @@ def voice(
     ready(shards)
     from lipwire.engine.model.bundle import open_bundle
     from lipwire.training.data.dataset import load_clips
-    from lipwire.training.evaluation.hearing import measure_voice, voice_table
+    from lipwire.training.evaluation.hearing import measure_voice
+    from lipwire.training.evaluation.hearing_table import voice_table
 
     other = None if against is None else open_bundle(against)
     report = measure_voice(open_bundle(bundle), load_clips(shards, "val"), other)

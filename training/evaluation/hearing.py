@@ -21,12 +21,10 @@ Intervals are 95 % by drawing speakers again; null: what a single speaker has, o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from lipwire.engine.audio.mel import (
     LOOKAHEAD_S,
@@ -52,15 +50,19 @@ from lipwire.training.data.augment_audio import (
     speech_level,
 )
 from lipwire.training.data.dataset import ClipData
-from lipwire.training.evaluation.measures import best_lag, correlation
+from lipwire.training.evaluation.measures import (
+    Rows,
+    best_lag,
+    correlation,
+    known,
+    over_speakers,
+)
 
 LONG = 50  # frames: 2 s
 # An opening in the person's own spreads, from the least one on: below, lips are shut; a closure
 # lies between mouths that are open, at most so many frames away, and lasts no longer than a word's.
 SHUT, OPEN, NEAR, LONGEST = 0.25, 0.6, 10, 8
-DRAWS = 2000
 AFTER_S = 3.0  # so long the lips are watched after a voice
-Rows = npt.NDArray[np.intp]
 
 
 def _softly(speech: F32) -> F32:
@@ -227,8 +229,8 @@ def _row(found: Sequence[Heard]) -> dict[str, Any]:
         "r": drawn(_column(found, "r"), speakers),
         "r_long": drawn(_column(long, "r"), _speakers(long)),
         "r_best": drawn(_column(found, "r_best"), speakers),
-        "lag": _known(np.mean(_column(long, "lag"))) if long else None,
-        "movement": _known(np.median(_column(found, "moved"))),
+        "lag": known(np.mean(_column(long, "lag"))) if long else None,
+        "movement": known(np.median(_column(found, "moved"))),
         "closures": over_speakers(lambda rows: _share(shown[rows], closed[rows]), speakers),
         "of_closures": int(closed.sum()),
         "false": over_speakers(lambda rows: 1 - _share(right[rows], said[rows]), speakers),
@@ -246,10 +248,6 @@ def _speakers(found: Sequence[Heard]) -> list[str]:
 
 def _share(part: F64, whole: F64) -> float:
     return float(part.sum() / whole.sum()) if whole.sum() else float("nan")
-
-
-def _known(value: float) -> float | None:
-    return round(float(value), 3) if isfinite(value) else None
 
 
 def _followed(speech: F32) -> F32:
@@ -283,9 +281,9 @@ def _leak(
     ]
     moved = [end[gone:].std() / max(of, 1e-3) for end, of in zip(ends, spread, strict=True)]
     return {
-        "leak": _known(np.median(moved)),
-        "open": _known(np.mean([open_[gone:].mean() for open_ in apart])),
-        "shut_s": _known(np.median(shut)),
+        "leak": known(np.median(moved)),
+        "open": known(np.mean([open_[gone:].mean() for open_ in apart])),
+        "shut_s": known(np.median(shut)),
     }
 
 
@@ -313,52 +311,3 @@ def drawn(values: F64, speakers: Sequence[str], less: F64 | None = None) -> list
         return middle - (0.0 if less is None else float(np.nanmedian(less[rows])))
 
     return over_speakers(median, speakers)
-
-
-def over_speakers(
-    statistic: Callable[[Rows], float], speakers: Sequence[str]
-) -> list[float | None]:
-    """A statistic of clips, by their rows, and its 95 % interval by drawing speakers again."""
-    names = np.array(speakers)
-    places = [np.flatnonzero(names == name) for name in sorted(set(speakers))]
-    if not places:
-        return [None] * 3
-    value = statistic(np.arange(len(names)))
-    if len(places) == 1:
-        return [_known(value), None, None]
-    rng = np.random.default_rng(0)
-    draws = np.array(
-        [
-            statistic(
-                np.concatenate([places[i] for i in rng.integers(len(places), size=len(places))])
-            )
-            for _ in range(DRAWS)
-        ]
-    )
-    draws = draws[np.isfinite(draws)]
-    low, high = np.percentile(draws, (2.5, 97.5)) if len(draws) else (np.nan, np.nan)
-    return [_known(value), _known(low), _known(high)]
-
-
-def voice_table(report: Mapping[str, Any]) -> str:
-    """A report of `measure_voice` as two tables in Markdown."""
-    heads = "| | clips, speakers | r | r, 2 s and more | r, best lag | lag | movement "
-    heads += "| closures | false |"
-    counted = (("closures", "of_closures"), ("false", "of_shown"))
-    lines = [heads, "| --- " * 9 + "|"]
-    for part in ("heard", "languages", "speakers"):
-        for name, row in report[part].items():
-            cells = [f"{row['clips']}, {row['speakers']}"]
-            cells += [_cell(row[figure]) for figure in ("r", "r_long", "r_best")]
-            cells += [_cell([row[figure]], 2) for figure in ("lag", "movement")]
-            cells += [f"{_cell(row[figure], 2)} of {row[of]}" for figure, of in counted]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", "| silence | leak | open | shut after, s |", "| --- " * 4 + "|"]
-    for kind, row in report["silence"].items():
-        lines.append(f"| {kind} | " + " | ".join(_cell([v], 2) for v in row.values()) + " |")
-    return "\n".join(lines)
-
-
-def _cell(figure: Sequence[float | None], digits: int = 3) -> str:
-    value, *interval = ("–" if v is None else f"{v:.{digits}f}" for v in figure)
-    return f"{value} ({interval[0]} to {interval[1]})" if set(interval) - {"–"} else value

@@ -18,10 +18,10 @@ from lipwire.training.evaluation.hearing import (
     closures,
     drawn,
     measure_voice,
-    over_speakers,
     shown_within_a_frame,
-    voice_table,
 )
+from lipwire.training.evaluation.hearing_table import voice_table
+from lipwire.training.evaluation.measures import over_speakers
 
 
 def test_closures_are_those_between_open_mouths() -> None:
