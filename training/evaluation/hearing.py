@@ -229,8 +229,8 @@ def _row(found: Sequence[Heard]) -> dict[str, Any]:
         "r": drawn(_column(found, "r"), speakers),
         "r_long": drawn(_column(long, "r"), _speakers(long)),
         "r_best": drawn(_column(found, "r_best"), speakers),
-        "lag": known(np.mean(_column(long, "lag"))) if long else None,
-        "movement": known(np.median(_column(found, "moved"))),
+        "lag": known(float(np.mean(_column(long, "lag")))) if long else None,
+        "movement": known(float(np.median(_column(found, "moved")))),
         "closures": over_speakers(lambda rows: _share(shown[rows], closed[rows]), speakers),
         "of_closures": int(closed.sum()),
         "false": over_speakers(lambda rows: 1 - _share(right[rows], said[rows]), speakers),
@@ -281,9 +281,9 @@ def _leak(
     ]
     moved = [end[gone:].std() / max(of, 1e-3) for end, of in zip(ends, spread, strict=True)]
     return {
-        "leak": known(np.median(moved)),
-        "open": known(np.mean([open_[gone:].mean() for open_ in apart])),
-        "shut_s": known(np.median(shut)),
+        "leak": known(float(np.median(moved))),
+        "open": known(float(np.mean([open_[gone:].mean() for open_ in apart]))),
+        "shut_s": known(float(np.median(shut))),
     }
 
 
