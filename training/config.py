@@ -110,7 +110,9 @@ class VoiceRecipe:
     heard_film: float = 0.4
     """share of streams from the films in those; of the rest there are no mouths"""
     film: float = 0.75
-    """the same in the run that learns mouths"""
+    """the same in the runs that learn mouths and shut lips"""
+    lips_steps: int = 300
+    """steps in which a finished voice learns to tell shut lips"""
     silence: float = 0.04
     """share of streams without a voice, which must shut the mouth"""
     moments: int = 160
@@ -122,8 +124,8 @@ class VoiceRecipe:
         for name in ("silence", "film", "heard_film"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, must lie in [0, 1)")
-        if min(self.moments, self.heard_steps) < 1:
-            raise ConfigError("moments and heard_steps must be at least 1")
+        if min(self.moments, self.heard_steps, self.lips_steps) < 1:
+            raise ConfigError("moments, heard_steps and lips_steps must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ class LiteConfig:
     """whether the encoder is told the code that each reference shows"""
     voice_taps: tuple[int, ...] = ()
     """of a `PyramidVoice`; none: the voice is a `Voice`, which hears fewer columns"""
+    voice_lips: bool = False
+    """whether a `PyramidVoice` tells shut lips apart"""
 
     def to_dict(self) -> dict[str, Any]:
         """As stored in checkpoints."""
@@ -141,14 +143,17 @@ def make_voice(config: LiteConfig) -> Voice | PyramidVoice:
         return Voice(config)
     if (reached := columns_of(config.voice_taps)) != config.mel_columns:
         raise ValueError(f"taps reach {reached} mel columns, not {config.mel_columns}")
-    return PyramidVoice(config.voice_width, config.voice_taps, config.codes)
+    return PyramidVoice(config.voice_width, config.voice_taps, config.codes, config.voice_lips)
 
 
 def voice_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint's `net_config` says of its voice; empty where it says nothing."""
     names = ("mel_columns", "voice_width", "reach_px")
     told = {name: settings[name] for name in names if name in settings}
-    return told | ({"voice_taps": tuple(settings.get("voice_taps", ()))} if told else {})
+    if told:
+        told["voice_taps"] = tuple(settings.get("voice_taps", ()))
+        told["voice_lips"] = settings.get("voice_lips", False)
+    return told
 
 
 def rescale_codes(voice: Mapping[str, Tensor], told: Tensor, stats: Tensor) -> dict[str, Tensor]:

@@ -20,6 +20,12 @@ STEM = 4  # columns that the first layer takes, every second one
 TAPS = (3, 3, 3, 5)  # of each level; they reach 96 columns
 TAUGHT = 128  # components of the speech model's features: 64 of each of two layers
 HEAD = 256
+LIPS = 64
+OPENING = 0  # in a code, as in lipwire.engine.face.articulation
+# The chance of shut lips from which on they are drawn together, that of any frame of speech, and
+# from which on they are shut. Lower: lips shut where people's are apart; higher: p, b and m are
+# missed.
+DRAWN, SHUT = 0.2, 0.4
 
 
 def columns_of(taps: tuple[int, ...]) -> int:
@@ -65,6 +71,37 @@ class Level(nn.Module):
         return x + at_each(self.outer, F.silu(at_each(self.inner, self.norm2(x))))
 
 
+class Lips(nn.Module):
+    """How likely lips are shut, and a mouth that shuts them: a mean of mouths hardly ever does.
+
+    Args:
+        width: of what it is told by.
+        codes: numbers in a code.
+    """
+
+    def __init__(self, width: int, codes: int) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.3)
+        self.hidden, self.out = nn.Linear(width, LIPS), nn.Linear(LIPS, 1)
+        # The opening that is shut once it is turned into a typical speaker's, and how the codes go
+        # with it; none do until it is trained.
+        self.register_buffer("shut", torch.zeros(()))
+        self.register_buffer("follow", torch.zeros(codes))
+        self.shut: Tensor
+        self.follow: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[..., W] -> f32[...], log odds."""
+        out: Tensor = self.out(self.drop(F.silu(self.hidden(self.drop(x)))))
+        return out[..., 0]
+
+    def drawn(self, x: Tensor, mouth: Tensor) -> Tensor:
+        """The mouth with its lips as shut as is likely, f32[B, W], f32[B, codes] in spreads."""
+        share = ((self(x).sigmoid() - DRAWN) / (SHUT - DRAWN)).clamp(0, 1)
+        change = share * (self.shut - mouth[:, OPENING]).clamp(max=0)
+        return mouth + change[:, None] * self.follow
+
+
 class Said(NamedTuple):
     """What is learned of a sound, at every time; all f32[B, T, ...]."""
 
@@ -72,6 +109,8 @@ class Said(NamedTuple):
     """[.., 128], what the speech model makes of it"""
     codes: Tensor
     """[.., codes], the mouth, in the speaker's spreads"""
+    shut: Tensor | None
+    """[..], log odds of shut lips, of a voice that tells them"""
 
 
 class PyramidVoice(nn.Module):
@@ -81,12 +120,13 @@ class PyramidVoice(nn.Module):
         width: of its layers.
         taps: of each level.
         codes: numbers in a code.
+        lips: whether it tells shut lips apart.
     """
 
     expression = 1.2
     """see `CodeStats`: own mouths that follow it move 0.90 of people's, and 0.77 with 1"""
 
-    def __init__(self, width: int, taps: tuple[int, ...], codes: int) -> None:
+    def __init__(self, width: int, taps: tuple[int, ...], codes: int, lips: bool = False) -> None:
         super().__init__()
         self.columns = columns_of(taps)
         self.stem = nn.Linear(STEM * N_MELS, width)
@@ -96,6 +136,7 @@ class PyramidVoice(nn.Module):
         self.drop = nn.Dropout(0.2)
         self.hidden = nn.Linear(width, HEAD)
         self.codes = nn.Linear(HEAD, codes)
+        self.lips = Lips(width, codes) if lips else None
         self.register_buffer("gain", torch.ones(codes))
         self.register_buffer("offset", torch.zeros(codes))
         self.gain: Tensor
@@ -120,13 +161,17 @@ class PyramidVoice(nn.Module):
         Args:
             mel: f32[B, 80, M] in ±4.
             through: let gradients of the mouth into what hears; else they reach its heads alone.
+                Those of shut lips never do.
         """
         x = self._trunk(mel, dense=True)
-        return Said(self.taught(x), self._mouth(x if through else x.detach()))
+        shut = None if self.lips is None else self.lips(x.detach())
+        return Said(self.taught(x), self._mouth(x if through else x.detach()), shut)
 
     def spoken(self, mel: Tensor) -> Tensor:
         """The mouth for each window in the speaker's spreads, f32[B, 80, C] -> f32[B, codes]."""
-        return self._mouth(self._trunk(mel, dense=False)[:, -1])
+        x = self._trunk(mel, dense=False)[:, -1]
+        mouth = self._mouth(x)
+        return mouth if self.lips is None else self.lips.drawn(x, mouth)
 
     def forward(self, mel: Tensor, reach: Tensor | None = None) -> Tensor:
         """As `lipwire.engine.nets.lite.Voice`."""

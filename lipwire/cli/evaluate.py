@@ -83,21 +83,24 @@ def voice(
     against: Annotated[
         Path | None, typer.Option(help="Another bundle: how much more or less r is than its.")
     ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Print tables in Markdown instead of JSON.")
+    ] = False,
 ) -> None:
     """Measure what a bundle's voice hears on speakers it has not seen; prints JSON.
 
-    No picture is painted: codes against those of the people, as recorded, soft, by telephone and
-    in noise.
+    No picture is painted: codes against those of the people, as recorded (by language and by
+    speaker too), soft, by telephone and in noise, and what the lips do when the voice is over.
     """
     ready(shards)
     from lipwire.engine.model.bundle import open_bundle
     from lipwire.training.data.dataset import load_clips
     from lipwire.training.evaluation.hearing import measure_voice
+    from lipwire.training.evaluation.hearing_table import voice_table
 
     other = None if against is None else open_bundle(against)
-    print(
-        json.dumps(measure_voice(open_bundle(bundle), load_clips(shards, "val"), other), indent=1)
-    )
+    report = measure_voice(open_bundle(bundle), load_clips(shards, "val"), other)
+    print(voice_table(report) if table else json.dumps(report, indent=1))
 
 
 @app.command("call")

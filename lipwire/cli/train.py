@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -167,13 +168,16 @@ def syncnet(
 ) -> None:
     """Train a sync expert; prints its loss and accuracy on unseen speakers."""
     ready(shards)
-    from lipwire.training.paper.sync_expert import EXPERT_PRESETS, train_expert
+    from lipwire.training.paper.sync_expert import EXPERT_PRESETS, USEFUL_LOSS, train_expert
 
     wanted = _given(steps=steps, batch=batch, seed=seed, precision=precision, workers=workers)
     config = replace(EXPERT_PRESETS[kind], **wanted)
     trainer, figures = train_expert(shards, folder, kind, config)
     print(f"{trainer.checkpoint_path}: {trainer.step} steps")
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+    if kind == "wav2lip" and figures["val_loss"] > USEFUL_LOSS:
+        print(f"its loss on unseen speakers is above {USEFUL_LOSS}, below which its authors train "
+              "with it; the same command with more --steps goes on", file=sys.stderr)  # fmt: skip
 
 
 @app.command()

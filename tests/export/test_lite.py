@@ -96,6 +96,17 @@ def test_the_shipped_weights_are_the_checkpoints() -> None:
     assert net.config == made.config
 
 
+def test_a_painter_is_given_a_voice_that_tells_shut_lips() -> None:
+    weights = Path(lite.__file__).parents[1] / "training" / "weights"
+    painter = weights / "lite-0.6.0.pt"
+    plain, _ = lite.load_lite(painter, weights / "voice-0.6.0.pt")
+    made, _ = lite.load_lite(painter, weights / "voice-0.6.1.pt")
+    assert made.config == replace(plain.config, voice_lips=True)
+    told = made.state_dict()
+    assert all(torch.equal(values, told[name]) for name, values in plain.state_dict().items())
+    assert {name for name in told if ".lips." in name} == told.keys() - plain.state_dict().keys()
+
+
 def test_safetensors_out_and_in_again(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def prepare_clip(clip: Clip, rules: Rules, tracker: MeshTracker) -> dict[str, An
     about = {
         "path": Path(clip.path).name,
         "speaker": clip.speaker,
+        "language": clip.language,
         "split": clip.split,
         "format": FORMAT,
         "framing": rules.framing,

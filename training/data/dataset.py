@@ -53,6 +53,8 @@ class ClipData:
     """f32[T, 7]"""
     speech: I16 | StoredArray = field(default_factory=lambda: NO_SPEECH)
     """int16[N] at 16 kHz, sample 0 at the first frame; empty where none was kept"""
+    language: str = ""
+    """what is spoken; empty: not known"""
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -86,7 +88,9 @@ def read_clip(
     return ClipData(
         key, about["speaker"], crops, landmarks,
         stored["mel.npy"][:], clip_codes(landmarks),
-        stored.get("speech.npy", NO_SPEECH))  # fmt: skip  # format 1 kept no sound
+        stored.get("speech.npy", NO_SPEECH),  # format 1 kept no sound
+        about.get("language", ""),
+    )  # fmt: skip
 
 
 class StoredClips(Sequence[ClipData]):

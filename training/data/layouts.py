@@ -1,6 +1,6 @@
 """Which clips a folder holds, who speaks in each, and which speakers are kept for validation.
 
-    manifest   manifest.csv with columns file, kind, split, speaker: it decides everything
+    manifest   manifest.csv with columns file, kind, split, speaker (and language): it decides all
     voxceleb2  [dev/]mp4/idXXXXX/VIDEO/UTTERANCE.mp4
     lrw        WORD/{train,val,test}/WORD_NNNNN.mp4; speakers unknown, split as published
     folders    any other tree: the folder a clip lies in is its speaker
@@ -36,6 +36,8 @@ class Clip:
     split: str
     key: str
     """name in the shards: unique, without dots or slashes (WebDataset cuts at the first dot)"""
+    language: str = ""
+    """what is spoken, as a manifest says it; empty: not known"""
 
 
 def find_clips(
@@ -152,9 +154,8 @@ def _manifest(source: Path, share: float) -> list[Clip]:
                     f"{row['split']}; a split must not share speakers"
                 )
             file_path = source / row["file"]
-            clips.append(
-                Clip(str(file_path), row["speaker"], row["split"], _key(file_path, source))
-            )
+            key, language = _key(file_path, source), row.get("language") or ""
+            clips.append(Clip(str(file_path), row["speaker"], row["split"], key, language))
     return clips
 
 

@@ -4,29 +4,43 @@
 
 No picture is painted. Each way of hearing (as recorded, softer, by telephone, in noise) has
     r, r_long   correlation of the opening with the person's, median over clips; clips of 2 s on
+    r_best      the same of all clips, each at its best lag within five frames
     lag         frames by which it is late where r is highest, mean over those of 2 s
     movement    spread of the opening, of the person's, median
     closures    share of the lips' closures within speech that are shown within a frame
     false       share of the closures shown that were none
-Intervals are 95 % by drawing speakers again.
+as recorded also by language and by speaker. What lips do when the voice is over (LipLeak: Bigata et
+al., KeySync, 2025, measure it in pictures), followed by silence of each kind:
+    leak        spread of the opening once none of the voice is heard, of that in speech, median
+    open        share of those frames in which the lips are apart
+    shut_s      from the voice's end until the lips are shut for good, median; clips that never shut
+                count as long as they were watched
+Intervals are 95 % by drawing speakers again; null: what a single speaker has, or nothing was seen.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from lipwire.engine.audio.mel import log_mel
+from lipwire.engine.audio.mel import (
+    LOOKAHEAD_S,
+    MEL_RATE_HZ,
+    PAPER_FPS,
+    WINDOW_COLUMNS,
+    log_mel,
+    window,
+    window_start,
+)
 from lipwire.engine.backends.articulation import Articulation, open_articulation
 from lipwire.engine.errors import BundleError
 from lipwire.engine.face.articulation import OPENING
 from lipwire.engine.media.sound import as_float
 from lipwire.engine.model.bundle import Bundle
-from lipwire.engine.types import F32, F64
+from lipwire.engine.types import F32, F64, SPEECH_RATE_HZ
 from lipwire.training.data.augment_audio import (
     add_noise,
     band_limit,
@@ -35,14 +49,14 @@ from lipwire.training.data.augment_audio import (
     make_noise,
     speech_level,
 )
-from lipwire.training.data.dataset import ClipData, mel_windows
-from lipwire.training.evaluation.measures import best_lag, correlation
+from lipwire.training.data.dataset import ClipData
+from lipwire.training.evaluation.measures import Rows, best_lag, correlation, known, over_speakers
 
 LONG = 50  # frames: 2 s
 # An opening in the person's own spreads, from the least one on: below, lips are shut; a closure
 # lies between mouths that are open, at most so many frames away, and lasts no longer than a word's.
 SHUT, OPEN, NEAR, LONGEST = 0.25, 0.6, 10, 8
-DRAWS = 2000
+AFTER_S = 3.0  # so long the lips are watched after a voice
 
 
 def _softly(speech: F32) -> F32:
@@ -63,6 +77,15 @@ WAYS: dict[str, Callable[[F32], F32]] = {
     "telephone": _by_telephone,
     "noise 10 dB": _in_noise,
 }
+
+
+def _room(speech: F32) -> F32:
+    """A quiet room's noise under it, 50 dB below full scale."""
+    noise = make_noise("pink", len(speech), np.random.default_rng(0))
+    return speech + noise * np.float32(10 ** (-50 / 20) / max(float(noise.std()), 1e-9))
+
+
+SILENCES: dict[str, Callable[[F32], F32]] = {"digital zero": lambda speech: speech, "room": _room}
 
 
 def closures(opening: F32) -> list[tuple[int, int]]:
@@ -106,10 +129,29 @@ def said_openings(bundle: Bundle, hears: Articulation, mels: Sequence[F32]) -> F
     return np.asarray(codes[:, OPENING] * stats.spread[OPENING] + stats.mean[OPENING], np.float32)
 
 
+class Heard(NamedTuple):
+    """Of one clip, heard in one way."""
+
+    speaker: str
+    language: str
+    long: bool
+    r: float
+    r_best: float
+    lag: int
+    moved: float
+    """spread of the opening, of the person's"""
+    shown: int
+    """closures of the person's that are shown"""
+    closures: int
+    right: int
+    """closures shown that are the person's"""
+    said: int
+
+
 def measure_voice(
     bundle: Bundle, clips: Sequence[ClipData], against: Bundle | None = None
-) -> dict[str, dict[str, Any]]:
-    """The figures of each way of hearing; see the module.
+) -> dict[str, Any]:
+    """The figures of the module: `heard` by way, `languages`, `speakers` and `silence`.
 
     Args:
         bundle: whose voice is measured.
@@ -122,69 +164,144 @@ def measure_voice(
     own = _units(clips)
     wanted = _openings(clips, own)
     typical = np.median(list(own.values()), axis=0)
-    speakers = [clip.speaker for clip in clips]
-    long = np.array([len(clip) >= LONG for clip in clips])
-    report = {}
+    voices = [as_float(np.asarray(clip.speech)) for clip in clips]
+    counts = [len(clip) for clip in clips]
+    report: dict[str, Any] = {"heard": {}}
     for way, degraded in WAYS.items():
-        heard = [log_mel(degraded(as_float(np.asarray(clip.speech)))) for clip in clips]
-        said = _said(bundle, clips, heard, typical)
-        r = np.array([correlation(f, w) for f, w in zip(said, wanted, strict=True)])
-        row: dict[str, Any] = {
-            "r": drawn(r, speakers),
-            "r_long": drawn(r[long], _of(speakers, long)),
-        }
+        mels = [log_mel(degraded(speech)) for speech in voices]
+        said = _said(bundle, mels, counts, typical)
+        found = [_heard(*each) for each in zip(clips, said, wanted, strict=True)]
+        row = _row(found)
         if against is not None:
-            others = _said(against, clips, heard, typical)
-            other = np.array([correlation(f, w) for f, w in zip(others, wanted, strict=True)])
-            row["r_more"] = drawn(r, speakers, other)
-            row["r_long_more"] = drawn(r[long], _of(speakers, long), other[long])
-        lags = [best_lag(f, w) for f, w, kept in zip(said, wanted, long, strict=True) if kept]
-        row["lag"] = round(float(np.mean(lags)), 2) if lags else float("nan")
-        moved = [f.std() / max(w.std(), 1e-3) for f, w in zip(said, wanted, strict=True)]
-        row["movement"] = round(float(np.median(moved)), 3)
-        true, shown = [closures(w) for w in wanted], [closures(f) for f in said]
-        hit = sum(shown_within_a_frame(c, f) for c, f in zip(true, said, strict=True))
-        right = sum(shown_within_a_frame(c, w) for c, w in zip(shown, wanted, strict=True))
-        count, alarms = sum(map(len, true)), sum(map(len, shown))
-        row["closures"] = [hit, count]
-        row["false"] = [alarms - right, alarms]
-        report[way] = row
+            others = _said(against, mels, counts, typical)
+            other = [_heard(*each) for each in zip(clips, others, wanted, strict=True)]
+            long, other_long = ([each for each in of if each.long] for of in (found, other))
+            for name, a, b in (("r_more", found, other), ("r_long_more", long, other_long)):
+                row[name] = drawn(_column(a, "r"), _speakers(a), _column(b, "r"))
+        report["heard"][way] = row
+        if way == "recorded":
+            spread = [float(opening.std()) for opening in said]
+            for name in ("language", "speaker"):
+                groups: dict[str, list[Heard]] = defaultdict(list)
+                for each in found:
+                    groups[getattr(each, name) or "?"].append(each)
+                report[f"{name}s"] = {group: _row(of) for group, of in sorted(groups.items())}
+    report["silence"] = {
+        kind: _leak(bundle, [quiet(_followed(speech)) for speech in voices], spread, typical)
+        for kind, quiet in SILENCES.items()
+    }
     return report
 
 
-def _said(
-    bundle: Bundle, clips: Sequence[ClipData], heard: Sequence[F32], typical: F64
-) -> list[F32]:
+def _heard(clip: ClipData, said: F32, wanted: F32) -> Heard:
+    lag = best_lag(said, wanted)
+    true, shown = closures(wanted), closures(said)
+    return Heard(
+        clip.speaker,
+        clip.language,
+        len(clip) >= LONG,
+        correlation(said, wanted),
+        correlation(said, wanted, lag),
+        lag,
+        float(said.std()) / max(float(wanted.std()), 1e-3),
+        shown_within_a_frame(true, said),
+        len(true),
+        shown_within_a_frame(shown, wanted),
+        len(shown),
+    )
+
+
+def _row(found: Sequence[Heard]) -> dict[str, Any]:
+    """The figures of some clips."""
+    speakers, long = _speakers(found), [each for each in found if each.long]
+    shown, closed, right, said = (
+        _column(found, name) for name in ("shown", "closures", "right", "said")
+    )
+    return {
+        "clips": len(found),
+        "speakers": len(set(speakers)),
+        "r": drawn(_column(found, "r"), speakers),
+        "r_long": drawn(_column(long, "r"), _speakers(long)),
+        "r_best": drawn(_column(found, "r_best"), speakers),
+        "lag": known(float(np.mean(_column(long, "lag")))) if long else None,
+        "movement": known(float(np.median(_column(found, "moved")))),
+        "closures": over_speakers(lambda rows: _share(shown[rows], closed[rows]), speakers),
+        "of_closures": int(closed.sum()),
+        "false": over_speakers(lambda rows: 1 - _share(right[rows], said[rows]), speakers),
+        "of_shown": int(said.sum()),
+    }
+
+
+def _column(found: Sequence[Heard], name: str) -> F64:
+    return np.array([getattr(each, name) for each in found], np.float64)
+
+
+def _speakers(found: Sequence[Heard]) -> list[str]:
+    return [each.speaker for each in found]
+
+
+def _share(part: F64, whole: F64) -> float:
+    return float(part.sum() / whole.sum()) if whole.sum() else float("nan")
+
+
+def _followed(speech: F32) -> F32:
+    """By silence."""
+    return np.pad(speech, (0, round((AFTER_S + LOOKAHEAD_S) * SPEECH_RATE_HZ)))
+
+
+def _leak(
+    bundle: Bundle, sounds: Sequence[F32], spread: Sequence[float], typical: F64
+) -> dict[str, float | None]:
+    """What the lips do in the silence that sounds end with; see the module.
+
+    Args:
+        bundle: whose voice is measured.
+        sounds: f32[N] each, ending as `_followed` does.
+        spread: of the opening in each voice.
+        typical: least and spread of a typical speaker's opening, crop pixels.
+    """
+    counts = [round(len(sound) / SPEECH_RATE_HZ * PAPER_FPS) for sound in sounds]
+    after = round(AFTER_S * PAPER_FPS)
+    said = _said(bundle, [log_mel(sound) for sound in sounds], counts, typical)
+    ends = [
+        opening[count - round(LOOKAHEAD_S * PAPER_FPS) - after :][:after]
+        for opening, count in zip(said, counts, strict=True)
+    ]
+    columns = bundle.manifest.job_spec.mel_columns
+    gone = -(-columns * PAPER_FPS // MEL_RATE_HZ)  # frames until a window holds none of the voice
+    apart = [end >= SHUT for end in ends]
+    shut = [
+        (int(np.flatnonzero(open_)[-1]) + 1 if open_.any() else 0) / PAPER_FPS for open_ in apart
+    ]
+    moved = [end[gone:].std() / max(of, 1e-3) for end, of in zip(ends, spread, strict=True)]
+    return {
+        "leak": known(float(np.median(moved))),
+        "open": known(float(np.mean([open_[gone:].mean() for open_ in apart]))),
+        "shut_s": known(float(np.median(shut))),
+    }
+
+
+def _said(bundle: Bundle, mels: Sequence[F32], counts: Sequence[int], typical: F64) -> list[F32]:
+    """The openings of so many frames of each sound, in a typical speaker's spreads."""
     hears = open_articulation(bundle)
     if hears is None:
         raise BundleError(f"{bundle.path}: has no voice of its own")
     columns = bundle.manifest.job_spec.mel_columns
+    more = columns - WINDOW_COLUMNS
     found = []
-    for clip, mel in zip(clips, heard, strict=True):
-        windows = mel_windows(replace(clip, mel=mel), columns)
-        found.append((said_openings(bundle, hears, list(windows)) - typical[0]) / typical[1])
-    return [np.asarray(opening, np.float32) for opening in found]
+    for mel, count in zip(mels, counts, strict=True):
+        windows = [window(mel, window_start(i) - more, columns) for i in range(count)]
+        opening = (said_openings(bundle, hears, windows) - typical[0]) / typical[1]
+        found.append(np.asarray(opening, np.float32))
+    return found
 
 
-def _of(names: Sequence[str], kept: npt.NDArray[np.bool_]) -> list[str]:
-    return [name for name, keep in zip(names, kept, strict=True) if keep]
-
-
-def drawn(values: F64, speakers: Sequence[str], less: F64 | None = None) -> list[float]:
+def drawn(values: F64, speakers: Sequence[str], less: F64 | None = None) -> list[float | None]:
     """The median over clips and its 95 % interval over speakers; with `less`, of the difference."""
-    names = np.array(speakers)
-    places = [np.flatnonzero(names == name) for name in sorted(set(speakers))]
-    rng = np.random.default_rng(0)
 
-    def median(rows: npt.NDArray[np.intp]) -> float:
-        middle = float(np.nanmedian(values[rows]))
+    def median(rows: Rows) -> float:
+        known = values[rows][np.isfinite(values[rows])]
+        middle = float(np.median(known)) if len(known) else float("nan")
         return middle - (0.0 if less is None else float(np.nanmedian(less[rows])))
 
-    if not places:
-        return [float("nan")] * 3
-    draws = [
-        median(np.concatenate([places[i] for i in rng.integers(len(places), size=len(places))]))
-        for _ in range(DRAWS)
-    ]
-    low, high = np.nanpercentile(draws, (2.5, 97.5))
-    return [round(float(v), 3) for v in (median(np.arange(len(values))), low, high)]
+    return over_speakers(median, speakers)

@@ -1,15 +1,16 @@
 """What the lite voice learns: what a teacher hears, and the mouth that belongs to a sound.
 
 First the teacher's features at every moment of all speech there is, then the mouths of the films,
-while it goes on saying what the teacher does. People open their mouths up to five times as far as
-others for the same sound, so targets are taken in units of each speaker's own spread; what comes
-out is turned into a typical speaker's mouth.
+while it goes on saying what the teacher does; at last shut lips (`lipwire.training.lite.lips`).
+People open their mouths up to five times as far as others for the same sound, so targets are taken
+in units of each speaker's own spread; what comes out is turned into a typical speaker's mouth.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from lipwire.engine.types import F32, I16
 from lipwire.training.config import TrainConfig, VoiceRecipe
 from lipwire.training.data.dataset import Clips, mel_windows
 from lipwire.training.lite.lessons import Lesson, Teacher, prepare_lessons, read_speech_folder
+from lipwire.training.lite.lips import LipsObjective
 from lipwire.training.lite.streams import Heard, StreamSource
 from lipwire.training.loop import Trainer, train
 from lipwire.training.losses import code_loss, cosine_of_codes
@@ -40,7 +42,9 @@ LEAST_SPREAD = 0.15
 # What is said moves less than people do. Less: the mouth moves less and lies no nearer; more: wide
 # ones go too far.
 MAX_GAIN = 1.8
-SIZES = {"mel_columns": columns_of(TAPS), "voice_width": 256, "voice_taps": TAPS}
+SIZES = {
+    "mel_columns": columns_of(TAPS), "voice_width": 256, "voice_taps": TAPS, "voice_lips": True,
+}  # fmt: skip
 
 
 class Spreads(NamedTuple):
@@ -134,6 +138,7 @@ class Audio2MouthObjective(Objective):
         super().__init__(net, source)
         self.sizes, self.recipe, self.mouths = sizes, recipe, mouths
         self.clips, self.held_out = clips, held_out or clips
+        self.codes = codes
 
     def forward(self, heard: Heard) -> LossOutput:
         """See `Objective`; in the speaker's spreads, as gain and offset are not set yet."""
@@ -230,13 +235,14 @@ def train_voice(
     """Train the voice branch in `folder`; returns its figures on held-out speakers.
 
     In `folder`/lessons is what the teacher says, in `folder`/heard the run that learns it, in
-    `folder` the one that learns mouths. Killed anywhere, it goes on.
+    `folder`/mouths the one that learns mouths, in `folder` the one that learns shut lips; in sizes
+    without them that of mouths. Killed anywhere, it goes on.
 
     Args:
         shards: prepared clips, with their sound.
         folder: of the run.
-        config: of the second run; the first has `recipe.heard_steps`.
-        recipe: of both.
+        config: of the second run; the first has `recipe.heard_steps`, the last `lips_steps`.
+        recipe: of all.
         sizes: of the lite network; None: those that ship.
         speech: folder of recordings without film, heard too.
         teacher: None: Whisper's encoder.
@@ -262,5 +268,15 @@ def train_voice(
     objective.net.load_state_dict(hearing.ema.state_dict())
     objective.net.gain.fill_(1)
     objective.net.offset.zero_()
-    trainer = train(Trainer(folder, config, objective))
+    mouths = folder / "mouths" if objective.sizes.voice_lips else folder
+    trainer = train(Trainer(mouths, config, objective))
+    if objective.sizes.voice_lips:
+        last = replace(config, seed=config.seed + 1, steps=recipe.lips_steps)
+        net = deepcopy(trainer.ema)
+        assert isinstance(net, PyramidVoice)
+        least = float(np.median([own.least[OPENING] for own in speakers_of(clips).values()]))
+        lips = LipsObjective(
+            net, objective.source, objective.codes, least, recipe, objective.sizes, clips
+        )
+        trainer = train(Trainer(folder, last, lips))
     return trainer, objective.report(trainer.ema, folder, trainer.step)

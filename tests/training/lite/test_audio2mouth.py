@@ -16,6 +16,7 @@ from lipwire.engine.errors import ConfigError
 from lipwire.engine.media.sound import as_float
 from lipwire.engine.nets.lite import LiteConfig
 from lipwire.engine.types import F32
+from lipwire.training.checkpoint import load_checkpoint
 from lipwire.training.config import VOICE, VoiceRecipe
 from lipwire.training.data.batch import Slot
 from lipwire.training.data.dataset import Clips
@@ -29,11 +30,11 @@ from lipwire.training.lite.audio2mouth import (
 from lipwire.training.lite.lessons import Lesson, prepare_lessons, read_speech_folder
 from lipwire.training.lite.streams import StreamSource, time_of, voiceless
 
-SMALL = LiteConfig(mel_columns=16, voice_width=32, voice_taps=(3, 3))
+SMALL = LiteConfig(mel_columns=16, voice_width=32, voice_taps=(3, 3), voice_lips=True)
 CONFIG = replace(
     VOICE, steps=40, batch=8, sample_every=40, learning_rate=3e-3, warmup=5, precision="no"
 )
-RECIPE = VoiceRecipe(heard_steps=20, moments=20, silence=0.1)
+RECIPE = VoiceRecipe(heard_steps=20, lips_steps=40, moments=20, silence=0.1)
 
 
 class Ear:
@@ -164,10 +165,17 @@ def test_train_learns_goes_on_after_a_kill_and_turns_the_voice_up(
     again, same, _ = run(40)
     assert step == 40 and same == figures and (again == gain).all() and ear.heard == heard
     assert set(figures) == {"opening_r", "mean_r"}
-    for folder in (tmp_path / "run" / "heard", tmp_path / "run"):
+    for folder in (tmp_path / "run" / "heard", tmp_path / "run" / "mouths", tmp_path / "run"):
         lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
         curve = [line["total"] for line in lines if "total" in line]
         assert np.mean(curve[-5:]) < np.mean(curve[:5])
+    mouths, ended = (
+        load_checkpoint(folder / "checkpoint.pt")["ema"]
+        for folder in (tmp_path / "run" / "mouths", tmp_path / "run")
+    )
+    for name, value in mouths.items():
+        assert torch.equal(value, ended[name]) != name.startswith("lips."), name
+    assert float(ended["lips.follow"][0]) == pytest.approx(1), "the opening follows itself"
     clips = Clips(shards, "train")
     typical = np.median([s.spread for s in speakers_of(clips).values()], axis=0)
     raised = gain * clips.code_stats[1] / typical
@@ -176,7 +184,7 @@ def test_train_learns_goes_on_after_a_kill_and_turns_the_voice_up(
 
 
 def test_a_recipe_of_silence_alone_is_refused() -> None:
-    for wrong in ({"silence": 1.0}, {"film": -0.1}, {"moments": 0}):
+    for wrong in ({"silence": 1.0}, {"film": -0.1}, {"moments": 0}, {"lips_steps": 0}):
         with pytest.raises(ConfigError):
             VoiceRecipe(**wrong)
 
