@@ -75,8 +75,9 @@ ROOMS: dict[str, set[str]] = {
     "training.lite": {"training.checkpoint", "training.config", "training.data"}
     | {"training.families", "training.loop", "training.losses", "training.nets"}
     | {"training.objective", "training.paper", "training.lean"},
-    "training.evaluation": {"training.checkpoint", "training.data", "training.nets"}
-    | {"training.processes", "training.families", "training.lite"},
+    "training.evaluation": {"training.checkpoint", "training.config", "training.data"}
+    | {"training.families", "training.lite", "training.loop", "training.nets"}
+    | {"training.paper", "training.processes"},
     "benchmarks.harness": set(),
     "benchmarks.rig": {"benchmarks.harness"},
     "benchmarks.live": {"benchmarks.harness", "benchmarks.rig"},

@@ -243,7 +243,7 @@ def ablate(
     if family == "units":
         if voice is None or init is None or expert or perceptual_weights:
             raise ConfigError("--family units needs --voice and --init, and takes no other judges")
-        from lipwire.training.lite.ablation import ablate_units
+        from lipwire.training.evaluation.units_ablation import ablate_units
 
         _print_table({
             f"{name}, {way}": {k: round(v, 4) for k, v in figures.items()}
@@ -254,8 +254,8 @@ def ablate(
     if expert is None or voice:
         raise ConfigError("the paper's losses need --expert, from `lipwire train syncnet`, and no "
                           "--voice: the network learns its own")  # fmt: skip
+    from lipwire.training.evaluation.paper_ablation import ablate as run
     from lipwire.training.paper.suite import Judges
-    from lipwire.training.paper.suite import ablate as run
 
     judges = Judges(expert, tuple(perceptual_weights or ()))
     _print_table(
@@ -309,9 +309,9 @@ def sheet(
     ready(shards)
     from lipwire.engine.nets.lite import LiteNet
     from lipwire.training.data.dataset import load_clips
+    from lipwire.training.evaluation.paper_sheet import paper_sheet
     from lipwire.training.families import open_network
     from lipwire.training.lite.samples import speaker_sheet
-    from lipwire.training.paper.sheet import paper_sheet
 
     opened, clips = open_network(checkpoint), load_clips(shards, split)
     if isinstance(opened.net, LiteNet):

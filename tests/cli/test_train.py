@@ -19,7 +19,8 @@ def call(*args: object) -> Result:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the training functions are asked for, instead of training."""
-    import lipwire.training.lite.ablation
+    import lipwire.training.evaluation.paper_ablation
+    import lipwire.training.evaluation.units_ablation
     import lipwire.training.lite.audio2mouth
     import lipwire.training.lite.denoiser
     import lipwire.training.loop
@@ -50,8 +51,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         lipwire.training.paper.distill, "distil", noting([Path("steps-2/checkpoint.pt")])
     )
     figures = {"gan": {"psnr_db": 20.0, "sync": 0.5}}
-    monkeypatch.setattr(lipwire.training.paper.suite, "ablate", noting(figures))
-    monkeypatch.setattr(lipwire.training.lite.ablation, "ablate_units",
+    monkeypatch.setattr(lipwire.training.evaluation.paper_ablation, "ablate", noting(figures))
+    monkeypatch.setattr(lipwire.training.evaluation.units_ablation, "ablate_units",
                         noting({"all": {"cold": {"error": 0.01234}}}))  # fmt: skip
     return asked
 

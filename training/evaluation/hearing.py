@@ -51,11 +51,12 @@ from lipwire.training.data.augment_audio import (
 )
 from lipwire.training.data.dataset import ClipData
 from lipwire.training.evaluation.measures import Rows, best_lag, correlation, known, over_speakers
+from lipwire.training.lite.lips import SHUT
 
 LONG = 50  # frames: 2 s
-# An opening in the person's own spreads, from the least one on: below, lips are shut; a closure
-# lies between mouths that are open, at most so many frames away, and lasts no longer than a word's.
-SHUT, OPEN, NEAR, LONGEST = 0.25, 0.6, 10, 8
+# Openings are in the person's own spreads, from the least one on. A closure lies between mouths
+# that are open, at most so many frames away, and lasts no longer than a word's.
+OPEN, NEAR, LONGEST = 0.6, 10, 8
 AFTER_S = 3.0  # so long the lips are watched after a voice
 
 

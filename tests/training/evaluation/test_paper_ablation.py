@@ -9,16 +9,17 @@ import pytest
 import torch
 from toys import TINY_LITE
 
-import lipwire.training.paper.suite
+import lipwire.training.evaluation.paper_ablation
 from lipwire.engine.errors import CheckpointError, ConfigError
 from lipwire.training.config import ABLATION, LossWeights, Preset, TrainConfig, preset_named
 from lipwire.training.evaluation.frechet import GaborStatistics
+from lipwire.training.evaluation.paper_ablation import ablate, measure_network
 from lipwire.training.families import LiteFamily
 from lipwire.training.loop import train
 from lipwire.training.nets.perceptual import GaborFeatures
 from lipwire.training.nets.syncnet import SmallSyncNet
 from lipwire.training.paper.diff2lip import ClipObjective
-from lipwire.training.paper.suite import Judges, ablate, make_trainer, measure_network
+from lipwire.training.paper.suite import Judges, make_trainer
 
 TINY = TrainConfig(
     steps=2, batch=2, warmup=1, learning_rate=1e-3, checkpoint_every=2, sample_every=2
@@ -68,7 +69,7 @@ def test_ablation_trains_four_and_puts_them_side_by_side(
     shards: Path, expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        lipwire.training.paper.suite,
+        lipwire.training.evaluation.paper_ablation,
         "scaled_down",
         lambda preset: replace(preset, train=TINY, net=TINY_LITE),
     )
@@ -108,7 +109,7 @@ def test_figures_of_a_perfect_and_of_a_flat_painter(
         real = torch.from_numpy(crops.astype(np.float32))
         return real, real
 
-    monkeypatch.setattr(lipwire.training.paper.suite, "_painted", perfect)
+    monkeypatch.setattr(lipwire.training.evaluation.paper_ablation, "_painted", perfect)
     figures = measure_network(Copying(), net, held_out, steps=1, measure=GaborFeatures(),
                               features=GaborStatistics())  # fmt: skip
     assert figures.ssim == pytest.approx(1) and figures.perceptual == 0 and figures.sync is None
@@ -121,7 +122,7 @@ def test_figures_of_a_perfect_and_of_a_flat_painter(
         still[:, :, 64:] = real[:1, :, 64:]
         return still, real
 
-    monkeypatch.setattr(lipwire.training.paper.suite, "_painted", flat)
+    monkeypatch.setattr(lipwire.training.evaluation.paper_ablation, "_painted", flat)
     still = measure_network(
         Copying(), net, held_out, steps=1, measure=GaborFeatures(), expert=SmallSyncNet().eval()
     )

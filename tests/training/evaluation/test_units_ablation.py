@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import lipwire.training.lite.ablation
+import lipwire.training.evaluation.units_ablation
 from lipwire.engine.nets.lite import LiteConfig, LiteNet
 from lipwire.training.checkpoint import save_checkpoint
 from lipwire.training.config import preset_named
 from lipwire.training.evaluation.units import Figure
-from lipwire.training.lite.ablation import SETTINGS, WAYS, ablate_units
+from lipwire.training.evaluation.units_ablation import SETTINGS, WAYS, ablate_units
 
 SMALL = LiteConfig(widths=(8, 16, 24, 32), embed=32, voice_width=32, references=3, told=True)
 
@@ -33,7 +33,7 @@ def test_each_setting_goes_without_its_losses_and_all_begin_alike(
         ran[folder.name] = config, recipe, more
         return Run()
 
-    module = lipwire.training.lite.ablation
+    module = lipwire.training.evaluation.units_ablation
     monkeypatch.setattr(module, "train_lite", train_lite)
     monkeypatch.setattr(module, "load_clips", lambda shards, split: [range(60), range(9)])
     measured = []

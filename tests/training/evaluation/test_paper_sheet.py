@@ -10,7 +10,7 @@ import torch
 from toys import TINY_PAPER
 from typer.testing import CliRunner
 
-import lipwire.training.paper.sheet
+import lipwire.training.evaluation.paper_sheet
 from lipwire.cli.main import app
 from lipwire.training.data.batch import resized
 from lipwire.training.data.dataset import load_clips
@@ -33,7 +33,7 @@ def test_a_sheet_of_the_papers_network(
         heard.append(given.mels)
         return trajectory(family, net, given, steps)
 
-    monkeypatch.setattr(lipwire.training.paper.sheet, "trajectory", listening)
+    monkeypatch.setattr(lipwire.training.evaluation.paper_sheet, "trajectory", listening)
     family = PaperFamily()
     net = family.build(TINY_PAPER)
     torch.nn.init.normal_(net.out[-1].weight, std=0.02)  # begins at 0 and would paint nothing
