@@ -210,7 +210,9 @@ def start(page: Any) -> None:
     wait_for(page, "document.getElementById('result').videoWidth === 640", "no picture")
 
 
-GENERATED = "[data-outcome=generated] b"
+# Generated mouths, or own lips moved where a machine has no time for them.
+CHANGED = """['generated', 'pasted'].reduce((sum, name) =>
+  sum + Number(document.querySelector(`[data-outcome=${name}] b`)?.textContent ?? 0), 0)"""
 
 
 def test_a_file_of_another_s_mouths_is_refused_and_none_is_kept_unasked(
@@ -239,12 +241,12 @@ def test_the_voice_moves_the_mouth_only_and_is_heard(page: Any, address: str) ->
     mouth, eyes, corner = page.evaluate(DIFFERENCE, [[MOUTH, EYES, CORNER], 8])
     print("silent", mouth, eyes, corner)
     assert max(mouth, eyes, corner) < 6  # the codec's and the sway's share
-    assert number(page, GENERATED) == 0
+    assert page.evaluate(CHANGED) == 0
     assert page.evaluate(LISTEN, 0.5)[0] < 0.001
 
     page.select_option("#voice", "sample:english")
     page.click("#speak")
-    wait_for(page, f"+document.querySelector('{GENERATED}')?.textContent > 20", "none generated")
+    wait_for(page, f"{CHANGED} > 20", "no mouth is changed")
     moved, eyes_now, corner_now = page.evaluate(DIFFERENCE, [[MOUTH, EYES, CORNER], 16])
     print("speaking", moved, eyes_now, corner_now)
     elsewhere = max(eyes_now - eyes, corner_now - corner)
@@ -286,7 +288,7 @@ def test_the_page_says_whether_a_face_is_followed_and_takes_a_choice(page: Any) 
 def test_the_microphone_is_the_voice_and_the_original_comes_on_request(page: Any) -> None:
     page.select_option("#voice", "microphone")
     start(page)
-    wait_for(page, f"+document.querySelector('{GENERATED}')?.textContent > 5", "no mouth moves")
+    wait_for(page, f"{CHANGED} > 5", "no mouth moves")
     loudest, hz = page.evaluate(LISTEN, 1.5)
     assert loudest > 0.01 and abs(hz - 700) < 30
     page.select_option("#voice", "file")  # the microphone is let go
