@@ -100,8 +100,9 @@ def cross_faded(difference: F32, weight: F32) -> F32:
 
     slow = np.asarray(cv2.GaussianBlur(difference, (0, 0), FINE_PX), np.float32)
     fine = np.clip(FINE_FADE * (weight - 0.5) + 0.5, 0, 1)
-    cv2.subtract(difference, slow, dst=difference)
-    return np.asarray(cv2.add(weighted(slow, weight), weighted(difference, fine)), np.float32)
+    return np.asarray(
+        cv2.add(weighted(slow, weight - fine), weighted(difference, fine)), np.float32
+    )
 
 
 def tint(shown: U8, below: U8, mask: F32, step: float) -> F32:
