@@ -151,16 +151,25 @@ def _transparent(frame: Any) -> bool:
 
 
 def read_frames(
-    path: str | Path, on_damage: OnDamage = ignore
+    path: str | Path, on_damage: OnDamage = ignore, exact: bool = True
 ) -> Generator[VideoFrame, None, None]:
     """Every picture of the first video stream, in order, upright.
 
     What follows a damaged place is decoded again where the stream allows it; pictures without a
     time of their own, and times that run backwards, follow the last by one frame.
 
+    Args:
+        path: the file.
+        on_damage: is told what is wrong with it.
+        exact: true colours for every picture (see `to_rgb`); otherwise only for those without
+            planes, whose own colours are in nothing else.
+
     Raises:
         MediaError: unreadable, without a video stream, or larger than 8K.
     """
+    from av.video.reformatter import VideoReformatter
+
+    scaler = VideoReformatter()
     base: Fraction | None = None
     last, step, told = -1, 1, False
     for part in joined(path):
@@ -179,7 +188,9 @@ def read_frames(
                 if ahead is None:
                     ahead = max(0, last + step - pts)
                 last = pts + ahead
-                yield VideoFrame(to_rgb(frame, exact=True), last, base, planes_of(frame))
+                planes = planes_of(frame)
+                image = to_rgb(frame, exact or planes is None, scaler)
+                yield VideoFrame(image, last, base, planes)
             step = max(1, round(1 / (base * _rate(stream))))
 
 

@@ -99,7 +99,7 @@ def _decode(video: Path, held: int, frames: Pipe[VideoFrame], warn: Callable[[st
     """The decoding thread; what breaks after the first frame only ends the video there."""
     begun = False
     try:
-        with closing(read_frames(video, warn)) as source:
+        with closing(read_frames(video, warn, exact=False)) as source:
             for frame in _hold(source, held) if held else source:
                 if not frames.put(frame):
                     return

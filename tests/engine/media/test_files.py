@@ -112,6 +112,21 @@ def test_passing_through_rgb_changes_nothing() -> None:
     assert abs(chroma.mean()) < 0.1 and np.abs(chroma).mean() < 0.3
 
 
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv444p"])
+def test_quick_colours_are_for_pictures_that_have_planes(tmp_path: Path, pixels: str) -> None:
+    wanted = portrait_frames(2, 96, 128)
+    tags: dict[str, Any] = {"pix_fmt": pixels}
+    path = write_video(tmp_path / "a.mp4", wanted, tags=tags)
+    true, quick = list(read_frames(path)), list(read_frames(path, exact=False))
+    for before, after in zip(true, quick, strict=True):
+        assert difference(after.image, before.image) < 2  # planes keep the colours of what shows
+        if pixels == "yuv420p":
+            assert before.planes is not None and after.planes is not None
+            assert np.array_equal(before.planes.y, after.planes.y)
+        else:
+            assert after.planes is None and np.array_equal(after.image, before.image)
+
+
 def test_frames_without_times_follow_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
