@@ -10,6 +10,7 @@ import numpy as np
 from lipwire.engine.compositing.harmonize import weighted
 from lipwire.engine.face.alignment import CROP_SIZE, JAW, LIPS_OUTER, transform
 from lipwire.engine.types import F32, U8, Alignment, Patch
+from lipwire.engine.units.lips import draw
 from lipwire.engine.units.morph import Morph, target_of
 from lipwire.engine.units.resample import LowerFace, crisp, extent, inverse
 from lipwire.engine.units.unit import Unit, to_small_crop
@@ -74,7 +75,8 @@ def put(
     face = LowerFace(image, to_crop)
     if face.empty or strength <= 0:
         return Patch(0, 0, np.zeros((0, 0, 3), np.float32))
-    in_unit, in_frame = Morph(unit.landmarks, frame, target).sources(face.nodes)
+    morph = Morph(unit.landmarks, frame, target)
+    in_unit, in_frame = morph.sources(face.nodes)
     mask = face.placed(mouth_mask(target) * np.float32(strength), to_crop)
     # Each picture is fetched where it is needed: the frame where it moves, the unit under the mask.
     below = face.moved(in_frame, crisply=True)
@@ -82,6 +84,7 @@ def put(
     if (part := extent(mask > 0)) is not None:
         in_unit = transform(in_unit, inverse(unit.to_crop))
         shown = crisp(face.fetched(unit.picture, in_unit, part))
+        draw(face, shown, part, unit.picture, unit.to_crop, morph)
         under, weight = below[part], mask[part]
         difference = np.asarray(cv2.subtract(shown, under, dtype=cv2.CV_32F), np.float32)
         difference -= tint(shown, under, weight, face.step)

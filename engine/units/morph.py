@@ -14,10 +14,11 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
 from lipwire.engine.face.alignment import JAW, LIPS_OUTER, transform
-from lipwire.engine.types import F32
-from lipwire.engine.units.shape import moved_landmarks
+from lipwire.engine.types import F32, F64
+from lipwire.engine.units.shape import changed
 
 # Points of the face that speech hardly moves: bridge and wings of the nose, eye corners, upper
 # cheeks, and the jaw near the ears.
@@ -35,6 +36,8 @@ CHIN_FRONT = (18, 83, 313, 200, 201, 421, 199, 175)
 REACH_PX = 28.0
 # Keeps close landmarks of the lips from fighting over a pixel; 0 folds the picture between them.
 STIFFNESS = 0.02
+# The same where only one lip is moved: its landmarks agree, and it goes all the way.
+ONE_LIP = 0.001
 # The chin is moved at most so far: beyond lies a landmark that was lost, or a yawn.
 MOST_SHIFT_PX = 10.0
 
@@ -67,6 +70,12 @@ def _controls() -> tuple[list[int], F32, F32]:
     )
 
 
+@cache
+def _held(leave: tuple[int, ...]) -> npt.NDArray[np.intp]:
+    """Which of the control points are none of some landmarks."""
+    return np.flatnonzero(~np.isin(_controls()[0], leave))
+
+
 def fit_affine(source: F32, target: F32) -> F32:
     """Least-squares affine map, f32[2, 3], of points f32[N, 2] to points f32[N, 2]."""
     import cv2
@@ -91,9 +100,7 @@ def target_of(unit: F32, frame: F32, change: F32 | None = None) -> F32:
         f32[468, 2]; only the control points differ from the frame's.
     """
     indices, follow, limit = _controls()
-    mouth = unit[indices]
-    if change is not None:
-        mouth = mouth + moved_landmarks(change, indices)
+    mouth = unit[indices] if change is None else changed(unit, change, indices)
     moved = transform(mouth, fit_affine(unit[list(RIGID)], frame[list(RIGID)]))
     shift = (moved - frame[indices]) * follow
     far = np.sqrt((shift**2).sum(1, keepdims=True))
@@ -112,22 +119,43 @@ class Morph:
     """
 
     def __init__(self, unit: F32, frame: F32, target: F32) -> None:
-        import cv2
-
         indices = _controls()[0]
+        self.unit, self.target = unit, target
         self._nodes = target[indices]
         self._pose = fit_affine(frame[list(RIGID)], unit[list(RIGID)])
         rest = unit[indices] - transform(self._nodes, self._pose)
-        moves = np.concatenate([rest, frame[indices] - self._nodes], axis=1).astype(np.float64)
-        kernel = _felt(self._nodes, self._nodes).astype(np.float64)
-        kernel[np.diag_indices(len(indices))] += STIFFNESS
-        _, weights = cv2.solve(kernel, moves, flags=cv2.DECOMP_CHOLESKY)
-        self._weights = np.asarray(weights, np.float32)
+        self._moves = np.concatenate([rest, frame[indices] - self._nodes], axis=1).astype(
+            np.float64
+        )
+        self._kernel = _felt(self._nodes, self._nodes).astype(np.float64)
+        self._weights = _solved(self._kernel, self._moves, STIFFNESS)
 
     def sources(self, points: F32) -> tuple[F32, F32]:
         """For points f32[N, 2] of the target their places in the unit and in the frame."""
         moves = _felt(points, self._nodes) @ self._weights
         return transform(points, self._pose) + moves[:, :2], points + moves[:, 2:]
+
+    def without(self, leave: tuple[int, ...], points: F32) -> F32:
+        """The places in the unit, f32[N, 2], if some landmarks held nothing.
+
+        Args:
+            leave: these.
+            points: f32[N, 2], of the target.
+        """
+        held = _held(leave)
+        weights = _solved(self._kernel[np.ix_(held, held)], self._moves[held, :2], ONE_LIP)
+        return self.fixed(points) + _felt(points, self._nodes[held]) @ weights
+
+    def fixed(self, points: F32) -> F32:
+        """For points f32[N, 2] of the target, fixed to the skull, their places in the unit."""
+        return transform(points, self._pose)
+
+
+def _solved(kernel: F64, moves: F64, stiffness: float) -> F32:
+    import cv2
+
+    kernel = kernel + stiffness * np.eye(len(kernel))
+    return np.asarray(cv2.solve(kernel, moves, flags=cv2.DECOMP_CHOLESKY)[1], np.float32)
 
 
 def _felt(points: F32, nodes: F32) -> F32:

@@ -48,7 +48,9 @@ class LowerFace:
         """of the box, pixels of the frame"""
         self.shape = y1 - y0, x1 - x0
         self.original = image[y0:y1, x0:x1]
-        self.step = max(round(NODE_PX / float(np.hypot(*to_crop[:, 0]))), 2)
+        self.crop_px = float(np.hypot(*to_crop[:, 0]))
+        """of a pixel of the frame, its side in pixels of the crop"""
+        self.step = max(round(NODE_PX / self.crop_px), 2)
         """pixels between two nodes; the first lies a step before the middle of the box's first"""
         down, across = (max(-(-size // self.step), 0) + 2 for size in self.shape)
         self._grid = down, across
@@ -59,7 +61,8 @@ class LowerFace:
         """f32[N, 2], pixels of the crop"""
         below = (image.shape[0] - 1 - self._places[:, 1]) / (2 * self.step)
         self._window = (_inside(self.nodes) * np.clip(below, 0, 1)).astype(np.float32)
-        self._to_frame = inverse(to_crop)[:, :2]
+        self.to_frame = inverse(to_crop)
+        """f32[2, 3], pixels of the crop -> pixels of the frame"""
         area = self.shape[0] * self.shape[1]
         self._how = cv2.INTER_CUBIC if area <= LARGE_PX else cv2.INTER_LINEAR
 
@@ -80,7 +83,7 @@ class LowerFace:
             in_frame: f32[N, 2], for each node its place in the frame, pixels of the crop.
             crisply: sharpen what moves.
         """
-        shift = (in_frame - self.nodes) * self._window[:, None] @ self._to_frame.T
+        shift = (in_frame - self.nodes) * self._window[:, None] @ self.to_frame[:, :2].T
         far = np.abs(shift).max(1)
         moves = far >= STILL_PX
         out = self.original.copy()
@@ -136,6 +139,16 @@ class LowerFace:
             np.float32,
         )
 
+    def nodes_near(self, part: Part) -> npt.NDArray[np.bool_]:
+        """Which of the nodes a part of the box is between, bool[N]: others are not asked there."""
+        near = np.zeros(self._grid, bool)
+        near[self._nodes_of(part)] = True
+        return near.ravel()
+
+    def _nodes_of(self, part: Part) -> Part:
+        rows, columns = (slice(s.start // self.step, -(-s.stop // self.step) + 2) for s in part)
+        return rows, columns
+
     def _fine(self, at_nodes: F32, part: Part) -> F32:
         """What nodes say, f32[N, ..], for the pixels of a part of the box, f32[h, w, ..].
 
@@ -145,7 +158,7 @@ class LowerFace:
         import cv2
 
         coarse, step = at_nodes.reshape(*self._grid, *at_nodes.shape[1:]), self.step
-        near = [slice(s.start // step, -(-s.stop // step) + 2) for s in part]
+        near = self._nodes_of(part)
         some = coarse[near[0], near[1]]
         size = some.shape[1] * step, some.shape[0] * step
         rows, columns = (

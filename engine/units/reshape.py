@@ -2,8 +2,8 @@
 
 A generated mouth is as fine as the model's crop. Lips, chin and the skin around them are in the
 frame already, as fine as the camera took them, and are only held otherwise: they are moved to what
-the voice asks for. What the frame does not show is the model's: teeth and tongue in a mouth that
-opens, lips that meet in one that shuts.
+the voice asks for, and lips that draw together slide over the teeth. What the frame does not show
+is the model's: teeth and tongue in a mouth that opens.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from lipwire.engine.compositing.harmonize import weighted
-from lipwire.engine.face.alignment import CROP_SIZE, LIPS_OUTER, transform
+from lipwire.engine.face.alignment import CROP_SIZE, transform
 from lipwire.engine.face.articulation import OPENING, raw_codes
 from lipwire.engine.types import F32, U8, Alignment, Patch
+from lipwire.engine.units.lips import draw
 from lipwire.engine.units.morph import LIPS_INNER, Morph, target_of
 from lipwire.engine.units.resample import LowerFace
 from lipwire.engine.units.shape import allowed_change
@@ -26,11 +27,8 @@ MOST_PX = 8.0
 # these its inside passes from the frame's to the model's. Lower: soft teeth where sharp ones would
 # do; higher: the frame's teeth are stretched to twice their length.
 OPENS = 1.2, 1.8
-# By how many pixels a mouth shuts: between these the lips pass to the model's. A warp cannot hide
-# the teeth between lips that meet. Lower: soft lips; higher: a strip of teeth between shut lips.
-SHUTS_PX = 1.0, 2.5
-# Fading from the model's to the frame's own, pixels of the crop: at the teeth, and on the lips.
-TEETH_PX, LIPS_PX = 1.0, 2.0
+# Fading from the model's to the frame's own teeth, pixels of the crop.
+TEETH_PX = 1.0
 FINE = 2  # pixels of the mask to one of the crop: lips a pixel apart have an inside
 
 
@@ -70,17 +68,16 @@ def reshape(
     face = LowerFace(image, to_crop)
     if face.empty or strength <= 0:
         return Patch(0, 0, np.zeros((0, 0, 3), np.float32))
-    _, in_frame = Morph(frame, frame, target).sources(face.nodes)
+    morph = Morph(frame, frame, target)
+    _, in_frame = morph.sources(face.nodes)
     own, window = face.moved(in_frame, crisply=True), face.window()
+    box = slice(0, face.shape[0]), slice(0, face.shape[1])
+    draw(face, own, box, image, to_crop, morph)
     difference = np.asarray(cv2.subtract(own, face.original, dtype=cv2.CV_32F), np.float32)
     opens = _share(float(wanted[OPENING]) / (float(shown[OPENING]) + 1), OPENS)
-    shuts = _share(float(shown[OPENING] - wanted[OPENING]), SHUTS_PX)
-    if generated is None or not (opens or shuts):  # all of it is in the frame
+    if generated is None or not opens:  # all of it is in the frame
         return Patch(*face.corner, difference, window)
-    if opens:  # then it does not shut
-        mask = opens * _within(target, LIPS_INNER, TEETH_PX)
-    else:
-        mask = shuts * _within(target, LIPS_OUTER, LIPS_PX)
+    mask = opens * _within(target, LIPS_INNER, TEETH_PX)
     to_mask = (to_crop * FINE).astype(np.float32)
     to_mask[:, 2] += (FINE - 1) / 2  # centres of finer pixels
     weight = face.placed(mask * np.float32(strength), to_mask)

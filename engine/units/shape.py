@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lipwire.engine.face.articulation import OPENING
+from lipwire.engine.face.articulation import OPENING, raw_codes
 from lipwire.engine.types import F32
 
 FILE = Path(__file__).parent / "shape.npz"
@@ -21,12 +21,41 @@ SHARE = 0.7
 # Lips that are asked to be closer than this shut the more the closer: a gap in silence, or in p, b
 # and m, is seen at once. Less: it stays; more: mumblers shut their lips all the time.
 SHUT_PX = 2.0
+OPENINGS = slice(0, 2)
 # A unit is changed by at most so much of each code, pixels of the 128 px crop. Less: few units
 # stand for few mouths; more: lips and chin are stretched as they never were.
 MOST_PX = 4.0
+# Lips may come closer by so much: they slide over the teeth, and nothing is squeezed. Less: a wide
+# mouth does not shut in silence; more: lips that were never near each other meet askew.
+MOST_SHUT_PX = 8.0
 # Shut lips have no teeth between them: a unit that is open less than this share of the wanted
 # opening's rise would show a slit. Its opening grows at most by this and half of what it has.
 SLIT_PX = 1.0
+# The lips' edges from the right corner of the mouth to the left one, of the inner ones those that
+# a warp is held by.
+UPPER_INNER, LOWER_INNER = (80, 82, 13, 312, 310), (88, 87, 14, 317, 318)
+UPPER_OUTER = (185, 40, 39, 37, 0, 267, 269, 270, 409)
+LOWER_OUTER = (146, 91, 181, 84, 17, 314, 405, 321, 375)
+# How far each of an outer edge goes with each of the inner one.
+_FOLLOW = np.array(
+    [
+        [0.5, 0.0, 0.0, 0.0, 0.0],
+        [1.0, 0.0, 0.0, 0.0, 0.0],
+        [0.5, 0.5, 0.0, 0.0, 0.0],
+        [0.0, 1.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 1.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 1.0, 0.0],
+        [0.0, 0.0, 0.0, 0.5, 0.5],
+        [0.0, 0.0, 0.0, 0.0, 1.0],
+        [0.0, 0.0, 0.0, 0.0, 0.5],
+    ],
+    np.float32,
+)
+# Of what the lips come closer the lower one goes this share: the upper one hangs from the skull.
+LOWER_SHARE = 0.8
+# Landmarks lie on the lips' edges more or less, and teeth touch them: lips end so far before.
+# Less: white dots between shut lips; more: lips that shut become thin.
+RIM_PX = 0.5
 
 
 @cache
@@ -50,6 +79,46 @@ def moved_landmarks(change: F32, indices: list[int]) -> F32:
     return np.asarray(np.tensordot(change, moves[:, places], 1), np.float32)
 
 
+def changed(mouth: F32, change: F32, indices: list[int]) -> F32:
+    """Where landmarks are when a mouth's codes have changed, f32[N, 2].
+
+    Args:
+        mouth: f32[468, 2], pixels of the 128 px crop.
+        change: f32[codes], pixels of it.
+        indices: of landmarks, all of them known to the model, the lips' among them.
+    """
+    moved = mouth.copy()
+    moved[indices] += moved_landmarks(change, indices)
+    if change[OPENING] < 0:
+        gap = float(raw_codes(mouth[None])[0, OPENING])
+        share = max(gap + float(change[OPENING]), 0.0) / max(gap, 1e-3)
+        moved = drawn_together(moved, mouth, share)
+    return np.asarray(moved[indices], np.float32)
+
+
+def drawn_together(mouth: F32, before: F32, share: float) -> F32:
+    """Lips with gaps all along that are a share of what they were, f32[468, 2].
+
+    A linear model of landmarks shuts the middle before the sides, or lets lips cross.
+
+    Args:
+        mouth: f32[468, 2], moved by such a model.
+        before: f32[468, 2], as they were.
+        share: 0 shuts them.
+    """
+    upper, lower = list(UPPER_INNER), list(LOWER_INNER)
+    rims = np.array([0, 2 * RIM_PX], np.float32)
+    wanted = np.float32(share) * (before[lower] - before[upper] + rims) - rims
+    excess = mouth[lower] - mouth[upper] - wanted
+    up, down = np.float32(1 - LOWER_SHARE) * excess, np.float32(-LOWER_SHARE) * excess
+    out = mouth.copy()
+    out[upper] += up
+    out[lower] += down
+    out[list(UPPER_OUTER)] += _FOLLOW @ up
+    out[list(LOWER_OUTER)] += _FOLLOW @ down
+    return out
+
+
 def allowed_change(asked: F32, shown: F32) -> F32:
     """By how much a unit's codes may be changed towards those that are asked for, f32[codes].
 
@@ -60,6 +129,7 @@ def allowed_change(asked: F32, shown: F32) -> F32:
     shut = float(np.clip(1 - asked[OPENING] / SHUT_PX, 0, 1))
     share = np.float32(SHARE + (1 - SHARE) * shut)
     change = np.clip(share * (asked - shown), -MOST_PX, MOST_PX)
+    change[OPENINGS] = np.clip(share * (asked - shown)[OPENINGS], -MOST_SHUT_PX, MOST_PX)
     grows = SLIT_PX + 0.5 * float(shown[OPENING])
     if change[OPENING] > grows:  # the lips go apart together, or not at all
         change = change * np.float32(grows / change[OPENING])

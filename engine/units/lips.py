@@ -1,0 +1,102 @@
+"""Lips that draw together slide over what lies between them; a warp would squeeze the teeth.
+
+A mouth is three layers: the upper lip and the lower one, each moved by itself, and what is seen
+between them, which is fixed to the skull. The lips' inner edges say where which is seen.
+
+All points are pixels of the 128 px crop, unless they are said to be of the frame.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lipwire.engine.face.alignment import LIPS_OUTER, transform
+from lipwire.engine.face.articulation import opening_px
+from lipwire.engine.types import F32, U8
+from lipwire.engine.units.morph import Morph
+from lipwire.engine.units.resample import LowerFace, Part, crisp, inverse
+from lipwire.engine.units.shape import LOWER_INNER, LOWER_OUTER, RIM_PX, UPPER_INNER, UPPER_OUTER
+
+CORNERS_INNER = (78, 308)
+# Lips that draw together by less are moved by one warp: nobody sees a difference.
+LEAST_PX = 0.4
+EDGE_PX = 0.7  # of the frame: lips end softly
+FINE = 4  # pixels of a mask to one of the frame, each way
+OUTLINE_PX = 1.0  # of the crop: outside the lips one warp moves all
+
+
+def draw(face: LowerFace, shown: U8, part: Part, picture: U8, to_crop: F32, morph: Morph) -> None:
+    """Put lips that draw together, and what is left to see between them, into a picture.
+
+    Args:
+        face: of the frame.
+        shown: uint8[h, w, 3], a part of the box of `face`, warped by `morph`; is written to.
+        part: rows and columns of it in the box.
+        picture: uint8[.., .., 3], where the mouth is from.
+        to_crop: f32[2, 3], pixels of `picture` -> pixels of the crop.
+        morph: of `picture` as the unit.
+    """
+    shuts_px = float(opening_px(morph.unit[None])[0] - opening_px(morph.target[None])[0])
+    if shuts_px < LEAST_PX:
+        return
+    rows, columns = part
+    edges = morph.target.copy()
+    edges[list(UPPER_INNER), 1] -= RIM_PX
+    edges[list(LOWER_INNER), 1] += RIM_PX
+    corner = np.array(face.corner) + (columns.start, rows.start)
+    points = transform(edges, face.to_frame) - corner.astype(np.float32)
+    soft = OUTLINE_PX / face.crop_px
+    outline = points[list(LIPS_OUTER)]
+    low = np.maximum(np.floor(outline.min(0) - 3 * soft), 0).astype(int)
+    high = np.minimum(np.ceil(outline.max(0) + 3 * soft) + 1, shown.shape[1::-1]).astype(int)
+    if (high - low < 2).any():
+        return
+    x, y, size = int(low[0]), int(low[1]), (int(high[1] - low[1]), int(high[0] - low[0]))
+    here = slice(y, y + size[0]), slice(x, x + size[1])
+    y, x = y + rows.start, x + columns.start
+    place = slice(y, y + size[0]), slice(x, x + size[1])
+    points -= low.astype(np.float32)
+    near = face.nodes_near(place)
+    nodes, back = face.nodes[near], inverse(to_crop)
+    places = np.zeros_like(face.nodes)
+
+    def fetched(sources: F32) -> F32:
+        places[near] = transform(sources, back)
+        return face.fetched(picture, places, place).astype(np.float32)
+
+    mouth = fetched(morph.without(LOWER_INNER + LOWER_OUTER, nodes))
+    below = fetched(morph.without(UPPER_INNER + UPPER_OUTER, nodes))
+    mouth += (below - mouth) * _within(_below(points, size), size, EDGE_PX)
+    mouth += (fetched(morph.fixed(nodes)) - mouth) * _within(_gap(points), size, EDGE_PX)
+    sharp = crisp(np.clip(mouth + 0.5, 0, 255).astype(np.uint8))
+    old = shown[here].astype(np.float32)
+    shown[here] = (old + (sharp - old) * _within(outline - low, size, soft) + 0.5).astype(np.uint8)
+
+
+def _gap(points: F32) -> F32:
+    """What is seen between the lips, f32[N, 2]."""
+    right, left = CORNERS_INNER
+    return points[[right, *UPPER_INNER, left, *reversed(LOWER_INNER)]]
+
+
+def _below(points: F32, size: tuple[int, int]) -> F32:
+    """What lies below the line where lips meet, f32[N, 2], over all the width of an area."""
+    right, left = points[list(CORNERS_INNER)]
+    line = (points[list(UPPER_INNER)] + points[list(LOWER_INNER)]) / 2
+    aside, down = np.array([4 * size[1], 0]), np.array([0, 4 * size[0]])
+    ends = [left, left + aside, left + aside + down, right - aside + down, right - aside]
+    return np.array([right, *line, *ends], np.float32)
+
+
+def _within(outline: F32, size: tuple[int, int], soft_px: float) -> F32:
+    """1 within an outline, f32[N, 2] in pixels of an area, 0 without, f32[h, w, 1]."""
+    import cv2
+
+    # Outlines are drawn a pixel wide, which between lips that meet would be a line of teeth: a
+    # quarter of one.
+    fine = np.zeros((FINE * size[0], FINE * size[1]), np.uint8)
+    fixed = np.round(np.clip((outline + 0.5) * FINE - 0.5, -1e5, 1e5) * 16).astype(np.int32)
+    cv2.fillPoly(fine, [fixed], (255,), shift=4)
+    mask = cv2.resize(fine, size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
+    soft = cv2.GaussianBlur(mask, (0, 0), soft_px)
+    return np.asarray(soft, np.float32)[..., None] / np.float32(255)
