@@ -20,13 +20,27 @@ from lipwire.engine.units.shape import LOWER_INNER, LOWER_OUTER, RIM_PX, UPPER_I
 CORNERS_INNER = (78, 308)
 # Lips that draw together by less are moved by one warp: nobody sees a difference.
 LEAST_PX = 0.4
+# From the upper lip to the lower one: teeth catch light, what lies behind and below them none.
+SHADE = (0.0, 0.15, 0.4, 0.65, 1.0), (0.6, 1.0, 0.85, 0.38, 0.3)
+WARM = 1.1, 0.85, 0.85  # of the darkest, red, green, blue: what little light there is, is skin's
 EDGE_PX = 0.7  # of the frame: lips end softly
 FINE = 4  # pixels of a mask to one of the frame, each way
 OUTLINE_PX = 1.0  # of the crop: outside the lips one warp moves all
 
 
-def draw(face: LowerFace, shown: U8, part: Part, picture: U8, to_crop: F32, morph: Morph) -> None:
-    """Put lips that draw together, and what is left to see between them, into a picture.
+def draw(
+    face: LowerFace,
+    shown: U8,
+    part: Part,
+    picture: U8,
+    to_crop: F32,
+    morph: Morph,
+    painted: F32 | None = None,
+    share: float = 0.0,
+) -> None:
+    """Put lips, each moved by itself, and what is seen between them into a picture.
+
+    Without `painted` only lips that draw together; others are as the warp left them.
 
     Args:
         face: of the frame.
@@ -35,9 +49,11 @@ def draw(face: LowerFace, shown: U8, part: Part, picture: U8, to_crop: F32, morp
         picture: uint8[.., .., 3], where the mouth is from.
         to_crop: f32[2, 3], pixels of `picture` -> pixels of the crop.
         morph: of `picture` as the unit.
+        painted: f32[h, w, 3], the model's part; None where nothing of it is to be seen.
+        share: of it in what is seen between lips that part.
     """
     shuts_px = float(opening_px(morph.unit[None])[0] - opening_px(morph.target[None])[0])
-    if shuts_px < LEAST_PX:
+    if painted is None and shuts_px < LEAST_PX:
         return
     rows, columns = part
     edges = morph.target.copy()
@@ -67,10 +83,27 @@ def draw(face: LowerFace, shown: U8, part: Part, picture: U8, to_crop: F32, morp
     mouth = fetched(morph.without(LOWER_INNER + LOWER_OUTER, nodes))
     below = fetched(morph.without(UPPER_INNER + UPPER_OUTER, nodes))
     mouth += (below - mouth) * _within(_below(points, size), size, EDGE_PX)
-    mouth += (fetched(morph.fixed(nodes)) - mouth) * _within(_gap(points), size, EDGE_PX)
+    if painted is None:
+        between = fetched(morph.fixed(nodes))
+    else:
+        between = shown[here].astype(np.float32)
+        between += (painted[here] * _shade(points, size) - between) * np.float32(share)
+    mouth += (between - mouth) * _within(_gap(points), size, EDGE_PX)
     sharp = crisp(np.clip(mouth + 0.5, 0, 255).astype(np.uint8))
     old = shown[here].astype(np.float32)
     shown[here] = (old + (sharp - old) * _within(outline - low, size, soft) + 0.5).astype(np.uint8)
+
+
+def _shade(points: F32, size: tuple[int, int]) -> F32:
+    """How bright the inside of a mouth is, of what the model paints there, f32[h, w, 3]."""
+    right, left = CORNERS_INNER
+    columns, rows = np.arange(size[1]), np.arange(size[0])[:, None]
+    top, bottom = (
+        np.interp(columns, *points[[right, *edge, left]].T) for edge in (UPPER_INNER, LOWER_INNER)
+    )
+    depth = np.clip((rows - top) / np.maximum(bottom - top, 1.0), 0, 1)
+    bright = np.interp(depth, *SHADE).astype(np.float32)[..., None]
+    return bright * (bright + (1 - bright) * np.array(WARM, np.float32))
 
 
 def _gap(points: F32) -> F32:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from lipwire.engine.compositing.harmonize import weighted
-from lipwire.engine.face.alignment import CROP_SIZE, transform
+from lipwire.engine.face.alignment import transform
 from lipwire.engine.face.articulation import OPENING, raw_codes
 from lipwire.engine.types import F32, U8, Alignment, Patch
 from lipwire.engine.units.lips import draw
-from lipwire.engine.units.morph import LIPS_INNER, Morph, target_of
+from lipwire.engine.units.morph import Morph, target_of
 from lipwire.engine.units.resample import LowerFace
 from lipwire.engine.units.shape import allowed_change
 from lipwire.engine.units.unit import to_small_crop
@@ -27,9 +26,6 @@ MOST_PX = 8.0
 # these its inside passes from the frame's to the model's. Lower: soft teeth where sharp ones would
 # do; higher: the frame's teeth are stretched to twice their length.
 OPENS = 1.2, 1.8
-# Fading from the model's to the frame's own teeth, pixels of the crop.
-TEETH_PX = 1.0
-FINE = 2  # pixels of the mask to one of the crop: lips a pixel apart have an inside
 
 
 def reshape(
@@ -71,33 +67,17 @@ def reshape(
     morph = Morph(frame, frame, target)
     _, in_frame = morph.sources(face.nodes)
     own, window = face.moved(in_frame, crisply=True), face.window()
-    box = slice(0, face.shape[0]), slice(0, face.shape[1])
-    draw(face, own, box, image, to_crop, morph)
-    difference = np.asarray(cv2.subtract(own, face.original, dtype=cv2.CV_32F), np.float32)
     opens = _share(float(wanted[OPENING]) / (float(shown[OPENING]) + 1), OPENS)
-    if generated is None or not opens:  # all of it is in the frame
-        return Patch(*face.corner, difference, window)
-    mask = opens * _within(target, LIPS_INNER, TEETH_PX)
-    to_mask = (to_crop * FINE).astype(np.float32)
-    to_mask[:, 2] += (FINE - 1) / 2  # centres of finer pixels
-    weight = face.placed(mask * np.float32(strength), to_mask)
-    painted = face.placed(generated.astype(np.float32), alignment.matrix)
-    return Patch(*face.corner, difference + weighted(painted - own, weight * window), window)
+    painted, share = None, 0.0  # all of it is in the frame
+    if generated is not None and opens:
+        painted = face.placed(generated.astype(np.float32), alignment.matrix)
+        share = float(opens) * strength
+    box = slice(0, face.shape[0]), slice(0, face.shape[1])
+    draw(face, own, box, image, to_crop, morph, painted, share)
+    difference = np.asarray(cv2.subtract(own, face.original, dtype=cv2.CV_32F), np.float32)
+    return Patch(*face.corner, difference, window)
 
 
 def _share(value: float, limits: tuple[float, float]) -> np.float32:
     """From 0 to 1 between two limits."""
     return np.float32(np.clip((value - limits[0]) / (limits[1] - limits[0]), 0, 1))
-
-
-def _within(target: F32, outline: tuple[int, ...], fade_px: float) -> F32:
-    """1 within landmarks of the 128 px crop, 0 without, f32[256, 256]."""
-    import cv2
-
-    points = np.asarray(cv2.convexHull(target[list(outline)].astype(np.float32)), np.float32)
-    fixed = np.round(((points + 0.5) * FINE - 0.5) * 256).astype(np.int32)
-    mask = np.zeros((CROP_SIZE * FINE, CROP_SIZE * FINE), np.float32)
-    cv2.fillConvexPoly(mask, fixed, (1.0,), lineType=cv2.LINE_AA, shift=8)
-    # Blurred it has 1 only far inside: half as much again brings the edge back to the outline.
-    soft = cv2.GaussianBlur(mask, (0, 0), fade_px * FINE)
-    return np.asarray(np.minimum(1.5 * soft, 1), np.float32)
