@@ -16,7 +16,7 @@ from lipwire.engine.types import F32, U8, Alignment, Patch
 from lipwire.engine.units.lips import draw
 from lipwire.engine.units.morph import Morph, target_of
 from lipwire.engine.units.resample import LowerFace
-from lipwire.engine.units.shape import allowed_change
+from lipwire.engine.units.shape import OPENINGS, allowed_change
 from lipwire.engine.units.unit import to_small_crop
 
 # A mouth is moved by at most so much of each code, pixels of the 128 px crop. Less: wide mouths are
@@ -59,7 +59,8 @@ def reshape(
         change = allowed_change(wanted, shown)
     else:
         change = np.clip(wanted - shown, -MOST_PX, MOST_PX)
-        change[OPENING] = max(change[OPENING], -shown[OPENING])
+        # However far lips come together, nothing between them is squeezed.
+        change[OPENINGS] = np.clip(wanted - shown, -shown, MOST_PX)[OPENINGS]
     target = frame + np.float32(strength) * (target_of(frame, frame, change) - frame)
     face = LowerFace(image, to_crop)
     if face.empty or strength <= 0:

@@ -21,7 +21,7 @@ SHARE = 0.7
 # Lips that are asked to be closer than this shut the more the closer: a gap in silence, or in p, b
 # and m, is seen at once. Less: it stays; more: mumblers shut their lips all the time.
 SHUT_PX = 2.0
-OPENINGS = slice(0, 2)
+OPENINGS = slice(0, 2)  # the codes that are absolute: a gap of 0 is shut, whoever it is
 # A unit is changed by at most so much of each code, pixels of the 128 px crop. Less: few units
 # stand for few mouths; more: lips and chin are stretched as they never were.
 MOST_PX = 4.0

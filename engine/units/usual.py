@@ -7,6 +7,7 @@ from collections import deque
 import numpy as np
 
 from lipwire.engine.types import F32, CodeStats
+from lipwire.engine.units.shape import OPENINGS
 
 # The usual mouth is the median of so many frames, a minute.
 FRAMES = 1500
@@ -17,7 +18,6 @@ LIMIT = 4.0  # spreads; what lies further away was measured wrong, and training 
 # speech 65 % are shown at 0 and 78 % at 0.5; more: 92 % at 1.5, but mouths move less (0.73 of
 # people's instead of 0.78) and lips rest shut.
 SHUT_MORE_PX = 1.0
-OPENINGS = slice(0, 2)  # codes that are absolute
 
 
 class UsualMouth:
