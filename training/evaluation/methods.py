@@ -17,7 +17,7 @@ from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.mesh import box_of
 from lipwire.engine.media.planes import paint_image
 from lipwire.engine.model.bundle import check_steps, open_bundle
-from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.aligned import Aligned, composite
 from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.types import F32, U8, Face, LipJob
 from lipwire.training.data.framing import paper_boxes
@@ -193,9 +193,7 @@ class Method:
         assert self._backend is not None
         painted = self._backend.generate([job for _, job in waiting])
         for (aligned, job), crop in zip(waiting, painted, strict=True):
-            shown[job.index] = paint_image(
-                aligned.image, FacePipeline.composite(aligned, crop, 1.0)
-            )
+            shown[job.index] = paint_image(aligned.image, composite(aligned, crop, 1.0))
         waiting.clear()
 
     def close(self) -> None:
