@@ -26,7 +26,6 @@ from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Patch
 FPS = 25
 MOUTH = (13, 14)  # the lips' inner edges
 LIPS = (61, 291, 0, 17, 13, 14, 37, 267, 84, 314)
-Draw = Callable[[U8, int], U8]  # Changes uint8[H, W, 3], the picture of that number.
 
 
 @dataclass(frozen=True, slots=True)
