@@ -68,7 +68,7 @@ ROOMS: dict[str, set[str]] = {
     "training.objective": {"training.data"},
     "training.families": {"training.checkpoint", "training.config", "training.losses"},
     "training.loop": {"training.checkpoint", "training.config", "training.data"}
-    | {"training.objective", "training.runlog"},
+    | {"training.objective", "training.processes", "training.runlog"},
     "training.paper": {"training.checkpoint", "training.config", "training.data"}
     | {"training.families", "training.loop", "training.losses", "training.nets"}
     | {"training.objective"},
