@@ -86,13 +86,6 @@ def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
     return max(found, default=-1) + 1
 
 
-def load_diff2lip(
-    path: Path, *, image_size: int | None = None, head_channels: int | None = None
-) -> Diff2LipUNet:
-    """The network of a checkpoint; see `open_diff2lip`."""
-    return open_diff2lip(path, image_size=image_size, head_channels=head_channels)[0]
-
-
 def open_diff2lip(
     path: Path, *, image_size: int | None = None, head_channels: int | None = None
 ) -> tuple[Diff2LipUNet, Checkpoint]:

@@ -60,8 +60,14 @@ def sound_file(
     samples: I16, rate_hz: int = RATE_HZ, kind: str = "wav", layout: str = "mono"
 ) -> bytes:
     """A sound file in memory; more than one channel repeats the same sound."""
-    codecs = {"wav": "pcm_s16le", "ogg": "libopus", "mp3": "mp3", "webm": "libopus",
-              "flac": "flac", "adts": "aac"}  # fmt: skip
+    codecs = {
+        "wav": "pcm_s16le",
+        "ogg": "libopus",
+        "mp3": "mp3",
+        "webm": "libopus",
+        "flac": "flac",
+        "adts": "aac",
+    }
     out = io.BytesIO()
     with av.open(out, "w", format=kind) as container:
         stream: Any = container.add_stream(codecs[kind], rate=rate_hz, layout=layout)

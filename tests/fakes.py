@@ -97,8 +97,11 @@ def picture(height: int = 240, width: int = 320, seed: int = 0, scene: int = 0) 
 
     def waves(seed: int, speed: float) -> F64:
         phases = np.random.default_rng(seed).uniform(0, 6.28, 3)
-        return np.dstack([np.sin(speed * rows + p) + np.cos(speed * cols * (1 + i / 3) - p)
-                          for i, p in enumerate(phases)])  # fmt: skip
+        waves = [
+            np.sin(speed * rows + p) + np.cos(speed * cols * (1 + i / 3) - p)
+            for i, p in enumerate(phases)
+        ]
+        return np.dstack(waves)
 
     return np.asarray(128 + 36 * waves(1000 + scene, 1.0) + 4 * waves(seed, 3.0), np.uint8)
 

@@ -68,7 +68,7 @@ ROOMS: dict[str, set[str]] = {
     "training.objective": {"training.data"},
     "training.families": {"training.checkpoint", "training.config", "training.losses"},
     "training.loop": {"training.checkpoint", "training.config", "training.data"}
-    | {"training.objective", "training.runlog"},
+    | {"training.objective", "training.processes", "training.runlog"},
     "training.paper": {"training.checkpoint", "training.config", "training.data"}
     | {"training.families", "training.loop", "training.losses", "training.nets"}
     | {"training.objective"},
@@ -250,6 +250,12 @@ def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
         "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])"
     )
     environment = {k: v for k, v in os.environ.items() if k != "CI"} | {"HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=REPO,
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        env=environment,
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.strip() == "[]" and not list(tmp_path.iterdir())

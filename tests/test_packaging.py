@@ -36,8 +36,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
             if name not in ("data", "runs", "build") or Path(folder) == REPO
         },
     )
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
-               "--disable-pip-version-check", "-w", str(out), str(source)]  # fmt: skip
+    options = "-q --no-deps --no-build-isolation --disable-pip-version-check".split()
+    command = [sys.executable, "-m", "pip", "wheel", *options, "-w", str(out), str(source)]
     subprocess.run(command, check=True, capture_output=True)
     return zipfile.ZipFile(next(out.glob("*.whl")))
 

@@ -15,13 +15,21 @@ from lipwire.training.data.dataset import ClipData
 from lipwire.training.objective import LossOutput, Objective
 
 TINY_PAPER = {
-    "image_size": 32, "model_channels": 32, "num_res_blocks": 1, "attention_resolutions": (),
-    "channel_mult": (1, 1), "num_head_channels": 32,
-}  # fmt: skip
+    "image_size": 32,
+    "model_channels": 32,
+    "num_res_blocks": 1,
+    "attention_resolutions": (),
+    "channel_mult": (1, 1),
+    "num_head_channels": 32,
+}
 TINY_LITE = {
-    "size": 32, "widths": (8, 8, 16, 16), "embed": 16, "voice_width": 16, "references": 1,
+    "size": 32,
+    "widths": (8, 8, 16, 16),
+    "embed": 16,
+    "voice_width": 16,
+    "references": 1,
     "mel_columns": 16,
-}  # fmt: skip
+}
 
 
 def clip(seed: int, frames: int = 60, size: int = 128) -> ClipData:
@@ -37,8 +45,14 @@ def clip(seed: int, frames: int = 60, size: int = 128) -> ClipData:
     columns = np.interp(np.arange(int(frames * 3.2) + 16) / 3.2, np.arange(frames), opening)
     mel: F32 = (8 * columns[None] - 4 + 0.1 * rng.standard_normal((80, 1))).astype(np.float32)
     codes: F32 = np.repeat(opening[:, None], 7, 1).astype(np.float32)
-    return ClipData(f"toy{seed}", f"toy{seed}", crops, np.zeros((frames, 468, 2), np.float32),
-                    np.clip(mel, -4, 4), codes)  # fmt: skip
+    return ClipData(
+        f"toy{seed}",
+        f"toy{seed}",
+        crops,
+        np.zeros((frames, 468, 2), np.float32),
+        np.clip(mel, -4, 4),
+        codes,
+    )
 
 
 def five_frames(size: int = 32) -> FiveFrames:

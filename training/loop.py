@@ -29,7 +29,8 @@ from lipwire.training.checkpoint import fit_weights, load_checkpoint, save_check
 from lipwire.training.config import FREE, TrainConfig
 from lipwire.training.data.batch import Slot, Source
 from lipwire.training.objective import Objective
-from lipwire.training.runlog import RunLog, stopping
+from lipwire.training.processes import stopping
+from lipwire.training.runlog import RunLog
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

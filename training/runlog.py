@@ -1,12 +1,9 @@
-"""What a run leaves behind while it runs, its picture, and how a run is asked to stop."""
+"""What a run leaves behind while it runs, and its picture."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -78,27 +75,6 @@ def _open_stats(folder: Path, step: int) -> TextIO:
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         path.write_text("".join(kept))
     return path.open("a")
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C or SIGTERM came; the second one interrupts at once."""
-    wishes: list[int] = []
-
-    def wish(number: int, _: object) -> None:
-        wishes.append(number)
-        if len(wishes) > 1:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # signals are the main thread's
-        return
-    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(wishes)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # Not shown: rates that follow from the settings, and the sum of what is shown already.

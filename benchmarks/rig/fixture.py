@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -18,14 +19,13 @@ from lipwire.engine.backends import Backend
 from lipwire.engine.face.tracker import FaceTracker
 from lipwire.engine.media.files import read_frames
 from lipwire.engine.media.sound import stream_speech
-from lipwire.engine.session.aligned import Aligned
-from lipwire.engine.session.face_pipeline import FacePipeline
+from lipwire.engine.session import jobs
+from lipwire.engine.session.aligned import Aligned, composite
 from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Patch
 
 FPS = 25
 MOUTH = (13, 14)  # the lips' inner edges
 LIPS = (61, 291, 0, 17, 13, 14, 37, 267, 84, 314)
-Draw = Callable[[U8, int], U8]  # Changes uint8[H, W, 3], the picture of that number.
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +87,15 @@ def voice(seconds: float, path: Path | None = None) -> I16:
 @contextmanager
 def watched() -> Iterator[list[Painted]]:
     """Notes every mouth that any session paints meanwhile."""
-    real = FacePipeline.composite
     seen: list[Painted] = []
 
     def paint(aligned: Aligned, generated: U8, strength: float) -> Patch:
-        patch = real(aligned, generated, strength)
+        patch = composite(aligned, generated, strength)
         seen.append(Painted(aligned, generated, patch))
         return patch
 
-    setattr(FacePipeline, "composite", staticmethod(paint))  # noqa: B010
-    try:
+    with mock.patch.object(jobs, "composite", paint):
         yield seen
-    finally:
-        setattr(FacePipeline, "composite", staticmethod(real))  # noqa: B010
 
 
 def play(

@@ -115,21 +115,8 @@ def add_noise(x0: Array, eps: Array, alpha_bar: AlphaBar) -> Array:
     return x_t
 
 
-def training_target(x0: Array, eps: Array, alpha_bar: AlphaBar, prediction: Prediction) -> Array:
-    """What the network should output for ``add_noise(x0, eps, alpha_bar)``."""
-    a, s = _scales(alpha_bar)
-    if prediction == "epsilon":
-        return eps
-    if prediction == "v":
-        v: Array = a * eps - s * x0
-        return v
-    if prediction == "x0":
-        return x0
-    raise _unknown(prediction)
-
-
 def predict_x0(x_t: Array, out: Array, alpha_bar: AlphaBar, prediction: Prediction) -> Array:
-    """Clean-image estimate from a network's output; ``training_target`` undone."""
+    """Clean-image estimate from a network's output."""
     a, s = _scales(alpha_bar)
     if prediction == "epsilon":
         from_eps: Array = (x_t - s * out) / a

@@ -1,4 +1,4 @@
-"""From a frame to a job and back: track, align, composite. One per session."""
+"""From a frame to a job: track, align, keep what is seen of the person. One per session."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lipwire.engine.face.recorded_tracker import RecordedTracker
 from lipwire.engine.face.references import TURNED_PX, ReferenceBank
 from lipwire.engine.face.selector import FaceSelector
 from lipwire.engine.face.tracker import FaceTracker
-from lipwire.engine.session.aligned import Aligned, Chapter, composite, move, paste
+from lipwire.engine.session.aligned import Aligned, Chapter
 from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import F32, F64, U8, Alignment, Coverage, Enrolled, Face, JobSpec, Outcome
 from lipwire.engine.units.bank import FILM_CAPACITY, MouthBank
@@ -60,11 +60,7 @@ BOX_FRAMES = 5  # that the paper averages face boxes over; live, they are the la
 
 
 class FacePipeline:
-    """Finds the face in each frame and puts generated mouths back."""
-
-    composite = staticmethod(composite)
-    move = staticmethod(move)
-    paste = staticmethod(paste)
+    """Finds the face in each frame; `lipwire.engine.session.aligned` puts mouths back."""
 
     def __init__(
         self,

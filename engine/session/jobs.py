@@ -9,16 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from functools import partial
 
 from lipwire.engine.audio.mel import PAPER_FPS
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.log_limit import LogLimiter
 from lipwire.engine.overload.controller import QualityController
 from lipwire.engine.overload.levels import FrameAction
-from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.aligned import Aligned, composite, move, paste
 from lipwire.engine.session.conditioning import AudioConditioner, Listen
-from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
 from lipwire.engine.types import U8, LipJob, Outcome, Patch
@@ -250,17 +248,21 @@ class JobFactory:
 
     def _paint(self, state: FrameState, generated: U8, now: float, outcome: Outcome) -> None:
         """Put a generated mouth into its frame."""
-        self._composite(state, partial(_generated, generated), now, outcome)
+        self._composite(
+            state, lambda aligned, strength: composite(aligned, generated, strength), now, outcome
+        )
 
     def _paste(self, state: FrameState, unit: ChosenUnit | None, now: float) -> None:
         """Put one of the person's own mouths into a frame; None: its own, moved."""
         for point in ("generating", "generated", "compositing"):  # nothing had to be generated
             state.stamp(point)
-        make = FacePipeline.move if unit is None else partial(_pasted, unit)
-        self._composite(state, make, now, Outcome.PASTED)
-        if (
-            unit is not None and unit.alike
-        ):  # otherwise it stands in for what the network has no time for
+        if unit is None:
+            self._composite(state, move, now, Outcome.PASTED)
+            return
+        self._composite(
+            state, lambda aligned, strength: paste(aligned, unit, strength), now, Outcome.PASTED
+        )
+        if unit.alike:  # otherwise it stands in for what the network has no time for
             with self._lock:
                 self._quality.spared(now)
 
@@ -333,11 +335,3 @@ class JobFactory:
             return True
         self._conditioner.lose()
         return False
-
-
-def _generated(generated: U8, aligned: Aligned, strength: float) -> Patch:
-    return FacePipeline.composite(aligned, generated, strength)
-
-
-def _pasted(unit: ChosenUnit, aligned: Aligned, strength: float) -> Patch:
-    return FacePipeline.paste(aligned, unit, strength)

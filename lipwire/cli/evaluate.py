@@ -38,7 +38,7 @@ def _write_json(path: Path | None, found: Any) -> None:
 
 def _give(tables: Any, files: list[Path] | None) -> None:
     """Write tables, or show them."""
-    from lipwire.training.evaluation.table import to_markdown, write_tables
+    from lipwire.training.evaluation.table_files import to_markdown, write_tables
 
     for path in files or ():
         write_tables(tables, path)

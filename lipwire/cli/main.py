@@ -7,9 +7,8 @@ one line and exit code 2; a traceback is our bug.
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -165,10 +164,11 @@ def dub(
     from lipwire.server.dub.dub import dub as run
     from lipwire.server.media.banks import open_bank
     from lipwire.server.media.watermark import Watermark
+    from lipwire.training.processes import stopping
 
     enrolled = None if bank is None else open_bank(bank, bank_key())
 
-    with _stopping() as stop, _progress_bar() as show:
+    with stopping() as stop, _progress_bar() as show:
 
         def progress(done: int, expected: int) -> None:
             if stop():
@@ -185,28 +185,6 @@ def dub(
         print(json.dumps(summary.to_dict()))
     else:
         _print_summary(summary)
-
-
-@contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C or SIGTERM came; the second one interrupts at once.
-
-    The first must not: raised inside a native library that is being loaded, an exception aborts
-    the process, and the unfinished file stays.
-    """
-    wishes: list[int] = []
-
-    def wish(number: int, _: object) -> None:
-        wishes.append(number)
-        if len(wishes) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(wishes)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -176,8 +176,11 @@ def syncnet(
     print(f"{trainer.checkpoint_path}: {trainer.step} steps")
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
     if kind == "wav2lip" and figures["val_loss"] > USEFUL_LOSS:
-        print(f"its loss on unseen speakers is above {USEFUL_LOSS}, below which its authors train "
-              "with it; the same command with more --steps goes on", file=sys.stderr)  # fmt: skip
+        print(
+            f"its loss on unseen speakers is above {USEFUL_LOSS}, below which its authors train "
+            "with it; the same command with more --steps goes on",
+            file=sys.stderr,
+        )
 
 
 @app.command()
@@ -232,28 +235,37 @@ def ablate(
     voice: Annotated[
         Path | None, typer.Option(help="Checkpoint of `train voice`; units alone.")
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Train one network with fewer and more of its losses; figures side by side.
 
     The four settings of the paper's tables 1 and 3 at 64 px, or lite-units without each loss.
     """
     ready(shards)
-    common: dict[str, Any] = {"steps": steps, "batch": batch, "clips": clips, "seed": seed,
-                              "precision": precision}  # fmt: skip
+    common: dict[str, Any] = {
+        "steps": steps,
+        "batch": batch,
+        "clips": clips,
+        "seed": seed,
+        "precision": precision,
+    }
     if family == "units":
         if voice is None or init is None or expert or perceptual_weights:
             raise ConfigError("--family units needs --voice and --init, and takes no other judges")
         from lipwire.training.evaluation.units_ablation import ablate_units
 
-        _print_table({
+        found = ablate_units(shards, folder, voice=voice, init=init, **common)
+        table = {
             f"{name}, {way}": {k: round(v, 4) for k, v in figures.items()}
-            for name, ways in ablate_units(shards, folder, voice=voice, init=init, **common).items()
+            for name, ways in found.items()
             for way, figures in ways.items()
-        })  # fmt: skip
+        }
+        _print_table(table)
         return
     if expert is None or voice:
-        raise ConfigError("the paper's losses need --expert, from `lipwire train syncnet`, and no "
-                          "--voice: the network learns its own")  # fmt: skip
+        raise ConfigError(
+            "the paper's losses need --expert, from `lipwire train syncnet`, and no "
+            "--voice: the network learns its own"
+        )
     from lipwire.training.evaluation.paper_ablation import ablate as run
     from lipwire.training.paper.suite import Judges
 

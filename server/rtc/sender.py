@@ -199,16 +199,6 @@ class Sender(RTCRtpSender):
         """To the receiver and back; 0 before its first report."""
         return get_private(self, RTCRtpSender, "rtt") or 0.0
 
-    @property
-    def keys_asked(self) -> int:
-        """Key frames that were asked for."""
-        return self._keys.asked
-
-    @property
-    def keys_sent(self) -> int:
-        """Key frames that were sent."""
-        return self._keys.sent
-
 
 class _Cutter(Encoder):
     """Stands where aiortc looks for an encoder, for a track that is encoded elsewhere."""

@@ -40,8 +40,12 @@ def test_what_does_not_run_is_named_and_the_rest_goes_on(tmp_path: Path) -> None
     done = run(tmp_path, **programs, lipwire='echo "$@"; [ "$1 $6" != "bench 4" ]')
     assert done.returncode == 1 and done.stderr == "gpu_check: did not run: paper-4\n"
     assert [line.split(" (")[0] for line in done.stdout.splitlines()] == [
-        "ran: doctor", "ran: tests", "ran: paper-1", "did not run: paper-4", "ran: paper-16",
-    ]  # fmt: skip
+        "ran: doctor",
+        "ran: tests",
+        "ran: paper-1",
+        "did not run: paper-4",
+        "ran: paper-16",
+    ]
     said = (tmp_path / "out" / "paper-16.txt").read_text()
     assert said.startswith("bench paper --device cuda:0 --batch 16")
     assert run(tmp_path, **programs, lipwire="exit 0").returncode == 0

@@ -39,8 +39,14 @@ def masked(colour: tuple[int, int, int] | None, grain: float = 0.0) -> Callable[
                 points[a] * (1 - share) + points[b] * share
                 for a, b in ((234, 172), (6, 152), (454, 397))
             ]
-            cv2.polylines(image, [np.array(ends, np.int32)], False,
-                          tuple(int(0.8 * level) for level in tone), 2, cv2.LINE_AA)  # fmt: skip
+            cv2.polylines(
+                image,
+                [np.array(ends, np.int32)],
+                False,
+                tuple(int(0.8 * level) for level in tone),
+                2,
+                cv2.LINE_AA,
+            )
         if grain:
             cloth = np.zeros(image.shape[:2], np.uint8)
             cv2.fillPoly(cloth, [points[MASK].astype(np.int32)], 1)
@@ -57,8 +63,14 @@ def glasses(image: U8, points: F32, fill: int = 3) -> U8:
         middle = (points[a] + points[b]) / 2
         radius = 0.8 * float(np.hypot(*(points[a] - points[b])))
         cv2.circle(image, middle.astype(int).tolist(), int(radius), (20, 20, 20), fill, cv2.LINE_AA)
-    cv2.line(image, points[133].astype(int).tolist(), points[362].astype(int).tolist(),
-             (20, 20, 20), 3, cv2.LINE_AA)  # fmt: skip
+    cv2.line(
+        image,
+        points[133].astype(int).tolist(),
+        points[362].astype(int).tolist(),
+        (20, 20, 20),
+        3,
+        cv2.LINE_AA,
+    )
     return image
 
 

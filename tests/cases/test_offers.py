@@ -16,89 +16,25 @@ import numpy as np
 import pytest
 from aiortc import RTCSessionDescription
 from calls import Camera, Running, until
+from offers import (
+    TRANSPORT,
+    add,
+    bundle_only,
+    codec,
+    edited,
+    h264,
+    inactive,
+    joined,
+    mpeg4,
+    out_of_bundle,
+    port_0,
+    sections,
+    without,
+)
 from whip_client import IS_SDP, Client, watching
 
 from lipwire.server.rtc.bitstream import h264_key_size
 from lipwire.server.rtc.sdp import OfferError, Purpose, read_offer
-
-TRANSPORT = ("ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup", "candidate")
-
-
-def sections(sdp: str) -> list[list[str]]:
-    """Session lines, then those of each section."""
-    found: list[list[str]] = [[]]
-    for line in sdp.splitlines():
-        if line.startswith("m="):
-            found.append([])
-        found[-1].append(line)
-    return found
-
-
-def joined(parts: list[list[str]]) -> str:
-    return "\r\n".join(line for part in parts for line in part) + "\r\n"
-
-
-def edited(number: int, edit: Callable[[list[str]], list[str]]) -> Callable[[str], str]:
-    """Changes one section of an offer; 0 is what stands before the first."""
-
-    def change(sdp: str) -> str:
-        parts = sections(sdp)
-        parts[number] = edit(parts[number])
-        return joined(parts)
-
-    return change
-
-
-def without(lines: list[str], *names: str) -> list[str]:
-    return [line for line in lines if not any(line.startswith(f"a={name}") for name in names)]
-
-
-def port_0(lines: list[str]) -> list[str]:
-    return [re.sub(r"^(m=\w+) \d+", r"\1 0", line) for line in lines]
-
-
-def inactive(lines: list[str]) -> list[str]:
-    return ["a=inactive" if line in ("a=sendonly", "a=recvonly") else line for line in lines]
-
-
-def out_of_bundle(sdp: str, mid: str) -> str:
-    return re.sub(r"(a=group:BUNDLE.*?) " + mid + r"\b", r"\1", sdp)
-
-
-def bundle_only(lines: list[str]) -> list[str]:
-    return [*without(port_0(lines), *TRANSPORT), "a=bundle-only"]
-
-
-def mpeg4(lines: list[str]) -> list[str]:
-    """A section of sound that offers AAC alone."""
-    head = " ".join([*lines[0].split()[:3], "111"])
-    return [head, *without(lines[1:], "rtpmap", "fmtp"), "a=rtpmap:111 mpeg4-generic/48000/2"]
-
-
-def h264(parameters: str | None) -> Callable[[str], str]:
-    """An offer of nothing but H.264 with these parameters."""
-
-    def change(sdp: str) -> str:
-        parts = sections(sdp)
-        for part in parts[1:]:
-            if not part[0].startswith("m=video"):
-                continue
-            head = part[0].split()[:3]
-            kept = without(part[1:], "rtpmap", "fmtp", "rtcp-fb")
-            part[:] = [" ".join([*head, "102"]), *kept, "a=rtpmap:102 H264/90000"]
-            part += [f"a=fmtp:102 {parameters}"] if parameters else []
-        return joined(parts)
-
-    return change
-
-
-def codec(name: str) -> Callable[[str], str]:
-    return lambda sdp: h264(None)(sdp).replace("H264/90000", f"{name}/90000")
-
-
-def add(*lines: str, to: int = 1) -> Callable[[str], str]:
-    return edited(to, lambda part: [*part, *lines])
-
 
 LEGAL: dict[str, Callable[[str], str]] = {
     # C51
@@ -106,8 +42,10 @@ LEGAL: dict[str, Callable[[str], str]] = {
     "bundle-only as Firefox writes it": edited(2, lambda p: [*port_0(p), "a=bundle-only"]),
     "transport in the session": lambda sdp: joined(
         [
-            sections(sdp)[0] + [
-                line for line in sections(sdp)[1]
+            sections(sdp)[0]
+            + [
+                line
+                for line in sections(sdp)[1]
                 if line.startswith(tuple(f"a={name}" for name in TRANSPORT[:-1]))
             ],
             *(without(part, *TRANSPORT[:-1]) for part in sections(sdp)[1:]),
@@ -119,14 +57,31 @@ LEGAL: dict[str, Callable[[str], str]] = {
     "fmtp without rtpmap": add("a=fmtp:126 0-15"),
     "ssrc without a value": add("a=ssrc:1234 cname"),
     "ssrc without anything": add("a=ssrc:1234"),
-    "unknown attributes": add("a=x-what", "a=msid-semantic", "a=rid:1 send", "a=simulcast:send 1",
-                              "a=ts-refclk:local", "a=rtcp:9 IN IP4 host.local", "b=AS:500",
-                              "i=a camera", "c=IN IP4 host.local", "k=prompt", "a=fmtp:",
-                              "a=rtcp-fb:"),
-    "unknown attributes of the session": add("a=extmap-allow-mixed", "a=tool:x", "a=group:LS 0 1",
-                                             "b=CT:900", "a=identity:x", to=0),
-    "odd numbers": add("a=ssrc-group:FID", "a=ssrc-group:FID a b", "a=max-message-size:x",
-                       "a=rtpmap:200 X/1", "a=rtpmap:x", "a=rtpmap:99"),
+    "unknown attributes": add(
+        "a=x-what",
+        "a=msid-semantic",
+        "a=rid:1 send",
+        "a=simulcast:send 1",
+        "a=ts-refclk:local",
+        "a=rtcp:9 IN IP4 host.local",
+        "b=AS:500",
+        "i=a camera",
+        "c=IN IP4 host.local",
+        "k=prompt",
+        "a=fmtp:",
+        "a=rtcp-fb:",
+    ),
+    "unknown attributes of the session": add(
+        "a=extmap-allow-mixed", "a=tool:x", "a=group:LS 0 1", "b=CT:900", "a=identity:x", to=0
+    ),
+    "odd numbers": add(
+        "a=ssrc-group:FID",
+        "a=ssrc-group:FID a b",
+        "a=max-message-size:x",
+        "a=rtpmap:200 X/1",
+        "a=rtpmap:x",
+        "a=rtpmap:99",
+    ),
     "lines that end in LF": lambda sdp: sdp.replace("\r\n", "\n"),
     "static payload without rtpmap": edited(
         2, lambda p: [" ".join([*p[0].split()[:3], "0"]), *without(p[1:], "rtpmap", "fmtp")]
@@ -153,7 +108,7 @@ LEGAL: dict[str, Callable[[str], str]] = {
     },
     "H.264 without parameters": h264(None),
     "H.264 with blanks": h264("packetization-mode=1; profile-level-id=640029 ; x=Z0I="),
-}  # fmt: skip
+}
 FOR_VIEWERS = [
     name
     for name in LEGAL
@@ -232,11 +187,16 @@ def as_aiortc(answer: str) -> str:
         if part[0].split()[1] == "0":
             mid = [line for line in part if line.startswith("a=mid")]
             number = part[0].split()[3]
-            part[:] = [part[0].replace(" 0 ", " 9 ", 1), *mid, f"a=rtpmap:{number} opus/48000/2",
-                       "a=inactive", "a=rtcp-mux",
-                       *transport]  # fmt: skip
-    parts[0] = [f"a=group:BUNDLE {' '.join(str(k) for k in range(len(parts) - 1))}"
-                if line.startswith("a=group") else line for line in parts[0]]  # fmt: skip
+            part[:] = [
+                part[0].replace(" 0 ", " 9 ", 1),
+                *mid,
+                f"a=rtpmap:{number} opus/48000/2",
+                "a=inactive",
+                "a=rtcp-mux",
+                *transport,
+            ]
+    group = f"a=group:BUNDLE {' '.join(str(k) for k in range(len(parts) - 1))}"
+    parts[0] = [group if line.startswith("a=group") else line for line in parts[0]]
     text = re.sub(
         "packetization-mode=.;profile-level-id=\\w+",
         "packetization-mode=1;profile-level-id=42e01f",
@@ -288,11 +248,13 @@ def test_ffmpegs_default_profile_is_published_and_seen(
     server: Running, profile: tuple[str, ...]
 ) -> None:
     command = [
-        imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-re",
-        "-f", "lavfi", "-i", "testsrc=size=320x240:rate=25", "-t", "20",
-        "-c:v", "libx264", "-preset", "veryfast", *profile, "-bf", "0", "-g", "25",
-        "-pix_fmt", "yuv420p", "-f", "whip", f"{server.url}/whip?consent=true",
-    ]  # fmt: skip
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        *"-hide_banner -re -f lavfi -i testsrc=size=320x240:rate=25 -t 20".split(),
+        *"-c:v libx264 -preset veryfast".split(),
+        *profile,
+        *"-bf 0 -g 25 -pix_fmt yuv420p -f whip".split(),
+        f"{server.url}/whip?consent=true",
+    ]
     publishing = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

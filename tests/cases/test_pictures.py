@@ -45,8 +45,8 @@ def voice(tmp_path: Path) -> Path:
 
 def as_ffmpeg_shows(path: Path, height: int, width: int) -> U8:
     """The first picture by FFmpeg's own program, which turns and mirrors by itself."""
-    command = [FFMPEG, "-loglevel", "error", "-i", str(path), "-frames:v", "1", "-f", "rawvideo",
-               "-pix_fmt", "rgb24", "-"]  # fmt: skip
+    out = "-frames:v 1 -f rawvideo -pix_fmt rgb24 -".split()
+    command = [FFMPEG, "-loglevel", "error", "-i", str(path), *out]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     return np.frombuffer(raw, np.uint8).reshape(height, width, 3)
 
@@ -140,9 +140,14 @@ def test_progressive_films_are_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "codec", "pixels"),
-    [("a.webm", "libvpx-vp9", "yuva420p"), ("a.webm", "libvpx", "yuva420p"),
-     ("a.mov", "prores_ks", "yuva444p10le"), ("a.mkv", "ffv1", "bgra"), ("a.mov", "png", "rgba")],
-)  # fmt: skip
+    [
+        ("a.webm", "libvpx-vp9", "yuva420p"),
+        ("a.webm", "libvpx", "yuva420p"),
+        ("a.mov", "prores_ks", "yuva444p10le"),
+        ("a.mkv", "ffv1", "bgra"),
+        ("a.mov", "png", "rgba"),
+    ],
+)
 def test_what_is_transparent_is_black_and_noted(
     tmp_path: Path, name: str, codec: str, pixels: str
 ) -> None:
@@ -199,9 +204,8 @@ def test_a_single_picture_is_held_as_long_as_the_voice(
 def test_a_song_with_a_cover_is_no_film(tmp_path: Path, voice: Path) -> None:
     path, cover = tmp_path / "song.m4a", tmp_path / "cover.jpg"
     cv2.imwrite(str(cover), portrait_frames(1, 64, 64)[0])
-    command = [FFMPEG, "-loglevel", "error", "-i", str(voice), "-i", str(cover), "-map", "0",
-               "-map", "1", "-c:a", "aac", "-c:v", "copy", "-disposition:v", "attached_pic",
-               str(path)]  # fmt: skip
+    both = "-map 0 -map 1 -c:a aac -c:v copy -disposition:v attached_pic".split()
+    command = [FFMPEG, "-loglevel", "error", "-i", str(voice), "-i", str(cover), *both, str(path)]
     subprocess.run(command, check=True)
     with pytest.raises(MediaError, match="no video stream"):
         dub(path, voice, tmp_path / "out.mp4")

@@ -29,9 +29,16 @@ VOICE = voiced(0.5, RATE_HZ)
 
 
 def wav(
-    samples: I16 = VOICE, rate_hz: int = RATE_HZ, channels: int = 1, size: int | None = None,
-    sound: bytes | None = None, tag: int = 1, bits: int = 16, extra: bytes = b"", end: bytes = b"",
-) -> bytes:  # fmt: skip
+    samples: I16 = VOICE,
+    rate_hz: int = RATE_HZ,
+    channels: int = 1,
+    size: int | None = None,
+    sound: bytes | None = None,
+    tag: int = 1,
+    bits: int = 16,
+    extra: bytes = b"",
+    end: bytes = b"",
+) -> bytes:
     """A WAV file; `size` is what its header claims, `extra` stands before the samples."""
     data = samples.astype("<i2").tobytes() if sound is None else sound
     width = channels * bits // 8

@@ -48,9 +48,14 @@ def test_clips_of_one_name_are_all_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [("a/1.mp4", "a/1.MKV"), ("a/b c.mp4", "a/b_c.mp4"), ("a.b/1.mp4", "a_b/1.mp4"),
-     ("a/b/1.mp4", "a_b/1.mp4"), ("a/1.x.mp4", "a/1_x.mp4", "a/1 x.mp4")],
-)  # fmt: skip
+    [
+        ("a/1.mp4", "a/1.MKV"),
+        ("a/b c.mp4", "a/b_c.mp4"),
+        ("a.b/1.mp4", "a_b/1.mp4"),
+        ("a/b/1.mp4", "a_b/1.mp4"),
+        ("a/1.x.mp4", "a/1_x.mp4", "a/1 x.mp4"),
+    ],
+)
 def test_keys_are_apart_and_do_not_depend_on_who_else_is_there(
     tmp_path: Path, names: tuple[str, ...]
 ) -> None:
@@ -62,9 +67,15 @@ def test_keys_are_apart_and_do_not_depend_on_who_else_is_there(
 
 @pytest.mark.parametrize(
     "names",
-    [("id1.mp4", "id2.mp4"), ("id1/a.mp4",), ("mp4/a.mp4",), ("ann/train/a.mp4",),
-     ("id10 best of/x.mp4",), ("manifest.csv", "a/b.mp4")],
-)  # fmt: skip
+    [
+        ("id1.mp4", "id2.mp4"),
+        ("id1/a.mp4",),
+        ("mp4/a.mp4",),
+        ("ann/train/a.mp4",),
+        ("id10 best of/x.mp4",),
+        ("manifest.csv", "a/b.mp4"),
+    ],
+)
 def test_a_name_decides_no_layout(tmp_path: Path, names: tuple[str, ...]) -> None:
     source = touch(tmp_path / "s", *names)
     if "manifest.csv" in names:
@@ -122,20 +133,36 @@ def under(prefix: str) -> dict[str, torch.Tensor]:
 
 DUMPS: dict[str, Any] = {
     "bare": STATE,
-    **{key: {key: STATE, "epoch": 3} for key in (
-        "state_dict", "model", "generator", "net_g", "G", "params", "weights", "anything at all")},
+    **{
+        key: {key: STATE, "epoch": 3}
+        for key in (*"state_dict model generator net_g G params weights".split(), "anything at all")
+    },
     "ema beside weights": {"model": {k: v * 0 for k, v in STATE.items()}, "model_ema": STATE},
     "params_ema": {"params": {k: v * 0 for k, v in STATE.items()}, "params_ema": STATE},
     "nested": {"state": {"ema": STATE, "step": 5}},
-    "GAN": {"generator": STATE, "discriminator": {**OTHER, **under("d")},
-            "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}},
-    **{f"prefix {p}": {"state_dict": under(p)} for p in (
-        "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "net.", "model.net.",
-        "generator.", "module.generator.")},
-    "compiled part": {f"body._orig_mod.{k[5:]}" if k.startswith("body.") else k: v
-                      for k, v in STATE.items()},
+    "GAN": {
+        "generator": STATE,
+        "discriminator": {**OTHER, **under("d")},
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}},
+    },
+    **{
+        f"prefix {p}": {"state_dict": under(p)}
+        for p in (
+            "module.",
+            "_orig_mod.",
+            "module._orig_mod.",
+            "_orig_mod.module.",
+            "net.",
+            "model.net.",
+            "generator.",
+            "module.generator.",
+        )
+    },
+    "compiled part": {
+        f"body._orig_mod.{k[5:]}" if k.startswith("body.") else k: v for k, v in STATE.items()
+    },
     "Lightning with others": {"state_dict": {**under("net."), **OTHER}, "callbacks": {}},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", sorted(DUMPS))

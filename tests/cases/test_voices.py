@@ -26,11 +26,26 @@ RATE_HZ = 48_000
 MELODY = (400, 800, 1200, 600)
 NOTE_S = 0.25
 CODECS = {
-    "wav": "pcm_s16le", "w64": "pcm_s16le", "caf": "pcm_s16le", "aiff": "pcm_s16be",
-    "au": "pcm_s16be", "flac": "flac", "ogg": "libopus", "mp3": "mp3", "aac": "aac", "m4a": "aac",
-    "mp4": "aac", "mov": "aac", "mkv": "libopus", "webm": "libopus", "ts": "aac", "mka": "flac",
-    "flv": "aac", "wma": "wmav2", "nut": "pcm_s16le",
-}  # fmt: skip
+    "wav": "pcm_s16le",
+    "w64": "pcm_s16le",
+    "caf": "pcm_s16le",
+    "aiff": "pcm_s16be",
+    "au": "pcm_s16be",
+    "flac": "flac",
+    "ogg": "libopus",
+    "mp3": "mp3",
+    "aac": "aac",
+    "m4a": "aac",
+    "mp4": "aac",
+    "mov": "aac",
+    "mkv": "libopus",
+    "webm": "libopus",
+    "ts": "aac",
+    "mka": "flac",
+    "flv": "aac",
+    "wma": "wmav2",
+    "nut": "pcm_s16le",
+}
 
 
 def melody(notes: tuple[int, ...] = MELODY, level: float = 0.3) -> I16:
@@ -241,8 +256,13 @@ def test_jitter_of_times_cuts_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["mkv", "mp4", "mov"])
 @pytest.mark.parametrize("default", [0, 1])
 def test_the_default_stream_is_heard_and_said(tmp_path: Path, kind: str, default: int) -> None:
-    path = write_at(tmp_path / f"a.{kind}", melody(), melody(MELODY[::-1]), default=default,
-                    language=("eng", "ita"))  # fmt: skip
+    path = write_at(
+        tmp_path / f"a.{kind}",
+        melody(),
+        melody(MELODY[::-1]),
+        default=default,
+        language=("eng", "ita"),
+    )
     found, notes = speech(path)
     assert found[:4] == list((MELODY, MELODY[::-1])[default])
     assert notes == [

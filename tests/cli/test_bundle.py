@@ -47,8 +47,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         2,
     )  # every one of them is held against torch, slowly
     try:
-        result = call("export", "diff2lip", folder / "c.pt", "-o", folder / "b", "--image-size",
-                      SIZE, "--head-channels", 32, "--version", "3")  # fmt: skip
+        options = "--image-size", SIZE, "--head-channels", 32, "--version", "3"
+        result = call("export", "diff2lip", folder / "c.pt", "-o", folder / "b", *options)
     finally:
         lipwire.export.diff2lip.STEPS_OFFERED = offered
     assert result.exit_code == 0, result.output
@@ -96,8 +96,8 @@ def test_run_writes_what_it_was_asked_for(made: Path, tmp_path: Path) -> None:
         assert np.array_equal(found["composited"][:, :, :32], given["face"][:, :, :32].astype("f4"))
         assert np.array_equal(found["composited"][:, :, 32:], found["sample"][:, :, 32:])
     assert list(tmp_path.glob(".*")) == []
-    assert call("bundle", "run", made / "b", inputs(tmp_path, noise=None), "-o", out, "--steps",
-                1).exit_code == 0  # the bundle's own noise  # fmt: skip
+    silent = inputs(tmp_path, noise=None)  # with the bundle's own noise
+    assert call("bundle", "run", made / "b", silent, "-o", out, "--steps", 1).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,8 @@ def test_verify_names_what_is_wrong(made: Path, tmp_path: Path) -> None:
 def test_weights_leave_as_safetensors(made: Path, tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
     assert call("export", "weights", made / "b", "-o", out).exit_code == 0
-    net = lipwire.export.diff2lip.load_diff2lip(out)  # no flags: the file says what shapes cannot
+    # No flags: the file says what shapes cannot.
+    net, _ = lipwire.export.diff2lip.open_diff2lip(out)
     state = torch.load(made / "c.pt", weights_only=True)
     assert all(torch.equal(values, state[name]) for name, values in net.state_dict().items())
 

@@ -32,11 +32,22 @@ from lipwire.server.dub.dub import DubSummary
 
 REPO = Path(__file__).resolve().parents[2]
 SUMMARY = DubSummary(
-    output="o.mp4", model="lite 1", steps=2, width=64, height=48, fps=25.0, frames=10, pasted=5,
+    output="o.mp4",
+    model="lite 1",
+    steps=2,
+    width=64,
+    height=48,
+    fps=25.0,
+    frames=10,
+    pasted=5,
     generated=2,
-    passed_through={"no_face": 3}, video_s=0.4, speech_s=0.4, elapsed_s=0.2, real_time_factor=0.5,
+    passed_through={"no_face": 3},
+    video_s=0.4,
+    speech_s=0.4,
+    elapsed_s=0.2,
+    real_time_factor=0.5,
     warnings=["speech: is silent"],
-)  # fmt: skip
+)
 
 
 def call(*arguments: object) -> Any:
@@ -48,8 +59,13 @@ def shell(*arguments: object, **kwargs: Any) -> subprocess.CompletedProcess[str]
     """Run as people do."""
     return subprocess.run(
         [sys.executable, "-m", "lipwire", *map(str, arguments)],
-        cwd=REPO, capture_output=True, text=True, timeout=60, check=False, **kwargs,
-    )  # fmt: skip
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **kwargs,
+    )
 
 
 def test_the_version_is_the_packages() -> None:
@@ -113,18 +129,25 @@ def test_every_flag_of_dub_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lipwire.server.dub.dub, "dub", notes)
     handler = signal.getsignal(signal.SIGTERM)
     result = call(
-        "dub", "v", "s", "--out", "o.mp4", "--steps", 4, "--bundle", "b", "--silence", "generate",
-        "--original-level", 0.25, "--ducking", "--loudness", -20, "--threads", 3,
-        "--mark-text", "KI", "--mark-place", "top-left",
-    )  # fmt: skip
+        *"dub v s --out o.mp4 --steps 4 --bundle b --silence generate".split(),
+        *"--original-level 0.25 --ducking --loudness -20 --threads 3".split(),
+        *"--mark-text KI --mark-place top-left".split(),
+    )
     assert result.exit_code == 0, result.output
     mark = given.pop("mark")
     assert (mark.text, mark.place) == ("KI", "top-left")
     assert given == {
-        "args": (Path("v"), Path("s"), Path("o.mp4")), "steps": 4, "bundle": Path("b"),
-        "silence": "generate", "original_level": 0.25, "ducking": True,
-        "loudness_lufs": -20.0, "threads": 3, "credentials": True, "bank": None,
-    }  # fmt: skip
+        "args": (Path("v"), Path("s"), Path("o.mp4")),
+        "steps": 4,
+        "bundle": Path("b"),
+        "silence": "generate",
+        "original_level": 0.25,
+        "ducking": True,
+        "loudness_lufs": -20.0,
+        "threads": 3,
+        "credentials": True,
+        "bank": None,
+    }
     assert (
         "10: 5 from the person's own mouths, 2 generated, passed through: 3 no_face"
         in result.stdout
@@ -240,8 +263,8 @@ def test_prepare_passes_its_flags_on(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         return {"kept": 3, "rejected": {"no face": {"a_b": "in 3 of 9 frames"}}, "sync": {}}
 
     monkeypatch.setattr(lipwire.training.data.prepare, "prepare", notes)
-    result = call("prepare", tmp_path, "o", "--workers", 1, "--exclude", "a*", "--exclude", "b*",
-                  "--framing", "box", "--unsure", "drop")  # fmt: skip
+    options = "--workers 1 --exclude a* --exclude b* --framing box --unsure drop".split()
+    result = call("prepare", tmp_path, "o", *options)
     found = json.loads(result.stdout)
     assert found == {"kept": 3, "rejected": {"no face": 1}, "sync": {"shifted": 0}}
     assert "a_b (in 3 of 9 frames)" in result.stderr

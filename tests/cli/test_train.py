@@ -52,8 +52,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     )
     figures = {"gan": {"psnr_db": 20.0, "sync": 0.5}}
     monkeypatch.setattr(lipwire.training.evaluation.paper_ablation, "ablate", noting(figures))
-    monkeypatch.setattr(lipwire.training.evaluation.units_ablation, "ablate_units",
-                        noting({"all": {"cold": {"error": 0.01234}}}))  # fmt: skip
+    monkeypatch.setattr(
+        lipwire.training.evaluation.units_ablation,
+        "ablate_units",
+        noting({"all": {"cold": {"error": 0.01234}}}),
+    )
     return asked
 
 
@@ -61,8 +64,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_train_alone_trains_the_lite_model(
     name: tuple[str, ...], seen: list[Any], tmp_path: Path
 ) -> None:
-    result = call("train", *name, tmp_path, "run", "--preset", "smoke", "--batch", 2, "--seed", 7,
-                  "--voice", "v.pt")  # fmt: skip
+    options = "--preset smoke --batch 2 --seed 7 --voice v.pt".split()
+    result = call("train", *name, tmp_path, "run", *options)
     assert result.exit_code == 0, result.output
     (shards, folder, config, recipe), named = seen[0]
     assert (shards, folder) == (tmp_path, Path("run")) and named == {
@@ -92,9 +95,9 @@ def test_voice_prints_its_figures(seen: list[Any], tmp_path: Path) -> None:
 
 
 def test_the_papers_preset_takes_its_judges(seen: list[Any], tmp_path: Path) -> None:
-    result = call("train", tmp_path, "run", "--preset", "paper", "--expert", "e.pt",
-                  "--perceptual-weights", "vgg.pth", "--perceptual-weights", "lin.pth",
-                  "--init", "c.pt", "--precision", "no", "--small")  # fmt: skip
+    perceptual = "--perceptual-weights vgg.pth --perceptual-weights lin.pth".split()
+    options = "--preset paper --expert e.pt --init c.pt --precision no --small".split()
+    result = call("train", tmp_path, "run", *options, *perceptual)
     assert result.exit_code == 0, result.output
     (preset, _, _, judges, init), _ = seen[0]
     assert preset.net["image_size"] == 64 and preset.train.precision == "no"

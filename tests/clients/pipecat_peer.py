@@ -49,9 +49,13 @@ class Ears(BaseOutputTransport):
     def __init__(self) -> None:
         width, height = SIZE
         params = TransportParams(
-            audio_out_enabled=True, video_out_enabled=True, video_out_is_live=True,
-            video_out_width=width, video_out_height=height, video_out_framerate=FPS,
-        )  # fmt: skip
+            audio_out_enabled=True,
+            video_out_enabled=True,
+            video_out_is_live=True,
+            video_out_width=width,
+            video_out_height=height,
+            video_out_framerate=FPS,
+        )
         super().__init__(params)
         self.pictures: list[float] = []
         self.loud: list[float] = []

@@ -72,8 +72,15 @@ def test_the_example_bot_makes_a_film(serve: Callable[..., Served], tmp_path: Pa
         pytest.skip("espeak-ng is not installed: apt-get install espeak-ng")
     Image.fromarray(picture()).save(tmp_path / "face.png")
     example = HERE.parents[1] / "examples" / "pipecat_bot.py"
-    command = [python_of("pipecat"), "-I", example, tmp_path / "face.png", tmp_path / "talk.mp4",
-               "--url", serve().url]  # fmt: skip
+    command = [
+        python_of("pipecat"),
+        "-I",
+        example,
+        tmp_path / "face.png",
+        tmp_path / "talk.mp4",
+        "--url",
+        serve().url,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     with av.open(str(tmp_path / "talk.mp4")) as film:

@@ -91,9 +91,13 @@ async def test_what_is_no_event_ends_its_connection_alone(
     serve: Callable[..., Served], address: str
 ) -> None:
     async with studio(serve(wyoming=address)) as heard:
-        for junk in (b"GET / HTTP/1.1\r\n", b"[]\n", b'{"type":"x","payload_length":-1}\n',
-                     b'{"type":"x","payload_length":%d}\n' % (wyoming.MAX_PAYLOAD + 1),
-                     b"x" * 2 * wyoming.MAX_JSON):  # fmt: skip
+        for junk in (
+            b"GET / HTTP/1.1\r\n",
+            b"[]\n",
+            b'{"type":"x","payload_length":-1}\n',
+            b'{"type":"x","payload_length":%d}\n' % (wyoming.MAX_PAYLOAD + 1),
+            b"x" * 2 * wyoming.MAX_JSON,
+        ):
             async with Wire(address) as wire:
                 await wire.send(junk)
                 refusal = await wire.answer()
@@ -139,9 +143,15 @@ MOST = wyoming.MAX_CLIENTS
 
 @pytest.mark.parametrize(
     "wrong",
-    ["127.0.0.1:10700", "tcp://0.0.0.0:10700/studio", "tcp://127.0.0.1:10700",
-     "tcp://127.0.0.1:70000/studio", "tcp://127.0.0.1:10700/a b", "tcp://host:10700/studio"],
-)  # fmt: skip
+    [
+        "127.0.0.1:10700",
+        "tcp://0.0.0.0:10700/studio",
+        "tcp://127.0.0.1:10700",
+        "tcp://127.0.0.1:70000/studio",
+        "tcp://127.0.0.1:10700/a b",
+        "tcp://host:10700/studio",
+    ],
+)
 def test_an_address_that_cannot_be_is_named(wrong: str) -> None:
     with pytest.raises(ConfigError, match="loopback address, with the name of a session"):
         load_config(wyoming=wrong)

@@ -43,8 +43,15 @@ def built(variant: str) -> dict[str, Document]:
     """What a variant applies, by kind and name."""
     folder = FOLDER / variant
     (plan,) = documents(folder / "kustomization.yaml")
-    assert plan.keys() <= {"apiVersion", "kind", "namespace", "resources", "patches", "images",
-                           "configMapGenerator"}  # fmt: skip
+    assert plan.keys() <= {
+        "apiVersion",
+        "kind",
+        "namespace",
+        "resources",
+        "patches",
+        "images",
+        "configMapGenerator",
+    }
     found: dict[str, Document] = {}
     for name in plan["resources"]:
         if (folder / name).is_dir():

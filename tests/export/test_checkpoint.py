@@ -18,7 +18,7 @@ from lipwire.engine.errors import BundleError, ConfigError
 from lipwire.engine.nets.diff2lip import Diff2LipConfig, Diff2LipUNet
 from lipwire.engine.nets.wav2lip import Wav2Lip
 from lipwire.export.checkpoint import read_checkpoint
-from lipwire.export.diff2lip import infer_config, load_diff2lip
+from lipwire.export.diff2lip import infer_config, open_diff2lip
 from lipwire.export.wav2lip import load_wav2lip
 
 TINY = Diff2LipConfig(32, 32, 1, (2,), (1, 2), 32)
@@ -32,7 +32,7 @@ def state() -> dict[str, Tensor]:
 
 
 def load(path: Path) -> Diff2LipUNet:
-    return load_diff2lip(path, image_size=32, head_channels=32)
+    return open_diff2lip(path, image_size=32, head_channels=32)[0]
 
 
 def refused(path: Path) -> str:
@@ -91,7 +91,7 @@ def test_safetensors(state: dict[str, Tensor], tmp_path: Path) -> None:
     said = {"net_config": json.dumps({"image_size": 32, "num_head_channels": 32}), "note": "hi"}
     save_file(state, tmp_path / "c.safetensors", said)
     assert read_checkpoint(tmp_path / "c.safetensors").about["note"] == "hi"
-    assert load_diff2lip(tmp_path / "c.safetensors").config == TINY
+    assert open_diff2lip(tmp_path / "c.safetensors")[0].config == TINY
     data = (tmp_path / "c.safetensors").read_bytes()
     for cut in (0, 4, 100, len(data) - 1):
         (tmp_path / "d.safetensors").write_bytes(data[:cut])
@@ -167,7 +167,7 @@ def test_many_differences_are_counted(state: dict[str, Tensor], tmp_path: Path) 
 def test_a_head_that_does_not_fit(state: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(state, tmp_path / "c.pt")
     with pytest.raises(BundleError, match="num_head_channels must divide 64"):
-        load_diff2lip(tmp_path / "c.pt", image_size=32, head_channels=48)
+        open_diff2lip(tmp_path / "c.pt", image_size=32, head_channels=48)
     with pytest.raises(ConfigError):
         infer_config(state, image_size=33, head_channels=32)
 

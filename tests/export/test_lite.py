@@ -266,10 +266,18 @@ def test_a_bundle_of_another_size_paints_in_the_engine_as_torch_does(exported: P
 def test_jobs_of_several_sessions_share_a_batch(exported: Path) -> None:
     backend = OrtBackend(open_bundle(exported / "b"), threads=1)
     jobs = [
-        LipJob("s", i, picture(64, 64, i), np.stack([picture(64, 64, i + 9 + r) for r in range(2)]),
-               np.full((80, SMALL.mel_columns), i - 2.0, np.float32), i % 2, 25, 0.0)
+        LipJob(
+            "s",
+            i,
+            picture(64, 64, i),
+            np.stack([picture(64, 64, i + 9 + r) for r in range(2)]),
+            np.full((80, SMALL.mel_columns), i - 2.0, np.float32),
+            i % 2,
+            25,
+            0.0,
+        )
         for i in range(20)
-    ]  # fmt: skip
+    ]
     together = backend.generate(jobs)  # more than the largest batch
     for one in (0, 7, 17):
         assert np.abs(together[one].astype(int) - backend.generate([jobs[one]])[0]).max() <= 1
@@ -280,9 +288,16 @@ def test_a_bundle_says_that_it_takes_a_reach_and_paints_by_it(exported: Path) ->
     bundle = open_bundle(exported / "b")
     assert bundle.manifest.job_spec.reach_px == SMALL.reach_px
     backends = OrtBackend(bundle, threads=1), EagerBackend(bundle)
-    blank = LipJob("s", 0, picture(64, 64, 0), np.stack([picture(64, 64, 1)] * 2),
-                   np.random.default_rng(0).uniform(-4, 4, (80, 24)).astype(np.float32),
-                   0, 2, 0.0)  # fmt: skip
+    blank = LipJob(
+        "s",
+        0,
+        picture(64, 64, 0),
+        np.stack([picture(64, 64, 1)] * 2),
+        np.random.default_rng(0).uniform(-4, 4, (80, 24)).astype(np.float32),
+        0,
+        2,
+        0.0,
+    )
     jobs = [
         replace(blank, reach=None if reach is None else np.full(7, reach, np.float32))
         for reach in (None, 1.0, 100.0)

@@ -174,9 +174,13 @@ def page(chromium: Any, address: str) -> Iterator[Any]:
     made = context.new_page()
     complaints: list[str] = []
     made.on("pageerror", lambda error: complaints.append(str(error)))
-    # A refusal by the server is logged by Chromium itself; the page shows it in its own words.
-    made.on("console", lambda m: complaints.append(m.text)
-            if m.type == "error" and "server responded" not in m.text else None)  # fmt: skip
+
+    def note(message: Any) -> None:
+        # A refusal by the server is logged by Chromium itself; the page shows it in its own words.
+        if message.type == "error" and "server responded" not in message.text:
+            complaints.append(message.text)
+
+    made.on("console", note)
     made.goto(address)
     made.wait_for_selector("#voice option", state="attached")
     yield made
@@ -557,9 +561,13 @@ def test_chromium_publishes_by_whip_and_plays_by_whep(chromium: Any, engine: Eng
     assert heard["size"] == [640, 480]
     assert heard["brightest"] > 200 and heard["dark"] > 0.2
     assert heard["said"] == [
-        ["POST", "whip", 201], ["PATCH", "whip", 204], ["POST", "whep", 201],
-        ["PATCH", "whep", 204], ["DELETE", "whep", 200], ["DELETE", "whip", 200],
-    ]  # fmt: skip
+        ["POST", "whip", 201],
+        ["PATCH", "whip", 204],
+        ["POST", "whep", 201],
+        ["PATCH", "whep", 204],
+        ["DELETE", "whep", 200],
+        ["DELETE", "whip", 200],
+    ]
 
 
 def test_the_page_says_that_quality_is_reduced(

@@ -25,9 +25,13 @@ def test_flags_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("flags", "named"),
-    [({"port": 70_000}, "port is 70000"), ({"max_sessions": 0}, "max_sessions"),
-     ({"log_level": "loud"}, "log_level is 'loud'"), ({"threads": "many"}, "threads")],
-)  # fmt: skip
+    [
+        ({"port": 70_000}, "port is 70000"),
+        ({"max_sessions": 0}, "max_sessions"),
+        ({"log_level": "loud"}, "log_level is 'loud'"),
+        ({"threads": "many"}, "threads"),
+    ],
+)
 def test_a_bad_value_is_one_line_that_names_it(flags: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=named) as caught:
         load_config(**flags)
@@ -36,9 +40,15 @@ def test_a_bad_value_is_one_line_that_names_it(flags: dict[str, object], named: 
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False),
-     ("192.0.2.7", False), ("example.org", False)],
-)  # fmt: skip
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("192.0.2.7", False),
+        ("example.org", False),
+    ],
+)
 def test_loopback(host: str, loopback: bool) -> None:
     assert load_config(host=host).loopback is loopback
 
@@ -64,17 +74,25 @@ def test_a_file_stands_behind_the_environment(
 
 @pytest.mark.parametrize(
     ("flags", "named"),
-    [({"token": "short"}, "lipwire token new"), ({"jwt_secret": "s" * 31}, "32 bytes"),
-     ({"tls_cert": "server/api/app.py"}, "belong together"),
-     ({"tls_cert": "no-such", "tls_key": "no-such"}, "no such file"),
-     ({"turn_urls": "turn:t.example"}, "need credentials"),
-     ({"ice_ports": "5"}, None), ({"ice_ports": "9-5"}, "like 50000-50100"),
-     ({"ice_ports": "0-5"}, "like 50000"), ({"ice_ports": "a-b"}, "like 50000"),
-     ({"ice_ports": "5-70000"}, "like 50000"), ({"ice_host": "localhost"}, "IP address"),
-     ({"ice_announce": "media.example"}, "IP address"), ({"mark_place": "middle"}, "mark_place"),
-     ({"node": "a/b"}, "node is 'a/b'"),
-     ({"max_pixels": 1}, "max_pixels"), ({"drain_s": -1}, "drain_s")],
-)  # fmt: skip
+    [
+        ({"token": "short"}, "lipwire token new"),
+        ({"jwt_secret": "s" * 31}, "32 bytes"),
+        ({"tls_cert": "server/api/app.py"}, "belong together"),
+        ({"tls_cert": "no-such", "tls_key": "no-such"}, "no such file"),
+        ({"turn_urls": "turn:t.example"}, "need credentials"),
+        ({"ice_ports": "5"}, None),
+        ({"ice_ports": "9-5"}, "like 50000-50100"),
+        ({"ice_ports": "0-5"}, "like 50000"),
+        ({"ice_ports": "a-b"}, "like 50000"),
+        ({"ice_ports": "5-70000"}, "like 50000"),
+        ({"ice_host": "localhost"}, "IP address"),
+        ({"ice_announce": "media.example"}, "IP address"),
+        ({"mark_place": "middle"}, "mark_place"),
+        ({"node": "a/b"}, "node is 'a/b'"),
+        ({"max_pixels": 1}, "max_pixels"),
+        ({"drain_s": -1}, "drain_s"),
+    ],
+)
 def test_settings_that_do_not_fit_together(flags: dict[str, str], named: str | None) -> None:
     if named is None:
         assert load_config(**flags).port_range == range(5, 6)

@@ -32,18 +32,41 @@ quick = settings(
 )
 
 OFFER = "\r\n".join(
-    ["v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE 0 1",
-     "a=msid-semantic:WMS *",
-     "m=video 9 UDP/TLS/RTP/SAVPF 97", "c=IN IP4 0.0.0.0", "a=sendonly", "a=mid:0",
-     "a=msid:s v", "a=rtcp-mux", "a=rtpmap:97 VP8/90000", "a=rtcp-fb:97 nack pli",
-     "a=candidate:1 1 udp 2130706431 127.0.0.1 50000 typ host", "a=ice-ufrag:abcd",
-     "a=ice-pwd:abcdefghijklmnopqrstuv", "a=ssrc:5 cname:x",
-     "a=fingerprint:sha-256 " + ":".join(["AB"] * 32), "a=setup:actpass",
-     "m=audio 9 UDP/TLS/RTP/SAVPF 96", "c=IN IP4 0.0.0.0", "a=sendonly", "a=mid:1",
-     "a=msid:s a", "a=rtcp-mux", "a=rtpmap:96 opus/48000/2", "a=ice-ufrag:abcd",
-     "a=ice-pwd:abcdefghijklmnopqrstuv",
-     "a=fingerprint:sha-256 " + ":".join(["AB"] * 32), "a=setup:actpass", ""]
-)  # fmt: skip
+    [
+        "v=0",
+        "o=- 1 1 IN IP4 0.0.0.0",
+        "s=-",
+        "t=0 0",
+        "a=group:BUNDLE 0 1",
+        "a=msid-semantic:WMS *",
+        "m=video 9 UDP/TLS/RTP/SAVPF 97",
+        "c=IN IP4 0.0.0.0",
+        "a=sendonly",
+        "a=mid:0",
+        "a=msid:s v",
+        "a=rtcp-mux",
+        "a=rtpmap:97 VP8/90000",
+        "a=rtcp-fb:97 nack pli",
+        "a=candidate:1 1 udp 2130706431 127.0.0.1 50000 typ host",
+        "a=ice-ufrag:abcd",
+        "a=ice-pwd:abcdefghijklmnopqrstuv",
+        "a=ssrc:5 cname:x",
+        "a=fingerprint:sha-256 " + ":".join(["AB"] * 32),
+        "a=setup:actpass",
+        "m=audio 9 UDP/TLS/RTP/SAVPF 96",
+        "c=IN IP4 0.0.0.0",
+        "a=sendonly",
+        "a=mid:1",
+        "a=msid:s a",
+        "a=rtcp-mux",
+        "a=rtpmap:96 opus/48000/2",
+        "a=ice-ufrag:abcd",
+        "a=ice-pwd:abcdefghijklmnopqrstuv",
+        "a=fingerprint:sha-256 " + ":".join(["AB"] * 32),
+        "a=setup:actpass",
+        "",
+    ]
+)
 LINES = OFFER.split("\r\n")[:-1]
 WORDS = ["", "-1", "99999999999999999999", "\x00", "é", "VP8", "UDP", ":", " ", "=", "a" * 300]
 
@@ -124,8 +147,14 @@ def strangers() -> Iterator[Any]:
     """Runs coroutines that are given the address of a server that no rate protects."""
     with pytest.MonkeyPatch.context() as patch, Engine(StripedBackend(), FakeTracker) as engine:
         keep_aiortc(patch)
-        with Running(engine, rate_per_s=100_000, rate_burst=100_000, max_sessions=50,
-                     connect_timeout_s=1, max_upload_mb=1) as server:  # fmt: skip
+        with Running(
+            engine,
+            rate_per_s=100_000,
+            rate_burst=100_000,
+            max_sessions=50,
+            connect_timeout_s=1,
+            max_upload_mb=1,
+        ) as server:
 
             def run(work: Callable[[str], Coroutine[Any, Any, None]]) -> None:
                 asyncio.run(work(server.url))

@@ -63,15 +63,18 @@ def start_ffmpeg(url: str, sound: Path, video: bool = True) -> subprocess.Popen[
     """FFmpeg, which publishes a test picture and a voice by WHIP, or the voice alone."""
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     picture = [
-        "-f", "lavfi", "-i", "testsrc=size=320x240:rate=25",
-        "-c:v", "libx264", "-preset", "ultrafast", "-profile:v", "baseline", "-bf", "0",
-        "-g", "25", "-pix_fmt", "yuv420p",
-    ]  # fmt: skip
+        *"-f lavfi -i testsrc=size=320x240:rate=25 -c:v libx264 -preset ultrafast".split(),
+        *"-profile:v baseline -bf 0 -g 25 -pix_fmt yuv420p".split(),
+    ]
     command = [
-        imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "info", "-re",
-        "-i", str(sound), *(picture if video else ()),
-        "-c:a", "libopus", "-ar", "48000", "-ac", "2", "-f", "whip", "-authorization", TOKEN, url,
-    ]  # fmt: skip
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        *"-hide_banner -loglevel info -re -i".split(),
+        str(sound),
+        *(picture if video else ()),
+        *"-c:a libopus -ar 48000 -ac 2 -f whip -authorization".split(),
+        TOKEN,
+        url,
+    ]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

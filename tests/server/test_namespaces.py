@@ -31,8 +31,12 @@ def test_a_call_finds_its_way_among_addresses_and_ends_with_the_cable() -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [*UNSHARE, sys.executable, str(Path(netns.__file__))],
-        capture_output=True, text=True, timeout=180, env=environment, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     print(found)

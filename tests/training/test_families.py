@@ -33,10 +33,16 @@ FAMILIES: list[tuple[Family, dict[str, Any]]] = [
 def test_the_papers_family_samples_what_the_published_code_does(shared_dir: Path) -> None:
     described, golden = load_golden(shared_dir, "diff2lip_tiny")
     family = PaperFamily()
-    net = family.build({
-        "image_size": 64, "model_channels": 32, "num_res_blocks": 1,
-        "attention_resolutions": (2, 4), "channel_mult": (1, 2, 2), "num_head_channels": 32,
-    })  # fmt: skip
+    net = family.build(
+        {
+            "image_size": 64,
+            "model_channels": 32,
+            "num_res_blocks": 1,
+            "attention_resolutions": (2, 4),
+            "channel_mult": (1, 2, 2),
+            "num_head_channels": 32,
+        }
+    )
     fill_golden(net)
     face, noise = torch.from_numpy(golden["face"]), torch.from_numpy(golden["noise"])
     given = Given(
@@ -122,8 +128,12 @@ def test_a_trajectory_starts_at_the_noise_and_keeps_the_visible_half(
 ) -> None:
     torch.manual_seed(0)
     net = family.build(config).eval()
-    given = Given(torch.rand(2, 3, 16, 32), torch.rand(2, 3, 32, 32), torch.rand(2, 80, 16),
-                  torch.randn(1, 3, 16, 32).expand(2, -1, -1, -1))  # fmt: skip
+    given = Given(
+        torch.rand(2, 3, 16, 32),
+        torch.rand(2, 3, 32, 32),
+        torch.rand(2, 80, 16),
+        torch.randn(1, 3, 16, 32).expand(2, -1, -1, -1),
+    )
     moments = trajectory(family, net, given, 4)
     first = 750 if family.spacing == "leading" else 999
     assert [m.t for m in moments][0] == first and len(moments) == 4

@@ -296,14 +296,20 @@ NAMES = ("one", "two")
 def test_two_ranks_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     """Gradients of denoiser and critic, averages and losses, with gradient accumulation too."""
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-        "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
-        str(REPO / "tests" / "ranks.py"), str(tmp_path / "two"),
-    ]  # fmt: skip
+        sys.executable,
+        *"-m torch.distributed.run --nproc-per-node 2".split(),
+        *"--rdzv-backend c10d --rdzv-endpoint localhost:0".split(),
+        str(REPO / "tests" / "ranks.py"),
+        str(tmp_path / "two"),
+    ]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False,
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     from ranks import make
 

@@ -79,21 +79,17 @@ def motion_blur(frames: U8, length_px: float, angle_deg: float) -> U8:
     ends = [[round(16 * (middle + s * r)) for r in reach.tolist()] for s in (-1, 1)]
     cv2.line(kernel, ends[0], ends[1], (1.0,), 1, cv2.LINE_AA, 4)
     kernel /= max(float(kernel.sum()), 1e-6)
-    return np.stack([
-        np.asarray(cv2.filter2D(f, -1, kernel, borderType=cv2.BORDER_REPLICATE), np.uint8)
-        for f in frames
-    ])  # fmt: skip
+    blurred = [cv2.filter2D(f, -1, kernel, borderType=cv2.BORDER_REPLICATE) for f in frames]
+    return np.asarray(np.stack(blurred), np.uint8)
 
 
 def low_resolution(frames: U8, share: float) -> U8:
     """Taken with `share` of the pixels a side and enlarged again."""
     size = frames.shape[1]
     small = max(8, round(size * share))
-    return np.stack([
-        np.asarray(cv2.resize(cv2.resize(f, (small, small), interpolation=cv2.INTER_AREA),
-                              (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
-        for f in frames
-    ])  # fmt: skip
+    shrunk = [cv2.resize(f, (small, small), interpolation=cv2.INTER_AREA) for f in frames]
+    grown = [cv2.resize(f, (size, size), interpolation=cv2.INTER_LINEAR) for f in shrunk]
+    return np.asarray(np.stack(grown), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +200,11 @@ class Jitter:
     @classmethod
     def posed(cls, rng: np.random.Generator) -> Jitter:
         """A head tilted, turned and nodding by some 15 degrees, as a flat picture can be."""
-        return cls(roll_deg=rng.uniform(-8, 8), lean=rng.uniform(-0.15, 0.15),
-                   squeeze=float(np.exp(rng.uniform(-0.12, 0.12))))  # fmt: skip
+        return cls(
+            roll_deg=rng.uniform(-8, 8),
+            lean=rng.uniform(-0.15, 0.15),
+            squeeze=float(np.exp(rng.uniform(-0.12, 0.12))),
+        )
 
     def plus(self, other: Jitter) -> Jitter:
         """Both errors, to first order."""
@@ -235,19 +234,21 @@ class Jitter:
 def jittered(frames: U8, jitters: list[Jitter]) -> U8:
     """Each frame, or picture of any channels, moved by its own jitter."""
     size = frames.shape[1]
-    return np.stack([
-        np.asarray(cv2.warpAffine(f, j.matrix(size), (size, size), flags=cv2.INTER_LINEAR,
-                                  borderMode=cv2.BORDER_REPLICATE), frames.dtype)
+    border = cv2.BORDER_REPLICATE
+    moved = [
+        cv2.warpAffine(f, j.matrix(size), (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
         for f, j in zip(frames, jitters, strict=True)
-    ])  # fmt: skip
+    ]
+    return np.asarray(np.stack(moved), frames.dtype)
 
 
 def jittered_landmarks(landmarks: F32, jitters: list[Jitter], size: int = CROP_SIZE) -> F32:
     """Landmarks f32[T, N, 2] moved as their frames were."""
-    return np.stack([
+    moved = [
         points @ j.matrix(size)[:, :2].T + j.matrix(size)[:, 2]
         for points, j in zip(landmarks, jitters, strict=True)
-    ]).astype(np.float32)  # fmt: skip
+    ]
+    return np.stack(moved).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +313,6 @@ def degrade(frames: U8, references: U8, landmarks: F32, rng: np.random.Generator
     if kind < 0.25:
         both = jpeg(both, int(rng.integers(25, 90)))
     elif kind < 0.35:
-        both = np.concatenate([h264(part, int(rng.integers(22, 38)))
-                               for part in (both[:count], both[count:]) if len(part)])  # fmt: skip
+        parts = [part for part in (both[:count], both[count:]) if len(part)]
+        both = np.concatenate([h264(part, int(rng.integers(22, 38))) for part in parts])
     return Degraded(both[:count], both[count:], landmarks, weight)

@@ -94,8 +94,10 @@ class FiveFrames:
         at_least: int = FRAMES + 1,
         columns: int = WINDOW_COLUMNS,
     ) -> None:
-        lengths = (clips.lengths if isinstance(clips, StoredClips)
-                   else np.array([len(c) for c in clips], np.int64))  # fmt: skip
+        if isinstance(clips, StoredClips):
+            lengths = clips.lengths
+        else:
+            lengths = np.array([len(c) for c in clips], np.int64)
         self.clips = clips
         self.long = np.flatnonzero(lengths >= at_least)
         if not len(self.long):
@@ -207,6 +209,8 @@ class NoisedClips:
             noises.append(rng.standard_normal(shape, np.float32))
             fills.append(rng.standard_normal(shape, np.float32))
         return NoisedBatch(
-            stack(samples), torch.tensor(levels), torch.from_numpy(np.stack(noises)),
+            stack(samples),
+            torch.tensor(levels),
+            torch.from_numpy(np.stack(noises)),
             torch.from_numpy(np.stack(fills)),
-        )  # fmt: skip
+        )

@@ -239,6 +239,10 @@ def shifted(members: dict[str, Any], lag: int) -> dict[str, Any]:
         "landmarks.npy": members["landmarks.npy"][first:last],
         "speech.npy": speech,
         "mel.npy": log_mel(as_float(speech)),
-        "json": {**about, "frames": last - first, "first_frame": about["first_frame"] + first,
-                 "shifted_frames": lag},
-    }  # fmt: skip
+        "json": {
+            **about,
+            "frames": last - first,
+            "first_frame": about["first_frame"] + first,
+            "shifted_frames": lag,
+        },
+    }

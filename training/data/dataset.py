@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from lipwire.engine.audio.mel import (
-    MEL_RATE_HZ,
-    N_FFT,
-    PAPER_FPS,
-    WINDOW_COLUMNS,
-    log_mel,
-    window,
-    window_start,
-)
+from lipwire.engine.audio.mel import PAPER_FPS, WINDOW_COLUMNS, window, window_start
 from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.alignment import CROP_SIZE, jaw_mask, lips_mask
 from lipwire.engine.face.articulation import clip_codes
-from lipwire.engine.media.sound import as_float
-from lipwire.engine.types import F32, I16, SPEECH_RATE_HZ, U8, Alignment
-from lipwire.training.data.augment_audio import degrade
+from lipwire.engine.types import F32, I16, U8, Alignment
 from lipwire.training.data.pictures import BYTES, ENDS, RAW, StoredPictures
 from lipwire.training.data.shards import FORMAT, StoredArray, read_places, read_sample
 
 _IDENTITY = Alignment(np.array([[1, 0, 0], [0, 1, 0]], np.float32), CROP_SIZE)
 # The reference is another frame of the clip, at least this far away so that its mouth differs.
 MIN_REFERENCE_GAP = 4
-_SAMPLES_PER_FRAME = SPEECH_RATE_HZ // PAPER_FPS
 I64 = npt.NDArray[np.int64]
 NO_SPEECH: I16 = np.zeros(0, np.int16)
 
@@ -81,16 +70,21 @@ def read_clip(
         raise ConfigError(f"{path}: was prepared by a later version (format {about['format']})")
     stored = {name: StoredArray(path, m) for name, m in members.items() if name.endswith(".npy")}
     landmarks = np.asarray(stored["landmarks.npy"], np.float32)
-    crops: StoredArray | StoredPictures = (
-        stored[RAW] if RAW in stored
-        else StoredPictures(stored[BYTES], stored[ENDS], f"{path}, {key}")
-    )  # fmt: skip
+    crops: StoredArray | StoredPictures
+    if RAW in stored:
+        crops = stored[RAW]
+    else:
+        crops = StoredPictures(stored[BYTES], stored[ENDS], f"{path}, {key}")
     return ClipData(
-        key, about["speaker"], crops, landmarks,
-        stored["mel.npy"][:], clip_codes(landmarks),
+        key,
+        about["speaker"],
+        crops,
+        landmarks,
+        stored["mel.npy"][:],
+        clip_codes(landmarks),
         stored.get("speech.npy", NO_SPEECH),  # format 1 kept no sound
         about.get("language", ""),
-    )  # fmt: skip
+    )
 
 
 class StoredClips(Sequence[ClipData]):
@@ -190,37 +184,6 @@ def loss_weight(landmarks: F32) -> F32:
     """Where a mistake is seen: lips most, then the jaw, what is never shown hardly; f32[S, S]."""
     weight = 0.08 + jaw_mask(landmarks, _IDENTITY) + 2 * lips_mask(landmarks, _IDENTITY)
     return np.asarray(weight / weight[CROP_SIZE // 2 :].mean(), np.float32)
-
-
-# What degrades a sound in whole frames and columns at once: 5 frames are 16 columns.
-_SPAN_FRAMES = 5
-
-
-def with_degraded_sound(
-    clip: ClipData, first: int, count: int, rng: np.random.Generator
-) -> ClipData:
-    """The clip as a room, a network or a telephone would have let it be heard around some frames.
-
-    Only about a second on either side of them is changed, which is cheap whatever the clip's
-    length. A clip of format 1, which kept no sound, comes back as it is.
-
-    Args:
-        clip: as prepared.
-        first: frame that will be looked at.
-        count: how many.
-        rng: draws what happens to the sound.
-    """
-    begin = max(0, first - PAPER_FPS) // _SPAN_FRAMES * _SPAN_FRAMES
-    sample = begin * _SAMPLES_PER_FRAME
-    speech = clip.speech[sample : sample + (count + 2 * PAPER_FPS) * _SAMPLES_PER_FRAME]
-    if len(speech) <= N_FFT:
-        return clip
-    heard = log_mel(degrade(as_float(np.asarray(speech)), rng))
-    column = begin * MEL_RATE_HZ // PAPER_FPS
-    mel = clip.mel.copy()
-    width = min(heard.shape[1], mel.shape[1] - column)
-    mel[:, column : column + width] = heard[:, :width]
-    return replace(clip, mel=mel)
 
 
 def mel_windows(clip: ClipData, columns: int = WINDOW_COLUMNS) -> F32:

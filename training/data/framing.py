@@ -101,9 +101,7 @@ def paper_boxes(
 def moving_average(boxes: F64, count: int = BOX_SMOOTHING) -> F64:
     """Centred mean over `count` frames, f64[T, 4]; at the ends over those that there are."""
     half = count // 2
-    return np.stack([
-        boxes[max(i - half, 0) : i + half + 1].mean(0) for i in range(len(boxes))
-    ])  # fmt: skip
+    return np.stack([boxes[max(i - half, 0) : i + half + 1].mean(0) for i in range(len(boxes))])
 
 
 def box_alignment(box: F64, size: int = CROP_SIZE) -> Alignment:

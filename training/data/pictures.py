@@ -21,8 +21,12 @@ from lipwire.training.data.shards import StoredArray
 RAW, BYTES, ENDS = "crops.npy", "jpegs.npy", "ends.npy"
 KINDS = ("jpeg", "raw")
 QUALITY = 95
-_HOW = [cv2.IMWRITE_JPEG_QUALITY, QUALITY,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # fmt: skip
+_HOW = [
+    cv2.IMWRITE_JPEG_QUALITY,
+    QUALITY,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+]
 
 
 def picture_members(crops: U8, kind: str) -> dict[str, npt.NDArray[Any]]:
@@ -79,12 +83,13 @@ class StoredPictures:
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, tuple):  # frames, then rows and columns
-            return self[index[0]][(slice(None), *index[1:])] if isinstance(index[0], slice) else (
-                self[index[0]][index[1:]])  # fmt: skip
+            inside = (slice(None), *index[1:]) if isinstance(index[0], slice) else index[1:]
+            return self[index[0]][inside]
         if isinstance(index, slice):
             frames = range(*index.indices(len(self)))
-            return np.stack([self[i] for i in frames]) if frames else np.zeros(
-                (0, *self.shape[1:]), np.uint8)  # fmt: skip
+            if not frames:
+                return np.zeros((0, *self.shape[1:]), np.uint8)
+            return np.stack([self[i] for i in frames])
         frame = range(len(self))[index]
         data = self._jpegs[self._bounds[frame] : self._bounds[frame + 1]]
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)

@@ -100,9 +100,12 @@ def prepare(
 
     config = config or PrepareConfig()
     clips = find_clips(
-        source, config.layout, exclude=config.exclude, val_share=config.val_share,
+        source,
+        config.layout,
+        exclude=config.exclude,
+        val_share=config.val_share,
         first_utterances=config.first_utterances,
-    )  # fmt: skip
+    )
     # Spread speakers and lengths over the shards, the same way in every run.
     np.random.default_rng(0).shuffle(clips)  # type: ignore[arg-type]
     clips = clips[: config.limit or None]
@@ -140,9 +143,8 @@ def _claim(out: Path, config: PrepareConfig, clips: list[Clip]) -> None:
         ConfigError: it was begun with others.
     """
     path = out / "prepare.json"
-    wanted = json.loads(json.dumps(
-        {"format": FORMAT, "options": asdict(config), "clips": sorted(c.key for c in clips)}
-    ))  # fmt: skip
+    about = {"format": FORMAT, "options": asdict(config), "clips": sorted(c.key for c in clips)}
+    wanted = json.loads(json.dumps(about))
     if not path.exists():
         if any(out.glob("*-[0-9]*.tar")):
             raise ConfigError(f"{out}: holds shards of an earlier version; use another folder")
@@ -270,8 +272,10 @@ def _mend_shard(task: tuple[Path, dict[str, dict[str, Any]]], config: PrepareCon
     """Write a shard again without clips to be dropped, others moved; doing it twice is harmless."""
     path, steps = task
     samples = list(read_index(path))
-    verdicts = {key: "keep" if "shifted_frames" in about else _verdict(steps[key], config)
-                for key, _, about in samples}  # fmt: skip
+    verdicts = {
+        key: "keep" if "shifted_frames" in about else _verdict(steps[key], config)
+        for key, _, about in samples
+    }
     if set(verdicts.values()) <= {"keep"}:
         return
     partial_path = path.with_suffix(".partial")
@@ -279,8 +283,9 @@ def _mend_shard(task: tuple[Path, dict[str, dict[str, Any]]], config: PrepareCon
         for key, members, about in samples:
             if verdicts[key] == "drop":
                 continue
-            sample = {name: StoredArray(path, member)[:] for name, member in members.items()
-                      if name.endswith(".npy")} | {"json": about}  # fmt: skip
+            arrays = {name: m for name, m in members.items() if name.endswith(".npy")}
+            sample: dict[str, Any] = {name: StoredArray(path, m)[:] for name, m in arrays.items()}
+            sample["json"] = about
             if verdicts[key] == "shift":
                 try:
                     sample = shifted(sample, steps[key]["lag"])

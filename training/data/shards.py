@@ -52,8 +52,9 @@ class StoredArray:
         with path.open("rb") as file:
             file.seek(member.offset_data)
             version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
-                np.lib.format.read_array_header_2_0)  # fmt: skip
+            read = np.lib.format.read_array_header_2_0
+            if version == (1, 0):
+                read = np.lib.format.read_array_header_1_0
             shape, _, dtype = read(file)  # type: ignore[no-untyped-call]
             self._path, self._offset = path, file.tell()
         self.shape: tuple[int, ...] = shape
@@ -160,8 +161,12 @@ def write_places(folder: Path, places: Mapping[str, Iterable[tuple[int, int, int
     sizes = [(folder / name).stat().st_size for name in names]
     partial = folder / f"{INDEX}.partial"
     with partial.open("wb") as file:
-        np.savez(file, shards=np.array(names), places=np.array(rows, np.int64).reshape(-1, 4),
-                 sizes=np.array(sizes, np.int64))  # fmt: skip
+        np.savez(
+            file,
+            shards=np.array(names),
+            places=np.array(rows, np.int64).reshape(-1, 4),
+            sizes=np.array(sizes, np.int64),
+        )
     partial.replace(folder / INDEX)
 
 
@@ -182,11 +187,14 @@ def read_places(folder: Path, split: str) -> tuple[list[Path], npt.NDArray[np.in
             places = index["places"]
             # Sorted by shard: each is one run of rows.
             bounds = np.searchsorted(places[:, 0], np.arange(len(index["shards"]) + 1))
-            known = {str(name): places[begin:end, 1:] for name, begin, end in
-                     zip(index["shards"], bounds, bounds[1:], strict=False)}  # fmt: skip
+            known = {
+                str(name): places[begin:end, 1:]
+                for name, begin, end in zip(index["shards"], bounds, bounds[1:], strict=False)
+            }
             # Indexes of format 2 do not say how long the shards are.
-            sizes = (dict(zip(index["shards"].tolist(), index["sizes"].tolist(), strict=True))
-                     if "sizes" in index else {})  # fmt: skip
+            if "sizes" in index:
+                shards = index["shards"].tolist()
+                sizes = dict(zip(shards, index["sizes"].tolist(), strict=True))
     rows, lost = [np.zeros((0, 4), np.int64)], 0
     for number, path in enumerate(paths):
         found = known.get(path.name)
@@ -195,8 +203,13 @@ def read_places(folder: Path, split: str) -> tuple[list[Path], npt.NDArray[np.in
             whole = [place(m, about) for _, m, about in read_index(path, said.append)]
             if said:
                 of = "" if found is None else f" of {len(found)}"
-                log.warning("%s is damaged (%s): %d%s clips of it are used; copy or prepare it "
-                            "again", path, said[0], len(whole), of)  # fmt: skip
+                log.warning(
+                    "%s is damaged (%s): %d%s clips of it are used; copy or prepare it again",
+                    path,
+                    said[0],
+                    len(whole),
+                    of,
+                )
                 lost += 1
             found = np.array(whole, np.int64)
         found = found.reshape(-1, 3)

@@ -236,20 +236,27 @@ def find_lags(
         frames = 0
         for number in range(len(sources)):
             for clip in first[number]:
-                if frames < MAX_FIT_FRAMES and folds[clip.speaker] != fold and (
-                    clip.split == "train" and not clip.step.off
-                ):  # fmt: skip
+                if (
+                    frames < MAX_FIT_FRAMES
+                    and folds[clip.speaker] != fold
+                    and clip.split == "train"
+                    and not clip.step.off
+                ):
                     taken.setdefault(number, set()).add(clip.key)
                     frames += clip.step.frames
         if frames >= REFIT_FRAMES:
-            models[fold] = fit_model([
-                clip for number, keys in taken.items()
-                for clip in read(sources[number]) if clip.key in keys
-            ])  # fmt: skip
+            chosen = [
+                clip
+                for number, keys in taken.items()
+                for clip in read(sources[number])
+                if clip.key in keys
+            ]
+            models[fold] = fit_model(chosen)
     tasks = []
     for number, source in enumerate(sources):
-        own = {c.speaker: models[folds[c.speaker]] for c in first[number]
-               if folds[c.speaker] in models}  # fmt: skip
+        own = {
+            c.speaker: models[folds[c.speaker]] for c in first[number] if folds[c.speaker] in models
+        }
         if own:
             tasks.append((number, (source, own)))
     for _, again in each(partial(_judge_again, read=read), tasks):
@@ -262,13 +269,17 @@ def _judge(
 ) -> tuple[int, list[_Judged]]:
     number, source = task
     model = published_model()
-    return number, [_Judged(clip.key, clip.speaker, clip.split, find_lag(model, clip))
-                    for clip in read(source)]  # fmt: skip
+    return number, [
+        _Judged(clip.key, clip.speaker, clip.split, find_lag(model, clip)) for clip in read(source)
+    ]
 
 
 def _judge_again(
     task: tuple[int, tuple[Any, Mapping[str, MouthModel]]], read: Callable[[Any], Iterable[Known]]
 ) -> tuple[int, dict[str, Step]]:
     number, (source, models) = task
-    return number, {clip.key: find_lag(models[clip.speaker], clip)
-                    for clip in read(source) if clip.speaker in models}  # fmt: skip
+    return number, {
+        clip.key: find_lag(models[clip.speaker], clip)
+        for clip in read(source)
+        if clip.speaker in models
+    }

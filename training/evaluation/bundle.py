@@ -107,7 +107,8 @@ def evaluate(
                 for count in steps or opened.manifest.steps_offered:
                     found = measure.reconstruction(clip, _mels(measure, clip), count).opening
                     by_steps.setdefault(count, []).append(
-                        correlation(found, clip.codes[: len(found), OPENING]))  # fmt: skip
+                        correlation(found, clip.codes[: len(found), OPENING])
+                    )
     finally:
         measure.close()
         backend.close()
@@ -176,16 +177,18 @@ def _one_clip(
         **{f"{name}_known": value for name, value in known.items()},
         **{f"{name}_copy": value for name, value in baseline.items()},
         "perceptual_frame_to_frame": measure.distance(real[1:], real[:-1]),
-        "border": _mean([
-            border_gradient(p, copied[0], clip.landmarks[0]) for p in painted.painted[::5]]),
-        "upper_half_equal": float(all(
-            np.array_equal(p[:HALF], copied[0][:HALF]) for p in painted.painted)),
+        "border": _mean(
+            [border_gradient(p, copied[0], clip.landmarks[0]) for p in painted.painted[::5]]
+        ),
+        "upper_half_equal": float(
+            all(np.array_equal(p[:HALF], copied[0][:HALF]) for p in painted.painted)
+        ),
         "cross_r": correlation(dubbed.opening, others[:both]),
         "cross_r_old_mouth": correlation(dubbed.opening, truth[:both]),
         "cross_spread": speaking / max(float(others[:both].std()), 1e-6),
         "cross_silence_spread": float(np.nanstd(quiet.opening)) / speaking,
         "settled_silence_spread": float(np.nanstd(settled.opening)) / speaking,
-    }  # fmt: skip
+    }
 
 
 def _summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
@@ -198,14 +201,16 @@ def _summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
     draws = [np.nanmedian(rng.choice(r, len(r))) for _ in range(2000)]
     known = {}
     if "r_known" in rows[0]:
-        known = {"reconstruction_reach_known": {
-            "r": _median(column("r_known")),
-            "spread": _median(column("spread_known")),
-            "lmd_px": _mean(column("lmd_px_known")),
-            "psnr_db": _mean(column("psnr_db_known")),
-            "ssim": _mean(column("ssim_known")),
-            "perceptual": _mean(column("perceptual_known"), 4),
-        }}  # fmt: skip
+        known = {
+            "reconstruction_reach_known": {
+                "r": _median(column("r_known")),
+                "spread": _median(column("spread_known")),
+                "lmd_px": _mean(column("lmd_px_known")),
+                "psnr_db": _mean(column("psnr_db_known")),
+                "ssim": _mean(column("ssim_known")),
+                "perceptual": _mean(column("perceptual_known"), 4),
+            }
+        }
     return {
         "reconstruction": {
             "r": _median(r.tolist()),

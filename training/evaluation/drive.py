@@ -165,11 +165,19 @@ class Measure:
         seed = self.backend.manifest.noise_seed
         jobs = [
             LipJob(
-                "evaluate", i, stretch(face.crop, face.length), face.references, mel, seed, steps,
-                0.0, face.reach, face.reference_codes,
+                "evaluate",
+                i,
+                stretch(face.crop, face.length),
+                face.references,
+                mel,
+                seed,
+                steps,
+                0.0,
+                face.reach,
+                face.reference_codes,
             )
             for i, (face, mel) in enumerate(zip(faces, mels, strict=True))
-        ]  # fmt: skip
+        ]
         long: list[U8] = []
         for begin in range(0, len(jobs), 8):
             long += self.backend.generate(jobs[begin : begin + 8])

@@ -75,8 +75,12 @@ class MouthStatistics:
     def __call__(self, pictures: Sequence[U8]) -> F32:
         """uint8[S, S, 3] each, of which the lower half is looked at -> f32[N, 112]."""
         planes = torch.from_numpy(np.stack([to_planes(p) for p in pictures]))
-        hidden = F.interpolate(planes[:, :, planes.shape[2] // 2 :], (CROP_SIZE // 2, CROP_SIZE),
-                               mode="bilinear", align_corners=False)  # fmt: skip
+        hidden = F.interpolate(
+            planes[:, :, planes.shape[2] // 2 :],
+            (CROP_SIZE // 2, CROP_SIZE),
+            mode="bilinear",
+            align_corners=False,
+        )
         return np.asarray(self._net.features(hidden)[-1].mean((2, 3)).numpy(), np.float32)
 
 

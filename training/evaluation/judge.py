@@ -172,8 +172,10 @@ class Judge:
         if self._syncnet is None or not len(voice.speech):
             return {}
         sound, images = voice.speech[start * SPEECH_RATE_HZ // PAPER_FPS :], film.images[start:stop]
-        seen = (whole_pictures(images) if self._whole
-                else face_crops(images, known_faces(film.faces[start:stop])))  # fmt: skip
+        if self._whole:
+            seen = whole_pictures(images)
+        else:
+            seen = face_crops(images, known_faces(film.faces[start:stop]))
         scores = score_film(self._syncnet, seen, sound)
         return {"sync_c": scores.confidence, "sync_d": scores.distance}
 

@@ -134,11 +134,13 @@ def folder_pairs(real: Path, fakes: Sequence[Path]) -> list[tuple[str, Path, lis
     # Whatever is anywhere: a video without a partner is to be named, whichever side it is on.
     names = sorted(set().union(*shelves))
     return [
-        ("__".join(Path(name).parts),
-         shelves[0].get(name, real / name),
-         [shelf.get(name, folder / name) for folder, shelf in zip(fakes, shelves[1:], strict=True)])
+        (
+            "__".join(Path(name).parts),
+            shelves[0].get(name, real / name),
+            [shelf.get(name, fake / name) for fake, shelf in zip(fakes, shelves[1:], strict=True)],
+        )
         for name in names
-    ]  # fmt: skip
+    ]
 
 
 def _videos(folder: Path) -> dict[str, Path]:

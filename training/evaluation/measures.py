@@ -130,9 +130,8 @@ def _restlessness(film: Sequence[U8]) -> float:
     if len(film) < 3:
         return float("nan")
     triples = zip(film[:-2], film[1:-1], film[2:], strict=True)
-    return float(np.mean([
-        np.abs(a.astype(np.int16) - 2 * b.astype(np.int16) + c).mean() for a, b, c in triples
-    ]))  # fmt: skip
+    bends = (a.astype(np.int16) - 2 * b.astype(np.int16) + c for a, b, c in triples)
+    return float(np.mean([np.abs(bend).mean() for bend in bends]))
 
 
 # --- many clips ---

@@ -17,7 +17,7 @@ from lipwire.engine.errors import ConfigError
 from lipwire.engine.face.mesh import box_of
 from lipwire.engine.media.planes import paint_image
 from lipwire.engine.model.bundle import check_steps, open_bundle
-from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.aligned import Aligned, composite
 from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.types import F32, U8, Face, LipJob
 from lipwire.training.data.framing import paper_boxes
@@ -123,8 +123,10 @@ class Method:
         self._backend: Backend | None = None
         if spec.bundle is not None:
             opened = open_bundle(spec.bundle)
-            self._backend = (load_backend(opened, "auto", device=device) if device
-                             else load_backend(opened, threads=threads))  # fmt: skip
+            if device:
+                self._backend = load_backend(opened, "auto", device=device)
+            else:
+                self._backend = load_backend(opened, threads=threads)
 
     def generate(self, images: Sequence[U8], faces: Sequence[F32 | None], mel: F32) -> list[U8]:
         """The pictures, speaking.
@@ -150,10 +152,18 @@ class Method:
             if not isinstance(aligned, Aligned):
                 self.refused += 1
                 continue
-            waiting.append((aligned, LipJob(
-                "evaluate", i, aligned.crop, aligned.references, self._heard(mel, i),
+            job = LipJob(
+                "evaluate",
+                i,
+                aligned.crop,
+                aligned.references,
+                self._heard(mel, i),
                 manifest.noise_seed,
-                self._spec.steps or manifest.default_steps, 0.0, aligned.reach)))  # fmt: skip
+                self._spec.steps or manifest.default_steps,
+                0.0,
+                aligned.reach,
+            )
+            waiting.append((aligned, job))
             if len(waiting) == BATCH:
                 self._run(waiting, shown)
         self._run(waiting, shown)
@@ -177,9 +187,10 @@ class Method:
             for i in range(begin, min(begin + BATCH, len(images))):
                 x0, y0, x1, y1 = boxes[i]
                 crop = np.asarray(cv2.resize(images[i][y0:y1, x0:x1], (size, size)), np.uint8)
-                references = np.stack([crop] * manifest.references)
-                jobs.append(LipJob("evaluate", i, crop, references, self._heard(mel, i),
-                                   manifest.noise_seed, steps, 0.0))  # fmt: skip
+                references, heard = np.stack([crop] * manifest.references), self._heard(mel, i)
+                jobs.append(
+                    LipJob("evaluate", i, crop, references, heard, manifest.noise_seed, steps, 0.0)
+                )
             for job, painted in zip(jobs, self._backend.generate(jobs), strict=True):
                 x0, y0, x1, y1 = boxes[job.index]
                 picture = images[job.index].copy()
@@ -193,9 +204,7 @@ class Method:
         assert self._backend is not None
         painted = self._backend.generate([job for _, job in waiting])
         for (aligned, job), crop in zip(waiting, painted, strict=True):
-            shown[job.index] = paint_image(
-                aligned.image, FacePipeline.composite(aligned, crop, 1.0)
-            )
+            shown[job.index] = paint_image(aligned.image, composite(aligned, crop, 1.0))
         waiting.clear()
 
     def close(self) -> None:

@@ -45,8 +45,9 @@ def paper_sheet(
         heard = mel_windows(clip, family.columns(net))
         for index in frames:
             other = (index + len(clip) // 2) % len(clip)
-            own, reference = (to_planes(resized(np.asarray(clip.crops[i]), size))
-                              for i in (index, other))  # fmt: skip
+            own, reference = (
+                to_planes(resized(np.asarray(clip.crops[i]), size)) for i in (index, other)
+            )
             crops.append(own)
             others.append(reference)
             mels.append(heard[index])

@@ -114,8 +114,8 @@ def evaluate_list(
         for spec in methods:
             (out / "videos" / spec.name).mkdir(parents=True, exist_ok=True)
     generation = _Generation(setting, tuple(methods), plan, out / "videos" if keep else None)
-    return _evaluate(partial(_generate, generation), [(p.key, p) for p in pairs], out, settings,
-                     share or Share(), workers, again)  # fmt: skip
+    task, keyed = partial(_generate, generation), [(p.key, p) for p in pairs]
+    return _evaluate(task, keyed, out, settings, share or Share(), workers, again)
 
 
 def _described(spec: MethodSpec) -> str:
@@ -136,9 +136,14 @@ def _plan_settings(plan: Plan) -> dict[str, Any]:
         for name, value in asdict(plan.weights).items()
     }
     paper = plan.protocol == "paper"  # a call's is none, as in folders begun before the choice
-    return {"dataset": plan.dataset, "frames": plan.frames, "every": plan.every,
-            "weights": weights, "protocol": plan.protocol if paper else None,
-            "crop": plan.crop if paper else None}  # fmt: skip
+    return {
+        "dataset": plan.dataset,
+        "frames": plan.frames,
+        "every": plan.every,
+        "weights": weights,
+        "protocol": plan.protocol if paper else None,
+        "crop": plan.crop if paper else None,
+    }
 
 
 _loaded: dict[Any, Any] = {}
@@ -184,8 +189,8 @@ def _generate(generation: _Generation, pair: Pair) -> tuple[Record, Verdict]:
         raise Rejected("no face", f"in {where} of {pair.video}")
     mel, fakes = log_mel(as_float(voice.speech)), {}
     for spec in generation.methods:
-        method = _once(spec, partial(Method, spec, protocol=plan.protocol, crop=plan.crop,
-                                     device=plan.device))  # fmt: skip
+        make = partial(Method, spec, protocol=plan.protocol, crop=plan.crop, device=plan.device)
+        method = _once(spec, make)
         shown = method.generate(images, faces, mel)
         refused[spec.name] = method.refused
         fakes[spec.name] = Film(shown, track(shown, tracker), voice.speech)
@@ -244,14 +249,17 @@ def evaluate_videos(
         **_plan_settings(plan),
     }
     task = partial(_measure, setting, tuple(names), voices is not None, plan)
-    return _evaluate(task, [(item[0], item) for item in items], out, settings,
-                     share or Share(), workers, again)  # fmt: skip
+    keyed = [(item[0], item) for item in items]
+    return _evaluate(task, keyed, out, settings, share or Share(), workers, again)
 
 
 def _measure(
-    setting: Setting, names: tuple[str, ...], driven: bool, plan: Plan,
+    setting: Setting,
+    names: tuple[str, ...],
+    driven: bool,
+    plan: Plan,
     item: tuple[str, Path, list[Path]],
-) -> tuple[Record, Verdict]:  # fmt: skip
+) -> tuple[Record, Verdict]:
     tracker = _once("tracker", MeshTracker)
     _, path, others = item
     if missing := [p for p in (path, *others) if not p.is_file()]:
@@ -272,8 +280,9 @@ def _measure(
 # --- both ---
 
 
-def _attempt(task: Callable[[Any], tuple[Record, Verdict]], keyed: tuple[str, Any]
-) -> tuple[Record, Verdict | None]:  # fmt: skip
+def _attempt(
+    task: Callable[[Any], tuple[Record, Verdict]], keyed: tuple[str, Any]
+) -> tuple[Record, Verdict | None]:
     """A clip's record, or why it is left out of every method's figures."""
     key, item = keyed
     try:
@@ -283,9 +292,12 @@ def _attempt(task: Callable[[Any], tuple[Record, Verdict]], keyed: tuple[str, An
         detail = error.detail if isinstance(error, Rejected) else str(error)
         return {"key": key, "excluded": reason, "detail": detail}, None
     return {
-        "key": key, **about, "frames": verdict.frames, "left_out": verdict.left_out,
+        "key": key,
+        **about,
+        "frames": verdict.frames,
+        "left_out": verdict.left_out,
         "methods": verdict.methods,
-    }, verdict  # fmt: skip
+    }, verdict
 
 
 def _evaluate(

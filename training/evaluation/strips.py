@@ -63,8 +63,9 @@ def draw_strips(
     finally:
         tracker.close()
     width = max(row.shape[1] for row in rows)
-    sheet = np.vstack([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255)
-                       for r in rows])  # fmt: skip
+    sheet = np.vstack(
+        [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
+    )
     if not out.parent.is_dir() or not cv2.imwrite(str(out), sheet[..., ::-1]):
         raise ConfigError(f"{out}: cannot be written")
 
@@ -83,8 +84,9 @@ def _heads(images: Sequence[U8], faces: Sequence[F32]) -> list[U8]:
     height, width = images[0].shape[:2]
     if not faces:
         size = (round(TILE_PX * width / height), TILE_PX)
-        return [np.asarray(cv2.resize(i, size, interpolation=cv2.INTER_AREA), np.uint8)
-                for i in images]  # fmt: skip
+        return [
+            np.asarray(cv2.resize(i, size, interpolation=cv2.INTER_AREA), np.uint8) for i in images
+        ]
     box = np.mean([face_box(points) for points in faces], axis=0)
     centre, half = (box[:2] + box[2:]) / 2, HEAD * float((box[2:] - box[:2]).max()) / 2
     square = box_alignment(np.concatenate([centre - half, centre + half]), TILE_PX)
@@ -104,6 +106,7 @@ def _label(text: str, height: int) -> U8:
     import cv2
 
     cell = np.full((height, LABEL_PX, 3), 255, np.uint8)
-    cv2.putText(cell, text[:14], (6, height // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1,
-                cv2.LINE_AA)  # fmt: skip
+    cv2.putText(
+        cell, text[:14], (6, height // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
+    )
     return cell

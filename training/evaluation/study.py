@@ -25,7 +25,7 @@ from lipwire.training.data.shards import write_json
 from lipwire.training.evaluation.lists import folder_pairs
 from lipwire.training.evaluation.measures import DRAWS, Interval
 from lipwire.training.evaluation.published import PAPER, TABLE_4
-from lipwire.training.evaluation.table import Table
+from lipwire.training.evaluation.table_files import Table
 
 QUESTIONS = ("visual", "sync", "overall")
 ASKED = {"visual": "Visual quality", "sync": "Lip-sync quality", "overall": "Overall quality"}
@@ -84,8 +84,13 @@ def make_study(
             media.append(opaque)
             owners[opaque] = method
         items.append({"id": _digest(f"{study}/{name}"), "media": sorted(media)})
-    about = {"study": study, "title": title, "seed": seed, "items": items,
-             "questions": [[q, ASKED[q]] for q in QUESTIONS]}  # fmt: skip
+    about = {
+        "study": study,
+        "title": title,
+        "seed": seed,
+        "items": items,
+        "questions": [[q, ASKED[q]] for q in QUESTIONS],
+    }
     template = (
         files("lipwire.training.evaluation").joinpath("study.html").read_text(encoding="utf-8")
     )
@@ -93,10 +98,15 @@ def make_study(
     # `</` inside a script would end it.
     page = template.replace(_PLACE, json.dumps(about).replace("</", "<\\/"))
     (partial / "index.html").write_text(page, encoding="utf-8")
-    write_json(key_path, {
-        "study": study, "methods": names, "owners": owners,
-        "items": {item["id"]: name for item, (name, _) in zip(items, shown, strict=True)},
-    })  # fmt: skip
+    write_json(
+        key_path,
+        {
+            "study": study,
+            "methods": names,
+            "owners": owners,
+            "items": {item["id"]: name for item, (name, _) in zip(items, shown, strict=True)},
+        },
+    )
     partial.rename(out)
     return missing
 
@@ -214,12 +224,14 @@ def opinion_table(opinions: Opinions) -> Table:
     rows = []
     for name in (*QUESTIONS, "preference"):
         label = "Preference, % ↑" if name == "preference" else f"MOS ({ASKED[name]}) ↑"
-        rows.append((label, *(f"{column[name]:.2f}" for column in TABLE_4.values()),
-                     *(cell(scores[name]) for scores in opinions.scores.values())))  # fmt: skip
+        published = [f"{column[name]:.2f}" for column in TABLE_4.values()]
+        rows.append((label, *published, *(cell(s[name]) for s in opinions.scores.values())))
     head = ("Measure", *(f"{name} (published)" for name in TABLE_4), *opinions.scores)
-    foot = [f"(published): {PAPER}, table 4: 15 raters, 20 films of VoxCeleb2.",
-            f"{opinions.raters} raters, {opinions.ratings} ratings; 95 % intervals by drawing "
-            "raters and films again."]  # fmt: skip
+    foot = [
+        f"(published): {PAPER}, table 4: 15 raters, 20 films of VoxCeleb2.",
+        f"{opinions.raters} raters, {opinions.ratings} ratings; 95 % intervals by drawing "
+        "raters and films again.",
+    ]
     if opinions.unfinished:
         foot.append(f"Unfinished, counted as far as they came: {', '.join(opinions.unfinished)}.")
     return Table("User study, the paper's table 4", head, rows, tuple(foot))

@@ -41,17 +41,23 @@ class EvaluationSyncNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
-        def conv2(inputs: int, outputs: int, kernel: int | tuple[int, int], padding: int
-        ) -> list[nn.Module]:  # fmt: skip
-            return [nn.Conv2d(inputs, outputs, kernel, padding=padding), nn.BatchNorm2d(outputs),
-                    nn.ReLU()]  # fmt: skip
+        def conv2(
+            inputs: int, outputs: int, kernel: int | tuple[int, int], padding: int
+        ) -> list[nn.Module]:
+            return [
+                nn.Conv2d(inputs, outputs, kernel, padding=padding),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            ]
 
-        def conv3(inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int, padding: int
-        ) -> list[nn.Module]:  # fmt: skip
+        def conv3(
+            inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int, padding: int
+        ) -> list[nn.Module]:
             return [
                 nn.Conv3d(inputs, outputs, kernel, (1, stride, stride), (0, padding, padding)),
-                nn.BatchNorm3d(outputs), nn.ReLU(),
-            ]  # fmt: skip
+                nn.BatchNorm3d(outputs),
+                nn.ReLU(),
+            ]
 
         def pool3(padding: int) -> nn.Module:
             return nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, padding, padding))
@@ -175,10 +181,15 @@ def face_crops(images: Sequence[U8], landmarks: Sequence[F32]) -> list[U8]:
         matrix = np.array(
             [[scale, 0, (0.5 - x0) * scale - 0.5], [0, scale, (0.5 - y0) * scale - 0.5]]
         )
-        crops.append(np.asarray(
-            cv2.warpAffine(image, matrix, (FACE_PX, FACE_PX), flags=cv2.INTER_LINEAR,
-                           borderMode=cv2.BORDER_CONSTANT, borderValue=(110, 110, 110)),
-            np.uint8))  # fmt: skip
+        crop = cv2.warpAffine(
+            image,
+            matrix,
+            (FACE_PX, FACE_PX),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(110, 110, 110),
+        )
+        crops.append(np.asarray(crop, np.uint8))
     return crops
 
 
@@ -254,7 +265,6 @@ def score_film(
         faces.append(
             net.embed_faces(torch.stack([film[:, i : i + FRAMES] for i in indices]).float())
         )
-        sounds.append(net.embed_audio(torch.stack([
-            sound[None, :, i * COLUMNS_PER_FRAME :][..., :COLUMNS] for i in indices
-        ])))  # fmt: skip
+        windows = [sound[None, :, i * COLUMNS_PER_FRAME :][..., :COLUMNS] for i in indices]
+        sounds.append(net.embed_audio(torch.stack(windows)))
     return sync_scores(torch.cat(faces).numpy(), torch.cat(sounds).numpy())

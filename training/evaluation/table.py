@@ -1,9 +1,7 @@
-"""Results -> the paper's tables 1 to 3, published rows beside ours, as Markdown, CSV or LaTeX."""
+"""Results -> the paper's tables 1 to 3, published rows beside ours."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,15 +27,26 @@ from lipwire.training.evaluation.published import (
     TABLE_3_FIGURES,
 )
 from lipwire.training.evaluation.store import Record, read_features, read_records, read_settings
+from lipwire.training.evaluation.table_files import Table
 
 # name -> how it is printed, and to how many digits
 HEADINGS = {
-    "fid": ("FID ↓", 2), "ssim": ("SSIM ↑", 3), "psnr_db": ("PSNR ↑", 2), "lmd_px": ("LMD ↓", 2),
-    "sync_c": ("Sync_c ↑", 2), "sync_d": ("Sync_d ↓", 2), "frechet_gabor": ("Fréchet–Gabor ↓", 3),
-    "lpips-vgg": ("LPIPS ↓", 3), "vgg": ("VGG ↓", 3), "gabor": ("Gabor ↓", 4), "r": ("r ↑", 3),
-    "lag": ("lag, frames", 1), "flicker": ("flicker → 1", 2), "shape_px": ("shape, px ↓", 2),
+    "fid": ("FID ↓", 2),
+    "ssim": ("SSIM ↑", 3),
+    "psnr_db": ("PSNR ↑", 2),
+    "lmd_px": ("LMD ↓", 2),
+    "sync_c": ("Sync_c ↑", 2),
+    "sync_d": ("Sync_d ↓", 2),
+    "frechet_gabor": ("Fréchet–Gabor ↓", 3),
+    "lpips-vgg": ("LPIPS ↓", 3),
+    "vgg": ("VGG ↓", 3),
+    "gabor": ("Gabor ↓", 4),
+    "r": ("r ↑", 3),
+    "lag": ("lag, frames", 1),
+    "flicker": ("flicker → 1", 2),
+    "shape_px": ("shape, px ↓", 2),
     "identity": ("identity ↑", 3),
-}  # fmt: skip
+}
 # Half of all clips are better: a lag of one film that says nothing must not move the figure.
 MEDIANS = ("r", "lag")
 FURTHER = (
@@ -86,14 +95,20 @@ class Result:
             return round(value, 5) if isfinite(value) else None
 
         return {
-            "dataset": self.dataset, "setting": self.setting, "clips": self.clips,
-            "frames": self.frames, "excluded": self.excluded, "left_out": self.left_out,
-            "described": self.described, "refused": self.refused, "protocol": self.protocol,
+            "dataset": self.dataset,
+            "setting": self.setting,
+            "clips": self.clips,
+            "frames": self.frames,
+            "excluded": self.excluded,
+            "left_out": self.left_out,
+            "described": self.described,
+            "refused": self.refused,
+            "protocol": self.protocol,
             "methods": {
                 name: {f: [known(v.value), *map(known, v.interval)] for f, v in figures.items()}
                 for name, figures in self.methods.items()
             },
-        }  # fmt: skip
+        }
 
 
 def summarise(folders: Sequence[Path]) -> list[Result]:
@@ -131,11 +146,17 @@ def _summary(folders: Sequence[Path]) -> Result:
     for name, figure in _frechet(measured, [n for n in names if n != REAL]).items():
         methods[name][frechet_name] = figure
     return Result(
-        settings["dataset"], settings["setting"], len(measured),
-        sum(r["frames"] for r in measured), methods, dict(excluded), dict(left_out),
-        settings["methods"], dict(refused),
+        settings["dataset"],
+        settings["setting"],
+        len(measured),
+        sum(r["frames"] for r in measured),
+        methods,
+        dict(excluded),
+        dict(left_out),
+        settings["methods"],
+        dict(refused),
         " ".join(filter(None, (settings.get("protocol") or "call", settings.get("crop")))),
-    )  # fmt: skip
+    )
 
 
 def _figures(rows: Sequence[dict[str, float]]) -> dict[str, Figure]:
@@ -159,23 +180,13 @@ def _frechet(records: Sequence[Record], names: Sequence[str]) -> dict[str, Figur
 # --- layout ---
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Cells as text, and what stands below."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    foot: tuple[str, ...] = ()
-
-
 def tables(results: Sequence[Result], *, published: bool = True) -> list[Table]:
     """The paper's table 2, then what it does not have, with intervals."""
     rows: list[tuple[str, ...]] = []
     if published:
         for (dataset, method), (reconstruction, cross) in TABLE_2.items():
-            rows.append((dataset, f"{method} (published)",
-                         *(f"{value:.2f}" for value in (*reconstruction, *cross))))  # fmt: skip
+            values = [f"{value:.2f}" for value in (*reconstruction, *cross)]
+            rows.append((dataset, f"{method} (published)", *values))
     for dataset, method, by_setting in _by_method(results):
         cells = [
             _cell(by_setting.get(setting, {}).get(name), name)
@@ -183,20 +194,30 @@ def tables(results: Sequence[Result], *, published: bool = True) -> list[Table]:
             for name in names
         ]
         rows.append((dataset, method, *cells))
-    head = ("Dataset", "Method", *(HEADINGS[n][0] for n in RECONSTRUCTION),
-            *(f"cross {HEADINGS[n][0]}" for n in CROSS))  # fmt: skip
+    head = (
+        "Dataset",
+        "Method",
+        *(HEADINGS[n][0] for n in RECONSTRUCTION),
+        *(f"cross {HEADINGS[n][0]}" for n in CROSS),
+    )
     found = [Table("The paper's table 2", head, rows, _foot(results, published))]
     for result in results:
-        names = [n for n in (*RECONSTRUCTION, *FURTHER)
-                 if any(n in figures for figures in result.methods.values())]  # fmt: skip
-        found.append(Table(
+        names = [
+            n
+            for n in (*RECONSTRUCTION, *FURTHER)
+            if any(n in figures for figures in result.methods.values())
+        ]
+        title = (
             f"{result.dataset}, {result.setting}: {result.clips} clips, {result.frames} frames; "
-            "95 % intervals by bootstrap over clips",
-            ("Method", *(HEADINGS[n][0] for n in names)),
-            [(method, *(_cell(figures.get(n), n, interval=True) for n in names))
-             for method, figures in result.methods.items()],
-            tuple(f"{name}: {what}" for name, what in result.described.items()),
-        ))  # fmt: skip
+            "95 % intervals by bootstrap over clips"
+        )
+        head = ("Method", *(HEADINGS[n][0] for n in names))
+        rows = [
+            (method, *(_cell(figures.get(n), n, interval=True) for n in names))
+            for method, figures in result.methods.items()
+        ]
+        foot = tuple(f"{name}: {what}" for name, what in result.described.items())
+        found.append(Table(title, head, rows, foot))
     return found
 
 
@@ -210,8 +231,10 @@ def ablation_tables(results: Sequence[Result], *, published: bool = True) -> lis
         own = [result for result in results if result.setting == setting]
         rows: list[tuple[str, ...]] = []
         if published:
-            rows += [("VoxCeleb2", f"{losses} (published)", *(f"{value:g}" for value in values))
-                     for losses, values in rows_of.items()]  # fmt: skip
+            rows += [
+                ("VoxCeleb2", f"{losses} (published)", *(f"{value:g}" for value in values))
+                for losses, values in rows_of.items()
+            ]
         rows += [
             (result.dataset, method, *(_cell(figures.get(name), name) for name in names))
             for result in own
@@ -220,9 +243,9 @@ def ablation_tables(results: Sequence[Result], *, published: bool = True) -> lis
         ]
         if rows:
             head = ("Dataset", "Losses", *(HEADINGS[name][0] for name in names))
-            found.append(Table(f"The paper's table {number}: {setting}", head, rows,
-                               _foot(own, published, f"tables 1 and 3, on {ABLATION} clips of "
-                                     "VoxCeleb2's test set")))  # fmt: skip
+            where = f"tables 1 and 3, on {ABLATION} clips of VoxCeleb2's test set"
+            foot = _foot(own, published, where)
+            found.append(Table(f"The paper's table {number}: {setting}", head, rows, foot))
     return found
 
 
@@ -251,8 +274,10 @@ def _foot(
 ) -> tuple[str, ...]:
     lines = []
     if published:
-        lines.append(f"(published): {PAPER}, {where}; rows of other data sets are not to be "
-                     "compared with them.")  # fmt: skip
+        lines.append(
+            f"(published): {PAPER}, {where}; rows of other data sets are not to be "
+            "compared with them."
+        )
     names = {n for r in results for figures in r.methods.values() for n in figures}
     if "fid" not in names:
         lines.append(
@@ -263,83 +288,25 @@ def _foot(
     lines.append("LMD is taken on MediaPipe's lip points in 128 px crops.")
     for result in results:
         if published and result.protocol == "call":
-            lines.append(f"{result.dataset}, {result.setting}: cut out and put back as a call does "
-                         "it, which is not the paper's protocol (--protocol paper is)")  # fmt: skip
+            lines.append(
+                f"{result.dataset}, {result.setting}: cut out and put back as a call does "
+                "it, which is not the paper's protocol (--protocol paper is)"
+            )
         for method, count in result.refused.items():
             if count:
-                lines.append(f"{result.dataset}, {result.setting}: {method} painted nothing into "
-                             f"{count} pictures, which are the original ones")  # fmt: skip
+                lines.append(
+                    f"{result.dataset}, {result.setting}: {method} painted nothing into "
+                    f"{count} pictures, which are the original ones"
+                )
         for reason, keys in result.excluded.items():
             shown = ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")
-            lines.append(f"{result.dataset}, {result.setting}: clips left out of every row, "
-                         f"{reason}: {len(keys)} ({shown})")  # fmt: skip
+            lines.append(
+                f"{result.dataset}, {result.setting}: clips left out of every row, "
+                f"{reason}: {len(keys)} ({shown})"
+            )
         for reason, count in result.left_out.items():
             lines.append(
                 f"{result.dataset}, {result.setting}: frames left out of every row, {reason}: "
                 f"{count}"
             )
     return tuple(lines)
-
-
-def to_markdown(found: Sequence[Table]) -> str:
-    """Tables under headings, notes below each."""
-    parts = []
-    for table in found:
-        lines = [f"### {table.title}", "", "| " + " | ".join(table.head) + " |",
-                 "|" + " --- |" * len(table.head)]  # fmt: skip
-        lines += ["| " + " | ".join(row) + " |" for row in table.rows]
-        parts.append("\n".join([*lines, "", *(f"- {note}" for note in table.foot)]).rstrip())
-    return "\n\n".join(parts) + "\n"
-
-
-def to_csv(found: Sequence[Table]) -> str:
-    """Tables below each other, a blank line between; notes begin with #."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    for number, table in enumerate(found):
-        out.write("\n" * bool(number) + f"# {table.title}\n")
-        writer.writerows([table.head, *table.rows])
-        out.writelines(f"# {note}\n" for note in table.foot)
-    return out.getvalue()
-
-
-_TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$",
-        "{": r"\{", "}": r"\}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\to$",
-        "–": "--", "é": r"\'e", "…": r"\dots{}", "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}"}  # fmt: skip
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(letter, letter) for letter in text)
-
-
-def to_latex(found: Sequence[Table]) -> str:
-    """A `table` environment each; needs no package."""
-    parts = []
-    for table in found:
-        body = [" & ".join(map(_tex, row)) + r" \\" for row in table.rows]
-        parts.append("\n".join([
-            r"\begin{table}", rf"\caption{{{_tex(table.title)}}}",
-            rf"\begin{{tabular}}{{{'l' * 2}{'r' * (len(table.head) - 2)}}}", r"\hline",
-            " & ".join(map(_tex, table.head)) + r" \\", r"\hline", *body, r"\hline",
-            r"\end{tabular}", *(rf"\par\footnotesize {_tex(note)}" for note in table.foot),
-            r"\end{table}",
-        ]))  # fmt: skip
-    return "\n\n".join(parts) + "\n"
-
-
-WRITERS = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex}
-
-
-def write_tables(found: Sequence[Table], path: Path) -> None:
-    """As Markdown, CSV or LaTeX, by the file's suffix.
-
-    Raises:
-        ConfigError: another suffix, or it cannot be written.
-    """
-    if path.suffix not in WRITERS:
-        raise ConfigError(f"{path}: must end in one of {', '.join(WRITERS)}")
-    try:
-        path.write_text(WRITERS[path.suffix](found), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error

@@ -39,9 +39,13 @@ MIN_FRAMES = 40  # of a clip: a second of bank, and something to paint
 TARGETS = 7  # frames of a clip that are painted
 ROWS, COLUMNS = slice(10, 45), slice(30, 98)  # of the hidden half: lips, teeth and their skin
 WAYS: dict[str, tuple[int, ...]] = {
-    "cold": (999, 499), "warm": (999, 499), "raw": (), "at 249": (249,), "at 499": (499,),
+    "cold": (999, 499),
+    "warm": (999, 499),
+    "raw": (),
+    "at 249": (249,),
+    "at 499": (499,),
     "499 249": (499, 249),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +92,10 @@ def task_of(clip: ClipData, stats: F32, references: int, told: bool) -> Task:
     looks = Looks()
     own = looks.of(clip, targets)
     known = looks.of(clip, bank)
-    units = [choose(codes[t], look, codes[bank], known, references)
-             for t, look in zip(targets, own, strict=True)]  # fmt: skip
+    units = [
+        choose(codes[t], look, codes[bank], known, references)
+        for t, look in zip(targets, own, strict=True)
+    ]
     slot = unit_slot(references)
     unit = np.array([u[slot] for u in units])
     if not told:
@@ -98,13 +104,15 @@ def task_of(clip: ClipData, stats: F32, references: int, told: bool) -> Task:
     first = order[np.linspace(0, len(bank) - 1, references).round().astype(int)]
 
     def shown(frames: I64) -> tuple[Tensor, Tensor]:
-        pictures = [np.concatenate([to_planes(np.asarray(clip.crops[i])) for i in row])
-                    for row in frames]  # fmt: skip
+        pictures = [
+            np.concatenate([to_planes(np.asarray(clip.crops[i])) for i in row]) for row in frames
+        ]
         return torch.from_numpy(np.stack(pictures)), torch.from_numpy(codes[frames])
 
     crops, _ = shown(targets[:, None])
-    made = [moved_crop(clip, int(t), int(u), clip.codes[t])
-            for t, u in zip(targets, unit, strict=True)]  # fmt: skip
+    made = [
+        moved_crop(clip, int(t), int(u), clip.codes[t]) for t, u in zip(targets, unit, strict=True)
+    ]
     moved = torch.from_numpy(np.stack([to_planes(crop) for crop, _ in made]))
     now = (np.stack([code for _, code in made]) - stats[0]) / stats[1]
     warm, warm_codes = shown(np.array(units))
@@ -112,9 +120,12 @@ def task_of(clip: ClipData, stats: F32, references: int, told: bool) -> Task:
         warm[:, 3 * place : 3 * place + 3] = moved
         warm_codes[:, place] = torch.from_numpy(np.clip(now, -4, 4).astype(np.float32))
     return Task(
-        crops, torch.from_numpy(codes[targets]), shown(np.stack([first] * TARGETS)),
-        (warm, warm_codes), moved[:, :, moved.shape[2] // 2 :],
-    )  # fmt: skip
+        crops,
+        torch.from_numpy(codes[targets]),
+        shown(np.stack([first] * TARGETS)),
+        (warm, warm_codes),
+        moved[:, :, moved.shape[2] // 2 :],
+    )
 
 
 @torch.no_grad()
@@ -183,8 +194,10 @@ def measure_units(
             strips.mkdir(parents=True, exist_ok=True)
             write_rows(strips / f"{clip.key}.png", list(rows.values()), list(rows))
     values = {way: np.array(rows) for way, rows in found.items()}
-    return {way: Figure(float(v[:, 0].mean()), float(np.median(v[:, 1])), float(v[:, 2].mean()))
-            for way, v in values.items()}  # fmt: skip
+    return {
+        way: Figure(float(v[:, 0].mean()), float(np.median(v[:, 1])), float(v[:, 2].mean()))
+        for way, v in values.items()
+    }
 
 
 def main() -> None:
@@ -205,8 +218,11 @@ def main() -> None:
         )
         cells = [f"{f.error:.4f} {f.gradient:.2f} {f.distance:.3f}" for f in figures.values()]
         step = opened.state.get("step", "")
-        print(f"{path.parent.name}/{path.stem} {step}".ljust(32)
-              + "".join(f"{cell:>20}" for cell in cells), flush=True)  # fmt: skip
+        print(
+            f"{path.parent.name}/{path.stem} {step}".ljust(32)
+            + "".join(f"{cell:>20}" for cell in cells),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

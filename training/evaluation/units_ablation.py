@@ -66,9 +66,14 @@ def ablate_units(
     preset = preset_named("lite-units")
     assert isinstance(preset.objective, LiteRecipe)
     config = replace(
-        preset.train, steps=steps, seed=seed, batch=batch or preset.train.batch,
-        precision=precision, warmup=min(preset.train.warmup, steps // 4), sample_every=steps,
-    )  # fmt: skip
+        preset.train,
+        steps=steps,
+        seed=seed,
+        batch=batch or preset.train.batch,
+        precision=precision,
+        warmup=min(preset.train.warmup, steps // 4),
+        sample_every=steps,
+    )
     long = [clip for clip in load_clips(shards, "val") if len(clip) >= MIN_FRAMES]
     chosen = [long[i] for i in np.random.default_rng(seed).permutation(len(long))[:clips]]
     found: dict[str, dict[str, Any]] = {}
@@ -83,7 +88,8 @@ def ablate_units(
     measure("before", init)
     for name, changes in SETTINGS.items():
         recipe = replace(preset.objective, **{**HEARD, **changes})  # type: ignore[arg-type]
-        run = train_lite(shards, folder / name.replace(" ", "-"), config, recipe,
-                         voice=voice, init=init)  # fmt: skip
+        run = train_lite(
+            shards, folder / name.replace(" ", "-"), config, recipe, voice=voice, init=init
+        )
         measure(name, run.checkpoint_path)
     return found

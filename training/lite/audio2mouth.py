@@ -43,8 +43,11 @@ LEAST_SPREAD = 0.15
 # ones go too far.
 MAX_GAIN = 1.8
 SIZES = {
-    "mel_columns": columns_of(TAPS), "voice_width": 256, "voice_taps": TAPS, "voice_lips": True,
-}  # fmt: skip
+    "mel_columns": columns_of(TAPS),
+    "voice_width": 256,
+    "voice_taps": TAPS,
+    "voice_lips": True,
+}
 
 
 class Spreads(NamedTuple):
@@ -132,9 +135,15 @@ class Audio2MouthObjective(Objective):
         shut = every[every[:, OPENING] < CLOSED]
         still = (shut if len(shut) else every).mean(0).astype(np.float32)
         source = StreamSource(
-            lessons, codes, plain, still, recipe,
-            batch=config.batch, columns=net.columns, seed=config.seed,
-        )  # fmt: skip
+            lessons,
+            codes,
+            plain,
+            still,
+            recipe,
+            batch=config.batch,
+            columns=net.columns,
+            seed=config.seed,
+        )
         super().__init__(net, source)
         self.sizes, self.recipe, self.mouths = sizes, recipe, mouths
         self.clips, self.held_out = clips, held_out or clips
@@ -261,8 +270,10 @@ def train_voice(
     held_out = held_out_of(clips, shards)
     first = replace(config, steps=recipe.heard_steps, learning_rate=recipe.heard_rate)
     listening = replace(recipe, film=recipe.heard_film)
-    hearing = train(Trainer(folder / "heard", first, Audio2MouthObjective(
-        clips, own, plain, first, listening, sizes, held_out, mouths=False)))  # fmt: skip
+    objective = Audio2MouthObjective(
+        clips, own, plain, first, listening, sizes, held_out, mouths=False
+    )
+    hearing = train(Trainer(folder / "heard", first, objective))
     config = replace(config, seed=config.seed + 1)
     objective = Audio2MouthObjective(clips, own, plain, config, recipe, sizes, held_out)
     objective.net.load_state_dict(hearing.ema.state_dict())

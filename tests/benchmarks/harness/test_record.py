@@ -37,12 +37,17 @@ def test_a_figure_knows_its_target() -> None:
 
 def test_older_results_become_figures_with_units_and_targets() -> None:
     found = {
-        "figures": {"delay_p50_ms": 90.0, "fps": np.float64(25), "calls": [{"x_share": 0.5}],
-                    "before": {"fds": 3}, "names": ["a", "b"]},
+        "figures": {
+            "delay_p50_ms": 90.0,
+            "fps": np.float64(25),
+            "calls": [{"x_share": 0.5}],
+            "before": {"fds": 3},
+            "names": ["a", "b"],
+        },
         "targets": {"delay_p50_ms": 80},
         "met": {"delay_p50_ms": False, "no hole in the sound": True},
         "seconds": 5,
-    }  # fmt: skip
+    }
     made = make_record("soak", "Calls.", found)
     figures = made["figures"]
     assert figures["delay_p50_ms"] == {"value": 90.0, "unit": "ms", "target": "≤ 80", "ok": False}

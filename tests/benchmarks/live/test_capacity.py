@@ -17,8 +17,13 @@ from lipwire.server.rtc.decoders import make_decoder
 
 
 def call(**changes: Any) -> dict[str, Any]:
-    return {"pictures_share": 1.0, "generated_share": 0.99, "delay_p95_ms": 61.0,
-            "pacing_ms": [1.0] * 100, **changes}  # fmt: skip
+    return {
+        "pictures_share": 1.0,
+        "generated_share": 0.99,
+        "delay_p95_ms": 61.0,
+        "pacing_ms": [1.0] * 100,
+        **changes,
+    }
 
 
 def test_smooth_is_strict() -> None:
@@ -31,8 +36,13 @@ def test_smooth_is_strict() -> None:
 
 def test_sessions_are_added_until_it_judders(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(calls: int, size: str, steps: int, *_: Any) -> dict[str, Any]:
-        row = {"sessions": calls, "size": size, "steps": steps, "cpu_cores": 0.5 * calls,
-               "smooth": calls < 4}  # fmt: skip
+        row = {
+            "sessions": calls,
+            "size": size,
+            "steps": steps,
+            "cpu_cores": 0.5 * calls,
+            "smooth": calls < 4,
+        }
         return {"row": row, "pacing_ms": [1.0]}
 
     monkeypatch.setattr(capacity, "load", load)

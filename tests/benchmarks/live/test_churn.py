@@ -26,8 +26,14 @@ class Held:
         self._left, self.rounds = left, 0
 
     def look(self, *_: object) -> dict[str, Any]:
-        return {"fds": 14, "kinds": {"socket": 3}, "threads": 20 + self._left * self.rounds,
-                "tasks": 4, "sessions": 0, "resident_mib": 500.0 + self.rounds}  # fmt: skip
+        return {
+            "fds": 14,
+            "kinds": {"socket": 3},
+            "threads": 20 + self._left * self.rounds,
+            "tasks": 4,
+            "sessions": 0,
+            "resident_mib": 500.0 + self.rounds,
+        }
 
 
 @pytest.fixture
@@ -70,8 +76,13 @@ def test_what_is_left_behind_is_missed(serve: Any) -> None:
     assert missed(made) == ["threads as before"] and "incomplete" not in made
     assert made["figures"]["killed"]["value"] == 8
     assert [row["threads"] for row in made["tables"]["while it goes on"]] == [
-        22, 24, 26, 28, 30, 32,
-    ]  # fmt: skip
+        22,
+        24,
+        26,
+        28,
+        30,
+        32,
+    ]
     assert any(line.startswith("12 of 24 calls, 4 killed, about ") for line in said)
     assert ended == ["server"]
 

@@ -30,10 +30,16 @@ def notes(picture_s: float, sound_s: float, seed: int = 0, **changes: Any) -> di
     clicked = [100 + at_s for at_s in click_times(SECONDS)]
     heard = [at_s + sound_s + rng.uniform(-1e-3, 1e-3) for at_s in clicked]
     return {
-        "called_s": 99.5, "since_s": 102.0, "until_s": 116.0, "sent": sent, "back": back,
-        "clicks_sent": clicked, "clicks_heard": heard,
-        "offsets": {"video": [picture_s] * 9, "audio": [sound_s] * 9}, **changes,
-    }  # fmt: skip
+        "called_s": 99.5,
+        "since_s": 102.0,
+        "until_s": 116.0,
+        "sent": sent,
+        "back": back,
+        "clicks_sent": clicked,
+        "clicks_heard": heard,
+        "offsets": {"video": [picture_s] * 9, "audio": [sound_s] * 9},
+        **changes,
+    }
 
 
 def values(noted: dict[str, Any]) -> dict[str, Any]:
@@ -102,8 +108,14 @@ def test_a_server_that_draws_its_own_pictures_is_judged_by_their_pacing() -> Non
     noted["back"] = [[at_s, None, due_s] for at_s, _, due_s in noted["back"]]
     found = values(noted)
     assert found["smooth"] == "yes" and found["pictures_per_s"] == pytest.approx(25, abs=0.5)
-    for name in ("pictures_back_share", "picture_delay_p50_ms", "sound_delay_p50_ms",
-                 "clicks_heard_share", "picture_after_sound_ms", "av_offset_ms"):  # fmt: skip
+    for name in (
+        "pictures_back_share",
+        "picture_delay_p50_ms",
+        "sound_delay_p50_ms",
+        "clicks_heard_share",
+        "picture_after_sound_ms",
+        "av_offset_ms",
+    ):
         assert found[name] is None
     nothing = values(notes(0.1, 0.1, back=[], clicks_heard=[], offsets={}))
     assert nothing["smooth"] == "no" and nothing["first_picture_s"] is None
@@ -169,8 +181,14 @@ def test_a_peer_is_judged_from_outside(clip: Path, peer: str) -> None:
 
 
 def test_calls_to_a_pair_of_doors_are_counted(clip: Path, peer: str) -> None:
-    plan = Visit(str(clip), str(sample_voice()), whip=f"{peer}/whip", whep=f"{peer}/whep",
-                 seconds=1, settle_s=0.1)  # fmt: skip
+    plan = Visit(
+        str(clip),
+        str(sample_voice()),
+        whip=f"{peer}/whip",
+        whep=f"{peer}/whep",
+        seconds=1,
+        settle_s=0.1,
+    )
     row = load(plan)["row"]
     assert row["sessions"] == 1 and 0 < row["pictures_share"] <= 1
 

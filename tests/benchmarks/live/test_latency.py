@@ -34,8 +34,13 @@ def notes(**changes: Any) -> dict[str, Any]:
     sent, server, back = [], [], []
     for n in range(FRAMES):
         at = n / 25
-        sent.append([n, n * 3600, {"captured": at, "encoding": at + 0.001, "encoded": at + 0.002,
-                                   "sent": at + 0.003}])  # fmt: skip
+        sent.append(
+            [
+                n,
+                n * 3600,
+                {"captured": at, "encoding": at + 0.001, "encoded": at + 0.002, "sent": at + 0.003},
+            ]
+        )
         times: list[Any] = [at + 0.004 + k / 1000 for k in range(len(POINTS))]
         if n % 10 == 0:
             times[POINTS.index("generating")] = None
@@ -44,13 +49,28 @@ def notes(**changes: Any) -> dict[str, Any]:
         marks = {"received": home, "decoding": home + 0.001, "decoded": home + 0.002}
         back.append([home + 0.003, n, n * 3600, marks])
     return {
-        "called_s": -1.0, "spoken_s": -0.9, "since_s": 0.4, "until_s": 3.0, "client_cpu_s": 0.5,
-        "client_mib": 100.0, "own_s": 0.01, "columns": ["pts", "outcome", *POINTS],
-        "server": server, "sent": sent, "back": back, "clicks": [[0.5, 0.6], [1.5, 1.6]],
-        "offsets": {"video": [0.1] * 9, "audio": [0.08] * 9}, "sounds": [], "first": {},
-        "last": {"delay_p50_ms": 60.0, "delay_p95_ms": 61.0}, "server_cpu_per_s": 0.8,
-        "resident_mib": 300.0, "peak_mib": 400.0, "ready_s": 2.0, **changes,
-    }  # fmt: skip
+        "called_s": -1.0,
+        "spoken_s": -0.9,
+        "since_s": 0.4,
+        "until_s": 3.0,
+        "client_cpu_s": 0.5,
+        "client_mib": 100.0,
+        "own_s": 0.01,
+        "columns": ["pts", "outcome", *POINTS],
+        "server": server,
+        "sent": sent,
+        "back": back,
+        "clicks": [[0.5, 0.6], [1.5, 1.6]],
+        "offsets": {"video": [0.1] * 9, "audio": [0.08] * 9},
+        "sounds": [],
+        "first": {},
+        "last": {"delay_p50_ms": 60.0, "delay_p95_ms": 61.0},
+        "server_cpu_per_s": 0.8,
+        "resident_mib": 300.0,
+        "peak_mib": 400.0,
+        "ready_s": 2.0,
+        **changes,
+    }
 
 
 def test_stages_are_all_points_and_add_up() -> None:

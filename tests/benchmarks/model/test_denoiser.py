@@ -105,8 +105,12 @@ def test_a_whole_run_says_what_both_networks_cost(
     assert [(row["steps"], row["batch"]) for row in peers] == [(1, 1), (1, 2)]
     paper_rows = [row for row in result["rows"] if row["network"] == "paper"]
     assert [(row["steps"], row["batch"]) for row in paper_rows] == [
-        (1, 1), (2, 1), (1, 2), (25, 1), (25, 1),
-    ]  # fmt: skip
+        (1, 1),
+        (2, 1),
+        (1, 2),
+        (25, 1),
+        (25, 1),
+    ]
     for row in result["rows"]:
         assert row["gflops"] == pytest.approx(row["gflop_a_frame"] * 1e3 / row["ms_a_frame"])
 

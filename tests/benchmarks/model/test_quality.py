@@ -23,8 +23,14 @@ pytest.importorskip("skimage")
 
 def take(**how: object) -> fixture.Take:
     images = [picture(240, 320, seed) for seed in range(30)]
-    return fixture.play(FakeBackend(), FakeTracker, images, fixture.voice(2.0),
-                      EngineConfig(silence="generate"), **how)  # type: ignore[arg-type]  # fmt: skip
+    return fixture.play(
+        FakeBackend(),
+        FakeTracker,
+        images,
+        fixture.voice(2.0),
+        EngineConfig(silence="generate"),
+        **how,
+    )  # type: ignore[arg-type]
 
 
 def test_every_picture_comes_out_once_and_those_that_are_painted_are_seen() -> None:

@@ -37,8 +37,15 @@ def notes(pieces: int = 8, lag_s: float = CODEC_LAG_S / 2) -> dict[str, Any]:
     for n in range(0, pieces, round(1 / BURST_S)):
         heard = (voice[n]["place"] + ORIGIN) / RATE_HZ + lag_s
         clicks.append([heard, voice[n]["place"] / RATE_HZ + EPOCH_S + 0.03])
-    return {"voice": voice, "sound": sound, "sounds": sounds, "spoken": spoken, "clicks": clicks,
-            "since_s": EPOCH_S + 1.0, "until_s": EPOCH_S + 3.0}  # fmt: skip
+    return {
+        "voice": voice,
+        "sound": sound,
+        "sounds": sounds,
+        "spoken": spoken,
+        "clicks": clicks,
+        "since_s": EPOCH_S + 1.0,
+        "until_s": EPOCH_S + 3.0,
+    }
 
 
 @pytest.mark.parametrize("lag_s", [-0.004, 0.0, CODEC_LAG_S])

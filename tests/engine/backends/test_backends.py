@@ -422,6 +422,7 @@ def test_openvino_that_paints_something_else_is_not_used(monkeypatch: pytest.Mon
     usual = _backend("ort")
     monkeypatch.setattr("lipwire.engine.backends.openvino.OrtBackend", None)  # is open already
     with pytest.raises(BackendError, match="by 0.0 of 255"):
-        load_backend(open_bundle(), "openvino", threads=1, half=False, batch_sizes=(1,),
-                     reference=usual)  # fmt: skip
+        load_backend(
+            open_bundle(), "openvino", threads=1, half=False, batch_sizes=(1,), reference=usual
+        )
     assert usual.generate([painted])[0].std() > 5, "and stays open"

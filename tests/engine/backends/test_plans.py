@@ -281,9 +281,13 @@ def test_building_ahead_opens_what_auto_chooses_from(
 
 
 @pytest.mark.parametrize(
-    "error", [ImportError("No module named 'torch'"), BackendError("refused"),
-              BundleError("does not hold its network")]
-)  # fmt: skip
+    "error",
+    [
+        ImportError("No module named 'torch'"),
+        BackendError("refused"),
+        BundleError("does not hold its network"),
+    ],
+)
 def test_where_neither_opens_onnx_runtime_takes_their_place_and_says_so(
     opened: list[tuple[str, dict[str, Any]]],
     monkeypatch: pytest.MonkeyPatch,

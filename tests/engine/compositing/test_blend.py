@@ -186,8 +186,14 @@ def skin(width_px: float, grain: float, seed: int = 0) -> tuple[U8, F32, Alignme
 def masks_in_frame(image: U8, alignment: Alignment, mask: F32) -> F32:
     """f32[H, W]: a crop's mask where the frame has it."""
     return np.asarray(
-        cv2.warpAffine(mask, alignment.matrix, image.shape[1::-1],
-                       flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.float32)  # fmt: skip
+        cv2.warpAffine(
+            mask,
+            alignment.matrix,
+            image.shape[1::-1],
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        ),
+        np.float32,
+    )
 
 
 @pytest.mark.parametrize("width_px", WIDTHS_PX)

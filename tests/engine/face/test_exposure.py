@@ -9,7 +9,7 @@ from fakes import FakeTracker, picture
 
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.exposure import DIM, LIT, MOST_GAIN, SIDES, VISIBLE, gain_of, lit, times
-from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.aligned import Aligned, composite
 from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.types import U8, JobSpec
 
@@ -69,8 +69,8 @@ def test_a_mouth_goes_back_into_the_dark() -> None:
     assert level(found.crop) > 3 * dark.mean()
     assert np.array_equal(found.references, np.stack([found.crop] * 2))
     # What the model gives back unchanged changes nothing; teeth in its light are teeth in the dark.
-    assert np.abs(FacePipeline.composite(found, found.crop, 1.0).change).max(initial=0) < 3
+    assert np.abs(composite(found, found.crop, 1.0).change).max(initial=0) < 3
     teeth = found.crop.copy()
     teeth[80:96, 48:80] = 240
-    added = FacePipeline.composite(found, teeth, 1.0).change
+    added = composite(found, teeth, 1.0).change
     assert 20 < added.max() < 240 / found.gain

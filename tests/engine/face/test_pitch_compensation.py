@@ -20,7 +20,7 @@ from lipwire.engine.face.pitch_compensation import (
     unstretch,
 )
 from lipwire.engine.media.planes import paint_image
-from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.aligned import Aligned, composite
 from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.types import F32, U8, Alignment, Face, JobSpec
 
@@ -134,7 +134,7 @@ def test_only_the_mouth_of_a_bowed_face_changes_and_lies_where_it_is() -> None:
     found = paint.find(image, 0.0)
     assert isinstance(found, Aligned) and found.length > 1.1
     assert np.array_equal(found.references[0], found.crop), "references are as long as the face"
-    again = paint.composite(found, found.crop, 1.0)
+    again = composite(found, found.crop, 1.0)
     assert np.abs(again.change).max(initial=0) < 12, "what the model did not change hardly changes"
     # A mark that the model makes at the lips of the long crop lies at the frame's own lips.
     placed = lengthened_alignment(found.alignment, found.length)
@@ -142,7 +142,7 @@ def test_only_the_mouth_of_a_bowed_face_changes_and_lies_where_it_is() -> None:
     x, y = np.round(lips).astype(int)
     marked = found.crop.copy()
     marked[y - 3 : y + 4, x - 3 : x + 4] = (255, 0, 0)
-    shown = paint_image(image, paint.composite(found, marked, 1.0))
+    shown = paint_image(image, composite(found, marked, 1.0))
     rows, columns = np.nonzero(np.abs(shown.astype(int) - image).sum(2) > 150)
     wanted = found.face.landmarks[[UPPER_LIP, LOWER_LIP]].mean(0)
     unit = 1 / float(np.hypot(*found.alignment.matrix[0, :2]))

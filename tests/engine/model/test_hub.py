@@ -94,9 +94,13 @@ def test_checksums_decide_not_the_hub(hub: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("hf:maker", "hf:owner/name"), ("hf:../x@y", "hf:owner/name|fetched"),
-     ("hf:maker/none", "cannot be fetched"), ("hf:maker/lips@v9", "cannot be fetched")],
-)  # fmt: skip
+    [
+        ("hf:maker", "hf:owner/name"),
+        ("hf:../x@y", "hf:owner/name|fetched"),
+        ("hf:maker/none", "cannot be fetched"),
+        ("hf:maker/lips@v9", "cannot be fetched"),
+    ],
+)
 def test_what_is_not_there_is_said_in_one_line(hub: Path, name: str, reason: str) -> None:
     with pytest.raises(BundleError, match=reason) as caught:
         open_bundle(name)

@@ -41,9 +41,13 @@ def names(steps: int, offered: tuple[int, ...] | None = OFFERED) -> list[tuple[s
 
 def test_the_rungs_go_down_by_what_the_model_offers() -> None:
     assert names(8) == [
-        ("full", 8, 1), ("fewer", 4, 1), ("fewer", 2, 1), ("one", 1, 1), ("half", 1, 2),
+        ("full", 8, 1),
+        ("fewer", 4, 1),
+        ("fewer", 2, 1),
+        ("one", 1, 1),
+        ("half", 1, 2),
         ("none", 1, 0),
-    ]  # fmt: skip
+    ]
     assert names(2, (1, 2, 25)) == [("full", 2, 1), ("one", 1, 1), ("half", 1, 2), ("none", 1, 0)]
     assert names(1) == [("full", 1, 1), ("half", 1, 2), ("none", 1, 0)]
     assert names(4, (2, 4)) == [("full", 4, 1), ("fewer", 2, 1), ("half", 2, 2), ("none", 2, 0)]
@@ -80,9 +84,13 @@ class Walk:
             steps = self.ladder.rung.steps
             took_s = step_s * (steps + 1)
             self.ladder.record_generated(
-                self.index, steps, around_s + took_s, self.now + around_s + took_s,
-                took_s=took_s, shown=action is FrameAction.GENERATE,
-            )  # fmt: skip
+                self.index,
+                steps,
+                around_s + took_s,
+                self.now + around_s + took_s,
+                took_s=took_s,
+                shown=action is FrameAction.GENERATE,
+            )
         return action
 
     def frames(self, seconds: float, step_s: float, around_s: float = 0.01) -> list[FrameAction]:

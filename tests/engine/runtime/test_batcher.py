@@ -291,10 +291,15 @@ def test_a_hiccup_does_not_shut_the_door_for_ever() -> None:
 # --- whatever comes ---
 
 jobs = st.lists(
-    st.tuples(st.sampled_from("abcdef"), st.floats(0.0, 0.5), st.sampled_from((1, 2)),
-              st.floats(0.01, 0.3)),
-    min_size=1, max_size=40,
-)  # fmt: skip
+    st.tuples(
+        st.sampled_from("abcdef"),
+        st.floats(0.0, 0.5),
+        st.sampled_from((1, 2)),
+        st.floats(0.01, 0.3),
+    ),
+    min_size=1,
+    max_size=40,
+)
 
 
 @given(

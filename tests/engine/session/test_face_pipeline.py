@@ -9,7 +9,7 @@ from fakes import FakeTracker, ScriptedTracker, TalkingTracker, face_mesh, pictu
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.face.alignment import transform
 from lipwire.engine.media.planes import paint_image
-from lipwire.engine.session.aligned import Aligned
+from lipwire.engine.session.aligned import Aligned, composite
 from lipwire.engine.session.face_pipeline import DOUBT_S, GLANCE_FRAMES, FacePipeline
 from lipwire.engine.types import U8, Face, JobSpec, Outcome
 
@@ -141,7 +141,7 @@ def test_painting_shows_the_generated_mouth_and_nothing_else() -> None:
     found = find(pipeline(), picture())
     generated = found.crop.copy()
     generated[64:] = (200, 30, 30)
-    out = paint_image(found.image, FacePipeline.composite(found, generated, 1.0))
+    out = paint_image(found.image, composite(found, generated, 1.0))
     changed = (out != found.image).any(2)
     rows, cols = np.nonzero(changed)
     there = transform(np.stack([cols, rows], 1), found.alignment.matrix)
@@ -149,7 +149,7 @@ def test_painting_shows_the_generated_mouth_and_nothing_else() -> None:
     assert there[:, 1].min() >= 63.9
     assert there[:, 0].min() > 0
     assert there[:, 0].max() < 127
-    assert not FacePipeline.composite(found, generated, 0.0).change.any()
+    assert not composite(found, generated, 0.0).change.any()
 
 
 def test_a_box_is_cut_out_as_it_lies_and_averaged_over_five_frames() -> None:
@@ -178,7 +178,7 @@ def test_a_mouth_painted_in_a_box_goes_back_into_the_lower_half() -> None:
     found = find(pipeline(FakeTracker(), spec=JobSpec(64, "box")), picture())
     generated = found.crop.copy()
     generated[32:] = (200, 30, 30)
-    out = paint_image(found.image, FacePipeline.composite(found, generated, 1.0))
+    out = paint_image(found.image, composite(found, generated, 1.0))
     rows, cols = np.nonzero((out != found.image).any(2))
     there = transform(np.stack([cols, rows], 1), found.alignment.matrix)
     assert len(rows) > 300

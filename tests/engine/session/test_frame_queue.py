@@ -44,8 +44,13 @@ def begun(playout_s: float) -> FrameState:
     image = PICTURES[0]
     mesh = face_mesh((64.0, 48.0), 60.0)
     alignment = alignment_from(fit_similarity(mesh, 128), 128)
-    found = Aligned(image, align(image, alignment), np.zeros((1, 128, 128, 3), np.uint8), alignment,
-                    Face(mesh, 1.0))  # fmt: skip
+    found = Aligned(
+        image,
+        align(image, alignment),
+        np.zeros((1, 128, 128, 3), np.uint8),
+        alignment,
+        Face(mesh, 1.0),
+    )
     return FrameState(frame(0), 0, 0.0, playout_s, aligned=found)
 
 

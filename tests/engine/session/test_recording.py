@@ -178,8 +178,8 @@ class Streams:
 def test_two_devices_record_each_its_own_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in turns, on one stream for warming up and capturing."""
     streams = Streams()
-    for name in ("Stream", "current_stream", "device", "stream", "graph", "CUDAGraph",
-                 "graph_pool_handle"):  # fmt: skip
+    names = "Stream current_stream device stream graph CUDAGraph graph_pool_handle"
+    for name in names.split():
         monkeypatch.setattr(torch.cuda, name, getattr(streams, name))
     ran: list[tuple[int, int]] = []
 
@@ -290,9 +290,14 @@ def test_the_gpu_backend_paints_what_onnx_runtime_paints(bundle: Any, recorded: 
         made.append(device)
         return FakeRecorder(1)
 
-    ours = RecordedBackend(replace(bundle, manifest=replace(bundle.manifest, steps_offered=(1, 2))),
-                           "cpu", batch_sizes=(1, 4), half=recorded, graphs=recorded,
-                           recorder=recorder)  # fmt: skip
+    ours = RecordedBackend(
+        replace(bundle, manifest=replace(bundle.manifest, steps_offered=(1, 2))),
+        "cpu",
+        batch_sizes=(1, 4),
+        half=recorded,
+        graphs=recorded,
+        recorder=recorder,
+    )
     assert made == [CPU] * recorded, "one for all recordings of a device"
     theirs = load_backend(bundle, "ort", threads=1)
     for count in (1, 3, 5):

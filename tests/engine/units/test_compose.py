@@ -75,9 +75,14 @@ def test_a_unit_of_another_place_and_light_is_brought_here() -> None:
     elsewhere = unit(8.0, shift=(40.0, 9.0))
     bright = elsewhere.picture.astype(np.float32) * 0.9 + 20
     other = type(elsewhere)(
-        np.clip(bright, 0, 255).astype(np.uint8), elsewhere.to_crop, elsewhere.landmarks,
-        elsewhere.codes, elsewhere.look, elsewhere.detail, elsewhere.time_s,
-    )  # fmt: skip
+        np.clip(bright, 0, 255).astype(np.uint8),
+        elsewhere.to_crop,
+        elsewhere.landmarks,
+        elsewhere.codes,
+        elsewhere.look,
+        elsewhere.detail,
+        elsewhere.time_s,
+    )
     made = paint_image(image, put(image, place(points), points, other))
     wanted = shown(0.0, 8.0)
     assert np.abs(made.astype(int) - wanted).mean() < 1.0

@@ -60,12 +60,20 @@ def test_a_jwt_is_for_what_it_says() -> None:
 
 @pytest.mark.parametrize(
     ("claims", "named"),
-    [({"exp": None}, "exp"), ({"iat": None}, "iat"), ({"exp": int(NOW_S) - 6}, "expired"),
-     ({"exp": int(NOW_S) + 601}, "lives for more than 600 s"),
-     ({"iat": int(NOW_S) + 60}, "future"), ({"nbf": int(NOW_S) + 60}, "future"),
-     ({"exp": float("inf")}, "lives|numbers|not"), ({"exp": "soon"}, "numbers|integer"),
-     ({"scope": None}, "not text"), ({"scope": ["watch"]}, "not text"), ({"session": 7}, "text")],
-)  # fmt: skip
+    [
+        ({"exp": None}, "exp"),
+        ({"iat": None}, "iat"),
+        ({"exp": int(NOW_S) - 6}, "expired"),
+        ({"exp": int(NOW_S) + 601}, "lives for more than 600 s"),
+        ({"iat": int(NOW_S) + 60}, "future"),
+        ({"nbf": int(NOW_S) + 60}, "future"),
+        ({"exp": float("inf")}, "lives|numbers|not"),
+        ({"exp": "soon"}, "numbers|integer"),
+        ({"scope": None}, "not text"),
+        ({"scope": ["watch"]}, "not text"),
+        ({"session": 7}, "text"),
+    ],
+)
 def test_claims_that_do_not_count(claims: dict[str, Any], named: str) -> None:
     with pytest.raises(Unauthorised, match=named):
         authenticator(jwt_secret=SECRET).admit(bearer(**claims), Right.WATCH)

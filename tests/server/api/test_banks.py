@@ -107,9 +107,14 @@ async def test_another_person_s_bank_is_refused_and_said(
     ],
 )
 async def test_what_cannot_be_used_has_its_status_and_the_call_goes_on(
-    client: httpx.AsyncClient, caller: Caller, monkeypatch: pytest.MonkeyPatch,
-    content: bytes, params: dict[str, str], status: int, cause: str,
-) -> None:  # fmt: skip
+    client: httpx.AsyncClient,
+    caller: Caller,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    params: dict[str, str],
+    status: int,
+    cause: str,
+) -> None:
     monkeypatch.setattr(guard, "MAX_BYTES", 2_999_999)
     path = await begin(client, caller)
     answer = await client.post(path, params=params, content=content)

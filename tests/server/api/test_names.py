@@ -55,8 +55,13 @@ async def test_a_named_session_is_found_and_survives_its_publisher(
         (listed,) = (await client.get("/api/sessions")).json()
         assert listed.pop("seconds") > 0
         assert listed == {
-            "id": "studio", "node": None, "named": True, "live": True, "viewers": 1, "voice": True,
-        }  # fmt: skip
+            "id": "studio",
+            "node": None,
+            "named": True,
+            "live": True,
+            "viewers": 1,
+            "voice": True,
+        }
         told = {"text": "Guten Tag", "duration_s": 1}
         assert (await client.post("/api/sessions/studio/subtitles", json=told)).status_code == 200
         await until(lambda: len(viewer.pictures) > 5, "seen", 20)

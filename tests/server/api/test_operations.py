@@ -61,9 +61,15 @@ async def test_what_happens_is_counted(client: httpx.AsyncClient) -> None:
     async with Caller() as caller:
         name = await call(client, caller)
         voice = voiced(2.0, 24_000).astype("<i2").tobytes()
-        sound = (b"RIFF" + (36 + len(voice)).to_bytes(4, "little") + b"WAVEfmt "
-                 + bytes.fromhex("10000000 0100 0100 c05d0000 80bb0000 0200 1000")
-                 + b"data" + len(voice).to_bytes(4, "little") + voice)  # fmt: skip
+        sound = (
+            b"RIFF"
+            + (36 + len(voice)).to_bytes(4, "little")
+            + b"WAVEfmt "
+            + bytes.fromhex("10000000 0100 0100 c05d0000 80bb0000 0200 1000")
+            + b"data"
+            + len(voice).to_bytes(4, "little")
+            + voice
+        )
         answer = await client.post(f"/api/sessions/{name}/speech", content=sound)
         assert answer.status_code == 200, answer.text
         await until(lambda: len(caller.pictures) > 40, "pictures", 30)
@@ -179,9 +185,13 @@ async def test_sigterm_lets_calls_go_on_and_ends_with_success() -> None:
     )
     environment = {**os.environ, "LIPWIRE_PORT": "0", "LIPWIRE_DRAIN_S": "2"}
     with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=REPO, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=REPO,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
             assert process.stdout is not None
             lines = iter(process.stdout.readline, "")

@@ -270,9 +270,13 @@ async def test_reads_are_empty(publisher: Client) -> None:
 def guarded(engine: Engine) -> Iterator[Running]:
     """A server that wants a token, knows one foreign page, and has a TURN server to tell of."""
     with Running(
-        engine, token=TOKEN, allowed_origins=ORIGIN, turn_urls="turn:turn.example?transport=udp",
-        turn_secret="shared", stun_urls=(),
-    ) as running:  # fmt: skip
+        engine,
+        token=TOKEN,
+        allowed_origins=ORIGIN,
+        turn_urls="turn:turn.example?transport=udp",
+        turn_secret="shared",
+        stun_urls=(),
+    ) as running:
         yield running
 
 

@@ -59,9 +59,14 @@ def test_files_are_cut_to_what_a_camera_may_send(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("count", "kind", "reason"),
-    [(0, "photo", "no face is in the photo"), (2, "photo", "2 faces"), (0, "clip", "no face"),
-     (1, "text", "not a media file"), (1, "sound", "no video")],
-)  # fmt: skip
+    [
+        (0, "photo", "no face is in the photo"),
+        (2, "photo", "2 faces"),
+        (0, "clip", "no face"),
+        (1, "text", "not a media file"),
+        (1, "sound", "no video"),
+    ],
+)
 def test_what_cannot_be_a_face_is_said_in_one_line(
     tmp_path: Path, count: int, kind: str, reason: str
 ) -> None:

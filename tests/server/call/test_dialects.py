@@ -25,8 +25,15 @@ SAMPLES: list[tuple[str, Any, Said]] = [
     ("ours", {"type": "interrupt"}, Said(act="interrupt")),
     (
         "OpenAI Realtime",
-        {"type": "response.output_audio.delta", "event_id": "event_4950", "response_id": "resp_1",
-         "item_id": "msg_8", "output_index": 0, "content_index": 0, "delta": B64},
+        {
+            "type": "response.output_audio.delta",
+            "event_id": "event_4950",
+            "response_id": "resp_1",
+            "item_id": "msg_8",
+            "output_index": 0,
+            "content_index": 0,
+            "delta": B64,
+        },
         Said((PCM,), 24_000),
     ),
     ("OpenAI Realtime", {"type": "response.output_audio.done"}, Said(act="flush")),
@@ -51,10 +58,16 @@ SAMPLES: list[tuple[str, Any, Said]] = [
     ("OpenAI beta", {"type": "response.audio.done"}, Said(act="flush")),
     (
         "Gemini Live",
-        {"serverContent": {"modelTurn": {"parts": [
-            {"text": "thinking"},
-            {"inlineData": {"mimeType": "audio/pcm;rate=16000", "data": B64}},
-        ]}}},
+        {
+            "serverContent": {
+                "modelTurn": {
+                    "parts": [
+                        {"text": "thinking"},
+                        {"inlineData": {"mimeType": "audio/pcm;rate=16000", "data": B64}},
+                    ]
+                }
+            }
+        },
         Said((PCM,), 16_000),
     ),
     (
@@ -70,8 +83,13 @@ SAMPLES: list[tuple[str, Any, Said]] = [
     ("DeepL Voice", {"target_media_chunk": {"data": PCM}}, Said((PCM,))),  # in MessagePack
     (
         "DeepL Voice",
-        {"target_transcript_update": {"language": "de", "tentative": [{"text": "Wie"}],
-         "concluded": [{"text": "Guten Tag.", "start_time": 0, "end_time": 900}]}},
+        {
+            "target_transcript_update": {
+                "language": "de",
+                "tentative": [{"text": "Wie"}],
+                "concluded": [{"text": "Guten Tag.", "start_time": 0, "end_time": 900}],
+            }
+        },
         Said(text="Guten Tag."),
     ),
     ("DeepL Voice", {"end_of_target_media": {"language": "de"}}, Said(act="flush")),
@@ -82,8 +100,12 @@ SAMPLES: list[tuple[str, Any, Said]] = [
     ),
     (
         "ElevenLabs",
-        {"audio": B64, "isFinal": False, "normalizedAlignment": None,
-         "alignment": {"chars": ["H", "i"], "charStartTimesMs": [0, 3]}},
+        {
+            "audio": B64,
+            "isFinal": False,
+            "normalizedAlignment": None,
+            "alignment": {"chars": ["H", "i"], "charStartTimesMs": [0, 3]},
+        },
         Said((PCM,), text="Hi"),
     ),
     ("ElevenLabs", {"audio": None, "isFinal": True}, Said(act="flush")),
@@ -101,17 +123,24 @@ SAMPLES: list[tuple[str, Any, Said]] = [
     ("Cartesia", {"type": "error", "message": "No such model."}, Said(error="No such model.")),
     (
         "Twilio",
-        {"event": "media", "sequenceNumber": "3", "streamSid": "MZ1",
-         "media": {"track": "inbound", "chunk": "1", "timestamp": "5", "payload": B64}},
+        {
+            "event": "media",
+            "sequenceNumber": "3",
+            "streamSid": "MZ1",
+            "media": {"track": "inbound", "chunk": "1", "timestamp": "5", "payload": B64},
+        },
         Said((PCM,), 8000, mulaw=True),
     ),
     ("Twilio", {"event": "clear", "streamSid": "MZ1"}, Said(act="interrupt")),
     ("Twilio", {"event": "start", "start": {"mediaFormat": {"encoding": "audio/x-mulaw"}}}, QUIET),
-    ("Kyutai TTS", {"type": "Audio", "pcm": [0.0, 0.5, -1.0]},
-     Said(rate_hz=24_000, floats=(0.0, 0.5, -1.0))),
+    (
+        "Kyutai TTS",
+        {"type": "Audio", "pcm": [0.0, 0.5, -1.0]},
+        Said(rate_hz=24_000, floats=(0.0, 0.5, -1.0)),
+    ),
     ("Kyutai TTS", {"type": "Text", "text": "Bonjour", "start_s": 0.1}, Said(text="Bonjour ")),
     ("Kyutai TTS", {"type": "Ready"}, QUIET),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -134,12 +163,19 @@ def test_each_services_messages_are_understood(sample: tuple[str, Any, Said]) ->
         ({"type": "chunk", "data": 7}, "no base64"),
         ({"type": "chunk", "data": [[1], "AA"]}, "no base64"),
         (
-            {"serverContent": {"modelTurn": {"parts": [
-                {"inlineData": {"mimeType": "audio/pcm;rate=999999", "data": B64}}]}}},
+            {
+                "serverContent": {
+                    "modelTurn": {
+                        "parts": [
+                            {"inlineData": {"mimeType": "audio/pcm;rate=999999", "data": B64}}
+                        ]
+                    }
+                }
+            },
             "outside",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_nobody_sends_is_refused_in_one_line(message: Any, reason: str) -> None:
     with pytest.raises(MediaError, match=reason) as caught:
         read(json.loads(json.dumps(message)))
@@ -151,9 +187,17 @@ def heard(pieces: list[tuple[I16, int]]) -> tuple[I16, int]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "rate_hz"), [("ogg", 48_000), ("webm", 48_000), ("flac", 24_000), ("mp3", 24_000),
-                          ("wav", 16_000), ("adts", 24_000), ("pcm", 24_000)]
-)  # fmt: skip
+    ("kind", "rate_hz"),
+    [
+        ("ogg", 48_000),
+        ("webm", 48_000),
+        ("flac", 24_000),
+        ("mp3", 24_000),
+        ("wav", 16_000),
+        ("adts", 24_000),
+        ("pcm", 24_000),
+    ],
+)
 @pytest.mark.parametrize("cut", [61, 700, 1 << 20])
 def test_containers_are_decoded_as_they_come(kind: str, rate_hz: int, cut: int) -> None:
     raw = tone(6.0, 440, rate_hz)  # FFmpeg wants 6 kB of MP3 before it begins

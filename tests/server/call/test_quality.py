@@ -33,9 +33,14 @@ def test_each_change_is_told_once_and_logged(caplog: pytest.LogCaptureFixture) -
     starve(session, 7)
     (event,) = watch.news()
     assert event == {
-        "type": "quality", "rung": "one", "before": "full", "steps": 1, "asked": 2,
-        "reason": "pictures came too late", "changes": 1,
-    }  # fmt: skip
+        "type": "quality",
+        "rung": "one",
+        "before": "full",
+        "steps": 1,
+        "asked": 2,
+        "reason": "pictures came too late",
+        "changes": 1,
+    }
     assert list(watch.news()) == [] and watch.state() == event
     starve(session, 7, first=7)
     assert [event["rung"] for event in watch.news()] == ["half"]

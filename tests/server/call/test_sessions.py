@@ -36,10 +36,15 @@ async def caller(sessions: Sessions) -> AsyncIterator[Caller]:
 
 @pytest.mark.parametrize(
     ("body", "named"),
-    [("", "not SDP"), ("hello", "not SDP"), ("v=0\r\nm=video nonsense", "cannot be read|SDP"),
-     ("v=0" + "a" * MAX_SDP_BYTES, "larger than 64 kB"), ("v=0\r\n", "0 video sections"),
-     ("\x00\xff" * 50, "not SDP")],
-)  # fmt: skip
+    [
+        ("", "not SDP"),
+        ("hello", "not SDP"),
+        ("v=0\r\nm=video nonsense", "cannot be read|SDP"),
+        ("v=0" + "a" * MAX_SDP_BYTES, "larger than 64 kB"),
+        ("v=0\r\n", "0 video sections"),
+        ("\x00\xff" * 50, "not SDP"),
+    ],
+)
 def test_what_is_not_an_offer_is_named_in_one_line(body: str, named: str) -> None:
     with pytest.raises((OfferError, TooLarge), match=named) as caught:
         read_offer(body)

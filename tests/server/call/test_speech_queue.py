@@ -141,9 +141,14 @@ async def all_of(path: Path) -> I16:
 
 @pytest.mark.parametrize(
     ("rate_hz", "kind", "layout"),
-    [(48_000, "wav", "mono"), (8_000, "wav", "mono"), (44_100, "wav", "stereo"),
-     (48_000, "ogg", "mono"), (44_100, "mp3", "stereo")],
-)  # fmt: skip
+    [
+        (48_000, "wav", "mono"),
+        (8_000, "wav", "mono"),
+        (44_100, "wav", "stereo"),
+        (48_000, "ogg", "mono"),
+        (44_100, "mp3", "stereo"),
+    ],
+)
 async def test_files_of_many_kinds(tmp_path: Path, rate_hz: int, kind: str, layout: str) -> None:
     path = tmp_path / f"voice.{kind}"
     path.write_bytes(sound_file(tone(1.3, rate_hz=rate_hz), rate_hz, kind, layout))
@@ -162,10 +167,14 @@ async def test_a_truncated_file_gives_its_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"just some text, no sound", b"\x00" * 5000, b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n",
-     b"ffconcat version 1.0\nfile /etc/hostname\n"],
+    [
+        b"just some text, no sound",
+        b"\x00" * 5000,
+        b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n",
+        b"ffconcat version 1.0\nfile /etc/hostname\n",
+    ],
     ids=["text", "zeros", "play list", "concat"],
-)  # fmt: skip
+)
 async def test_what_is_no_media_file_is_named_so(
     voice: SpeechQueue, tmp_path: Path, content: bytes
 ) -> None:

@@ -104,8 +104,12 @@ async def viewing(url: str, name: str) -> AsyncIterator[Watched]:
     from playwright.async_api import async_playwright
 
     seen = Watched([])
-    arguments = ["--headless=new", "--no-sandbox", "--allow-loopback-in-peer-connection",
-                 "--disable-background-networking"]  # fmt: skip
+    arguments = [
+        "--headless=new",
+        "--no-sandbox",
+        "--allow-loopback-in-peer-connection",
+        "--disable-background-networking",
+    ]
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=program, headless=False, args=arguments

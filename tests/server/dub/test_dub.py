@@ -255,9 +255,14 @@ def heard_colour(job: LipJob) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("slow", ["begin", "paint", "finish"])
 def test_the_result_does_not_depend_on_which_stage_is_slow(
-    clip: Path, voice: Path, tmp_path: Path, backend: FakeBackend, written: list[bytes],
-    slow: str, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    clip: Path,
+    voice: Path,
+    tmp_path: Path,
+    backend: FakeBackend,
+    written: list[bytes],
+    slow: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     backend.colour = heard_colour
     summary = dub(clip, voice, tmp_path / "out.mp4")
     first, method = written.copy(), getattr(Engine, slow)

@@ -108,11 +108,17 @@ async def test_too_many_are_refused_until_they_slow_down() -> None:
 
 @pytest.mark.parametrize(
     ("text", "language", "duration_s", "named"),
-    [("", None, None, "no text"), (" \x00\n ", None, None, "no text"),
-     ("x" * 501, None, None, "501"), ("hi", "a b", None, "language"), ("hi", "d", None, "language"),
-     ("hi", "de", 0.1, "duration_s"), ("hi", "de", float("nan"), "duration_s"),
-     ("hi", "de", float("inf"), "duration_s")],
-)  # fmt: skip
+    [
+        ("", None, None, "no text"),
+        (" \x00\n ", None, None, "no text"),
+        ("x" * 501, None, None, "501"),
+        ("hi", "a b", None, "language"),
+        ("hi", "d", None, "language"),
+        ("hi", "de", 0.1, "duration_s"),
+        ("hi", "de", float("nan"), "duration_s"),
+        ("hi", "de", float("inf"), "duration_s"),
+    ],
+)
 async def test_what_cannot_be_shown_is_refused(
     text: str, language: str | None, duration_s: float | None, named: str
 ) -> None:

@@ -28,9 +28,15 @@ def candidate(host: str, port: int = 5000, transport: str = "udp") -> str:
 
 @pytest.mark.parametrize(
     ("host", "expected"),
-    [("127.0.0.1", ["127.0.0.1"]), ("localhost", ["127.0.0.1"]), ("0.0.0.0", None),
-     ("::", None), ("192.0.2.7", ["192.0.2.7"]), ("example.org", None)],
-)  # fmt: skip
+    [
+        ("127.0.0.1", ["127.0.0.1"]),
+        ("localhost", ["127.0.0.1"]),
+        ("0.0.0.0", None),
+        ("::", None),
+        ("192.0.2.7", ["192.0.2.7"]),
+        ("example.org", None),
+    ],
+)
 def test_addresses_follow_the_listening_address(host: str, expected: list[str] | None) -> None:
     assert host_addresses(load_config(host=host)) == expected
 
@@ -51,9 +57,15 @@ def test_offered_addresses_replace_those_of_the_interfaces() -> None:
 
 def test_only_candidates_that_can_be_reached_stay_and_they_end() -> None:
     offer = HEAD + "".join(
-        [candidate("10.1.1.1"), candidate("a1b2.local"), candidate("10.1.1.2", 9, "tcp"),
-         candidate("224.0.0.1"), candidate("fd00::5"), "a=candidate:nonsense\r\n"]
-    )  # fmt: skip
+        [
+            candidate("10.1.1.1"),
+            candidate("a1b2.local"),
+            candidate("10.1.1.2", 9, "tcp"),
+            candidate("224.0.0.1"),
+            candidate("fd00::5"),
+            "a=candidate:nonsense\r\n",
+        ]
+    )
     lines = filter_candidates(offer).split("\r\n")
     kept = [line.split()[4] for line in lines if line.startswith("a=candidate:")]
     assert kept == ["10.1.1.1", "fd00::5"]
@@ -72,10 +84,18 @@ def test_thousands_of_candidates_are_cut() -> None:
 
 @pytest.mark.parametrize(
     ("host", "open_to_all"),
-    [("10.1.1.1", False), ("192.168.1.1", False), ("127.0.0.1", False), ("169.254.1.1", False),
-     ("fd00::5", False), ("fe80::1", False), ("::1", False), ("8.8.8.8", True),
-     ("2606:4700::1", True)],
-)  # fmt: skip
+    [
+        ("10.1.1.1", False),
+        ("192.168.1.1", False),
+        ("127.0.0.1", False),
+        ("169.254.1.1", False),
+        ("fd00::5", False),
+        ("fe80::1", False),
+        ("::1", False),
+        ("8.8.8.8", True),
+        ("2606:4700::1", True),
+    ],
+)
 def test_private_networks_are_left_out_where_strangers_come(host: str, open_to_all: bool) -> None:
     line = candidate(host).strip()
     assert usable(line) and usable(line, private=False) is open_to_all
@@ -86,10 +106,15 @@ def test_private_networks_are_left_out_where_strangers_come(host: str, open_to_a
 
 @pytest.mark.parametrize(
     "line",
-    ["a=candidate:1 2 udp 1 10.1.1.1 5 typ host", "a=candidate:1 1 udp 1 10.1.1.1 0 typ host",
-     "a=candidate:1 1 udp 1 10.1.1.1 99999 typ host", "a=candidate:1 1 udp 1 10.1.1.1 x typ host",
-     "a=candidate:1 1 udp 1 0.0.0.0 5 typ host", "a=candidate:1 1 udp 1 a.local 5 typ host"],
-)  # fmt: skip
+    [
+        "a=candidate:1 2 udp 1 10.1.1.1 5 typ host",
+        "a=candidate:1 1 udp 1 10.1.1.1 0 typ host",
+        "a=candidate:1 1 udp 1 10.1.1.1 99999 typ host",
+        "a=candidate:1 1 udp 1 10.1.1.1 x typ host",
+        "a=candidate:1 1 udp 1 0.0.0.0 5 typ host",
+        "a=candidate:1 1 udp 1 a.local 5 typ host",
+    ],
+)
 def test_candidates_that_lead_nowhere(line: str) -> None:
     assert not usable(line)
 

@@ -173,12 +173,16 @@ def test_an_h264_key_frame_is_found_by_its_parameter_sets() -> None:
     sets, first, rest = b"\0\0\0\1\x67a\0\0\0\1\x68b", b"\0\0\0\1\x65c", b"d"
     delta = b"\0\0\0\1\x41e"
     packets = [
-        (0, 0, b"\x67", sets), (1, 0, b"\x7c", first), (2, 0, b"\x7c", rest),
+        (0, 0, b"\x67", sets),
+        (1, 0, b"\x7c", first),
+        (2, 0, b"\x7c", rest),
         # 3 is lost
         (4, 3600, b"\x41", delta),
-        (5, 7200, b"\x09", b"\0\0\0\1\x09f"), (6, 7200, b"\x67", sets),
-        (7, 7200, b"\x7c", first), (8, 7200, b"\x7c", rest),
-    ]  # fmt: skip
+        (5, 7200, b"\x09", b"\0\0\0\1\x09f"),
+        (6, 7200, b"\x67", sets),
+        (7, 7200, b"\x7c", first),
+        (8, 7200, b"\x7c", rest),
+    ]
     shown = []
     for number, time, payload, data in packets:
         marker = int(number in (2, 4, 8))

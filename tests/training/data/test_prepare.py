@@ -144,8 +144,12 @@ def test_clips_out_of_step_are_moved_or_dropped_once(shards: Path, tmp_path: Pat
 def test_moved_clips_have_the_sound_of_their_frames() -> None:
     speech = np.repeat(np.arange(40, dtype=np.int16), SAMPLES_PER_FRAME)
     crops = np.broadcast_to(np.arange(30, dtype=np.uint8)[:, None, None, None], (30, 4, 4, 3))
-    sample = {"crops.npy": crops, "landmarks.npy": crops[:, 0], "speech.npy": speech,
-              "json": {"frames": 30, "first_frame": 2}}  # fmt: skip
+    sample = {
+        "crops.npy": crops,
+        "landmarks.npy": crops[:, 0],
+        "speech.npy": speech,
+        "json": {"frames": 30, "first_frame": 2},
+    }
     for lag in (4, -4):
         moved = shifted(sample, lag)
         picture, sound = moved["crops.npy"][:, 0, 0, 0], moved["speech.npy"][::SAMPLES_PER_FRAME]

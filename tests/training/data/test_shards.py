@@ -72,8 +72,13 @@ def test_shards_are_plain_tars_of_arrays_in_webdatasets_layout(shards: Path) -> 
     assert len({key for key, _ in samples}) == len(samples), "a clip's members lie together"
     for _, members in samples:
         assert set(members) == {
-            "jpegs.npy", "ends.npy", "landmarks.npy", "speech.npy", "mel.npy", "json",
-        }  # fmt: skip
+            "jpegs.npy",
+            "ends.npy",
+            "landmarks.npy",
+            "speech.npy",
+            "mel.npy",
+            "json",
+        }
         ends = np.load(BytesIO(members["ends.npy"]))
         assert len(ends) == json.loads(members["json"])["frames"]
         assert ends[-1] == len(np.load(BytesIO(members["jpegs.npy"])))

@@ -33,8 +33,12 @@ def test_the_rules_of_the_paper(
     monkeypatch.setattr(list_makers, "ABLATION", 5)
     out = tmp_path / "lists"
     counts = make_voxceleb2_lists(films, out)
-    assert counts == {"reconstruction": 18, "cross": 12, "ablation-reconstruction": 5,
-                      "ablation-cross": 5}  # fmt: skip
+    assert counts == {
+        "reconstruction": 18,
+        "cross": 12,
+        "ablation-reconstruction": 5,
+        "ablation-cross": 5,
+    }
     first = lines(out / "reconstruction.txt")
     assert first[0] == "id00000/b_first/00007 id00000/b_first/00007"
     assert all(line.split()[0].endswith("/00007") for line in first), "first utterances"
@@ -59,8 +63,12 @@ def test_the_rules_of_the_paper(
 
 def test_as_many_as_there_are(films: Path, tmp_path: Path) -> None:
     counts = make_voxceleb2_lists(films, tmp_path / "lists")
-    assert counts == {"reconstruction": 18, "cross": 72, "ablation-reconstruction": 18,
-                      "ablation-cross": 72}  # fmt: skip
+    assert counts == {
+        "reconstruction": 18,
+        "cross": 72,
+        "ablation-reconstruction": 18,
+        "ablation-cross": 72,
+    }
 
 
 def test_a_folder_without_such_films_is_named(tmp_path: Path, films: Path) -> None:

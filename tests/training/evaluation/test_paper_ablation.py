@@ -110,8 +110,9 @@ def test_figures_of_a_perfect_and_of_a_flat_painter(
         return real, real
 
     monkeypatch.setattr(lipwire.training.evaluation.paper_ablation, "_painted", perfect)
-    figures = measure_network(Copying(), net, held_out, steps=1, measure=GaborFeatures(),
-                              features=GaborStatistics())  # fmt: skip
+    figures = measure_network(
+        Copying(), net, held_out, steps=1, measure=GaborFeatures(), features=GaborStatistics()
+    )
     assert figures.ssim == pytest.approx(1) and figures.perceptual == 0 and figures.sync is None
     assert figures.movement == pytest.approx(1) and figures.opening_r > 0.9
     assert figures.frechet_effnet == pytest.approx(0, abs=1e-6)
@@ -130,6 +131,13 @@ def test_figures_of_a_perfect_and_of_a_flat_painter(
     assert abs(still.opening_r) < 0.6 and still.sync is not None
     assert still.sync_lift == pytest.approx(0), "painted alike whatever the voice"
     assert set(still.to_dict()) == {
-        "psnr_db", "ssim", "perceptual", "measure", "sync", "sync_lift", "opening_r", "movement",
+        "psnr_db",
+        "ssim",
+        "perceptual",
+        "measure",
+        "sync",
+        "sync_lift",
+        "opening_r",
+        "movement",
         "frechet_effnet",
-    }  # fmt: skip
+    }

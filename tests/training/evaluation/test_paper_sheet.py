@@ -21,8 +21,9 @@ from lipwire.training.paper.trajectory import Moment, trajectory
 SIZE, COLUMNS = 32, 4
 
 
-@pytest.mark.parametrize("about", [{}, {"student_steps": 2, "prediction": "v",
-                                        "spacing": "trailing"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "about", [{}, {"student_steps": 2, "prediction": "v", "spacing": "trailing"}]
+)
 def test_a_sheet_of_the_papers_network(
     shards: Path, tmp_path: Path, about: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,11 +39,12 @@ def test_a_sheet_of_the_papers_network(
     net = family.build(TINY_PAPER)
     torch.nn.init.normal_(net.out[-1].weight, std=0.02)  # begins at 0 and would paint nothing
     path, out = tmp_path / "checkpoint.pt", tmp_path / "sheet.png"
-    torch.save({"family": "paper", "net_config": family.config(net), "ema": net.state_dict()}
-               | about, path)  # fmt: skip
-    result = CliRunner().invoke(app, ["train", "sheet", str(path), str(shards), "--who",
-                                      "speaker01", "--split", "train", "--columns", str(COLUMNS),
-                                      "-o", str(out)])  # fmt: skip
+    torch.save(
+        {"family": "paper", "net_config": family.config(net), "ema": net.state_dict()} | about, path
+    )
+    options = f"--who speaker01 --split train --columns {COLUMNS}".split()
+    command = ["train", "sheet", str(path), str(shards), *options, "-o", str(out)]
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     sheet = cv2.imread(str(out))[..., ::-1]
     painted, levels = (1, 2) if about else (2, 4)

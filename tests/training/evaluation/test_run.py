@@ -31,7 +31,8 @@ from lipwire.training.evaluation.methods import Method, MethodSpec
 from lipwire.training.evaluation.run import Plan, evaluate_list, evaluate_videos
 from lipwire.training.evaluation.store import read_records
 from lipwire.training.evaluation.sync import EvaluationSyncNet
-from lipwire.training.evaluation.table import summarise, tables, to_markdown
+from lipwire.training.evaluation.table import summarise, tables
+from lipwire.training.evaluation.table_files import to_markdown
 
 REPO = Path(__file__).resolve().parents[3]
 COPY = MethodSpec.parse("copy")
@@ -65,8 +66,16 @@ def test_reconstruction_beside_its_baselines(
     assert figures["copy"]["r"].value == 0.0, "what stands still follows nothing"
     assert figures["copy"]["lmd_px"].value > 0.3, "the real mouth moved"
     assert set(figures["lite"]) == {
-        "shape_px", "r", "lag", "lmd_px", "psnr_db", "ssim", "gabor", "flicker", "frechet_gabor",
-    }  # fmt: skip
+        "shape_px",
+        "r",
+        "lag",
+        "lmd_px",
+        "psnr_db",
+        "ssim",
+        "gabor",
+        "flicker",
+        "frechet_gabor",
+    }
     assert 10 < figures["lite"]["psnr_db"].value < figures["copy"]["psnr_db"].value
     assert figures["silence"]["flicker"].value < figures["lite"]["flicker"].value
     kept = tmp_path / "out" / "videos"
@@ -168,8 +177,12 @@ def test_what_cannot_be_used_is_named_and_left_out_of_all(root: Path, tmp_path: 
     assert summary.measured == 1
     assert summary.excluded == {"no face": 1, "no audio": 1, "unreadable": 1, "missing file": 1}
     [result] = summarise([tmp_path / "out"])
-    assert result.excluded == {"no face": ["faceless"], "no audio": ["mute"],
-                               "unreadable": ["broken"], "missing file": ["none"]}  # fmt: skip
+    assert result.excluded == {
+        "no face": ["faceless"],
+        "no audio": ["mute"],
+        "unreadable": ["broken"],
+        "missing file": ["none"],
+    }
     text = to_markdown(tables([result]))
     for reason in result.excluded:
         assert f"left out of every row, {reason}: 1" in text
@@ -204,9 +217,9 @@ def test_a_killed_run_goes_on_and_computes_nothing_twice(
     reconstruction: Path, root: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "lipwire", "evaluate", "list", reconstruction, root,
-               "-o", out, "-m", f"lite={DEFAULT_BUNDLE}", "--steps", "1",
-               "--dataset", "made"]  # fmt: skip
+    evaluate = [sys.executable, "-m", "lipwire", "evaluate", "list", reconstruction, root]
+    options = ["-m", f"lite={DEFAULT_BUNDLE}", "--steps", "1", "--dataset", "made"]
+    command = [*evaluate, "-o", out, *options]
     first = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     give_up = time.monotonic() + 120
     while len(lines(out)) < 2 and first.poll() is None and time.monotonic() < give_up:

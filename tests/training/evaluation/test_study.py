@@ -79,10 +79,14 @@ def test_scores_are_means_over_raters_and_films(study: Path, tmp_path: Path) -> 
     key = key_of(study)
     first, second = key["items"]
     files = [
-        write_ratings(tmp_path / "1.json", key["study"], "1", [
-            rating(key, first, 5, 2, "ours"), rating(key, second, 4, 1, "ours")]),
+        write_ratings(
+            tmp_path / "1.json",
+            key["study"],
+            "1",
+            [rating(key, first, 5, 2, "ours"), rating(key, second, 4, 1, "ours")],
+        ),
         write_ratings(tmp_path / "2.json", key["study"], "2", [rating(key, first, 3, 3, "theirs")]),
-    ]  # fmt: skip
+    ]
     found = read_opinions(study.with_name("study.key.json"), files)
     assert (found.raters, found.ratings, found.unfinished) == (2, 3, ["2"])
     for question in QUESTIONS:
@@ -91,8 +95,13 @@ def test_scores_are_means_over_raters_and_films(study: Path, tmp_path: Path) -> 
         assert found.scores["theirs"][question][0] == pytest.approx(2.0)
     assert found.scores["ours"]["preference"][0] == pytest.approx(200 / 3)
     table = opinion_table(found)
-    assert table.head[1:] == ("Wav2Lip (published)", "PC-AVS (published)", "Diff2Lip (published)",
-                              "ours", "theirs")  # fmt: skip
+    assert table.head[1:] == (
+        "Wav2Lip (published)",
+        "PC-AVS (published)",
+        "Diff2Lip (published)",
+        "ours",
+        "theirs",
+    )
     assert table.rows[0][3] == "4.16" and table.rows[0][4].startswith("4.00 (")
     assert "Unfinished" in table.foot[-1]
 

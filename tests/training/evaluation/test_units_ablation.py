@@ -22,8 +22,15 @@ def test_each_setting_goes_without_its_losses_and_all_begin_alike(
 ) -> None:
     earlier = tmp_path / "earlier.pt"
     net = LiteNet(SMALL)
-    save_checkpoint({"family": "lite", "ema": net.state_dict(), "code_stats": torch.ones(2, 7),
-                     "net_config": net.config.to_dict()}, earlier)  # fmt: skip
+    save_checkpoint(
+        {
+            "family": "lite",
+            "ema": net.state_dict(),
+            "code_stats": torch.ones(2, 7),
+            "net_config": net.config.to_dict(),
+        },
+        earlier,
+    )
     ran = {}
 
     class Run:
@@ -43,16 +50,19 @@ def test_each_setting_goes_without_its_losses_and_all_begin_alike(
         return dict.fromkeys((*WAYS, "raw"), Figure(0.01, 0.9, 1.2))
 
     monkeypatch.setattr(module, "measure_units", measure_units)
-    found = ablate_units(tmp_path, tmp_path / "run", voice=Path("v.pt"), init=earlier, steps=40,
-                         batch=4)  # fmt: skip
+    found = ablate_units(
+        tmp_path, tmp_path / "run", voice=Path("v.pt"), init=earlier, steps=40, batch=4
+    )
     assert list(found) == ["before", *SETTINGS]
     assert found["all"]["cold"] == {"error": 0.01, "gradient": 0.9, "distance": 1.2}
     assert json.loads((tmp_path / "run" / "ablation.json").read_text()) == found
     assert measured == [[range(60)]] * 6, "short clips are left out"
     recipe = replace(preset_named("lite-units").objective, gan_start=0, shape_warmup=20)
     config = ran["all"][0]
-    assert all(c == config and more == {"voice": Path("v.pt"), "init": earlier}
-               for c, _, more in ran.values())  # fmt: skip
+    assert all(
+        c == config and more == {"voice": Path("v.pt"), "init": earlier}
+        for c, _, more in ran.values()
+    )
     assert {name: r for name, (_, r, _) in ran.items()} == {
         "all": recipe,
         "no-perceptual": replace(recipe, perceptual=0.0),

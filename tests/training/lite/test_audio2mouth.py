@@ -156,8 +156,15 @@ def test_train_learns_goes_on_after_a_kill_and_turns_the_voice_up(
     speech, ear = speech_folder(tmp_path / "speech"), Ear()
 
     def run(steps: int) -> tuple[F32, dict[str, float], int]:
-        trainer, figures = train_voice(shards, tmp_path / "run", replace(CONFIG, steps=steps),
-                                       RECIPE, SMALL, speech=speech, teacher=ear)  # fmt: skip
+        trainer, figures = train_voice(
+            shards,
+            tmp_path / "run",
+            replace(CONFIG, steps=steps),
+            RECIPE,
+            SMALL,
+            speech=speech,
+            teacher=ear,
+        )
         return trainer.ema.gain.numpy().copy(), figures, trainer.step
 
     gain, figures, step = run(40)

@@ -110,8 +110,15 @@ def test_an_earlier_painter_and_what_its_codes_mean_are_gone_on_from(
         {"ema": voice.state_dict(), "code_stats": other, **about}, tmp_path / "voice.pt"
     )
     config = replace(CONFIG, steps=1, learning_rate=1e-9, weight_decay=0.0)
-    run = train_lite(shards, tmp_path / "run", config, RECIPE, SMALL, voice=tmp_path / "voice.pt",
-                     init=tmp_path / "earlier.pt")  # fmt: skip
+    run = train_lite(
+        shards,
+        tmp_path / "run",
+        config,
+        RECIPE,
+        SMALL,
+        voice=tmp_path / "voice.pt",
+        init=tmp_path / "earlier.pt",
+    )
     found = load_checkpoint(run.checkpoint_path)
     for name, value in earlier.state_dict().items():
         if not name.startswith("voice."):

@@ -75,9 +75,13 @@ def test_a_moved_unit_shows_the_asked_mouth_and_nothing_of_the_frame_s_hidden_ha
     assert np.array_equal(crop[:64], clip.crops[index][:64])
     covered = np.array(clip.crops[index])
     covered[64:] = 0
-    again, _ = moved_crop(replace(clip, crops=np.stack([covered, clip.crops[unit]]),
-                                  landmarks=clip.landmarks[[index, unit]],
-                                  codes=clip.codes[[index, unit]]), 0, 1, asked)  # fmt: skip
+    pair = replace(
+        clip,
+        crops=np.stack([covered, clip.crops[unit]]),
+        landmarks=clip.landmarks[[index, unit]],
+        codes=clip.codes[[index, unit]],
+    )
+    again, _ = moved_crop(pair, 0, 1, asked)
     assert np.array_equal(again[64:], crop[64:])
     still, _ = moved_crop(clip, unit, unit, clip.codes[unit])  # its own frame, its own code
     inside = still[66:120, 24:104].astype(int) - clip.crops[unit][66:120, 24:104]

@@ -48,8 +48,20 @@ def linear(**only: Tensor) -> dict[str, Tensor]:
 
 def test_layers_are_numbered_as_torchvisions(vgg: dict[str, Tensor]) -> None:
     assert [int(k.split(".")[1]) for k in vgg if k.endswith("weight")][:-1] == [
-        0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28,
-    ]  # fmt: skip
+        0,
+        2,
+        5,
+        7,
+        10,
+        12,
+        14,
+        17,
+        19,
+        21,
+        24,
+        26,
+        28,
+    ]
     ours = {f"features.{k}" for k in VggFeatures().features.state_dict()}
     assert ours == {k for k in vgg if k.startswith("features")}
 

@@ -151,8 +151,12 @@ def test_distil_goes_from_stage_to_stage_and_goes_on(
 ) -> None:
     torch.manual_seed(0)
     net = family.build(config)
-    state = {"family": family.name, "net_config": family.config(net), "ema": net.state_dict(),
-             "code_stats": torch.zeros(2, 7)}  # fmt: skip
+    state = {
+        "family": family.name,
+        "net_config": family.config(net),
+        "ema": net.state_dict(),
+        "code_stats": torch.zeros(2, 7),
+    }
     save_checkpoint(state, tmp_path / "teacher.pt")
     run = tmp_path / "run"
     found = distil(tmp_path / "teacher.pt", shards, run, stages=(2, 1), config=CONFIG)
@@ -197,8 +201,12 @@ def test_an_exported_student_paints_what_it_was_trained_to(
     batch = objective.source.draw(0, Slot())
     given = given_of(batch)
     wanted = trajectory(student, net.eval(), given, 2)[-1].x0.numpy()
-    arrays = {"visible": given.visible, "references": given.references, "mel": given.mels,
-              "noise": given.fill}  # fmt: skip
+    arrays = {
+        "visible": given.visible,
+        "references": given.references,
+        "mel": given.mels,
+        "noise": given.fill,
+    }
     backend = load_backend(bundle, "ort", threads=1)
     if backend.noise_rows == 32:  # the paper's network samples whole pictures
         arrays["noise"] = torch.cat([given.fill, given.fill], dim=2)

@@ -56,8 +56,9 @@ def student(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(make_trainer(preset, shards, folder / "run", Judges(folder / "expert.pt")))
     logged = json.loads((folder / "run" / "stats.jsonl").read_text().splitlines()[0])
     assert {"simple", "l2", "sync", "gabor", "gan", "critic"} <= set(logged)
-    call("train", "distill", folder / "run" / "checkpoint.pt", shards, folder / "students",
-         "--stage", 2, "--steps", 2, "--batch", 1)  # fmt: skip
+    options = "--stage 2 --steps 2 --batch 1".split()
+    taught = folder / "run" / "checkpoint.pt"
+    call("train", "distill", taught, shards, folder / "students", *options)
     checkpoint = folder / "students" / "steps-2" / "checkpoint.pt"
     call("export", "diff2lip", checkpoint, "-o", folder / "b", "--version", "2")
     return folder
@@ -80,8 +81,16 @@ def test_the_engine_paints_what_training_samples(student: Path, shards: Path) ->
         sample.frames[:1, :, : SIZE // 2], sample.references[None], sample.mels[:1], noise
     )
     wanted = to_image(repaint(opened.family, opened.net, given, 2)[0])
-    job = LipJob("", 0, to_image(sample.frames[0]), to_image(sample.references)[None],
-                 sample.mels[0].numpy(), 0, 2, 0.0)  # fmt: skip
+    job = LipJob(
+        "",
+        0,
+        to_image(sample.frames[0]),
+        to_image(sample.references)[None],
+        sample.mels[0].numpy(),
+        0,
+        2,
+        0.0,
+    )
     backend = load_backend(open_bundle(student / "b"), "ort", threads=1)
     (painted,) = backend.generate([job])
     backend.close()
