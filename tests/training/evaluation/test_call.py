@@ -14,15 +14,8 @@ from files import write_sound, write_video
 from lipwire.engine import Engine, MediaError
 from lipwire.engine.media.files import probe_video
 from lipwire.engine.types import U8, Outcome
-from lipwire.training.evaluation.call import (
-    CallMeasure,
-    Film,
-    Spoken,
-    measure_films,
-    played,
-    side_by_side,
-    write_film,
-)
+from lipwire.training.evaluation.call import measure_films, played, side_by_side, write_film
+from lipwire.training.evaluation.call_measure import CallMeasure, Film, Spoken
 
 FRAMES = 56
 
