@@ -1,6 +1,6 @@
 """Films as a call shows them: the first half is the past, the second half speaks a new voice.
 
-    lipwire evaluate call FILM.. --voice VOICE [--films DIR] [--json FILE]
+    lipwire evaluate call FILM.. --voice VOICE [--expert CHECKPOINT] [--films DIR] [--json FILE]
 
 Three ways are compared, each by the whole engine, at the frame's own resolution, with heard codes:
     generated   every mouth by the network, as where nothing is known of the person
@@ -19,6 +19,13 @@ Figures of the second half, against the film's own:
     lmd         distance of the lips' landmarks from the person's, who said the same, of what the
                 first picture's own mouth has (Chen et al., 2018, sec. 4.2)
     pasted      share of spoken pictures that show the person's own mouth
+Of all films together, with the film's own sound as the voice:
+    closures    share of the lips' closures within speech that are shown within a frame
+    false       share of the closures shown that were none
+With a sync expert of `train syncnet`, see `lipwire.training.evaluation.in_step`, also of the real
+film, and with VOICE, which the real film does not speak:
+    confidence, lag, distance, likely
+Intervals are 95 % by drawing films again.
 """
 
 from __future__ import annotations
@@ -34,9 +41,20 @@ import numpy as np
 from lipwire.engine.audio.mel import PAPER_FPS
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import MediaError
+from lipwire.engine.media.sound import as_float
 from lipwire.engine.runtime.engine import Engine
-from lipwire.engine.types import I16, PLAYOUT_RATE_HZ, U8, Outcome, VideoFrame
-from lipwire.training.evaluation.call_measure import CallMeasure, Figures, Film, Spoken, medians
+from lipwire.engine.types import I16, PLAYOUT_RATE_HZ, SPEECH_RATE_HZ, U8, Outcome, VideoFrame
+from lipwire.training.evaluation.call_measure import (
+    CallMeasure,
+    Figures,
+    Film,
+    Measured,
+    Spoken,
+    medians,
+)
+from lipwire.training.evaluation.closures import shares
+from lipwire.training.evaluation.in_step import Pairs, over_films, pairs_of, verdict
+from lipwire.training.nets.syncnet import SyncExpert
 
 Way = Literal["generated", "live", "film"]
 WAYS: tuple[Way, ...] = ("generated", "live", "film")
@@ -82,6 +100,7 @@ def measure_films(
     films: Sequence[Path],
     voice: I16,
     *,
+    expert: SyncExpert | None = None,
     folder: Path | None = None,
     told: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -91,6 +110,7 @@ def measure_films(
         engine: of the model.
         films: those without a face in their first picture are left out and named.
         voice: int16[N] at 48 kHz, another's.
+        expert: whether mouths are in step is asked of it.
         folder: for films that show all ways beside each other, with that voice.
         told: hears of each film.
 
@@ -100,40 +120,95 @@ def measure_films(
     """
     measure = CallMeasure()
     rows: dict[str, dict[str, Any]] = {}
+    every: dict[Way, list[Measured]] = {way: [] for way in WAYS}
+    judged: list[dict[str, Pairs]] = []
     left_out: dict[str, str] = {}
     try:
         for path in films:
             try:
                 film = Film.read(path)
-                half_s = len(film.images) // 2 / PAPER_FPS
-                own = film.voice[round(half_s * PLAYOUT_RATE_HZ) :]
+                half = len(film.images) // 2
+                own = film.voice[round(half / PAPER_FPS * PLAYOUT_RATE_HZ) :]
                 found: dict[Way, Spoken] = {}
-                figures: dict[str, Figures] = {}
+                measured: dict[Way, Measured] = {}
+                pairs: dict[str, Pairs] = {}
+                if expert is not None:
+                    real = measure.second_half(film, film.images[half:])
+                    pairs = judge(expert, "real", real, real, own, voice)
                 for way in WAYS:
                     found[way] = played(engine, film, way, voice)
-                    figures[way] = measure.measure(film, played(engine, film, way, own), found[way])
+                    said = played(engine, film, way, own)
+                    measured[way] = measure.measure(film, said, found[way])
+                    if expert is not None:
+                        crops = (measure.second_half(film, s.images) for s in (said, found[way]))
+                        pairs |= judge(expert, way, *crops, own, voice)
             except MediaError as error:
                 left_out[path.name] = str(error)
                 told(f"{path.name}: left out, {error}")
                 continue
-            rows[film.name] = {way: asdict(row) for way, row in figures.items()}
-            for name, row in figures.items():
-                told(f"{film.name[:32]:32} {name:9} {_line(row)}")
+            for way, of in measured.items():
+                every[way].append(of)
+                told(f"{film.name[:32]:32} {way:9} {_line(of.figures)}")
+            rows[film.name] = {
+                way: {**asdict(of.figures), "closures": of.closures._asdict()}
+                for way, of in measured.items()
+            }
+            judged.append(pairs)
+            if pairs:
+                told_of = {name: verdict(of)._asdict() for name, of in pairs.items()}
+                rows[film.name]["in_step"] = told_of
             if folder is not None:
                 write_film(folder / f"{film.name}.mp4", side_by_side(film, found), voice)
     finally:
         measure.close()
     if not rows:
         raise MediaError(f"none of {len(films)} films could be measured")
-    every = {way: [Figures(**row[way]) for row in rows.values()] for way in WAYS}
-    middle = {way: medians(figures) for way, figures in every.items()}
-    for way, row in middle.items():
-        told(f"{'median':32} {way:9} {_line(row)}")
-    return {
+    names = list(rows)
+    middle = {way: medians([of.figures for of in found]) for way, found in every.items()}
+    closed = {way: shares([of.closures for of in found], names) for way, found in every.items()}
+    report: dict[str, Any] = {
         "films": len(rows),
         "median": {way: asdict(row) for way, row in middle.items()},
+        "closures": closed,
         "each": rows,
         "left_out": left_out,
+    }
+    for way, row in middle.items():
+        told(f"{'median':32} {way:9} {_line(row)}")
+    for way, share in closed.items():
+        told(
+            f"{'closures':32} {way:9} {share['closures'][0]} of {share['of_closures']} shown, "
+            f"{share['false'][0]} of {share['of_shown']} false"
+        )
+    if expert is not None:
+        report["in_step"] = over_films(judged)
+        for name, verdicts in report["in_step"].items():
+            told(f"{'in step':32} {name}: {verdicts}")
+    return report
+
+
+def judge(
+    expert: SyncExpert, name: str, said: Sequence[U8], other: Sequence[U8], own: I16, voice: I16
+) -> dict[str, Pairs]:
+    """What an expert says of a film's own words and of another's, named `name` and `name, VOICE`.
+
+    Args:
+        expert: in evaluation mode.
+        name: of the way.
+        said: crops with the film's own sound as the voice.
+        other: crops with the other voice.
+        own: int16[N] at 48 kHz.
+        voice: likewise.
+    """
+    import soxr
+
+    heard = (
+        soxr.resample(as_float(sound), PLAYOUT_RATE_HZ, SPEECH_RATE_HZ) for sound in (own, voice)
+    )
+    labels, crops = (name, f"{name}, VOICE"), (said, other)
+    return {
+        label: pairs_of(expert, shown, sound)
+        for label, shown, sound in zip(labels, crops, heard, strict=True)
     }
 
 

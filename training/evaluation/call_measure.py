@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from lipwire.engine.media.files import at_rate, read_frames
 from lipwire.engine.media.sound import read_speech
 from lipwire.engine.types import F32, I16, PLAYOUT_RATE_HZ, U8, Alignment, Outcome
 from lipwire.training.data.dataset import to_planes
+from lipwire.training.evaluation.closures import Closures, count_closures
 from lipwire.training.evaluation.measures import best_lag, correlation, lmd
 from lipwire.training.nets.imagenet import MouthFeatures
 
@@ -25,6 +27,9 @@ CROP = 256  # at which mouths are compared; the features take half of it
 APART = round(0.4 * PAPER_FPS)  # frames: nearer ones show the same mouth
 LEAST_FRAMES = 50
 MOUTH = slice(148, 218), slice(60, 196)  # of the crop: lips, teeth and the skin around them
+# Of the opening, px of the 128 px crop, added to a film's own spread: that of a person who hardly
+# speaks in it must not be nothing. 0.15 of what openings of all people have.
+LEAST_SPREAD_PX = 0.5
 SPOKEN = (Outcome.PASTED, Outcome.GENERATED, Outcome.HELD)
 
 
@@ -42,6 +47,14 @@ class Figures:
     movement: float
     lmd: float
     pasted: float
+
+
+class Measured(NamedTuple):
+    """What is measured of one film and one way."""
+
+    figures: Figures
+    closures: Closures
+    """of the person's second half, with the film's own sound as the voice"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +99,7 @@ class CallMeasure:
         self._tracker = MeshTracker(still=False)
         self._known: tuple[Film, list[Alignment], F32] | None = None
 
-    def measure(self, film: Film, own: Spoken, other: Spoken) -> Figures:
+    def measure(self, film: Film, own: Spoken, other: Spoken) -> Measured:
         """Figures of one way.
 
         Args:
@@ -112,7 +125,7 @@ class CallMeasure:
         still = lmd(real_points[half : half + 1].repeat(said.sum(), 0), real_points[half:][said])
         change, change_p95 = _changes([crops[i] for i in there], there)
         real_change, real_p95 = _changes([real_second[i] for i in there], there)
-        return Figures(
+        figures = Figures(
             realism=self._realism([crops[i] for i in there], there + half, real_crops),
             sharpness=_gradient([crops[i] for i in there])
             / _gradient([real_second[i] for i in there]),
@@ -127,6 +140,15 @@ class CallMeasure:
                 np.mean([other.outcomes[i] is Outcome.PASTED for i in there]) if len(there) else 0
             ),
         )
+        least = np.percentile(real_opening, 5)
+        spread = real_opening.std() + LEAST_SPREAD_PX
+        shown, wanted = ((opening - least) / spread for opening in (own_opening, own_real))
+        return Measured(figures, count_closures(shown, wanted))
+
+    def second_half(self, film: Film, images: Sequence[U8]) -> list[U8]:
+        """The stabilised crops of `images`, which show the film's second half."""
+        places, _ = self._places(film)
+        return [align(i, p) for i, p in zip(images, places[-len(images) :], strict=True)]
 
     def _places(self, film: Film) -> tuple[list[Alignment], F32]:
         """Where the crops of a film lie, and its landmarks in them; measured once a film."""
