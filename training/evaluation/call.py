@@ -140,8 +140,10 @@ def measure_films(
                     said = played(engine, film, way, own)
                     measured[way] = measure.measure(film, said, found[way])
                     if expert is not None:
-                        crops = (measure.second_half(film, s.images) for s in (said, found[way]))
-                        pairs |= judge(expert, way, *crops, own, voice)
+                        same, other = (
+                            measure.second_half(film, shown.images) for shown in (said, found[way])
+                        )
+                        pairs |= judge(expert, way, same, other, own, voice)
             except MediaError as error:
                 left_out[path.name] = str(error)
                 told(f"{path.name}: left out, {error}")
