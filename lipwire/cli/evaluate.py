@@ -112,6 +112,10 @@ def as_in_a_call(
     bundle: Annotated[
         Path | None, typer.Option(help="The model; without it, the one that ships.")
     ] = None,
+    expert: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint of `train syncnet`: how sure it is that mouths are in step."),
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--films", help="Write all ways side by side here.")
     ] = None,
@@ -122,7 +126,7 @@ def as_in_a_call(
     """Measure what a call shows: mouths generated, chosen from the past, from the whole film.
 
     Figures are ratios to the film's own; `realism` 1 is a mouth that cannot be told from the
-    person's own of another moment.
+    person's own of another moment. Closures are those of the film that are shown.
     """
     need("torch", "efficientnet_lite_pytorch")
     _check_json(json_file)
@@ -130,10 +134,12 @@ def as_in_a_call(
     from lipwire.engine.media.sound import read_speech
     from lipwire.engine.types import PLAYOUT_RATE_HZ
     from lipwire.training.evaluation.call import measure_films
+    from lipwire.training.paper.sync_expert import load_expert
 
     sound = read_speech(voice, PLAYOUT_RATE_HZ)
+    judge = None if expert is None else load_expert(expert)
     with open_engine(bundle) as engine:
-        found = measure_films(engine, films, sound, folder=folder, told=print)
+        found = measure_films(engine, films, sound, expert=judge, folder=folder, told=print)
     _write_json(json_file, found)
 
 

@@ -50,13 +50,11 @@ from lipwire.training.data.augment_audio import (
     speech_level,
 )
 from lipwire.training.data.dataset import ClipData
+from lipwire.training.evaluation.closures import Closures, count_closures, shares
 from lipwire.training.evaluation.measures import Rows, best_lag, correlation, known, over_speakers
 from lipwire.training.lite.lips import SHUT
 
 LONG = 50  # frames: 2 s
-# Openings are in the person's own spreads, from the least one on. A closure lies between mouths
-# that are open, at most so many frames away, and lasts no longer than a word's.
-OPEN, NEAR, LONGEST = 0.6, 10, 8
 AFTER_S = 3.0  # so long the lips are watched after a voice
 
 
@@ -87,25 +85,6 @@ def _room(speech: F32) -> F32:
 
 
 SILENCES: dict[str, Callable[[F32], F32]] = {"digital zero": lambda speech: speech, "room": _room}
-
-
-def closures(opening: F32) -> list[tuple[int, int]]:
-    """First and last frame of each closure within speech, of f32[T] in spreads."""
-    shut = np.flatnonzero(opening < SHUT)
-    runs = np.split(shut, np.flatnonzero(np.diff(shut) > 1) + 1) if len(shut) else []
-    found = []
-    for run in runs:
-        first, last = int(run[0]), int(run[-1])
-        before, after = opening[max(0, first - NEAR) : first], opening[last + 1 :][:NEAR]
-        opens = all(len(side) and side.max() > OPEN for side in (before, after))
-        if opens and last - first < LONGEST:
-            found.append((first, last))
-    return found
-
-
-def shown_within_a_frame(closures: Sequence[tuple[int, int]], opening: F32) -> int:
-    """How many closures have a shut mouth in `opening`, f32[T], at most a frame beside them."""
-    return sum(bool(opening[max(0, a - 1) : b + 2].min() < SHUT) for a, b in closures)
 
 
 def _openings(clips: Sequence[ClipData], own: dict[str, tuple[float, float]]) -> list[F32]:
@@ -141,12 +120,7 @@ class Heard(NamedTuple):
     lag: int
     moved: float
     """spread of the opening, of the person's"""
-    shown: int
-    """closures of the person's that are shown"""
-    closures: int
-    right: int
-    """closures shown that are the person's"""
-    said: int
+    closures: Closures
 
 
 def measure_voice(
@@ -196,7 +170,6 @@ def measure_voice(
 
 def _heard(clip: ClipData, said: F32, wanted: F32) -> Heard:
     lag = best_lag(said, wanted)
-    true, shown = closures(wanted), closures(said)
     return Heard(
         clip.speaker,
         clip.language,
@@ -205,19 +178,13 @@ def _heard(clip: ClipData, said: F32, wanted: F32) -> Heard:
         correlation(said, wanted, lag),
         lag,
         float(said.std()) / max(float(wanted.std()), 1e-3),
-        shown_within_a_frame(true, said),
-        len(true),
-        shown_within_a_frame(shown, wanted),
-        len(shown),
+        count_closures(said, wanted),
     )
 
 
 def _row(found: Sequence[Heard]) -> dict[str, Any]:
     """The figures of some clips."""
     speakers, long = _speakers(found), [each for each in found if each.long]
-    shown, closed, right, said = (
-        _column(found, name) for name in ("shown", "closures", "right", "said")
-    )
     return {
         "clips": len(found),
         "speakers": len(set(speakers)),
@@ -226,10 +193,7 @@ def _row(found: Sequence[Heard]) -> dict[str, Any]:
         "r_best": drawn(_column(found, "r_best"), speakers),
         "lag": known(float(np.mean(_column(long, "lag")))) if long else None,
         "movement": known(float(np.median(_column(found, "moved")))),
-        "closures": over_speakers(lambda rows: _share(shown[rows], closed[rows]), speakers),
-        "of_closures": int(closed.sum()),
-        "false": over_speakers(lambda rows: 1 - _share(right[rows], said[rows]), speakers),
-        "of_shown": int(said.sum()),
+        **shares([each.closures for each in found], speakers),
     }
 
 
@@ -239,10 +203,6 @@ def _column(found: Sequence[Heard], name: str) -> F64:
 
 def _speakers(found: Sequence[Heard]) -> list[str]:
     return [each.speaker for each in found]
-
-
-def _share(part: F64, whole: F64) -> float:
-    return float(part.sum() / whole.sum()) if whole.sum() else float("nan")
 
 
 def _followed(speech: F32) -> F32:

@@ -14,15 +14,9 @@ from files import write_sound, write_video
 from lipwire.engine import Engine, MediaError
 from lipwire.engine.media.files import probe_video
 from lipwire.engine.types import U8, Outcome
-from lipwire.training.evaluation.call import (
-    CallMeasure,
-    Film,
-    Spoken,
-    measure_films,
-    played,
-    side_by_side,
-    write_film,
-)
+from lipwire.training.evaluation.call import WAYS, measure_films, played, side_by_side, write_film
+from lipwire.training.evaluation.call_measure import CallMeasure, Film, Spoken
+from lipwire.training.nets.syncnet import make_expert
 
 FRAMES = 56
 
@@ -50,7 +44,7 @@ def measure() -> CallMeasure:
 
 def test_a_film_as_it_was_taken_is_real(film: Film, measure: CallMeasure) -> None:
     real = spoken(film.images[FRAMES // 2 :])
-    found = measure.measure(film, real, real)
+    found = measure.measure(film, real, real).figures
     assert found.realism == pytest.approx(1, abs=0.1)
     assert found.sharpness == pytest.approx(1, abs=0.02)
     assert found.change == pytest.approx(1, abs=0.02)
@@ -62,14 +56,14 @@ def test_a_film_as_it_was_taken_is_real(film: Film, measure: CallMeasure) -> Non
 def test_soft_mouths_are_found_out(film: Film, measure: CallMeasure) -> None:
     second = film.images[FRAMES // 2 :]
     soft = [np.asarray(cv2.GaussianBlur(image, (0, 0), 2.5), np.uint8) for image in second]
-    found = measure.measure(film, spoken(second), spoken(soft, Outcome.GENERATED))
+    found = measure.measure(film, spoken(second), spoken(soft, Outcome.GENERATED)).figures
     assert found.sharpness < 0.8 and found.realism > 1.1 and found.pasted == 0
 
 
 def test_a_mouth_that_stands_still_moves_less(film: Film, measure: CallMeasure) -> None:
     second = film.images[FRAMES // 2 :]
     still = spoken([second[0]] * len(second))
-    found = measure.measure(film, still, still)
+    found = measure.measure(film, still, still).figures
     assert found.change < 0.8 and found.jerk < 0.3 and found.movement < 0.4
 
 
@@ -80,6 +74,31 @@ def test_the_second_half_speaks_and_the_first_is_listened_to(film: Film) -> None
     assert len(found.images) == FRAMES // 2
     assert Outcome.GENERATED in found.outcomes
     assert len(side_by_side(film, {"live": found})) == FRAMES // 2
+
+
+def test_closures_of_a_film_are_all_shown_by_itself_and_none_by_a_still_mouth(
+    film: Film, measure: CallMeasure
+) -> None:
+    second = film.images[FRAMES // 2 :]
+    real, still = spoken(second), spoken([second[0]] * len(second))
+    there, shown, said, right = measure.measure(film, real, real).closures
+    assert there > 0 and there == shown == said == right
+    none = measure.measure(film, still, real).closures
+    assert none.there == there and none.said == 0
+
+
+def test_a_film_is_measured_every_way_and_judged_by_an_expert(film: Film, tmp_path: Path) -> None:
+    path = tmp_path / "portrait.mp4"
+    write_film(path, film.images, film.voice)
+    expert, voice = make_expert("small").eval(), voiced(1.2, 48_000)
+    with Engine(FakeBackend(), FakeTracker) as engine:
+        report = measure_films(engine, [path], voice, expert=expert)
+    names = [name for way in ("real", *WAYS) for name in (way, f"{way}, VOICE")]
+    assert list(report["in_step"]) == list(report["each"]["portrait"]["in_step"]) == names
+    assert 0 < report["in_step"]["real"]["likely"][0] < 1
+    assert set(report["closures"]) == set(report["median"]) == set(WAYS)
+    assert report["closures"]["live"]["of_closures"] > 0
+    assert report["each"]["portrait"]["live"]["closures"]["there"] > 0
 
 
 def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:

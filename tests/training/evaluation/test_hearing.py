@@ -11,26 +11,9 @@ import numpy as np
 from lipwire.engine.model.bundle import open_bundle
 from lipwire.training.data.dataset import load_clips
 from lipwire.training.data.layouts import find_clips
-from lipwire.training.evaluation.hearing import (
-    AFTER_S,
-    SILENCES,
-    WAYS,
-    closures,
-    drawn,
-    measure_voice,
-    shown_within_a_frame,
-)
+from lipwire.training.evaluation.hearing import AFTER_S, SILENCES, WAYS, drawn, measure_voice
 from lipwire.training.evaluation.hearing_table import voice_table
 from lipwire.training.evaluation.measures import over_speakers
-
-
-def test_closures_are_those_between_open_mouths() -> None:
-    opening = np.array([0, 0, 1, 1, 0.1, 0, 1, 1, 0.4, 1, 0, 0, 0], np.float32)
-    assert closures(opening) == [(4, 5)], "neither before speech nor after it, nor one half shut"
-    assert closures(np.concatenate([[1], np.zeros(30), [1]]).astype(np.float32)) == [], "a pause"
-    late = np.roll(opening, 1)
-    assert shown_within_a_frame([(4, 5)], late) == 1
-    assert shown_within_a_frame([(4, 5)], np.ones(13, np.float32)) == 0
 
 
 def test_speakers_are_drawn_and_not_clips() -> None:
