@@ -17,6 +17,7 @@ from lipwire.training.evaluation.lists import PLACES
 
 IDENTITIES = 71  # sec. 4.1.2: all 71 x 70 = 4,970 ordered pairs
 ABLATION = 500  # sec. 4.3
+STUDY = 20  # Table 4: films, each with the sound of another person's
 RECONSTRUCTION_CLIPS = 4_911  # sec. 4.1.1, all videos of the test set
 
 
@@ -27,6 +28,7 @@ def make_voxceleb2_lists(root: Path, out: Path, seed: int = 0) -> dict[str, int]
     - `cross.txt`: of 71 identities the first utterance of the first video, each with each other's
       voice (sec. 4.1.2).
     - `ablation-reconstruction.txt`, `ablation-cross.txt`: 500 lines of each (sec. 4.3).
+    - `study.txt`: 20 films with sounds of other people, drawn at random (Table 4).
 
     Args:
         root: of VoxCeleb2's test set, as it is unpacked.
@@ -51,6 +53,7 @@ def make_voxceleb2_lists(root: Path, out: Path, seed: int = 0) -> dict[str, int]
     }
     for name in ("reconstruction", "cross"):
         lists[f"ablation-{name}"] = _some(rng, lists[name], ABLATION)
+    lists["study"] = [f"{_sound(rng, first, name)} {name}" for name in _some(rng, first, STUDY)]
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, lines in lists.items():
@@ -72,6 +75,13 @@ def _first_utterances(root: Path) -> list[str]:
         if found:
             return list(found.values())
     raise ConfigError(f"{root}: no film lies there as VoxCeleb2's do, idXXXXX/VIDEO/UTTERANCE.mp4")
+
+
+def _sound(rng: np.random.Generator, names: Sequence[str], picture: str) -> str:
+    """One of another person's, if there is one."""
+    person = picture.split("/")[0]
+    others = [name for name in names if name.split("/")[0] != person] or [picture]
+    return others[int(rng.integers(len(others)))]
 
 
 def _some(rng: np.random.Generator, lines: Sequence[str], count: int) -> list[str]:

@@ -31,6 +31,7 @@ def test_the_rules_of_the_paper(
 ) -> None:
     monkeypatch.setattr(list_makers, "IDENTITIES", 4)
     monkeypatch.setattr(list_makers, "ABLATION", 5)
+    monkeypatch.setattr(list_makers, "STUDY", 3)
     out = tmp_path / "lists"
     counts = make_voxceleb2_lists(films, out)
     assert counts == {
@@ -38,6 +39,7 @@ def test_the_rules_of_the_paper(
         "cross": 12,
         "ablation-reconstruction": 5,
         "ablation-cross": 5,
+        "study": 3,
     }
     first = lines(out / "reconstruction.txt")
     assert first[0] == "id00000/b_first/00007 id00000/b_first/00007"
@@ -48,6 +50,9 @@ def test_the_rules_of_the_paper(
     )
     assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == 4
     assert set(lines(out / "ablation-cross.txt")) < set(lines(out / "cross.txt"))
+    for line in lines(out / "study.txt"):
+        sound, picture = line.split()
+        assert sound in {name.split()[0] for name in first} and picture[:7] != sound[:7]
     assert read_list(out / "reconstruction.txt", films)[0] == "reconstruction"
     setting, found = read_list(out / "cross.txt", films)
     assert setting == "cross" and all(p.audio.is_file() and p.video.is_file() for p in found)
@@ -68,6 +73,7 @@ def test_as_many_as_there_are(films: Path, tmp_path: Path) -> None:
         "cross": 72,
         "ablation-reconstruction": 18,
         "ablation-cross": 72,
+        "study": 18,
     }
 
 
