@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,21 @@ from lipwire.benchmarks.model.paper import FRAMES, PUBLISHED_FPS, STEPS, run  # 
 from lipwire.benchmarks.rig import subjects  # noqa: E402
 
 
-def test_few_frames_are_extrapolated_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small one of the paper's networks."""
     small: Any = subjects.paper_network(subjects.SMALL)
-    monkeypatch.setattr(subjects, "network", lambda name: small)
+    return subjects.paper_bundle(small, tmp_path_factory.mktemp("bench") / "small")
+
+
+@pytest.fixture(autouse=True)
+def small(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured in place of the paper's."""
+    monkeypatch.setattr(subjects, "network", lambda name: None)
+    monkeypatch.setattr(subjects, "paper_bundle", lambda net, folder: exported)
+
+
+def test_few_frames_are_extrapolated_and_say_so() -> None:
     found = run(frames=3, steps=2, batch=2)
     figures = found["figures"]
     (name,) = [name for name in figures if "extrapolated from 3 frames at 2 steps" in name]
@@ -25,9 +38,7 @@ def test_few_frames_are_extrapolated_and_say_so(monkeypatch: pytest.MonkeyPatch)
     assert PUBLISHED_FPS == pytest.approx(5.35, abs=0.01) and found["input"]["extrapolated"]
 
 
-def test_several_devices_share_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    small: Any = subjects.paper_network(subjects.SMALL)
-    monkeypatch.setattr(subjects, "network", lambda name: small)
+def test_several_devices_share_the_frames() -> None:
     said: list[str] = []
     found = run(frames=5, steps=1, device="cpu,cpu", progress=said.append)
     figures = found["figures"]
