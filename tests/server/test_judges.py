@@ -25,7 +25,6 @@ from lipwire.engine import Engine
 pytestmark = pytest.mark.slow
 
 TOKEN = "a-token-that-is-long-enough"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture
