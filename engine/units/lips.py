@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lipwire.engine.face.alignment import LIPS_OUTER, transform
+from lipwire.engine.face.alignment import CROP_SIZE, LIPS_OUTER, transform
 from lipwire.engine.face.articulation import opening_px
 from lipwire.engine.types import F32, U8
 from lipwire.engine.units.morph import Morph
@@ -59,10 +59,9 @@ def draw(
     edges = morph.target.copy()
     edges[list(UPPER_INNER), 1] -= RIM_PX
     edges[list(LOWER_INNER), 1] += RIM_PX
-    corner = np.array(face.corner) + (columns.start, rows.start)
-    points = transform(edges, face.to_frame) - corner.astype(np.float32)
+    first = np.array(face.corner, np.float32) + (columns.start, rows.start)
+    outline = transform(edges[list(LIPS_OUTER)], face.to_frame) - first
     soft = OUTLINE_PX / face.crop_px
-    outline = points[list(LIPS_OUTER)]
     low = np.maximum(np.floor(outline.min(0) - 3 * soft), 0).astype(int)
     high = np.minimum(np.ceil(outline.max(0) + 3 * soft) + 1, shown.shape[1::-1]).astype(int)
     if (high - low < 2).any():
@@ -71,7 +70,8 @@ def draw(
     here = slice(y, y + size[0]), slice(x, x + size[1])
     y, x = y + rows.start, x + columns.start
     place = slice(y, y + size[0]), slice(x, x + size[1])
-    points -= low.astype(np.float32)
+    to_area = face.to_frame.copy()
+    to_area[:, 2] -= first + low
     near = face.nodes_near(place)
     nodes, back = face.nodes[near], inverse(to_crop)
     places = np.zeros_like(face.nodes)
@@ -82,41 +82,48 @@ def draw(
 
     mouth = fetched(morph.without(LOWER_INNER + LOWER_OUTER, nodes))
     below = fetched(morph.without(UPPER_INNER + UPPER_OUTER, nodes))
-    mouth += (below - mouth) * _within(_below(points, size), size, EDGE_PX)
+    mouth += (below - mouth) * _within(transform(_below(edges), to_area), size, EDGE_PX)
     if painted is None:
         between = fetched(morph.fixed(nodes))
     else:
         between = shown[here].astype(np.float32)
-        between += (painted[here] * _shade(points, size) - between) * np.float32(share)
-    mouth += (between - mouth) * _within(_gap(points), size, EDGE_PX)
+        between += (painted[here] * _shade(edges, to_area, size) - between) * np.float32(share)
+    mouth += (between - mouth) * _within(transform(_gap(edges), to_area), size, EDGE_PX)
     sharp = crisp(np.clip(mouth + 0.5, 0, 255).astype(np.uint8))
     old = shown[here].astype(np.float32)
     shown[here] = (old + (sharp - old) * _within(outline - low, size, soft) + 0.5).astype(np.uint8)
 
 
-def _shade(points: F32, size: tuple[int, int]) -> F32:
-    """How bright the inside of a mouth is, of what the model paints there, f32[h, w, 3]."""
+def _shade(edges: F32, to_area: F32, size: tuple[int, int]) -> F32:
+    """How bright the inside of a mouth is, of what the model paints there, f32[h, w, 3].
+
+    Args:
+        edges: f32[468, 2], landmarks of the mouth.
+        to_area: f32[2, 3], pixels of the crop -> pixels of the area.
+        size: of the area, rows and columns.
+    """
+    places = np.stack(np.meshgrid(np.arange(size[1]), np.arange(size[0])), -1).reshape(-1, 2)
+    x, y = transform(places.astype(np.float32), inverse(to_area)).T
     right, left = CORNERS_INNER
-    columns, rows = np.arange(size[1]), np.arange(size[0])[:, None]
     top, bottom = (
-        np.interp(columns, *points[[right, *edge, left]].T) for edge in (UPPER_INNER, LOWER_INNER)
+        np.interp(x, *edges[[right, *edge, left]].T) for edge in (UPPER_INNER, LOWER_INNER)
     )
-    depth = np.clip((rows - top) / np.maximum(bottom - top, 1.0), 0, 1)
-    bright = np.interp(depth, *SHADE).astype(np.float32)[..., None]
+    depth = np.clip((y - top) / np.maximum(bottom - top, 1.0), 0, 1)
+    bright = np.interp(depth, *SHADE).astype(np.float32).reshape(*size, 1)
     return bright * (bright + (1 - bright) * np.array(WARM, np.float32))
 
 
-def _gap(points: F32) -> F32:
+def _gap(edges: F32) -> F32:
     """What is seen between the lips, f32[N, 2]."""
     right, left = CORNERS_INNER
-    return points[[right, *UPPER_INNER, left, *reversed(LOWER_INNER)]]
+    return edges[[right, *UPPER_INNER, left, *reversed(LOWER_INNER)]]
 
 
-def _below(points: F32, size: tuple[int, int]) -> F32:
-    """What lies below the line where lips meet, f32[N, 2], over all the width of an area."""
-    right, left = points[list(CORNERS_INNER)]
-    line = (points[list(UPPER_INNER)] + points[list(LOWER_INNER)]) / 2
-    aside, down = np.array([4 * size[1], 0]), np.array([0, 4 * size[0]])
+def _below(edges: F32) -> F32:
+    """All that lies below the line where lips meet, f32[N, 2]."""
+    right, left = edges[list(CORNERS_INNER)]
+    line = (edges[list(UPPER_INNER)] + edges[list(LOWER_INNER)]) / 2
+    aside, down = np.array([CROP_SIZE, 0]), np.array([0, CROP_SIZE])
     ends = [left, left + aside, left + aside + down, right - aside + down, right - aside]
     return np.array([right, *line, *ends], np.float32)
 

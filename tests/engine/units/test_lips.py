@@ -124,3 +124,28 @@ def test_lips_that_part_are_moved_by_one_warp() -> None:
     unit = unit_of(image, place, points, LOOK, 0.0)
     made = paint_image(image, put(image, place, points, unit, change=change))
     assert (made[..., 1] > TEETH).sum() > 1.05 * (image[..., 1] > TEETH).sum()
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_head_may_lie_or_stand_on_its_head(turns: int) -> None:
+    """What is shown is what an upright head would show, turned."""
+
+    def shown(image: U8, points: F32, wanted_px: float) -> U8:
+        place = alignment_from(fit_similarity(points, 128), 128)
+        wanted = raw_codes(transform(points, to_small_crop(place))[None])[0]
+        wanted[:2] = wanted_px
+        red = np.full((128, 128, 3), (200, 40, 40), np.uint8)
+        return paint_image(image, reshape(image, red, place, points, wanted))
+
+    square = np.ascontiguousarray(toothed()[:, 40:280])
+    upright = lips(OPEN_PX) - np.array([40, 0], np.float32)
+    angle = -turns * np.pi / 2  # of np.rot90, counterclockwise; rows go down
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned = (upright - 119.5) @ np.array([[cos, sin], [-sin, cos]]) + 119.5
+    for wanted_px in (0.0, 2.0, 15.0):
+        made = shown(
+            np.ascontiguousarray(np.rot90(square, turns)), turned.astype(np.float32), wanted_px
+        )
+        wanted = np.rot90(shown(square, upright.astype(np.float32), wanted_px), turns)
+        assert np.abs(made.astype(int) - wanted).mean() < 0.5
+        assert (np.abs(made.astype(int) - wanted).max(2) > 60).sum() < 25
