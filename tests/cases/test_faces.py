@@ -7,13 +7,19 @@ from collections.abc import Callable, Iterable
 import cv2
 import numpy as np
 import pytest
+import skimage
 from clips import portrait
 
 from lipwire.benchmarks.rig.scenes import Pose, cover, scene
 from lipwire.engine.config import EngineConfig
+from lipwire.engine.face.alignment import alignment_from, fit_similarity, transform
+from lipwire.engine.face.articulation import raw_codes
 from lipwire.engine.face.tracker import MeshTracker
+from lipwire.engine.media.planes import paint_image
 from lipwire.engine.session.face_pipeline import FacePipeline
 from lipwire.engine.types import F32, U8, JobSpec, Outcome
+from lipwire.engine.units.reshape import reshape
+from lipwire.engine.units.unit import to_small_crop
 
 # Lower face up to the bridge of the nose, as a surgical mask covers it; the same below the nose.
 MASK = [234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288,
@@ -240,3 +246,33 @@ def test_a_second_person_who_comes_beside_gets_no_mouth_of_the_first(
             assert np.hypot(*(lips.mean(0) - wanted.mean(0))) < 8
     alone.close()
     assert painted >= len(ways) - 2
+
+
+@pytest.mark.parametrize("seen", ["at once", "half shut", "on its head"])
+def test_no_teeth_are_left_in_silence_where_lips_have_never_met(
+    mesh: MeshTracker, seen: str
+) -> None:
+    """A photograph of a smile, which holds no other mouth."""
+    image = np.ascontiguousarray(skimage.data.astronaut())
+    face = mesh.track(image)
+    assert face is not None
+    points = face.landmarks[:, :2].astype(np.float32)
+    if seen == "on its head":
+        image = np.ascontiguousarray(np.rot90(image, 2))
+        points = 511 - points
+    place = alignment_from(fit_similarity(points, 128), 128)
+    shut = raw_codes(transform(points, to_small_crop(place))[None])[0]
+    shut[:2] = 0
+    strength = 0.5 if seen == "half shut" else 1.0  # on its way to silence
+    shown = paint_image(image, reshape(image, None, place, points, shut, strength))
+    mouth = np.zeros(image.shape[:2], np.uint8)
+    cv2.fillPoly(mouth, [points[LIPS].astype(np.int32)], 1)
+
+    def teeth(picture: U8) -> int:
+        """Pixels within the lips of the photograph that are bright and hardly red."""
+        red, green, _ = np.moveaxis(picture.astype(int), 2, 0)
+        return int(((red > 150) & (red - green < 30) & (mouth > 0)).sum())
+
+    assert teeth(image) > 100
+    assert teeth(shown) < (0.75 if strength < 1 else 0.25) * teeth(image)
+    assert (shown[:64] == image[:64]).all()
