@@ -14,8 +14,8 @@ EVERY = 25  # frames between two looks at it: it changes slowly and takes half a
 LIMIT = 4.0  # spreads; what lies further away was measured wrong, and training saw none such
 # What a voice says is a mean of what could be: its lips meet too seldom. Both openings are asked to
 # be smaller by so much, pixels of the 128 px crop. Less: of the closures in held-out people's
-# speech 79 % are asked for at 0, 87 % at 0.5; more: 90 % at 1, but of those that ten films show 47 %
-# are none instead of 38 %, and lips rest shut.
+# speech 79 % are asked for at 0 and 87 % at 0.5; more: 90 % at 1, but 47 % of those that ten films
+# show are none, instead of 38 %, and lips rest shut.
 SHUT_MORE_PX = 0.5
 OPENINGS = slice(0, 2)  # codes that are absolute
 
