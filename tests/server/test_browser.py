@@ -214,8 +214,8 @@ def start(page: Any) -> None:
     wait_for(page, "document.getElementById('result').videoWidth === 640", "no picture")
 
 
-# Generated mouths, or own lips moved where a machine has no time for them.
-CHANGED = """['generated', 'pasted'].reduce((sum, name) =>
+# Generated mouths; own lips moved, or the mouth before, where a machine has no time for them.
+CHANGED = """['generated', 'pasted', 'held'].reduce((sum, name) =>
   sum + Number(document.querySelector(`[data-outcome=${name}] b`)?.textContent ?? 0), 0)"""
 
 
