@@ -15,9 +15,16 @@ from lipwire.engine.face.articulation import opening_px
 from lipwire.engine.types import F32, U8
 from lipwire.engine.units.morph import Morph
 from lipwire.engine.units.resample import LowerFace, Part, crisp, inverse
-from lipwire.engine.units.shape import LOWER_INNER, LOWER_OUTER, RIM_PX, UPPER_INNER, UPPER_OUTER
+from lipwire.engine.units.shape import (
+    CORNERS_INNER,
+    LIPS_INNER,
+    LOWER_INNER,
+    LOWER_OUTER,
+    RIM_PX,
+    UPPER_INNER,
+    UPPER_OUTER,
+)
 
-CORNERS_INNER = (78, 308)
 # Lips that draw together by less are moved by one warp: nobody sees a difference.
 LEAST_PX = 0.4
 # From the upper lip to the lower one: teeth catch light, what lies behind and below them none.
@@ -88,7 +95,7 @@ def draw(
     else:
         between = shown[here].astype(np.float32)
         between += (painted[here] * _shade(edges, to_area, size) - between) * np.float32(share)
-    mouth += (between - mouth) * _within(transform(_gap(edges), to_area), size, EDGE_PX)
+    mouth += (between - mouth) * _within(transform(edges[list(LIPS_INNER)], to_area), size, EDGE_PX)
     sharp = crisp(np.clip(mouth + 0.5, 0, 255).astype(np.uint8))
     old = shown[here].astype(np.float32)
     shown[here] = (old + (sharp - old) * _within(outline - low, size, soft) + 0.5).astype(np.uint8)
@@ -111,12 +118,6 @@ def _shade(edges: F32, to_area: F32, size: tuple[int, int]) -> F32:
     depth = np.clip((y - top) / np.maximum(bottom - top, 1.0), 0, 1)
     bright = np.interp(depth, *SHADE).astype(np.float32).reshape(*size, 1)
     return bright * (bright + (1 - bright) * np.array(WARM, np.float32))
-
-
-def _gap(edges: F32) -> F32:
-    """What is seen between the lips, f32[N, 2]."""
-    right, left = CORNERS_INNER
-    return edges[[right, *UPPER_INNER, left, *reversed(LOWER_INNER)]]
 
 
 def _below(edges: F32) -> F32:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from lipwire.engine.face.alignment import JAW, LIPS_OUTER, transform
 from lipwire.engine.types import F32, F64
-from lipwire.engine.units.shape import changed
+from lipwire.engine.units.shape import LIPS_INNER, changed
 
 # Points of the face that speech hardly moves: bridge and wings of the nose, eye corners, upper
 # cheeks, and the jaw near the ears.
@@ -29,7 +29,6 @@ RIGID = (
 NOSE = (2, 94, 97, 98, 326, 327, 48, 278)
 CHEEKS = (50, 280, 36, 266, 205, 425, 147, 376)
 BESIDE_MOUTH = (207, 427, 187, 411, 206, 426)
-LIPS_INNER = (78, 88, 87, 14, 317, 318, 308, 310, 312, 13, 82, 80)
 CHIN_FRONT = (18, 83, 313, 200, 201, 421, 199, 175)
 # How far a control point is felt, pixels of the crop. Less: skin between two points is pinched;
 # more: hair and collar move with the jaw.

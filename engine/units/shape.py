@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lipwire.engine.face.articulation import OPENING, raw_codes
+from lipwire.engine.face.alignment import LIPS_OUTER
+from lipwire.engine.face.articulation import OPENING, opening_px
 from lipwire.engine.types import F32
 
 FILE = Path(__file__).parent / "shape.npz"
@@ -33,9 +34,10 @@ MOST_SHUT_PX = 8.0
 SLIT_PX = 1.0
 # The lips' edges from the right corner of the mouth to the left one, of the inner ones those that
 # a warp is held by.
+CORNERS_INNER = (78, 308)
 UPPER_INNER, LOWER_INNER = (80, 82, 13, 312, 310), (88, 87, 14, 317, 318)
-UPPER_OUTER = (185, 40, 39, 37, 0, 267, 269, 270, 409)
-LOWER_OUTER = (146, 91, 181, 84, 17, 314, 405, 321, 375)
+LIPS_INNER = (CORNERS_INNER[0], *LOWER_INNER, CORNERS_INNER[1], *reversed(UPPER_INNER))
+LOWER_OUTER, UPPER_OUTER = LIPS_OUTER[1:10], LIPS_OUTER[:10:-1]
 # How far each of an outer edge goes with each of the inner one.
 _FOLLOW = np.array(
     [
@@ -90,7 +92,7 @@ def changed(mouth: F32, change: F32, indices: list[int]) -> F32:
     moved = mouth.copy()
     moved[indices] += moved_landmarks(change, indices)
     if change[OPENING] < 0:
-        gap = float(raw_codes(mouth[None])[0, OPENING])
+        gap = float(opening_px(mouth[None])[0])
         share = max(gap + float(change[OPENING]), 0.0) / max(gap, 1e-3)
         moved = drawn_together(moved, mouth, share)
     return np.asarray(moved[indices], np.float32)

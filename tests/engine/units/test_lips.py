@@ -12,10 +12,11 @@ from lipwire.engine.face.articulation import opening_px, raw_codes
 from lipwire.engine.media.planes import paint_image
 from lipwire.engine.types import F32, U8
 from lipwire.engine.units.compose import put
-from lipwire.engine.units.lips import CORNERS_INNER
 from lipwire.engine.units.morph import target_of
 from lipwire.engine.units.reshape import reshape
 from lipwire.engine.units.shape import (
+    CORNERS_INNER,
+    LIPS_INNER,
     LOWER_INNER,
     LOWER_OUTER,
     RIM_PX,
@@ -57,10 +58,8 @@ def toothed(opening_px: float = OPEN_PX) -> U8:
     points = lips(opening_px)
     image = np.full((240, 320, 3), (190, 90, 130), np.uint8)
     hole = np.zeros(image.shape[:2], np.uint8)
-    right, left = CORNERS_INNER
-    ring = [right, *UPPER_INNER, left, *reversed(LOWER_INNER)]
     cv2.fillPoly(image, [np.round(points[list(LIPS_OUTER)]).astype(np.int32)], (170, 60, 70))
-    cv2.fillPoly(hole, [np.round(points[ring]).astype(np.int32)], (1,))
+    cv2.fillPoly(hole, [np.round(points[list(LIPS_INNER)]).astype(np.int32)], (1,))
     rows = np.arange(image.shape[0]) * 16 % 100 + 130
     image[..., 1] = np.where(hole > 0, rows[:, None], image[..., 1])
     return image
