@@ -32,6 +32,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from lipwire.server.cluster.directory import Directory, State
+from lipwire.server.cluster.keepalive import OPTIONS, watch
 
 log = logging.getLogger("ray.serve")
 
@@ -74,7 +75,9 @@ class Director:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
         # How long a request takes is the node's affair: it answers when a voice has been heard.
         self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=CONNECT_S), limits=limits, trust_env=False
+            timeout=httpx.Timeout(None, connect=CONNECT_S),
+            transport=httpx.AsyncHTTPTransport(limits=limits, socket_options=OPTIONS),
+            trust_env=False,
         )
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -148,6 +151,8 @@ class Director:
                 self.directory.forget(state.node)  # nothing was sent: another one may have it
             except httpx.HTTPError as error:
                 log.warning("node %s went away: %r", state.node, error)
+                if placed is not None:
+                    self.directory.release(placed)  # it is not sought there
                 raise NoNode(502, f"node {state.node} went away: {error!r}") from error
 
     async def _forward(self, request: Request, state: State, path: str) -> Response:
@@ -213,6 +218,7 @@ class Director:
                 open_timeout=CONNECT_S,
                 proxy=None,
             )
+            watch(node.transport.get_extra_info("socket"))
         except NoNode as error:
             await socket.send_denial_response(error.response)
         except InvalidStatus as error:
