@@ -23,6 +23,10 @@ REQUESTS = 10_000
 # comes and goes starts a node; longer: callers are refused meanwhile. Nodes are kept ten minutes.
 LOOK_BACK_S, UPSCALE_S, DOWNSCALE_S = 15.0, 5.0, 600.0
 HEALTH_S, HEALTH_TIMEOUT_S = 1.0, 10.0
+# Directors run on Ray's head, where the controller is without which nothing starts. On another host
+# that vanishes, one would leave its proxies' requests without an answer until Ray Serve puts
+# another in its place: 40 s.
+ON_HEAD = {"node:__internal_head__": 0.001}
 CLOSING_S = 15.0  # what a server takes to stop beyond its drain
 
 
@@ -89,7 +93,7 @@ def build(args: dict[str, Any]) -> Any:
         serve.ingress()(Director),
         name="Director",
         num_replicas=mine["directors"],
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": ON_HEAD},
         max_ongoing_requests=REQUESTS,
         **common,
     )
