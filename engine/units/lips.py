@@ -14,7 +14,7 @@ from lipwire.engine.face.alignment import CROP_SIZE, LIPS_OUTER, transform
 from lipwire.engine.face.articulation import opening_px
 from lipwire.engine.types import F32, U8
 from lipwire.engine.units.morph import Morph
-from lipwire.engine.units.resample import LowerFace, Part, crisp, inverse
+from lipwire.engine.units.resample import LowerFace, Part, crisp, inverse, mixed
 from lipwire.engine.units.shape import (
     CORNERS_INNER,
     LIPS_INNER,
@@ -83,22 +83,23 @@ def draw(
     nodes, back = face.nodes[near], inverse(to_crop)
     places = np.zeros_like(face.nodes)
 
-    def fetched(sources: F32) -> F32:
+    def fetched(sources: F32) -> U8:
         places[near] = transform(sources, back)
-        return face.fetched(picture, places, place).astype(np.float32)
+        return face.fetched(picture, places, place)
 
     mouth = fetched(morph.without(LOWER_INNER + LOWER_OUTER, nodes))
     below = fetched(morph.without(UPPER_INNER + UPPER_OUTER, nodes))
-    mouth += (below - mouth) * _within(transform(_below(edges), to_area), size, EDGE_PX)
+    mouth = mixed(mouth, below, _within(transform(_below(edges), to_area), size, EDGE_PX))
     if painted is None:
         between = fetched(morph.fixed(nodes))
     else:
-        between = shown[here].astype(np.float32)
-        between += (painted[here] * _shade(edges, to_area, size) - between) * np.float32(share)
-    mouth += (between - mouth) * _within(transform(edges[list(LIPS_INNER)], to_area), size, EDGE_PX)
-    sharp = crisp(np.clip(mouth + 0.5, 0, 255).astype(np.uint8))
-    old = shown[here].astype(np.float32)
-    shown[here] = (old + (sharp - old) * _within(outline - low, size, soft) + 0.5).astype(np.uint8)
+        there = shown[here].astype(np.float32)
+        there += (painted[here] * _shade(edges, to_area, size) - there) * np.float32(share)
+        between = np.clip(there + 0.5, 0, 255).astype(np.uint8)
+    gap = _within(transform(edges[list(LIPS_INNER)], to_area), size, EDGE_PX)
+    sharp = crisp(mixed(mouth, between, gap))
+    old = np.ascontiguousarray(shown[here])
+    shown[here] = mixed(old, sharp, _within(outline - low, size, soft))
 
 
 def _shade(edges: F32, to_area: F32, size: tuple[int, int]) -> F32:
@@ -130,7 +131,7 @@ def _below(edges: F32) -> F32:
 
 
 def _within(outline: F32, size: tuple[int, int], soft_px: float) -> F32:
-    """1 within an outline, f32[N, 2] in pixels of an area, 0 without, f32[h, w, 1]."""
+    """1 within an outline, f32[N, 2] in pixels of an area, 0 without, f32[h, w]."""
     import cv2
 
     # Outlines are drawn a pixel wide, which between lips that meet would be a line of teeth: a
@@ -140,4 +141,4 @@ def _within(outline: F32, size: tuple[int, int], soft_px: float) -> F32:
     cv2.fillPoly(fine, [fixed], (255,), shift=4)
     mask = cv2.resize(fine, size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
     soft = cv2.GaussianBlur(mask, (0, 0), soft_px)
-    return np.asarray(soft, np.float32)[..., None] / np.float32(255)
+    return np.asarray(soft, np.float32) / np.float32(255)

@@ -5,6 +5,8 @@ A warp is told at nodes and is linear between them.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -54,9 +56,8 @@ class LowerFace:
         """pixels between two nodes; the first lies a step before the middle of the box's first"""
         down, across = (max(-(-size // self.step), 0) + 2 for size in self.shape)
         self._grid = down, across
-        grid = np.stack(np.meshgrid(np.arange(across), np.arange(down)), axis=-1)
         first = np.array([x0, y0], np.float32) - (self.step + 1) / 2
-        self._places: F32 = (grid.reshape(-1, 2) * self.step + first).astype(np.float32)
+        self._places: F32 = (_lattice(down, across) * self.step + first).astype(np.float32)
         self.nodes = transform(self._places, to_crop)
         """f32[N, 2], pixels of the crop"""
         below = (image.shape[0] - 1 - self._places[:, 1]) / (2 * self.step)
@@ -99,10 +100,8 @@ class LowerFace:
         part = rows, columns
         shown = self.fetched(self._image, places, part)
         if crisply:  # where next to nothing moves the pixels are as they were
-            share = np.minimum(2 * self._fine(far.astype(np.float32), part), 1)[..., None]
-            shown = (shown + (crisp(shown) - shown.astype(np.float32)) * share + 0.5).astype(
-                np.uint8
-            )
+            share = np.minimum(2 * self._fine(far.astype(np.float32), part), 1)
+            shown = mixed(shown, crisp(shown), share)
         out[part] = shown
         return out
 
@@ -188,11 +187,24 @@ def crisp(picture: U8) -> U8:
     return np.asarray(cv2.min(cv2.max(sharp, least), most), np.uint8)
 
 
+def mixed(below: U8, above: U8, share: F32) -> U8:
+    """Two pictures, uint8[h, w, 3], of the second as much as f32[h, w] says, 0 to 1."""
+    import cv2
+
+    return np.asarray(cv2.blendLinear(above, below, share, 1 - share), np.uint8)
+
+
 def inverse(matrix: F32) -> F32:
     """Of an affine map, f32[2, 3]."""
     import cv2
 
     return np.asarray(cv2.invertAffineTransform(matrix), np.float32)
+
+
+@lru_cache(maxsize=64)
+def _lattice(down: int, across: int) -> npt.NDArray[np.intp]:
+    """Columns and rows of a grid's nodes, int[down * across, 2]."""
+    return np.stack(np.meshgrid(np.arange(across), np.arange(down)), axis=-1).reshape(-1, 2)
 
 
 def _inside(points: F32) -> F32:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -66,7 +67,14 @@ def _model() -> tuple[list[int], F32]:
         return file["landmarks"].tolist(), np.asarray(file["moves"], np.float32)
 
 
-def moved_landmarks(change: F32, indices: list[int]) -> F32:
+@cache
+def _moves_of(indices: tuple[int, ...]) -> F32:
+    """The model's rows for some landmarks, f32[codes, N, 2]."""
+    known, moves = _model()
+    return np.ascontiguousarray(moves[:, [known.index(index) for index in indices]])
+
+
+def moved_landmarks(change: F32, indices: Sequence[int]) -> F32:
     """Where landmarks go when a mouth's codes change.
 
     Args:
@@ -76,9 +84,8 @@ def moved_landmarks(change: F32, indices: list[int]) -> F32:
     Returns:
         f32[N, 2], pixels of the crop.
     """
-    known, moves = _model()
-    places = [known.index(index) for index in indices]
-    return np.asarray(np.tensordot(change, moves[:, places], 1), np.float32)
+    moves = _moves_of(tuple(indices))
+    return np.asarray(change @ moves.reshape(len(moves), -1), np.float32).reshape(-1, 2)
 
 
 def changed(mouth: F32, change: F32, indices: list[int]) -> F32:

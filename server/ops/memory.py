@@ -3,7 +3,7 @@
 Pictures are made in one thread and let go in another: a decoder's, the colour threads', an
 encoder's. glibc gives threads up to eight heaps a core, and each keeps room for the most that was
 ever in it, so a server that leaks nothing still grows for an hour. Two heaps reach their size in
-the first minutes. Elsewhere (musl, macOS) nothing is done.
+the first minutes. Pictures go back to the system at once. Elsewhere (musl, macOS) nothing is done.
 
 A call that is over lies in reference cycles, aiortc's among them, until the collector's rarest
 round. That round takes 100 ms of everybody's time where it goes through all the libraries, and is
@@ -16,15 +16,21 @@ import ctypes
 import gc
 import sys
 
-M_ARENA_MAX = -8  # <malloc.h>
+M_TRIM_THRESHOLD, M_ARENA_MAX = -1, -8  # <malloc.h>
 # One: threads wait for each other's pictures; many: each keeps its own unused room.
 HEAPS = 2
+# Free memory that a heap keeps, bytes. glibc raises it to twice the largest block ever freed, unless
+# it is told: 30 MiB of pictures that are gone. Less: every picture is new pages; more: they stay.
+KEPT = 1 << 20
 
 
 def bound_heaps() -> bool:
-    """Have few heaps from now on; call it before threads start. Whether that was possible."""
+    """Have few, small heaps from now on; call it before threads start. Whether it was possible."""
     libc = _glibc()
-    return libc is not None and bool(libc.mallopt(M_ARENA_MAX, HEAPS))
+    return libc is not None and all(
+        libc.mallopt(option, value)
+        for option, value in ((M_ARENA_MAX, HEAPS), (M_TRIM_THRESHOLD, KEPT))
+    )
 
 
 def set_aside() -> None:
