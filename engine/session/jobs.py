@@ -71,7 +71,7 @@ class JobFactory:
         """The caller's time by which the next unbegun frame should be ready; None without one."""
         with self._lock:
             waiting = self._frame_queue.waiting
-            return None if waiting is None else waiting.playout_s + self._epoch
+            return None if waiting is None else self._deadline_s(waiting)
 
     @property
     def _speaks(self) -> bool:
@@ -207,12 +207,16 @@ class JobFactory:
             mel=conditioning.mel,
             seed=self._config.seed,
             steps=steps,
-            deadline_s=state.playout_s + self._epoch,
+            deadline_s=self._deadline_s(state),
             reach=found.reach,
             reference_codes=found.reference_codes,
             start=found.start,
             trace=state.frame.trace,
         )
+
+    def _deadline_s(self, state: FrameState) -> float:
+        """The caller's time by which a frame is to be painted."""
+        return state.playout_s + self._config.slack_s + self._epoch
 
     def _period_s(self, taken_s: float) -> float:
         """From one picture to the next, by the camera's times."""
@@ -235,7 +239,7 @@ class JobFactory:
         with self._lock:
             state = self._frame_queue.find(job.index)
             awaited = state is not None and state.picture is None
-            spent_s = now - (job.deadline_s - self._config.delay_s)
+            spent_s = now - (job.deadline_s - self._config.delay_s - self._config.slack_s)
             self._quality.record_generated(
                 job.index, job.steps, spent_s, now, took_s=took_s, mates=mates, shown=awaited
             )

@@ -93,7 +93,7 @@ class Session:
             name,
             self.steps,
             steps_offered,
-            delay_s=self.config.delay_s,
+            delay_s=self.config.delay_s + self.config.slack_s,
             patience_s=self.config.patience_s,
             load=load,
             fixed=self.config.offline or not self.config.ladder,
@@ -156,7 +156,7 @@ class Session:
                 self._quality.pushed(now)
                 while (overtaken := self._frame_queue.take()) is not None:
                     self.jobs.give_up(overtaken, Outcome.OVERLOADED, time_s)
-                gone = self._frame_queue.abandon(time_s - self.config.patience_s - ABANDONED_S)
+                gone = self._frame_queue.abandon(time_s - self._waits_s - ABANDONED_S)
                 self._metrics.record_abandoned(Outcome.LATE, gone)
             self._frame_queue.push(frame, time_s, time_s + delay_s)
         if self._wake is not None:
@@ -321,7 +321,7 @@ class Session:
             if head is None:
                 return None
             if head.picture is None:
-                overdue = time_s > head.playout_s + self.config.patience_s
+                overdue = time_s > head.playout_s + self._waits_s
                 if not overdue or self.config.offline:
                     return None
                 self.jobs.give_up(head, Outcome.LATE, time_s)
@@ -340,7 +340,7 @@ class Session:
             head = self._frame_queue.head
             if head is None:
                 return None
-            wait_s = 0.0 if head.picture is not None else self.config.patience_s
+            wait_s = 0.0 if head.picture is not None else self._waits_s
             return head.playout_s + wait_s + self._epoch
 
     def pop_audio(self, now: float) -> AudioChunk | None:
@@ -384,6 +384,11 @@ class Session:
             self._frame_queue.end()
         with self.jobs.working:
             self._face_pipeline.close()
+
+    @property
+    def _waits_s(self) -> float:
+        """How long past its time a frame is waited for."""
+        return self.config.slack_s + self.config.patience_s
 
     def _check_open(self) -> None:
         if self.closed:

@@ -19,8 +19,9 @@ import sys
 M_TRIM_THRESHOLD, M_ARENA_MAX = -1, -8  # <malloc.h>
 # One: threads wait for each other's pictures; many: each keeps its own unused room.
 HEAPS = 2
-# Free memory that a heap keeps, bytes. glibc raises it to twice the largest block ever freed, unless
-# it is told: 30 MiB of pictures that are gone. Less: every picture is new pages; more: they stay.
+# Free memory that a heap keeps, bytes. Unless it is told, glibc raises this to twice the largest
+# block ever freed: 30 MiB of pictures that are gone. Less: every picture is new pages; more: they
+# stay.
 KEPT = 1 << 20
 
 

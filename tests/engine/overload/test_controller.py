@@ -28,7 +28,8 @@ from lipwire.engine.runtime.batcher import Batcher, QueuedJob
 from lipwire.engine.runtime.device_profile import DeviceProfile
 
 OFFERED = (1, 2, 4, 8)
-DELAY_S, PATIENCE_S = EngineConfig().delay_s, EngineConfig().patience_s
+PATIENCE_S = EngineConfig().patience_s
+DELAY_S = EngineConfig().delay_s + EngineConfig().slack_s  # until it should be ready
 PERIOD_S = 0.04
 
 
