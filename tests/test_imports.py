@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "engine.errors": set(),
     "engine.trace": set(),
     "engine.log_limit": set(),
+    "engine.signals": set(),
     "engine.config": {"engine.errors"},
     "engine.types": {"engine.trace"},
     "engine.audio": BASE,
@@ -68,7 +69,7 @@ ROOMS: dict[str, set[str]] = {
     "training.objective": {"training.data"},
     "training.families": {"training.checkpoint", "training.config", "training.losses"},
     "training.loop": {"training.checkpoint", "training.config", "training.data"}
-    | {"training.objective", "training.processes", "training.runlog"},
+    | {"training.objective", "training.runlog"},
     "training.paper": {"training.checkpoint", "training.config", "training.data"}
     | {"training.families", "training.loop", "training.losses", "training.nets"}
     | {"training.objective"},
