@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lipwire.engine.audio.loudness import CEILING
 from lipwire.engine.audio.mel import LOOKAHEAD_S
 from lipwire.engine.audio.mixer import Mixer
-from lipwire.engine.audio.timeline import SourceTimeline, SpeechTimeline
+from lipwire.engine.audio.source_timeline import SourceTimeline
+from lipwire.engine.audio.timeline import SpeechTimeline
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.types import I16
 
