@@ -1,5 +1,5 @@
 """An engine that paints stripes, and a server around it."""
 
-from servers import backend, client, engine, server, tracker, untouched_aiortc
+from servers import backend, call, client, engine, server, tracker, untouched_aiortc
 
-__all__ = ["backend", "client", "engine", "server", "tracker", "untouched_aiortc"]
+__all__ = ["backend", "call", "client", "engine", "server", "tracker", "untouched_aiortc"]
