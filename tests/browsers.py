@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 from calls import tone
+
+from lipwire.benchmarks.rig.chromium import find_chromium, headless
 
 WIDTH, HEIGHT, FPS = 640, 480, 25
 
@@ -42,7 +43,7 @@ def film_portrait(path: Path, seconds: int = 4) -> None:
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless Chromium whose camera films the portrait and whose microphone hears 700 Hz."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    program = find_chromium()
     if program is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     from playwright.sync_api import sync_playwright
@@ -53,20 +54,14 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         file.setparams((1, 2, 48_000, 0, "NONE", ""))
         file.writeframes(tone(4.0, 700).astype("<i2").tobytes())
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program,
-            headless=False,  # the flag below is the new headless mode, which has all codecs
-            args=[
-                "--headless=new",
-                "--no-sandbox",
-                "--use-fake-ui-for-media-stream",
-                "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-video-capture={folder}/camera.y4m",
-                f"--use-file-for-fake-audio-capture={folder}/microphone.wav",
-                "--allow-loopback-in-peer-connection",
-                "--disable-background-networking",
-            ],
+        arguments = (
+            "--use-fake-ui-for-media-stream",
+            "--use-fake-device-for-media-stream",
+            f"--use-file-for-fake-video-capture={folder}/camera.y4m",
+            f"--use-file-for-fake-audio-capture={folder}/microphone.wav",
+            "--allow-loopback-in-peer-connection",
         )
+        browser = playwright.chromium.launch(**headless(program, *arguments))
         yield browser
         browser.close()
 
