@@ -34,6 +34,11 @@ class Checkpoint:
     about: dict[str, Any] = field(default_factory=dict)
     """of a .pt what is not weights; of a .safetensors its metadata, parsed where it is JSON"""
 
+    @property
+    def training(self) -> dict[str, Any]:
+        """The run's step and settings, where it says them."""
+        return {name: self.about[name] for name in ("step", "config") if name in self.about}
+
     def fill(self, net: nn.Module) -> None:
         """Put the weights into a network, all of them.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -139,7 +138,6 @@ def export_diff2lip(
             `lipwire.export.write.write_bundle`.
     """
     net, loaded = open_diff2lip(checkpoint, image_size=image_size, head_channels=head_channels)
-    about: dict[str, Any] = {k: loaded.about[k] for k in ("step", "config") if k in loaded.about}
     recipe = Recipe(
         kind="diff2lip",
         licence=WEIGHTS_LICENCE,
@@ -148,6 +146,6 @@ def export_diff2lip(
         steps_offered=STEPS_OFFERED,
         default_steps=DEFAULT_STEPS,
         framing="box",
-        training={"checkpoint": checkpoint.name, **about},
+        training={"checkpoint": checkpoint.name, **loaded.training},
     )
     return write_bundle(net, as_sampled(recipe, loaded, steps), out, options or Options())

@@ -106,7 +106,6 @@ def export_lite(
         BundleError: see `load_lite` and `lipwire.export.write.write_bundle`.
     """
     net, loaded = load_lite(checkpoint, voice)
-    about: dict[str, Any] = {k: loaded.about[k] for k in ("step", "config") if k in loaded.about}
     recipe = Recipe(
         kind="lite",
         licence=WEIGHTS_LICENCE,
@@ -117,6 +116,6 @@ def export_lite(
         framing="stabilised",
         codes=_code_stats(loaded),
         expression=net.voice.expression,
-        training={**about, **(training or {})},
+        training={**loaded.training, **(training or {})},
     )
     return write_bundle(net, as_sampled(recipe, loaded), out, options or Options())

@@ -7,7 +7,7 @@ import contextlib
 import io
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -15,9 +15,11 @@ from typing import Any
 import aioice.ice
 import aiortc.rtcicetransport
 import av
+import httpx
 import numpy as np
 import pytest
 import uvicorn
+import websockets
 from aiortc import (
     MediaStreamTrack,
     RTCBundlePolicy,
@@ -209,6 +211,47 @@ class Caller:
         """What was heard, int16[N] at 48 kHz."""
         pieces = self.sound if last_s is None else self.sound[-int(last_s * 50) :]
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
+
+
+class HttpCall:
+    """A connected call and the address of its session."""
+
+    def __init__(self, caller: Caller, client: httpx.AsyncClient, name: str) -> None:
+        self.caller, self.client, self.name = caller, client, name
+        self.path = f"/api/sessions/{name}"
+
+    async def stats(self) -> dict[str, Any]:
+        """The session's figures."""
+        answer = await self.client.get(self.path + "/stats")
+        assert answer.status_code == 200
+        return dict(answer.json())
+
+    def socket(self, rate: str = "?rate=24000", **options: Any) -> Any:
+        """The PCM WebSocket."""
+        base = str(self.client.base_url).rstrip("/").replace("http", "ws")
+        return websockets.connect(base + self.path + "/speech" + rate, **options)
+
+
+@contextlib.asynccontextmanager
+async def http_call(client: httpx.AsyncClient) -> AsyncIterator[HttpCall]:
+    """A call by `/api/sessions`, from its first picture on."""
+    async with Caller() as caller:
+        offer = {"sdp": await caller.offer(), "type": "offer", "consent": True}
+        answer = await client.post("/api/sessions", json=offer)
+        assert answer.status_code == 201, answer.text
+        body = answer.json()
+        assert body["type"] == "answer" and len(body["id"]) >= 22
+        await caller.accept(body["sdp"])
+        await until(lambda: bool(caller.pictures), "a picture comes back")
+        yield HttpCall(caller, client, body["id"])
+
+
+def error_of(answer: httpx.Response, status: int) -> str:
+    """The one line of an error."""
+    assert answer.status_code == status, (answer.status_code, answer.text)
+    body = answer.json()
+    assert list(body) == ["error"] and "\n" not in body["error"]
+    return str(body["error"])
 
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 import pytest
 from calling import calling
 from calls import until
+
+from lipwire.benchmarks.rig.chromium import find_chromium, headless
 
 PATIENCE_S = 120.0  # of a machine that has other things to do
 
@@ -48,22 +49,15 @@ async def publishing(url: str, name: str, token: str | None = None) -> AsyncIter
 @contextlib.asynccontextmanager
 async def viewing(url: str, name: str, token: str | None = None) -> AsyncIterator[Watched]:
     """The shipped page `/view/NAME` in a Chromium that nobody clicks into."""
-    program = shutil.which("chromium")
+    program = find_chromium()
     if program is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     from playwright.async_api import async_playwright
 
     seen = Watched([])
-    arguments = [
-        "--headless=new",
-        "--no-sandbox",
-        "--allow-loopback-in-peer-connection",
-        "--disable-background-networking",
-    ]
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=program, headless=False, args=arguments
-        )
+        options = headless(program, "--allow-loopback-in-peer-connection")
+        browser = await playwright.chromium.launch(**options)
         page = await browser.new_page()
         await page.goto(f"{url}/view/{name}#quiet" + (f"&token={token}" if token else ""))
 

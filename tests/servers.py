@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
-from calls import Running, StripedBackend, keep_aiortc
+from calls import HttpCall, Running, StripedBackend, http_call, keep_aiortc
 from fakes import FakeBackend, FakeTracker, SceneTracker
 
 from lipwire.engine import Engine
@@ -51,4 +51,11 @@ def server(engine: Engine) -> Iterator[Running]:
 async def client(server: Running) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of `server`."""
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as made:
+        yield made
+
+
+@pytest.fixture
+async def call(client: httpx.AsyncClient) -> AsyncIterator[HttpCall]:
+    """A call of `server`, connected."""
+    async with http_call(client) as made:
         yield made

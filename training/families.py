@@ -189,6 +189,16 @@ class LiteFamily:
         return out
 
 
+def sampled(family: Family, net: Any) -> dict[str, Any]:
+    """What a checkpoint says of its network: how it is built and sampled."""
+    return {
+        "family": family.name,
+        "prediction": family.prediction,
+        "spacing": family.spacing,
+        "net_config": family.config(net),
+    }
+
+
 def family_named(name: FamilyName) -> Family:
     """The family of a preset or a checkpoint."""
     return PaperFamily() if name == "paper" else LiteFamily()

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lipwire.engine.errors import CheckpointError, ConfigError
+from lipwire.engine.signals import stopping
 from lipwire.training.checkpoint import fit_weights, load_checkpoint, save_checkpoint
 from lipwire.training.config import FREE, TrainConfig
 from lipwire.training.data.batch import Slot, Source
 from lipwire.training.objective import Objective
-from lipwire.training.processes import stopping
 from lipwire.training.runlog import RunLog
 
 

@@ -1,11 +1,10 @@
-"""Work dealt out to processes, and how a process is asked to stop.
+"""Work dealt out to processes.
 
 Results come as they are done; a worker that dies is an error, not a wait.
 """
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -64,28 +63,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)  # nothing is lost: whatever a worker writes is written aside and renamed
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C or SIGTERM came; the second one interrupts at once.
-
-    The first must not: raised inside a native library that is being loaded, an exception aborts
-    the process, and an unfinished file stays.
-    """
-    wishes: list[int] = []
-
-    def wish(number: int, _: object) -> None:
-        wishes.append(number)
-        if len(wishes) > 1:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # signals are the main thread's
-        return
-    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(wishes)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

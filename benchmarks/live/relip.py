@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import io
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from lipwire.benchmarks.harness.record import figure
+from lipwire.benchmarks.rig.chromium import find_chromium, headless
 from lipwire.benchmarks.rig.scenes import Pose, scene
 from lipwire.benchmarks.rig.server import end_server, free_port, start_server
 from lipwire.engine.errors import ConfigError, LipwireError
@@ -50,7 +50,7 @@ def run(
         seconds: measured.
         progress: told what is going on.
     """
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    program = find_chromium()
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -65,19 +65,13 @@ def run(
     server, _ = start_server(port, None)
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=program,
-                headless=False,  # the flag below is the new headless mode, which has all codecs
-                args=[
-                    "--headless=new",
-                    "--no-sandbox",
-                    "--disable-background-networking",
-                    # Two tabs: one of them is always behind.
-                    "--disable-background-timer-throttling",
-                    "--disable-renderer-backgrounding",
-                    "--disable-backgrounding-occluded-windows",
-                ],
+            # Two tabs: one of them is always behind.
+            in_front = (
+                "--disable-background-timer-throttling",
+                "--disable-renderer-backgrounding",
+                "--disable-backgrounding-occluded-windows",
             )
+            browser = playwright.chromium.launch(**headless(program, *in_front))
             page = browser.new_page()
             page.goto(f"{url}/healthz")
             page.add_script_tag(

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from lipwire.engine.audio.loudness import BLOCK, CONTEXT, LoudnessNormalizer, limit
-from lipwire.engine.audio.timeline import SourceTimeline, SpeechTimeline
+from lipwire.engine.audio.source_timeline import SourceTimeline
+from lipwire.engine.audio.timeline import SpeechTimeline
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.types import F32, PLAYOUT_RATE_HZ, AudioChunk
 

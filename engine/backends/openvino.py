@@ -23,6 +23,7 @@ from lipwire.engine.backends.planned import (
     Paths,
     PlannedBackend,
     StepInputs,
+    check_built_for,
     sample_rows,
     sizes_for_cores,
 )
@@ -73,9 +74,7 @@ class OpenVinoBackend(PlannedBackend):
         super().__init__(bundle.manifest, batch_sizes or few)
         if device not in (None, "cpu"):
             raise BackendError(f"OpenVINO is used on the CPU alone, not on {device!r}")
-        if self.manifest.device not in ("any", "cpu"):
-            built = f"bundle {self.manifest.name} was built for device {self.manifest.device!r}"
-            raise BackendError(f"{built}, not for 'cpu'")
+        check_built_for(self.manifest, "cpu")
         self.cpu_threads = threads or max(1, usable_cores() // 2)
         self._core = openvino.Core()
         if half is None:

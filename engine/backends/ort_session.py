@@ -13,6 +13,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from lipwire.engine.backends.planned import check_built_for
 from lipwire.engine.backends.plans import fingerprint
 from lipwire.engine.errors import BackendError, BundleError
 from lipwire.engine.model.bundle import Bundle, Manifest, sha256
@@ -66,10 +67,7 @@ def choose_device(manifest: Manifest, wanted: str | None) -> Device:
     kind, _, number = wanted.partition(":")
     if kind not in _PROVIDERS or not (number or "0").isdecimal() or (kind == "cpu" and number):
         raise BackendError(f"no device {wanted!r}: use cpu, cuda, cuda:1, tensorrt …")
-    if manifest.device not in ("any", "cpu" if kind == "cpu" else "cuda"):
-        raise BackendError(
-            f"bundle {manifest.name} was built for device {manifest.device!r}, not for {kind!r}"
-        )
+    check_built_for(manifest, kind)
     if _PROVIDERS[kind] not in available:
         raise BackendError(
             f"this ONNX Runtime has no {_PROVIDERS[kind]} (only {', '.join(available)}); "

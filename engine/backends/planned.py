@@ -32,6 +32,17 @@ def sizes_for_cores(cores: int, sizes: Sequence[int] = BATCH_SIZES) -> tuple[int
     return tuple(size for size in sizes if size <= max(2, cores))
 
 
+def check_built_for(manifest: Manifest, kind: str) -> None:
+    """Refuse a kind of device (cpu, cuda, tensorrt) that the graphs were not built for.
+
+    Raises:
+        BackendError: names both.
+    """
+    if manifest.device not in ("any", "cpu" if kind == "cpu" else "cuda"):
+        built = f"bundle {manifest.name} was built for device {manifest.device!r}"
+        raise BackendError(f"{built}, not for {kind!r}")
+
+
 class Plan(Protocol):
     """One batch size: arrays, and the graphs bound to them."""
 

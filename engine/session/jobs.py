@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from lipwire.engine.audio.mel import PAPER_FPS
 from lipwire.engine.config import EngineConfig
@@ -16,13 +17,23 @@ from lipwire.engine.log_limit import LogLimiter
 from lipwire.engine.overload.controller import QualityController
 from lipwire.engine.overload.levels import FrameAction
 from lipwire.engine.session.aligned import Aligned, composite, move, paste
-from lipwire.engine.session.conditioning import AudioConditioner, Listen
+from lipwire.engine.session.conditioning import AudioConditioner, Conditioning, Listen
 from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFrame
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
 from lipwire.engine.types import U8, LipJob, Outcome, Patch
 from lipwire.engine.units.selection import AHEAD, ChosenUnit
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is done for a frame; `JobFactory._choose` may change it."""
+
+    conditioning: Conditioning
+    action: FrameAction
+    steps: int  # of its job
+    shown: bool = False  # it has a mouth already: one of the person's own, or its own one, moved
 
 
 class JobFactory:
@@ -105,108 +116,38 @@ class JobFactory:
         with self._lock:
             if (state := self._frame_queue.take()) is None:
                 return None
-            time_s = now - self._epoch
         state.stamp("begun")
-        period_s, moves = self._period_s(state.frame.time_s), False
+        period_s = self._period_s(state.frame.time_s)
+        found: Aligned | Outcome
         try:
             with self.working:
                 if self._frame_queue.ended:
                     return None
-                with self._lock:
-                    # The person's own mouths cost no device any time, so the ladder is not asked.
-                    own = self._speaks
-                    conditioning = self._conditioner.condition(
-                        state.playout_s,
-                        self._face_pipeline.spec.mel_columns,
-                        0.0 if own else self._quality.stands_s,
-                        AHEAD if own else 0,
-                        period_s,
-                    )
-                    self._own = own
-                    action = FrameAction.PASS
-                    if conditioning.strength > 0:
-                        action = (
-                            FrameAction.GENERATE if own else self._quality.action(state.index, now)
-                        )
-                    if busy and action in (FrameAction.GENERATE, FrameAction.PROBE) and not own:
-                        self._quality.record_miss(state.index, now)
-                        action = FrameAction.PASS
-                    steps = self.steps
+                plan = self._listen(state, period_s, now, busy)
                 state.stamp("listened")
-                found = self._face_pipeline.look(
-                    state.frame,
-                    repaint=action is not FrameAction.PASS
-                    or (conditioning.strength > 0 and self.moves),
-                )
-                if isinstance(found, Aligned) and self._articulation is not None:
-                    codes = self._articulation([conditioning.mel, *conditioning.ahead], found.reach)
-                    found = self._face_pipeline.asked(found, codes[0])
-                    chosen = None
-                    if self._face_pipeline.knows:
-                        chosen = self._face_pipeline.choose_unit(found, codes)
-                    if own and chosen is not None and chosen.alike:
-                        state.unit = chosen
-                    elif own:
-                        with self._lock:
-                            self._own = False
-                            action = self._quality.action(state.index, now, spare=True)
-                        near = chosen is not None and chosen.near
-                        if near and action is not FrameAction.GENERATE:
-                            state.unit = chosen
-                    if state.unit is None and action is FrameAction.GENERATE and chosen is not None:
-                        found = self._face_pipeline.begin_at(found, chosen)
-                    passes = action in (FrameAction.PASS, FrameAction.PROBE)
-                    moves = passes and state.unit is None and found.wanted is not None
-                shown = state.unit is not None or moves
-                if found is None or (
-                    action is FrameAction.PASS and not shown and isinstance(found, Aligned)
-                ):
-                    found = Outcome.OVERLOADED if conditioning.strength > 0 else Outcome.SILENT
+                found = self._look(state, plan, now)
         except Exception as error:
             self._complain(error, "tracking", state)
             found = Outcome.FAULT
         state.stamp("aligned")
-        with self._lock:
-            if found in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE, Outcome.OCCLUDED):
-                self._conditioner.lose()
-            if isinstance(found, Outcome):
-                if found is not Outcome.OVERLOADED or not self._hold(state, time_s):
-                    state.pass_through(found, time_s)
-                return None
-            state.aligned, state.strength, state.cut_s = (
-                found,
-                conditioning.strength,
-                conditioning.cut_s,
-            )
-            if self._conditioner.cut_s != conditioning.cut_s:  # interrupted meanwhile
-                self.cut_short()
-            if action is FrameAction.PROBE and not shown and not self._hold(state, time_s):
-                state.pass_through(Outcome.OVERLOADED, time_s)
-            if shown:
-                self._begun = -1  # a mouth that is held would be an older one
-            elif action is not FrameAction.HOLD:
-                self._begun = state.index
-            elif self._begun < 0 or state.index - self._begun > 1:  # no mouth to hold
-                state.pass_through(Outcome.OVERLOADED, time_s)
-            else:
-                state.after = self._begun
-            mouth = self._mouth
-        if shown:
+        if isinstance(found, Outcome):
+            self._pass(state, found, now)
+            return None
+        held = self._settle(state, plan, found, now)
+        if plan.shown:
             self._paste(state, state.unit, now)
-            if action is not FrameAction.PROBE:
-                return None
-        if action is FrameAction.HOLD:
-            if mouth is not None and mouth[0] == state.after:
-                self._paint(state, mouth[1], now, Outcome.HELD)
+        elif held is not None:
+            self._paint(state, held, now, Outcome.HELD)
+        if plan.action is FrameAction.HOLD or (plan.shown and plan.action is not FrameAction.PROBE):
             return None
         return LipJob(
             session=self._name,
             index=state.index,
             crop=found.crop,
             references=found.references,
-            mel=conditioning.mel,
+            mel=plan.conditioning.mel,
             seed=self._config.seed,
-            steps=steps,
+            steps=plan.steps,
             deadline_s=self._deadline_s(state),
             reach=found.reach,
             reference_codes=found.reference_codes,
@@ -223,6 +164,100 @@ class JobFactory:
         gap_s = 0.0 if self._taken_s is None else taken_s - self._taken_s
         self._taken_s = taken_s
         return gap_s if 0.01 < gap_s < 0.1 else 1 / PAPER_FPS
+
+    def _listen(self, state: FrameState, period_s: float, now: float, busy: bool) -> _Plan:
+        """What the mouth is to say, and how much is done for it."""
+        with self._lock:
+            own = self._speaks
+            conditioning = self._conditioner.condition(
+                state.playout_s,
+                self._face_pipeline.spec.mel_columns,
+                0.0 if own else self._quality.stands_s,
+                AHEAD if own else 0,
+                period_s,
+            )
+            self._own = own
+            action = FrameAction.PASS
+            if conditioning.strength > 0:
+                # The person's own mouths cost no device any time, so the ladder is not asked.
+                action = FrameAction.GENERATE if own else self._quality.action(state.index, now)
+            if busy and action in (FrameAction.GENERATE, FrameAction.PROBE) and not own:
+                self._quality.record_miss(state.index, now)
+                action = FrameAction.PASS
+            return _Plan(conditioning, action, self.steps)
+
+    def _look(self, state: FrameState, plan: _Plan, now: float) -> Aligned | Outcome:
+        """The frame's face and the mouth it is given, or why its original goes out."""
+        passes, speaks = plan.action is FrameAction.PASS, plan.conditioning.strength > 0
+        found = self._face_pipeline.look(state.frame, repaint=not passes or (speaks and self.moves))
+        if isinstance(found, Aligned) and self._articulation is not None:
+            found = self._choose(state, plan, found, self._articulation, now)
+        if isinstance(found, Outcome):
+            return found
+        if found is None or (plan.action is FrameAction.PASS and not plan.shown):
+            return Outcome.OVERLOADED if speaks else Outcome.SILENT
+        return found
+
+    def _choose(
+        self, state: FrameState, plan: _Plan, found: Aligned, articulation: Listen, now: float
+    ) -> Aligned:
+        """Give the frame one of the person's own mouths, or its own one, moved, where that serves.
+
+        Where a model generates it after all, the nearest of the own mouths begins it.
+        """
+        conditioning, chosen = plan.conditioning, None
+        codes = articulation([conditioning.mel, *conditioning.ahead], found.reach)
+        found = self._face_pipeline.asked(found, codes[0])
+        if self._face_pipeline.knows:
+            chosen = self._face_pipeline.choose_unit(found, codes)
+        if self._own and chosen is not None and chosen.alike:
+            state.unit = chosen
+        elif self._own:
+            with self._lock:
+                self._own = False
+                plan.action = self._quality.action(state.index, now, spare=True)
+            if chosen is not None and chosen.near and plan.action is not FrameAction.GENERATE:
+                state.unit = chosen
+        if state.unit is None and plan.action is FrameAction.GENERATE and chosen is not None:
+            found = self._face_pipeline.begin_at(found, chosen)
+        passes = plan.action in (FrameAction.PASS, FrameAction.PROBE)
+        plan.shown = state.unit is not None or (passes and found.wanted is not None)
+        return found
+
+    def _pass(self, state: FrameState, why: Outcome, now: float) -> None:
+        """Let a frame go without a mouth of its own."""
+        with self._lock:
+            if why in (Outcome.NO_FACE, Outcome.FACE_UNUSABLE, Outcome.OCCLUDED):
+                self._conditioner.lose()
+            time_s = now - self._epoch
+            if why is not Outcome.OVERLOADED or not self._hold(state, time_s):
+                state.pass_through(why, time_s)
+
+    def _settle(self, state: FrameState, plan: _Plan, found: Aligned, now: float) -> U8 | None:
+        """Note what becomes of a frame whose face was found; the mouth it holds, if there."""
+        time_s = now - self._epoch
+        with self._lock:
+            state.aligned, state.strength = found, plan.conditioning.strength
+            state.cut_s = plan.conditioning.cut_s
+            if self._conditioner.cut_s != state.cut_s:  # interrupted meanwhile
+                self.cut_short()
+            if (
+                plan.action is FrameAction.PROBE
+                and not plan.shown
+                and not self._hold(state, time_s)
+            ):
+                state.pass_through(Outcome.OVERLOADED, time_s)
+            if plan.shown:
+                self._begun = -1  # a mouth that is held would be an older one
+            elif plan.action is not FrameAction.HOLD:
+                self._begun = state.index
+            elif self._begun < 0 or state.index - self._begun > 1:  # no mouth to hold
+                state.pass_through(Outcome.OVERLOADED, time_s)
+            else:
+                state.after = self._begun
+                if self._mouth is not None and self._mouth[0] == state.after:
+                    return self._mouth[1]
+            return None
 
     def complete(
         self, job: LipJob, generated: U8, now: float, took_s: float | None = None, mates: int = 1

@@ -21,7 +21,8 @@ import numpy as np
 
 from lipwire.engine.audio.mel import LOOKAHEAD_S
 from lipwire.engine.audio.mixer import Mixer
-from lipwire.engine.audio.timeline import PLAYED_KEPT_S, SourceTimeline, SpeechTimeline
+from lipwire.engine.audio.source_timeline import SourceTimeline
+from lipwire.engine.audio.timeline import PLAYED_KEPT_S, SpeechTimeline
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import BankError, ConfigError, MediaError, SessionClosed
 from lipwire.engine.face.policy import Choice

@@ -161,10 +161,10 @@ def dub(
     The video's length governs: a longer voice is cut, after a shorter one the original mouth
     and silence follow. OUT appears when it is whole.
     """
+    from lipwire.engine.signals import stopping
     from lipwire.server.dub.dub import dub as run
     from lipwire.server.media.banks import open_bank
     from lipwire.server.media.watermark import Watermark
-    from lipwire.training.processes import stopping
 
     enrolled = None if bank is None else open_bank(bank, bank_key())
 

@@ -1,4 +1,4 @@
-"""The npm client's types; what it does is tested in Chromium (tests/server/test_browser.py)."""
+"""The npm client's types; what it does is in tests/server/test_browser_client.py."""
 
 from __future__ import annotations
 

@@ -1,5 +1,15 @@
 """An engine that paints stripes, and a server around it."""
 
-from servers import backend, client, engine, server, tracker, untouched_aiortc
+from browsers import chromium
+from servers import backend, call, client, engine, server, tracker, untouched_aiortc
 
-__all__ = ["backend", "client", "engine", "server", "tracker", "untouched_aiortc"]
+__all__ = [
+    "backend",
+    "call",
+    "chromium",
+    "client",
+    "engine",
+    "server",
+    "tracker",
+    "untouched_aiortc",
+]

@@ -1,6 +1,6 @@
 """Clients that others wrote: FFmpeg publishes by WHIP; libwebrtc posts, trickles and leaves.
 
-Chromium's part is in `test_browser.py`.
+Chromium's part is in `test_browser_client.py`.
 """
 
 from __future__ import annotations

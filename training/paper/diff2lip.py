@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lipwire.engine.model.ddim import add_noise
 from lipwire.training.config import LossWeights, TrainConfig
 from lipwire.training.data.batch import FiveFrames, NoisedBatch, NoisedClips, Slot, in_fives
-from lipwire.training.families import SCHEDULE, Family, Given, alpha_bars, estimates
+from lipwire.training.families import SCHEDULE, Family, Given, alpha_bars, estimates, sampled
 from lipwire.training.losses import (
     GanForm,
     critic_loss,
@@ -142,12 +142,7 @@ class ClipObjective(Objective):
         return {**asdict(self.weights), "perceptual_measure": measure}
 
     def state(self) -> dict[str, Any]:
-        return {
-            "family": self.family.name,
-            "prediction": self.family.prediction,
-            "spacing": self.family.spacing,
-            "net_config": self.family.config(self.net),
-        }
+        return sampled(self.family, self.net)
 
     def report(self, ema: nn.Module, folder: Path, step: int) -> dict[str, float]:
         figure_sheet(self.family, ema, self.held_out, folder / f"samples-{step:06d}.png")

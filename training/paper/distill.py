@@ -28,6 +28,7 @@ from lipwire.training.families import (
     PaperFamily,
     alpha_bars,
     open_network,
+    sampled,
 )
 from lipwire.training.loop import Trainer, train
 from lipwire.training.objective import LossOutput, Objective
@@ -161,14 +162,7 @@ class DistilObjective(Objective):
         return {"student_steps": self.steps}
 
     def state(self) -> dict[str, Any]:
-        return {
-            **self.extra,
-            "family": self.family.name,
-            "prediction": self.family.prediction,
-            "spacing": self.family.spacing,
-            "net_config": self.family.config(self.net),
-            "student_steps": self.steps,
-        }
+        return {**self.extra, **sampled(self.family, self.net), "student_steps": self.steps}
 
     def report(self, ema: nn.Module, folder: Path, step: int) -> dict[str, float]:
         path = folder / f"samples-{step:06d}.png"

@@ -22,7 +22,8 @@ from lipwire.engine.audio.drift import (
     PauseTrimmer,
 )
 from lipwire.engine.audio.mel import LOOKAHEAD_S
-from lipwire.engine.audio.timeline import LATE_S, SourceTimeline, SpeechTimeline
+from lipwire.engine.audio.source_timeline import SourceTimeline
+from lipwire.engine.audio.timeline import LATE_S, SpeechTimeline
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.types import I16
 

@@ -7,12 +7,15 @@ import pytest
 from fakes import voiced
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sessions import DELAY_S, make
 
 from lipwire.engine.audio.loudness import CEILING
 from lipwire.engine.audio.mel import LOOKAHEAD_S
 from lipwire.engine.audio.mixer import Mixer
-from lipwire.engine.audio.timeline import SourceTimeline, SpeechTimeline
+from lipwire.engine.audio.source_timeline import SourceTimeline
+from lipwire.engine.audio.timeline import SpeechTimeline
 from lipwire.engine.config import EngineConfig
+from lipwire.engine.errors import ConfigError
 from lipwire.engine.types import I16
 
 LOUD = np.full(48_000 * 4, 8_000, np.int16)
@@ -96,3 +99,49 @@ def test_what_is_changed_while_it_runs_glides() -> None:
 
 def pieces_from(mixer: Mixer, count: int) -> I16:
     return mixer.read(count).samples
+
+
+# --- as a session is heard ---
+
+
+def test_the_original_voice_is_heard_at_its_level() -> None:
+    session = make(EngineConfig(original_level=0.25))
+    for index in range(50):
+        session.push_original(np.full(960, 8000, np.int16), 48_000, 0.02 * index)
+    voice = np.full(24_000, 1000, np.int16)
+    start = round(session.push_speech(voice, 48_000, 0.0) * 48_000)
+    heard = session.read_audio(48_000).samples
+    assert not heard[: round(DELAY_S * 48_000)].any()
+    assert np.all(heard[round(DELAY_S * 48_000) : start] == 2000)
+    assert np.all(heard[start : start + 20_000] == 3000)
+
+
+def test_the_original_is_not_heard_unless_asked_for() -> None:
+    session = make()
+    session.push_original(np.full(960, 8000, np.int16), 48_000, 0.0)
+    assert not session.read_audio(9600).samples.any()
+    session.set_sound(original_level=1.0)
+    session.push_original(np.full(48_000, 8000, np.int16), 48_000, 0.3)
+    heard = session.read_audio(48_000).samples  # it rises without a click
+    assert heard.max() == 8000 and np.abs(np.diff(heard[12_000:].astype(int))).max() < 250
+    for wrong in ({"original_level": 7.0}, {"loudness_lufs": 3.0}):
+        with pytest.raises(ConfigError):
+            session.set_sound(**wrong)
+
+
+def test_a_loud_mix_is_limited_and_not_clipped() -> None:
+    session = make(EngineConfig(original_level=1.0))
+    for index in range(20):
+        session.push_original(np.full(960, 30_000, np.int16), 48_000, 0.02 * index)
+    session.push_speech(np.full(4_800, 30_000, np.int16), 48_000, 0.0)
+    heard = session.read_audio(24_000).samples
+    assert 29_000 < heard.max() <= np.ceil(CEILING * 32768)
+    assert heard.min() >= 0
+
+
+def test_off_line_the_original_lies_under_its_own_pictures() -> None:
+    session = make(EngineConfig(offline=True, original_level=0.5))
+    for index in range(100):  # all of it before anything is read
+        session.push_original(np.full(4_800, 100 * index, np.int16), 48_000, 0.1 * index)
+    heard = session.read_audio(480_000).samples.reshape(100, 4_800)
+    assert np.array_equal(heard[:, 2_400], 50 * np.arange(100))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import shutil
 import tracemalloc
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,26 +10,19 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from fakes import picture
+from runtimes import SIZE, job, open_once, reseal
 
-from lipwire.engine.audio.mel import SILENCE, log_mel, window
+from lipwire.engine.audio.mel import SILENCE
 from lipwire.engine.backends import _FACTORIES, Backend, load_backend, ort
 from lipwire.engine.backends.ort_session import fewest_threads
 from lipwire.engine.errors import BackendError, BundleError
-from lipwire.engine.model.bundle import DEFAULT_BUNDLE, MANIFEST, Bundle, open_bundle, sha256
+from lipwire.engine.model.bundle import Bundle, open_bundle, sha256
 from lipwire.engine.runtime.open import open_engine
-from lipwire.engine.types import LipJob
 
 ON_GPU = ("torch", "trt")
 BACKENDS = sorted(set(_FACTORIES) - set(ON_GPU))
 # These owe the same, where there is a GPU to ask.
 CONTRACT = [*BACKENDS, *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_GPU)]
-
-if not (DEFAULT_BUNDLE / MANIFEST).is_file():
-    pytest.skip("no model has been built into this copy", allow_module_level=True)
-
-SPEC = open_bundle().manifest.job_spec
-SIZE = SPEC.crop_size
 
 
 @pytest.fixture(scope="module")
@@ -40,30 +30,9 @@ def bundle() -> Bundle:
     return open_bundle()
 
 
-@functools.cache
-def _backend(name: str) -> Backend:
-    try:
-        return load_backend(open_bundle(), name)
-    except BackendError as error:
-        if "not installed" in str(error):
-            pytest.skip(str(error))
-        raise
-
-
 @pytest.fixture(params=CONTRACT)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    return _backend(request.param)
-
-
-def job(index: int = 0, steps: int = 2, seed: int = 0, size: int = SIZE) -> LipJob:
-    """A crop, other references and sound that is never silent."""
-    rng = np.random.default_rng(index)
-    sound = (rng.normal(0, 0.1, 8000) * (1 + np.sin(np.arange(8000) / 300))).astype(np.float32)
-    mel = window(log_mel(sound), 8, SPEC.mel_columns)
-    references = [picture(size, size, index + 50 + rank) for rank in range(SPEC.references)]
-    return LipJob(
-        "test", index, picture(size, size, index), np.stack(references), mel, seed, steps, 0.0
-    )
+    return open_once(request.param)
 
 
 def test_pictures_have_the_size_and_kind_of_the_crop(backend: Backend) -> None:
@@ -123,7 +92,7 @@ def test_one_that_is_ready_for_single_frames_paints_the_same(bundle: Bundle) -> 
         assert single.batch_sizes == (1,)
         jobs = [job(i) for i in range(3)]
         for one, out in zip(jobs, single.generate(jobs), strict=True):
-            assert np.array_equal(out, _backend("ort").generate([one])[0])
+            assert np.array_equal(out, open_once("ort").generate([one])[0])
     finally:
         single.close()
 
@@ -179,7 +148,7 @@ def test_it_says_what_it_is(backend: Backend) -> None:
 
 def test_closing_twice_is_no_error(bundle: Bundle) -> None:
     for name in BACKENDS:
-        _backend(name)  # skips where it is not installed
+        open_once(name)  # skips where it is not installed
         one = load_backend(bundle, name)
         one.close()
         one.close()
@@ -203,22 +172,6 @@ def test_a_runtime_that_is_not_installed_is_named(
         load_backend(bundle, "gone")
     with pytest.raises(BackendError, match="backend 'eager' has no option batch_sizes"):
         load_backend(bundle, "eager", batch_sizes=(1,))
-
-
-@pytest.fixture
-def spoilt(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the shipped bundle, to be changed; its checksums are put right by `reseal`."""
-    path = tmp_path / "spoilt"
-    shutil.copytree(DEFAULT_BUNDLE, path)
-    yield path
-
-
-def reseal(path: Path, **changes: object) -> Bundle:
-    manifest = open_bundle().manifest
-    sums = {name: sha256(path / name) for name in manifest.files if (path / name).exists()}
-    sealed = replace(manifest, **{"files": sums, **changes})  # type: ignore[arg-type]
-    (path / MANIFEST).write_text(sealed.to_json(), encoding="utf-8")
-    return open_bundle(path)
 
 
 @pytest.mark.parametrize("garbage", [b"", b"not a graph", b"\x08\x07\x12\x00"])
@@ -372,57 +325,8 @@ def test_an_engine_opens_the_shipped_model() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 8])
 def test_onnx_runtime_paints_what_torch_paints(steps: int) -> None:
     pytest.importorskip("torch")
-    ort, eager = _backend("ort"), _backend("eager")
+    ort, eager = open_once("ort"), open_once("eager")
     jobs = [job(index, steps, seed=5) for index in range(2)]
     for found, wanted in zip(ort.generate(jobs), eager.generate(jobs), strict=True):
         assert np.abs(found.astype(int) - wanted).max() <= 1
         assert wanted[SIZE // 2 :].std() > 5  # it paints something
-
-
-# --- OpenVINO's own ---
-
-
-@pytest.mark.parametrize(("half", "most", "mean"), [(True, 8, 0.25), (False, 1, 0.01)])
-@pytest.mark.parametrize("steps", [1, 2, 8])
-def test_openvino_paints_what_onnx_runtime_paints(
-    steps: int, half: bool, most: int, mean: float
-) -> None:
-    """In bfloat16 within a quarter of a level on average: less than a codec's last bit."""
-    _backend("openvino")
-    backend = load_backend(open_bundle(), "openvino", threads=1, half=half, batch_sizes=(1, 2))
-    jobs = [job(index, steps, seed=5) for index in range(3)]  # of which one is alone
-    for found, wanted in zip(backend.generate(jobs), _backend("ort").generate(jobs), strict=True):
-        difference = np.abs(found.astype(int) - wanted)[SIZE // 2 :]
-        assert difference.max() <= most and difference.mean() <= mean
-    backend.close()
-
-
-def test_openvino_refuses_what_it_cannot_take(spoilt: Path) -> None:
-    _backend("openvino")
-    with pytest.raises(BackendError, match="on the CPU alone, not on 'cuda:0'"):
-        load_backend(open_bundle(), "openvino", device="cuda:0")
-    with pytest.raises(BackendError, match="was built for device 'cuda', not for 'cpu'"):
-        load_backend(reseal(spoilt, device="cuda"), "openvino")
-    with pytest.raises(BackendError, match="does not fit crops of 96 px"):
-        load_backend(reseal(spoilt, crop_size=96), "openvino", batch_sizes=(1,))
-    with pytest.raises(BackendError, match="OpenVINO failed|the graph's references is"):
-        load_backend(reseal(spoilt, references=4), "openvino", batch_sizes=(1,))
-    (spoilt / "step.onnx").write_bytes(b"not a graph")
-    with pytest.raises(BackendError, match=r"step\.onnx: OpenVINO refuses it") as caught:
-        load_backend(reseal(spoilt), "openvino", batch_sizes=(1,))
-    assert "\n" not in str(caught.value)
-
-
-def test_openvino_that_paints_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    _backend("openvino")
-    monkeypatch.setattr("lipwire.engine.backends.openvino.TOLERANCE_LEVELS", -1.0)
-    with pytest.raises(BackendError, match="pictures differ from ONNX Runtime's by 0.0 of 255"):
-        load_backend(open_bundle(), "openvino", threads=1, half=False, batch_sizes=(1,))
-    painted = job(0, 2)
-    usual = _backend("ort")
-    monkeypatch.setattr("lipwire.engine.backends.openvino.OrtBackend", None)  # is open already
-    with pytest.raises(BackendError, match="by 0.0 of 255"):
-        load_backend(
-            open_bundle(), "openvino", threads=1, half=False, batch_sizes=(1,), reference=usual
-        )
-    assert usual.generate([painted])[0].std() > 5, "and stays open"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import face_mesh
+from fakes import face_mesh, voiced
+from films import Film, two
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from lipwire.engine.face.active_speaker import (
     opening,
 )
 from lipwire.engine.face.alignment import face_width_px
+from lipwire.engine.face.policy import Choice, Policy
 from lipwire.engine.types import Face
 
 RATE_HZ = 16_000
@@ -112,3 +114,61 @@ def test_faces_out_of_sight_do_not_count() -> None:
         assert lips.speaker(index / 25) == 0
     lips.update([face(0.0)], 4.0)  # another number of faces
     assert lips.speaker(4.0) == 0
+
+
+# --- who is followed for it ---
+
+
+def syllables(time_s: float) -> float:
+    """Loudness of a talker, 0 to 1."""
+    return float(
+        max(0.0, np.sin(2 * np.pi * 2.3 * time_s)) * (np.sin(2 * np.pi * 0.3 * time_s) > -0.6)
+    )
+
+
+def talk(film: Film, envelope: Envelope, seconds: float, who: str, other: str = "") -> None:
+    """`who` speaks; `other` moves lips too, but not with the voice."""
+    rng = np.random.default_rng(0)
+    sound = voiced(0.04, 16_000)
+    for _ in range(round(seconds * 25)):
+        loud = syllables(film.time_s)
+        envelope.hear((sound * loud).astype(np.int16), 16_000, film.time_s)
+        openings = dict.fromkeys(film.tracker.people, 0.01)
+        openings[who] = 0.01 + 0.1 * loud
+        if other:
+            openings[other] = 0.05 + 0.05 * float(np.sin(2 * np.pi * 1.3 * film.time_s))
+        film.tracker.openings = {k: v + rng.normal(0, 0.004) for k, v in openings.items()}
+        film.update()
+
+
+@pytest.mark.parametrize("chewing", [False, True])
+def test_who_speaks_is_followed_and_the_next_speaker_after_him(chewing: bool) -> None:
+    envelope = Envelope()
+    film = Film(two(), envelope)
+    film.selector.choose(Choice(Policy.LIPS))
+    talk(film, envelope, 5.0, "ann", "bob" if chewing else "")
+    assert film.tracker.followed == "ann"
+    talk(film, envelope, 7.0, "bob", "ann" if chewing else "")
+    assert film.tracker.followed == "bob"
+    talk(film, envelope, 3.0, "bob")
+    assert film.tracker.followed == "bob"
+
+
+def test_without_a_voice_nobody_is_taken_for_the_speaker() -> None:
+    envelope = Envelope()
+    film = Film(two(), envelope)
+    film.selector.choose(Choice(Policy.LIPS))
+    for index in range(250):
+        film.tracker.openings = {"bob": 0.05 + 0.05 * float(np.sin(index))}
+        film.update()
+    assert film.tracker.followed == "ann"
+
+
+def test_pointing_ends_the_choice_by_lips() -> None:
+    envelope = Envelope()
+    film = Film(two(), envelope)
+    film.selector.choose(Choice(Policy.LIPS))
+    film.update()
+    film.selector.choose(Choice(index=0))
+    talk(film, envelope, 8.0, "bob")
+    assert film.tracker.followed == "ann"

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import numpy as np
 import pytest
-from fakes import SceneTracker, picture, voiced
+from fakes import SceneTracker
+from films import ELSEWHERE, HERE, LEFT, MIDDLE, RIGHT, Film, good, two
 
-from lipwire.engine.config import EngineConfig
-from lipwire.engine.errors import ConfigError
-from lipwire.engine.face.active_speaker import Envelope
 from lipwire.engine.face.alignment import CHIN, EAR_TO_EAR, NOSE_TIP, profile_ratio, turned_px
 from lipwire.engine.face.policy import Choice, Policy
 from lipwire.engine.face.selector import (
@@ -20,43 +15,8 @@ from lipwire.engine.face.selector import (
     RETURN_FRAMES,
     SCAN_S,
     TURN_AGAIN_PX,
-    FaceSelector,
 )
 from lipwire.engine.types import U8, Face, FaceState, Outcome
-
-HERE: U8 = picture(360, 640)
-ELSEWHERE: U8 = picture(360, 640, scene=1)
-LEFT, MIDDLE, RIGHT = (120.0, 180.0), (320.0, 180.0), (520.0, 180.0)
-
-
-class Film:
-    """Pictures at 25 a second before a `SceneTracker`."""
-
-    def __init__(self, tracker: SceneTracker, envelope: Envelope | None = None) -> None:
-        self.tracker = tracker
-        self.selector = FaceSelector(tracker, EngineConfig(), envelope)
-        self.index = 0
-
-    @property
-    def time_s(self) -> float:
-        return self.index / 25
-
-    def update(self, image: U8 = HERE) -> Face | Outcome:
-        seen = self.selector.update(image, self.time_s)
-        self.index += 1
-        return seen
-
-    def run(self, frames: int, image: U8 = HERE) -> list[Face | Outcome]:
-        return [self.update(image) for _ in range(frames)]
-
-
-def two() -> SceneTracker:
-    return SceneTracker(ann=(LEFT, 100), bob=(RIGHT, 80))
-
-
-def good(seen: Iterable[Face | Outcome]) -> list[bool]:
-    return [isinstance(face, Face) for face in seen]
-
 
 # --- states ---
 
@@ -357,82 +317,6 @@ def test_pointing_into_an_empty_room_is_remembered() -> None:
     film.tracker.hidden = set()
     film.run(3)
     assert film.tracker.followed == "bob"
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({}, "say policy, next, index or position"),
-        ({"policy": "prettiest"}, "policy is 'prettiest', must be one of"),
-        ({"policy": "position"}, "needs a position"),
-        ({"policy": "lips", "next": True}, "not both"),
-        ({"next": True, "index": 1}, "not by several"),
-        ({"index": -1}, "index is -1"),
-        ({"position": (0.5, 1.2)}, "must lie within 0 and 1"),
-        ({"position": (float("nan"), 0.2)}, "must lie within 0 and 1"),
-    ],
-)
-def test_choices_that_make_no_sense(wrong: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Choice(**wrong)  # type: ignore[arg-type]
-
-
-# --- whose lips move with the voice ---
-
-
-def syllables(time_s: float) -> float:
-    """Loudness of a talker, 0 to 1."""
-    return float(
-        max(0.0, np.sin(2 * np.pi * 2.3 * time_s)) * (np.sin(2 * np.pi * 0.3 * time_s) > -0.6)
-    )
-
-
-def talk(film: Film, envelope: Envelope, seconds: float, who: str, other: str = "") -> None:
-    """`who` speaks; `other` moves lips too, but not with the voice."""
-    rng = np.random.default_rng(0)
-    sound = voiced(0.04, 16_000)
-    for _ in range(round(seconds * 25)):
-        loud = syllables(film.time_s)
-        envelope.hear((sound * loud).astype(np.int16), 16_000, film.time_s)
-        openings = dict.fromkeys(film.tracker.people, 0.01)
-        openings[who] = 0.01 + 0.1 * loud
-        if other:
-            openings[other] = 0.05 + 0.05 * float(np.sin(2 * np.pi * 1.3 * film.time_s))
-        film.tracker.openings = {k: v + rng.normal(0, 0.004) for k, v in openings.items()}
-        film.update()
-
-
-@pytest.mark.parametrize("chewing", [False, True])
-def test_who_speaks_is_followed_and_the_next_speaker_after_him(chewing: bool) -> None:
-    envelope = Envelope()
-    film = Film(two(), envelope)
-    film.selector.choose(Choice(Policy.LIPS))
-    talk(film, envelope, 5.0, "ann", "bob" if chewing else "")
-    assert film.tracker.followed == "ann"
-    talk(film, envelope, 7.0, "bob", "ann" if chewing else "")
-    assert film.tracker.followed == "bob"
-    talk(film, envelope, 3.0, "bob")
-    assert film.tracker.followed == "bob"
-
-
-def test_without_a_voice_nobody_is_taken_for_the_speaker() -> None:
-    envelope = Envelope()
-    film = Film(two(), envelope)
-    film.selector.choose(Choice(Policy.LIPS))
-    for index in range(250):
-        film.tracker.openings = {"bob": 0.05 + 0.05 * float(np.sin(index))}
-        film.update()
-    assert film.tracker.followed == "ann"
-
-
-def test_pointing_ends_the_choice_by_lips() -> None:
-    envelope = Envelope()
-    film = Film(two(), envelope)
-    film.selector.choose(Choice(Policy.LIPS))
-    film.update()
-    film.selector.choose(Choice(index=0))
-    talk(film, envelope, 8.0, "bob")
-    assert film.tracker.followed == "ann"
 
 
 def test_a_clock_that_is_set_back_does_not_stop_the_look_around() -> None:

@@ -1,4 +1,4 @@
-"""Prompter: the mouth speaks when the voice is heard, and at no other time."""
+"""AudioConditioner: the mouth speaks when the voice is heard, and at no other time."""
 
 from __future__ import annotations
 
@@ -212,3 +212,38 @@ def test_no_picture_shows_an_interrupted_mouth_after_100_ms(
         differs = bool((out.image != PICTURES[out.pts % 4]).any())
         if out.playout_s > at_s + 0.06:
             assert not differs and out.outcome is not Outcome.GENERATED
+
+
+@pytest.mark.parametrize(
+    ("piece_s", "every_s", "wanted_s"),
+    [
+        pytest.param(1.0, 0.0, 0.12, id="synthesis that is done"),
+        # The voice is heard after the look-ahead and its margin; its mouth opens 0.1 s before.
+        pytest.param(0.02, 0.02, 0.30, id="a voice as it is spoken"),
+    ],
+)
+def test_the_first_word_is_seen_soon(piece_s: float, every_s: float, wanted_s: float) -> None:
+    """From a voice's first sample to the first picture that leaves with a mouth."""
+    waits = []
+    for phase_s in (0.001, 0.011, 0.021, 0.031):  # between two pictures
+        session = make(EngineConfig())
+        begins_s, pushed, seen_s = 0.6 + phase_s, 0, None
+        voice = voiced(1.0, 16_000)
+        size = round(piece_s * 16_000)
+        for step in range(1100):  # milliseconds
+            now = step / 1000
+            while pushed < len(voice) and now >= begins_s + pushed / size * every_s:
+                session.push_speech(voice[pushed : pushed + size], 16_000, now)
+                pushed += size
+            if step % 40 == 0:
+                session.push_video(frame(step // 40), now)
+                work(session, now)
+            session.pop_audio(now)
+            if seen_s is None and any(
+                f.outcome is Outcome.GENERATED for f in pop_all(session, now)
+            ):
+                seen_s = now
+        assert seen_s is not None
+        waits.append(seen_s - begins_s)
+    assert max(waits) <= wanted_s
+    assert float(np.median(waits)) <= 0.25

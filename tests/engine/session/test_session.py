@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sessions import DELAY_S, PATIENCE_S, frame, make, paint, pop_all, run, work
 
-from lipwire.engine.audio.loudness import CEILING
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.errors import ConfigError, MediaError, SessionClosed
 from lipwire.engine.session.session import Session
@@ -37,18 +36,7 @@ def test_frames_come_out_in_order_at_their_time() -> None:
     assert all((f.image != frame(f.index).image).any() for f in out)
 
 
-def test_a_frame_is_not_shown_before_its_time() -> None:
-    session = make()
-    session.push_video(frame(0), 1.0)
-    work(session, 1.001)
-    assert session.next_due() == pytest.approx(1.0 + DELAY_S)
-    assert session.pop_video(1.0 + DELAY_S - 1e-6) is None
-    out = session.pop_video(1.0 + DELAY_S)
-    assert out is not None and out.outcome is Outcome.GENERATED
-    assert session.next_due() is None
-
-
-def test_the_clock_starts_where_the_caller_says() -> None:
+def test_a_frame_is_shown_at_its_time_on_the_caller_s_clock() -> None:
     session = make(now=1e6)
     session.push_video(frame(0), 1e6 + 2)
     assert session.time_s(1e6 + 2) == 2
@@ -58,9 +46,11 @@ def test_the_clock_starts_where_the_caller_says() -> None:
     assert job.deadline_s == pytest.approx(1e6 + 2 + DELAY_S)
     session.jobs.complete(job, paint(job), 1e6 + 2.01)
     assert session.next_due() == pytest.approx(1e6 + 2 + DELAY_S)
-    out = session.pop_video(1e6 + 3)
-    assert out is not None
+    assert session.pop_video(1e6 + 2 + DELAY_S - 1e-6) is None
+    out = session.pop_video(1e6 + 2 + DELAY_S + 1e-6)
+    assert out is not None and out.outcome is Outcome.GENERATED
     assert out.playout_s == pytest.approx(2 + DELAY_S)
+    assert session.next_due() is None
 
 
 def test_steps_that_the_model_does_not_offer_are_refused() -> None:
@@ -144,41 +134,6 @@ def test_a_frame_that_nobody_begins_goes_out_late_and_is_not_begun_any_more() ->
 # --- the voice ---
 
 
-@pytest.mark.parametrize(
-    ("piece_s", "every_s", "wanted_s"),
-    [
-        pytest.param(1.0, 0.0, 0.12, id="synthesis that is done"),
-        # The voice is heard after the look-ahead and its margin; its mouth opens 0.1 s before.
-        pytest.param(0.02, 0.02, 0.30, id="a voice as it is spoken"),
-    ],
-)
-def test_the_first_word_is_seen_soon(piece_s: float, every_s: float, wanted_s: float) -> None:
-    """From a voice's first sample to the first picture that leaves with a mouth."""
-    waits = []
-    for phase_s in (0.001, 0.011, 0.021, 0.031):  # between two pictures
-        session = make(EngineConfig())
-        begins_s, pushed, seen_s = 0.6 + phase_s, 0, None
-        voice = voiced(1.0, 16_000)
-        size = round(piece_s * 16_000)
-        for step in range(1100):  # milliseconds
-            now = step / 1000
-            while pushed < len(voice) and now >= begins_s + pushed / size * every_s:
-                session.push_speech(voice[pushed : pushed + size], 16_000, now)
-                pushed += size
-            if step % 40 == 0:
-                session.push_video(frame(step // 40), now)
-                work(session, now)
-            session.pop_audio(now)
-            if seen_s is None and any(
-                f.outcome is Outcome.GENERATED for f in pop_all(session, now)
-            ):
-                seen_s = now
-        assert seen_s is not None
-        waits.append(seen_s - begins_s)
-    assert max(waits) <= wanted_s
-    assert float(np.median(waits)) <= 0.25
-
-
 def test_sound_comes_in_blocks_when_it_is_due() -> None:
     session = make()
     assert session.pop_audio(-0.001) is None
@@ -192,7 +147,8 @@ def test_sound_comes_in_blocks_when_it_is_due() -> None:
 def test_an_interruption_silences_and_closes_the_mouth() -> None:
     session = make(EngineConfig(fade_s=0.0))
     session.push_speech(voiced(5.0), 16_000, 0.0)
-    assert session.stats(0.5).speech_backlog_s > 4
+    stats = session.stats(0.5)
+    assert stats.speech_backlog_s > 4 and stats.speaking
     outcomes = []
     for index in range(75):
         now = index / 25
@@ -207,73 +163,6 @@ def test_an_interruption_silences_and_closes_the_mouth() -> None:
     assert outcomes[20] is Outcome.GENERATED
     assert set(outcomes[45:]) == {Outcome.SILENT}
     assert not session.read_audio(48_000).samples.any()
-
-
-def test_the_original_voice_is_heard_at_its_level() -> None:
-    session = make(EngineConfig(original_level=0.25))
-    for index in range(50):
-        session.push_original(np.full(960, 8000, np.int16), 48_000, 0.02 * index)
-    voice = np.full(24_000, 1000, np.int16)
-    start = round(session.push_speech(voice, 48_000, 0.0) * 48_000)
-    heard = session.read_audio(48_000).samples
-    assert not heard[: round(DELAY_S * 48_000)].any()
-    assert np.all(heard[round(DELAY_S * 48_000) : start] == 2000)
-    assert np.all(heard[start : start + 20_000] == 3000)
-
-
-def test_the_original_is_not_heard_unless_asked_for() -> None:
-    session = make()
-    session.push_original(np.full(960, 8000, np.int16), 48_000, 0.0)
-    assert not session.read_audio(9600).samples.any()
-    session.set_sound(original_level=1.0)
-    session.push_original(np.full(48_000, 8000, np.int16), 48_000, 0.3)
-    heard = session.read_audio(48_000).samples  # it rises without a click
-    assert heard.max() == 8000 and np.abs(np.diff(heard[12_000:].astype(int))).max() < 250
-    for wrong in ({"original_level": 7.0}, {"loudness_lufs": 3.0}):
-        with pytest.raises(ConfigError):
-            session.set_sound(**wrong)
-
-
-def test_a_loud_mix_is_limited_and_not_clipped() -> None:
-    session = make(EngineConfig(original_level=1.0))
-    for index in range(20):
-        session.push_original(np.full(960, 30_000, np.int16), 48_000, 0.02 * index)
-    session.push_speech(np.full(4_800, 30_000, np.int16), 48_000, 0.0)
-    heard = session.read_audio(24_000).samples
-    assert 29_000 < heard.max() <= np.ceil(CEILING * 32768)
-    assert heard.min() >= 0
-
-
-# --- numbers ---
-
-
-def test_statistics() -> None:
-    session = make(tracker=lambda: ScriptedTracker({3}))
-    out = run(session, 50, start_s=5.0)
-    assert len(out) == 50
-    stats = session.stats(out[-1].playout_s)
-    assert (stats.frames_in, stats.frames_out) == (50, 50)
-    assert stats.outcomes == {Outcome.GENERATED: 48, Outcome.NO_FACE: 2}
-    assert stats.generated == 48
-    assert stats.fps == pytest.approx(25, rel=0.1)
-    assert DELAY_S <= stats.delay_p50_s <= 0.08
-    assert stats.delay_p95_s >= stats.delay_p50_s
-    assert stats.speaking is False
-    assert stats.steps == 2
-    assert session.stats(60.0).fps == 0.0
-
-
-def test_asking_for_statistics_does_not_move_the_voice() -> None:
-    asked, left = make(), make()
-    pushed = []
-    for session in (asked, left):
-        session.push_speech(voiced(0.1), 16_000, 0.0)
-        for step in range(30):
-            if session is asked:
-                session.stats(step / 100)
-        pushed.append(session.push_speech(voiced(0.1), 16_000, 0.15))
-        assert session.stats(0.3).speaking
-    assert pushed[0] == pushed[1]
 
 
 # --- the end ---
@@ -359,14 +248,6 @@ def test_off_line_nothing_is_late_or_overtaken_and_speech_begins_at_zero() -> No
     assert not session.read_audio(9600).samples.any()
 
 
-def test_off_line_the_original_lies_under_its_own_pictures() -> None:
-    session = make(EngineConfig(offline=True, original_level=0.5))
-    for index in range(100):  # all of it before anything is read
-        session.push_original(np.full(4_800, 100 * index, np.int16), 48_000, 0.1 * index)
-    heard = session.read_audio(480_000).samples.reshape(100, 4_800)
-    assert np.array_equal(heard[:, 2_400], 50 * np.arange(100))
-
-
 # --- any order of things ---
 
 EVENTS = st.lists(
@@ -387,17 +268,15 @@ EVENTS = st.lists(
 @given(
     events=EVENTS,
     offline=st.booleans(),
-    silence=st.booleans(),
+    silence=st.sampled_from(["original", "generate"]),
     close=st.booleans(),
     bad=st.sets(st.integers(0, 20)),
 )
 def test_no_interleaving_loses_or_reorders_a_frame(
-    events: list[tuple[str, int]], offline: bool, silence: bool, close: bool, bad: set[int]
+    events: list[tuple[str, int]], offline: bool, silence: str, close: bool, bad: set[int]
 ) -> None:
     logging.disable(logging.CRITICAL)  # scripted faults
-    config = EngineConfig(
-        offline=offline, silence="original" if silence else "generate", fade_s=0.08
-    )
+    config = EngineConfig(offline=offline, silence=silence, fade_s=0.08)
     session = make(config, lambda: ScriptedTracker(failing=bad, missing={n + 1 for n in bad}))
     now, count = 0.0, itertools.count()
     pushed = 0
@@ -428,9 +307,8 @@ def test_no_interleaving_loses_or_reorders_a_frame(
             elif name == "stats":
                 assert session.stats(now).frames_in == pushed
             elif name == "due" and (due := session.next_due()) is not None and not offline:
-                session_out = session.pop_video(due + 1e-9)
-                if session_out is not None:
-                    out.append(session_out)
+                if (popped := session.pop_video(due + 1e-9)) is not None:
+                    out.append(popped)
         if close:
             session.close()
         else:

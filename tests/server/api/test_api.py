@@ -1,67 +1,32 @@
-"""The HTTP and WebSocket interface of a running server, with a real call behind it."""
+"""The HTTP interface of a running server, with a real call behind it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import re
 import socket
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-import websockets
-from calls import Caller, Running, loudness, sound_file, strongest_hz, tone, until
+from calls import (
+    Caller,
+    HttpCall,
+    Running,
+    error_of,
+    http_call,
+    loudness,
+    sound_file,
+    strongest_hz,
+    tone,
+    until,
+)
 from fakes import SceneTracker
 
 from lipwire.engine import Engine
-from lipwire.server.api.listener import MAX_MESSAGE
 from lipwire.server.call import speech_queue
-from lipwire.server.call.call import MAX_SOURCES
 
 UNKNOWN = "/api/sessions/never-was"
-
-
-class Call:
-    """A connected call and the address of its session."""
-
-    def __init__(self, caller: Caller, client: httpx.AsyncClient, name: str) -> None:
-        self.caller, self.client, self.path = caller, client, f"/api/sessions/{name}"
-
-    async def stats(self) -> dict[str, Any]:
-        """The session's figures."""
-        answer = await self.client.get(self.path + "/stats")
-        assert answer.status_code == 200
-        return dict(answer.json())
-
-    def socket(self, rate: str = "?rate=24000", **options: Any) -> Any:
-        """The PCM WebSocket."""
-        base = str(self.client.base_url).rstrip("/").replace("http", "ws")
-        return websockets.connect(base + self.path + "/speech" + rate, **options)
-
-
-@pytest.fixture
-async def call(server: Running, client: httpx.AsyncClient) -> AsyncIterator[Call]:
-    async with Caller() as caller:
-        offer = {"sdp": await caller.offer(), "type": "offer", "consent": True}
-        answer = await client.post("/api/sessions", json=offer)
-        assert answer.status_code == 201, answer.text
-        body = answer.json()
-        assert body["type"] == "answer" and len(body["id"]) >= 22
-        await caller.accept(body["sdp"])
-        await until(lambda: bool(caller.pictures), "a picture comes back")
-        yield Call(caller, client, body["id"])
-
-
-async def error_of(answer: httpx.Response, status: int) -> str:
-    """The one line of an error."""
-    assert answer.status_code == status, answer.text
-    body = answer.json()
-    assert list(body) == ["error"] and "\n" not in body["error"]
-    return str(body["error"])
 
 
 # --- the page and the facts ---
@@ -140,13 +105,13 @@ async def test_a_bad_offer_is_a_400_with_its_cause(
     answer = await client.post(
         "/api/sessions", content=body, headers={"Content-Type": "application/json"}
     )
-    cause = await error_of(answer, 400)
+    cause = error_of(answer, 400)
     assert any(word in cause for word in named.split("|")), cause
 
 
 async def test_an_offer_that_is_not_for_a_call_is_a_422(client: httpx.AsyncClient) -> None:
     answer = await client.post("/api/sessions", json={"sdp": "v=0\r\n", "consent": True})
-    assert "0 video sections" in await error_of(answer, 422)
+    assert "0 video sections" in error_of(answer, 422)
 
 
 async def test_refused_consent_and_steps_not_offered(client: httpx.AsyncClient) -> None:
@@ -154,10 +119,10 @@ async def test_refused_consent_and_steps_not_offered(client: httpx.AsyncClient) 
         offer = {"sdp": await caller.offer()}
         for refused in (offer, {**offer, "consent": False}):
             answer = await client.post("/api/sessions", json=refused)
-            assert "agreed" in await error_of(answer, 403)
+            assert "agreed" in error_of(answer, 403)
         offer["consent"] = True
         answer = await client.post("/api/sessions", json={**offer, "steps": 3})
-        assert "3" in await error_of(answer, 400)
+        assert "3" in error_of(answer, 400)
     assert (await client.get("/api/info")).json()["sessions"] == 0
 
 
@@ -173,7 +138,7 @@ async def test_a_full_server_asks_to_come_back(client: httpx.AsyncClient) -> Non
         answer = await client.post(
             "/api/sessions", json={"sdp": await caller.offer(), "consent": True}
         )
-    assert "all 2 calls" in await error_of(answer, 503)
+    assert "all 2 calls" in error_of(answer, 503)
     assert int(answer.headers["Retry-After"]) > 0
     assert len(set(names)) == 2
     for name in names:
@@ -200,10 +165,10 @@ async def test_an_unknown_session_is_a_404(
         path, {}
     )
     answer = await client.request(method, UNKNOWN + path, json=body)
-    assert "no session" in await error_of(answer, 404)
+    assert "no session" in error_of(answer, 404)
 
 
-async def test_a_call_can_be_changed_and_ended(call: Call) -> None:
+async def test_a_call_can_be_changed_and_ended(call: HttpCall) -> None:
     answer = await call.client.patch(call.path, json={"steps": 4, "original_level": 0.5})
     assert answer.json()["steps"] == 4 and answer.json()["original_level"] == 0.5
     answer = await call.client.patch(
@@ -212,20 +177,20 @@ async def test_a_call_can_be_changed_and_ended(call: Call) -> None:
     assert answer.json()["silence"] == "generate" and answer.json()["ducking"]
     assert answer.json()["loudness_lufs"] is None
     answer = await call.client.patch(call.path, json={"loudness_lufs": 5})
-    assert "loudness_lufs" in await error_of(answer, 400)
+    assert "loudness_lufs" in error_of(answer, 400)
     answer = await call.client.patch(call.path, json={"steps": 3, "original_level": 0.9})
-    assert "steps" in await error_of(answer, 400)
+    assert "steps" in error_of(answer, 400)
     stats = await call.stats()
     assert stats["steps"] == 4 and stats["original_level"] == 0.5 and stats["frames_out"] > 0
     assert (await call.client.delete(call.path)).status_code == 204
     assert (await call.client.get(call.path + "/stats")).status_code == 404
 
 
-async def face_of(call: Call) -> Any:
+async def face_of(call: HttpCall) -> Any:
     return (await call.stats())["face"]
 
 
-async def test_the_face_can_be_chosen(call: Call, tracker: SceneTracker) -> None:
+async def test_the_face_can_be_chosen(call: HttpCall, tracker: SceneTracker) -> None:
     tracker.people = {"ann": ((90.0, 120.0), 90), "bob": ((230.0, 120.0), 80)}
     for body, index, policy in (
         ({"policy": "largest"}, 0, "largest"),
@@ -252,26 +217,21 @@ async def test_the_face_can_be_chosen(call: Call, tracker: SceneTracker) -> None
     ("body", "cause"),
     [
         ({}, "say policy, next, index or position"),
-        ({"policy": "prettiest"}, "policy"),
-        ({"next": True, "index": 1}, "not by several"),
-        ({"position": [2, 0]}, "position"),
         ({"position": [1]}, "position"),
-        ({"index": -1}, "index"),
         ({"nxt": True}, "nxt"),
-        ({"policy": "lips", "next": True}, "not both"),
     ],
 )
 async def test_choices_of_no_face_are_refused(
-    call: Call, body: dict[str, object], cause: str
+    call: HttpCall, body: dict[str, object], cause: str
 ) -> None:
     answer = await call.client.post(call.path + "/face", json=body)
-    assert cause in await error_of(answer, 400)
+    assert cause in error_of(answer, 400)
 
 
 # --- the voice ---
 
 
-async def test_a_file_is_heard(call: Call) -> None:
+async def test_a_file_is_heard(call: HttpCall) -> None:
     content = sound_file(tone(1.5, 600), kind="ogg")
     answer = await call.client.post(call.path + "/speech", content=content)
     assert answer.status_code == 200 and abs(answer.json()["seconds"] - 1.5) < 0.05
@@ -289,10 +249,10 @@ async def test_a_file_is_heard(call: Call) -> None:
     ids=["empty", "text", "too large"],
 )
 async def test_files_that_cannot_be_a_voice(
-    call: Call, content: bytes, status: int, named: str
+    call: HttpCall, content: bytes, status: int, named: str
 ) -> None:
     answer = await call.client.post(call.path + "/speech", content=content)
-    assert named in await error_of(answer, status)
+    assert named in error_of(answer, status)
     assert (await call.stats())["backlog_s"] == 0
 
 
@@ -307,7 +267,7 @@ async def test_files_that_cannot_be_a_voice(
     ],
     ids=["address", "HLS", "concat", "SDP", "DASH"],
 )
-async def test_no_address_that_a_client_names_is_fetched(call: Call, content: str) -> None:
+async def test_no_address_that_a_client_names_is_fetched(call: HttpCall, content: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as asked:
         asked.setblocking(False)
         url = f"http://127.0.0.1:{asked.getsockname()[1]}/face.mp4"
@@ -322,7 +282,7 @@ async def test_no_address_that_a_client_names_is_fetched(call: Call, content: st
             asked.accept()
 
 
-async def test_a_sample_is_heard_and_interrupted(call: Call) -> None:
+async def test_a_sample_is_heard_and_interrupted(call: HttpCall) -> None:
     answer = await call.client.post(call.path + "/sample", json={"name": "english"})
     assert answer.json()["seconds"] > 3
     await until(lambda: loudness(call.caller.heard(0.3)) > 300, "the sample")
@@ -330,198 +290,38 @@ async def test_a_sample_is_heard_and_interrupted(call: Call) -> None:
     assert (await call.client.post(call.path + "/interrupt")).status_code == 204
     await until(lambda: loudness(call.caller.heard(0.2)) < 2, "silence")
     answer = await call.client.post(call.path + "/sample", json={"name": "../../config"})
-    assert "no sample" in await error_of(answer, 404)
+    assert "no sample" in error_of(answer, 404)
 
 
-async def test_text_is_heard(call: Call) -> None:
+async def test_text_is_heard(call: HttpCall) -> None:
     if speech_queue.espeak() is None:
         pytest.skip("espeak-ng is not installed: apt-get install espeak-ng")
     answer = await call.client.post(call.path + "/say", json={"text": "Good morning to you all."})
     assert answer.status_code == 200 and answer.json()["seconds"] > 0.5
     await until(lambda: loudness(call.caller.heard(0.3)) > 300, "the words")
     answer = await call.client.post(call.path + "/say", json={"text": "a" * 2001})
-    assert "longer than 2000" in await error_of(answer, 413)
+    assert "longer than 2000" in error_of(answer, 413)
     answer = await call.client.post(call.path + "/say", json={"text": "hi", "language": "zz"})
-    await error_of(answer, 422)
+    error_of(answer, 422)
 
 
-async def test_without_espeak_text_is_a_501(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_espeak_text_is_a_501(
+    call: HttpCall, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(speech_queue, "espeak", lambda: None)
     answer = await call.client.post(call.path + "/say", json={"text": "hello"})
-    assert "espeak-ng" in await error_of(answer, 501)
+    assert "espeak-ng" in error_of(answer, 501)
     assert (await call.client.get("/api/info")).json()["text_to_speech"] is False
-
-
-# --- the socket ---
-
-
-async def event(socket: Any, kind: str) -> dict[str, Any]:
-    """The next event, which must be of this kind; when a voice begins may be said before."""
-    while True:
-        message = json.loads(await asyncio.wait_for(socket.recv(), 5))
-        if kind == "begins" or message["type"] != "begins":
-            break
-    assert message["type"] == kind, message
-    return dict(message)
-
-
-async def test_bursts_cut_anywhere_are_heard(call: Call) -> None:
-    raw = tone(2.0, 500, 24_000).astype("<i2").tobytes()
-    async with call.socket() as socket:
-        assert (await event(socket, "ready"))["rate"] == 24_000
-        for start in range(0, len(raw), 3001):  # odd: every message ends inside a sample
-            await socket.send(raw[start : start + 3001])
-        await socket.send('{"type":"flush"}')
-        begins = await event(socket, "begins")
-        flushed = await event(socket, "flushed")
-        assert flushed["seconds"] == 2.0
-        assert 0 < begins["in_s"] < 1 and abs(flushed["heard_in_s"] - begins["in_s"] - 2) < 0.5
-        await until(lambda: loudness(call.caller.heard(0.5)) > 1000, "the voice")
-        assert abs(strongest_hz(call.caller.heard(0.5)) - 500) < 10
-        await socket.send('{"type":"interrupt"}')
-        assert 0 < (await event(socket, "interrupted"))["unheard_s"] < 2
-        await until(lambda: loudness(call.caller.heard(0.2)) < 2, "silence")
-
-
-async def test_a_live_socket_catches_up_in_its_pauses(call: Call) -> None:
-    """What a stall held up comes at once: the second of silence in it is not heard in full."""
-    held_up = np.concatenate([tone(1.0, 500), np.zeros(48_000, np.int16), tone(1.0, 500)])
-    waiting_s = []
-    for rate in ("?rate=48000&live=true", "?rate=48000"):
-        async with call.socket(rate) as socket:
-            await event(socket, "ready")
-            for piece in np.split(held_up, 50):
-                await socket.send(piece.astype("<i2").tobytes())
-            await socket.send('{"type":"flush"}')
-            assert (await event(socket, "flushed"))["seconds"] == 3.0
-            waiting_s.append((await call.stats())["backlog_s"])
-            await socket.send('{"type":"interrupt"}')
-            await event(socket, "interrupted")
-    assert waiting_s[0] < waiting_s[1] - 0.5
-
-
-async def test_half_a_sample_is_reported_and_the_rest_kept(call: Call) -> None:
-    raw = tone(1.0, 500, 24_000).astype("<i2").tobytes()
-    async with call.socket() as socket:
-        await event(socket, "ready")
-        await socket.send(raw + b"\x01")
-        await socket.send('{"type":"flush"}')
-        assert "half a sample" in (await event(socket, "error"))["error"]
-        assert (await event(socket, "flushed"))["seconds"] == 1.0
-        await socket.send(raw + b"\x01")  # and now the socket ends mid-sample
-    await until(lambda: loudness(call.caller.heard(0.5)) > 1000, "all before it")
-    assert (await call.stats())["backlog_s"] > 0.9  # both whole seconds were kept
-
-
-@pytest.mark.parametrize("text", ["", "nonsense", "[]", "{}", '{"type":"fly"}', '"flush"', "null"])
-async def test_text_that_is_no_command(call: Call, text: str) -> None:
-    async with call.socket() as socket:
-        await event(socket, "ready")
-        await socket.send(text)
-        assert "flush" in (await event(socket, "error"))["error"]
-        await socket.send('{"type":"flush"}')
-        await event(socket, "flushed")
-
-
-async def test_a_session_has_few_voices_at_once(call: Call) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        for _ in range(MAX_SOURCES):
-            socket = await stack.enter_async_context(call.socket("?rate=24000"))
-            await event(socket, "ready")
-        one_more = await stack.enter_async_context(call.socket("?rate=24000"))
-        assert "under way" in (await event(one_more, "error"))["error"]
-        await asyncio.wait_for(one_more.wait_closed(), 20)
-        assert one_more.close_code == 1008
-        answer = await call.client.post(f"{call.path}/say", json={"text": "hello"})
-        assert "under way" in await error_of(answer, 429)
-    async with call.socket() as socket:  # those that have left count no more
-        await event(socket, "ready")
-
-
-async def test_a_message_too_large_ends_its_socket_only(call: Call) -> None:
-    async with call.socket("?rate=24000") as socket:
-        await event(socket, "ready")
-        await socket.send(bytes(MAX_MESSAGE + 1))
-        await asyncio.wait_for(socket.wait_closed(), 20)
-    assert socket.close_code == 1009
-    async with call.socket("?rate=24000&live=true") as socket:
-        await event(socket, "ready")
-        await socket.send(bytes(MAX_MESSAGE))
-        await socket.send("[" * 50_000)
-        assert "text must be" in (await event(socket, "error"))["error"]
-
-
-@pytest.mark.parametrize(
-    "rate",
-    ["", "?rate=", "?rate=fast", "?rate=100", "?rate=9999999", "?rate=-24000", "?rate=24000.5"],
-)
-async def test_a_bad_rate_closes_with_a_reason(call: Call, rate: str) -> None:
-    async with call.socket(rate) as socket:
-        assert "rate" in (await event(socket, "error"))["error"]
-        with pytest.raises(websockets.ConnectionClosed) as closed:
-            await asyncio.wait_for(socket.recv(), 5)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 1008 and "rate" in closed.value.rcvd.reason
-
-
-async def test_a_socket_of_no_session_is_a_404(server: Running) -> None:
-    url = server.url.replace("http", "ws") + UNKNOWN + "/speech?rate=24000"
-    with pytest.raises(websockets.InvalidStatus) as refused:
-        async with websockets.connect(url):
-            pass
-    assert refused.value.response.status_code == 404
-    assert b"no session" in refused.value.response.body
-
-
-async def test_pages_of_other_origins_are_kept_out(call: Call) -> None:
-    async with call.socket(origin="https://elsewhere.example") as socket:
-        assert "origin" in (await event(socket, "error"))["error"]
-    own = str(call.client.base_url).rstrip("/")
-    async with call.socket(origin=own) as socket:
-        await event(socket, "ready")
-
-
-async def test_the_socket_ends_with_its_session(call: Call) -> None:
-    async with call.socket() as socket:
-        await event(socket, "ready")
-        await call.client.delete(call.path)
-        assert "ended" in (await event(socket, "error"))["error"]
-        with pytest.raises(websockets.ConnectionClosed):
-            await asyncio.wait_for(socket.recv(), 5)
-
-
-async def test_a_full_backlog_stops_the_reading_but_not_an_interruption(engine: Engine) -> None:
-    with Running(engine, speech_backlog_max_s=1.0) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client, Caller() as caller:
-            body = (
-                await client.post(
-                    "/api/sessions", json={"sdp": await caller.offer(), "consent": True}
-                )
-            ).json()
-            await caller.accept(body["sdp"])
-            call = Call(caller, client, body["id"])
-            second = tone(1.0, 500, 24_000).astype("<i2").tobytes()
-            async with call.socket() as socket:
-                await event(socket, "ready")
-                for _ in range(30):
-                    await socket.send(second)
-                await asyncio.sleep(0.3)
-                assert (await call.stats())["backlog_s"] <= 1.0
-                await socket.send('{"type":"interrupt"}')
-                await event(socket, "interrupted")
-                await asyncio.sleep(0.3)
-                assert (await call.stats())["backlog_s"] == 0
 
 
 async def test_a_server_that_stops_ends_its_calls(engine: Engine) -> None:
     with Running(engine) as server:
-        async with Caller() as caller:
-            async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-                offer = {"sdp": await caller.offer(), "consent": True}
-                body = (await client.post("/api/sessions", json=offer)).json()
-            await caller.accept(body["sdp"])
-            await until(lambda: bool(caller.pictures), "a picture comes back")
-            peer = server.app.state.sessions.get(body["id"])
+        async with (
+            httpx.AsyncClient(base_url=server.url, timeout=20) as client,
+            http_call(client) as call,
+        ):
+            peer = server.app.state.sessions.get(call.name)
             await asyncio.to_thread(server.stop)
             assert peer.ended and peer.session.closed
-            await until(lambda: caller.pc.connectionState == "closed", "the caller notices")
+            gone = "the caller notices"
+            await until(lambda: call.caller.pc.connectionState == "closed", gone)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 from aiortc import RTCSessionDescription
-from calls import Running, loudness, strongest_hz, until
+from calls import Running, error_of, loudness, strongest_hz, until
 from whip_client import IS_SDP, Client, watching
 
 from lipwire.engine import Engine
@@ -27,12 +27,6 @@ async def publisher(client: httpx.AsyncClient) -> AsyncIterator[Client]:
         yield made
 
 
-async def error_of(answer: httpx.Response, status: int) -> str:
-    assert answer.status_code == status, (answer.status_code, answer.text)
-    assert list(answer.json()) == ["error"] and "\n" not in answer.text
-    return str(answer.json()["error"])
-
-
 # --- what a session is ---
 
 
@@ -49,13 +43,13 @@ async def test_a_session_is_published_watched_by_two_and_ended(publisher: Client
         await until(lambda: len(one.sound) > 20 and len(two.sound) > 20, "both hear", 20)
         http = publisher.http
         assert (await http.delete(one.location)).status_code == 200
-        await error_of(await http.delete(one.location), 404)
+        error_of(await http.delete(one.location), 404)
         await until(lambda: one.pc.connectionState == "closed", "one is let go")
         seen = len(two.sound)
         await until(lambda: len(two.sound) > seen + 20, "two goes on")
         assert (await http.delete(publisher.location)).status_code == 200
         await until(lambda: two.pc.connectionState == "closed", "two ends with the session")
-        await error_of(await http.delete(publisher.location), 404)
+        error_of(await http.delete(publisher.location), 404)
         assert (await http.get("/api/info")).json()["sessions"] == 0
 
 
@@ -79,7 +73,7 @@ async def test_a_translated_voice_is_published_beside(publisher: Client) -> None
         await until(lambda: loudness(viewer.heard(0.5)) > 1000, "the voice", 20)
         await until(lambda: abs(strongest_hz(viewer.heard(0.5)) - 500) < 10, "and not the original")
         async with Client(http).speak(700) as second:
-            named = await error_of(await second.post(f"/whip/{publisher.session}/voice"), 409)
+            named = error_of(await second.post(f"/whip/{publisher.session}/voice"), 409)
             assert "voice link already" in named
         assert (await http.delete(voice.location)).status_code == 200
         await until(lambda: loudness(viewer.heard(0.3)) < 2, "silence")  # Opus leaves a hiss of 0.1
@@ -98,8 +92,8 @@ async def test_the_settings_of_a_session_come_in_the_address(client: httpx.Async
         assert stats["ducking"] and stats["loudness_lufs"] == -20
         assert stats["ai_generated"] is True and stats["mark"] == "AI-generated"
     async with Client(client).publish() as made:
-        assert "steps" in await error_of(await made.post("/whip?consent=true&steps=3"), 400)
-        await error_of(await made.post("/whip?consent=true&original_level=7"), 400)
+        assert "steps" in error_of(await made.post("/whip?consent=true&steps=3"), 400)
+        error_of(await made.post("/whip?consent=true&original_level=7"), 400)
 
 
 # --- refusals ---
@@ -108,7 +102,7 @@ async def test_the_settings_of_a_session_come_in_the_address(client: httpx.Async
 async def test_without_consent_nothing_begins(client: httpx.AsyncClient) -> None:
     async with Client(client).publish() as made:
         for path in ("/whip", "/whip?consent=false"):
-            assert "?consent=true" in await error_of(await made.post(path), 403)
+            assert "?consent=true" in error_of(await made.post(path), 403)
     assert (await client.get("/api/info")).json()["sessions"] == 0
 
 
@@ -118,15 +112,15 @@ async def test_bodies_that_are_no_offer(publisher: Client, path: str) -> None:
     path = {"VOICE": f"/whip/{name}/voice", "WHEP": f"/whep/{name}"}.get(path, path)
     for kind in ("text/plain", "application/json", ""):
         answer = await http.post(path, content=b"v=0", headers={"Content-Type": kind})
-        assert SDP in await error_of(answer, 415)
+        assert SDP in error_of(answer, 415)
     for body in (b"", b"hello", b"v=0\r\nm=video nonsense\r\n", b"\xff\xfe"):
-        await error_of(await http.post(path, content=body, headers=IS_SDP), 400)
+        error_of(await http.post(path, content=body, headers=IS_SDP), 400)
     large = b"v=0\r\n" + b"a=x\r\n" * 14_000
-    assert "64 kB" in await error_of(await http.post(path, content=large, headers=IS_SDP), 413)
+    assert "64 kB" in error_of(await http.post(path, content=large, headers=IS_SDP), 413)
     huge = b"v=0\r\n" + b"a=x\r\n" * 200_000
-    await error_of(await http.post(path, content=huge, headers=IS_SDP), 413)
+    error_of(await http.post(path, content=huge, headers=IS_SDP), 413)
     charset = {"Content-Type": "application/sdp; charset=utf-8"}
-    await error_of(await http.post(path, content=b"v=0\r\n", headers=charset), 422)
+    error_of(await http.post(path, content=b"v=0\r\n", headers=charset), 422)
 
 
 async def test_offers_that_do_not_fit_their_purpose(publisher: Client) -> None:
@@ -156,7 +150,7 @@ async def test_offers_that_do_not_fit_their_purpose(publisher: Client) -> None:
         }
         for named, (path, sdp) in cases.items():
             answer = await http.post(path, content=sdp, headers=IS_SDP)
-            assert named in await error_of(answer, 422), named
+            assert named in error_of(answer, 422), named
     assert (await http.get("/api/info")).json()["sessions"] == 1
 
 
@@ -166,9 +160,9 @@ async def test_nobody_is_live_yet(client: httpx.AsyncClient) -> None:
         answer = await client.post("/whip?consent=true", content=sdp, headers=IS_SDP)
         name = answer.headers["location"].split("/")[2]  # and the answer is thrown away
         refused = await viewer.post(f"/whep/{name}")
-        assert "publishes" in await error_of(refused, 409)
+        assert "publishes" in error_of(refused, 409)
         assert int(refused.headers["retry-after"]) > 0
-        await error_of(await viewer.post("/whep/never-was"), 404)
+        error_of(await viewer.post("/whep/never-was"), 404)
 
 
 async def test_a_full_server_and_too_many_viewers(engine: Engine) -> None:
@@ -177,12 +171,12 @@ async def test_a_full_server_and_too_many_viewers(engine: Engine) -> None:
             async with Client(http).publish() as made, Client(http).publish() as late:
                 assert (await made.post("/whip?consent=true")).status_code == 201
                 refused = await late.post("/whip?consent=true")
-                assert "all 1 calls" in await error_of(refused, 503)
+                assert "all 1 calls" in error_of(refused, 503)
                 assert int(refused.headers["retry-after"]) > 0
                 await until(lambda: made.pc.connectionState == "connected", "connected")
                 async with await watching(made), Client(http).watch() as late_viewer:
                     refused = await late_viewer.post(f"/whep/{made.session}")
-                    assert "all 1 viewers" in await error_of(refused, 503)
+                    assert "all 1 viewers" in error_of(refused, 503)
                     assert int(refused.headers["retry-after"]) > 0
 
 
@@ -226,22 +220,20 @@ async def test_patches_that_do_not_pass(publisher: Client) -> None:
             kind = {"Content-Type": FRAGMENT}
             good = fragment(link, "a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\n")
             match = kind | {"If-Match": link.etag}
-            assert "If-Match" in await error_of(
-                await http.patch(url, content=good, headers=kind), 428
-            )
+            assert "If-Match" in error_of(await http.patch(url, content=good, headers=kind), 428)
             for wrong in ('"other"', "W/" + link.etag):
                 answer = await http.patch(url, content=good, headers=kind | {"If-Match": wrong})
-                await error_of(answer, 412)
+                error_of(answer, 412)
             answer = await http.patch(url, content=good, headers={"If-Match": link.etag} | IS_SDP)
-            assert FRAGMENT in await error_of(answer, 415)
+            assert FRAGMENT in error_of(answer, 415)
             for body in ("", "nonsense", "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n"):
-                await error_of(await http.patch(url, content=body, headers=match), 400)
+                error_of(await http.patch(url, content=body, headers=match), 400)
             many = good + "a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\n" * 2000
-            await error_of(await http.patch(url, content=many, headers=match), 413)
+            error_of(await http.patch(url, content=many, headers=match), 413)
             restart = fragment(link, ufrag="newname")
             for etag in (link.etag, "*"):
                 answer = await http.patch(url, content=restart, headers=kind | {"If-Match": etag})
-                assert "restart" in await error_of(answer, 422)
+                assert "restart" in error_of(answer, 422)
             assert (await http.patch(url, content=good, headers=match)).status_code == 204
         await until(lambda: bool(viewer.pictures), "the session goes on", 20)
 
@@ -261,9 +253,9 @@ async def test_reads_are_empty(publisher: Client) -> None:
                 wanted = "accept-post" if path in endpoints else "accept-patch"
                 assert answer.headers[wanted] in (SDP, FRAGMENT)
         for path in ("/whip/never-was", "/whep/never-was", f"/whep/{name}/never-was"):
-            await error_of(await http.get(path), 404)
+            error_of(await http.get(path), 404)
         for method, path in (("PUT", "/whip"), ("POST", publisher.location)):
-            await error_of(await http.request(method, path), 405)
+            error_of(await http.request(method, path), 405)
 
 
 @pytest.fixture
@@ -284,11 +276,11 @@ async def test_tokens_are_asked_for_everywhere_but_on_preflights(guarded: Runnin
     async with httpx.AsyncClient(base_url=guarded.url, timeout=20) as http:
         async with Client(http).publish() as made:
             refused = await made.post("/whip?consent=true")
-            assert "needs a token" in await error_of(refused, 401)
+            assert "needs a token" in error_of(refused, 401)
             assert refused.headers["www-authenticate"].startswith("Bearer")
             for value in ("Bearer", "Bearer wrong", f"Basic {TOKEN}", "Bearer " + "a.b.c"):
                 answer = await http.post("/whip", headers={"Authorization": value, **IS_SDP})
-                await error_of(answer, 401)
+                error_of(answer, 401)
             http.headers["Authorization"] = f"Bearer {TOKEN}"
             answer = await made.post("/whip?consent=true")
             assert answer.status_code == 201
@@ -308,7 +300,7 @@ async def test_tokens_are_asked_for_everywhere_but_on_preflights(guarded: Runnin
                 ("POST", f"/api/sessions/{made.session}/interrupt", {}),
                 ("DELETE", f"/api/sessions/{made.session}", {}),
             ):
-                await error_of(await http.request(method, path, headers=headers), 401)
+                error_of(await http.request(method, path, headers=headers), 401)
             for path in ("/whip", made.location, f"/whep/{made.session}"):
                 answer = await http.options(path)
                 assert answer.status_code == 200, path
@@ -340,7 +332,7 @@ async def test_pages_of_known_origins_may_and_others_may_not(guarded: Running) -
             sdp = await made.offer()
             foreign = {**IS_SDP, "Origin": "https://evil.example"}
             refused = await http.post("/whip?consent=true", content=sdp, headers=foreign)
-            assert "evil.example" in await error_of(refused, 403)
+            assert "evil.example" in error_of(refused, 403)
             known = {**IS_SDP, "Origin": ORIGIN}
             answer = await http.post("/whip?consent=true", content=sdp, headers=known)
             assert answer.status_code == 201
@@ -350,16 +342,16 @@ async def test_pages_of_known_origins_may_and_others_may_not(guarded: Running) -
         own = {"Origin": guarded.url}
         assert (await http.get("/api/info", headers=own)).status_code == 200
         refused = await http.get("/api/info", headers={"Origin": "null"})
-        await error_of(refused, 403)
+        error_of(refused, 403)
 
 
 async def test_who_asks_too_often_is_told_to_wait(engine: Engine) -> None:
     with Running(engine, rate_per_s=0.5, rate_burst=3) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
             for _ in range(3):
-                await error_of(await http.post("/whip", content=b"x", headers=IS_SDP), 400)
+                error_of(await http.post("/whip", content=b"x", headers=IS_SDP), 400)
             for path in ("/whip", "/api/sessions"):
                 refused = await http.post(path)
-                assert "too many" in await error_of(refused, 429)
+                assert "too many" in error_of(refused, 429)
                 assert 1 <= int(refused.headers["retry-after"]) <= 2
             assert (await http.get("/api/info")).status_code == 200  # looking is free

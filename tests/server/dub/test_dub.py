@@ -6,78 +6,24 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
-from fakes import FakeBackend, FakeTracker, voiced
+from calls import loudness
+from dubs import HEIGHT, WIDTH, difference, dub, images
+from fakes import FakeBackend, voiced
 from files import cut_file, portrait_frames, turn_mp4, write_sound, write_video
 
 import lipwire.server.dub.dub
-import lipwire.server.media.mp4
 from lipwire.engine import BundleError, ConfigError, Engine, LipwireError, MediaError, open_engine
-from lipwire.engine.config import EngineConfig
 from lipwire.engine.media.files import probe_video, read_frames
 from lipwire.engine.media.sound import read_speech
-from lipwire.engine.types import I16, U8, LipJob, Planes
-from lipwire.server.dub.dub import dub as disclosing_dub
 from lipwire.server.media.mp4 import Mp4Writer
-
-HEIGHT, WIDTH = 120, 160
-
-
-# What disclosure adds to pictures and files is looked at in test_provenance.py.
-dub = partial(disclosing_dub, mark=None, credentials=False)
-
-
-@pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend()
-
-
-@pytest.fixture(autouse=True)
-def fake_model(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flat red mouth on a face that is always there."""
-
-    def opened(bundle: object, **options: object) -> Engine:
-        return Engine(backend, FakeTracker)
-
-    monkeypatch.setattr(lipwire.server.dub.dub, "open_engine", opened)
-    monkeypatch.setattr(
-        lipwire.server.media.mp4, "CRF", 1
-    )  # so that what changed can be told from codec noise
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    """One second of the portrait."""
-    return write_video(tmp_path / "clip.mp4", portrait_frames(25, HEIGHT, WIDTH))
-
-
-@pytest.fixture
-def voice(tmp_path: Path) -> Path:
-    """One second of speech."""
-    return write_sound(tmp_path / "voice.wav", voiced(1.0))
-
-
-def images(path: Path) -> list[U8]:
-    return [frame.image for frame in read_frames(path)]
-
-
-def difference(found: list[U8], wanted: list[U8]) -> np.ndarray:
-    """Mean over frames and colours, f64[H, W]."""
-    return np.abs(np.stack(found).astype(int) - np.stack(wanted)).mean((0, 3))
-
-
-def loudness(samples: I16) -> float:
-    return float(np.sqrt(np.mean(samples.astype(float) ** 2)))
-
 
 # --- what comes out ---
 
@@ -113,19 +59,6 @@ def test_only_the_mouth_changes(clip: Path, voice: Path, tmp_path: Path) -> None
     assert changed[:, : WIDTH // 4].mean() < 1.8
 
 
-def test_the_sound_is_the_voice_in_its_place(clip: Path, tmp_path: Path) -> None:
-    sound = np.concatenate([np.zeros(8000, np.int16), voiced(0.5)])
-    speech = write_sound(tmp_path / "voice.wav", sound)
-    dub(clip, speech, tmp_path / "out.mp4")
-    heard = read_speech(tmp_path / "out.mp4")
-    assert len(heard) == pytest.approx(16_000, abs=64)
-    assert loudness(heard[:7500]) < 30
-    match = np.correlate(heard.astype(float), sound[8000:12_000].astype(float), "valid")
-    assert int(np.argmax(match)) == pytest.approx(8000, abs=80)  # 5 ms
-    likeness = np.corrcoef(heard[8000:15_500], sound[8000:15_500])[0, 1]
-    assert likeness > 0.95
-
-
 def test_before_and_after_the_voice_the_mouth_is_the_original(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", portrait_frames(50, HEIGHT, WIDTH))
     sound = np.concatenate([np.zeros(8000, np.int16), voiced(0.5)])
@@ -144,15 +77,6 @@ def test_before_and_after_the_voice_the_mouth_is_the_original(tmp_path: Path) ->
 def test_a_generated_mouth_may_stay_in_silence(clip: Path, tmp_path: Path) -> None:
     speech = write_sound(tmp_path / "voice.wav", voiced(0.2))
     assert dub(clip, speech, tmp_path / "out.mp4", silence="generate").generated == 25
-
-
-def test_a_longer_voice_is_cut_at_the_videos_end(clip: Path, tmp_path: Path) -> None:
-    for seconds in (1.5, 5.0):  # what was pushed ahead already, and more than that
-        speech = write_sound(tmp_path / "voice.wav", voiced(seconds))
-        summary = dub(clip, speech, tmp_path / "out.mp4")
-        assert summary.warnings == ["speech: longer than the video, cut at 1.00 s"]
-        assert (summary.video_s, summary.speech_s) == (1.0, 1.0)
-        assert len(read_speech(tmp_path / "out.mp4")) == pytest.approx(16_000, abs=64)
 
 
 def test_variable_frame_rate_keeps_its_times(voice: Path, tmp_path: Path) -> None:
@@ -203,121 +127,6 @@ def test_odd_sides_grow_by_one_pixel(voice: Path, tmp_path: Path) -> None:
     assert difference(found, images(clip))[:50].mean() < 1.8
 
 
-def test_the_original_voice_stays_underneath(tmp_path: Path) -> None:
-    tone = (8000 * np.sin(2 * np.pi * 440 * np.arange(24_000) / 48_000)).astype(np.int16)
-    clip = write_video(
-        tmp_path / "clip.mkv", portrait_frames(25, HEIGHT, WIDTH), sound=tone, sound_at_s=0.4
-    )
-    silent = write_sound(tmp_path / "silent.wav", np.zeros(1600, np.int16))
-    assert dub(clip, silent, tmp_path / "mute.mp4").warnings == ["speech: is silent"]
-    assert loudness(read_speech(tmp_path / "mute.mp4")) < 10
-    dub(clip, silent, tmp_path / "out.mp4", original_level=0.5)
-    heard = read_speech(tmp_path / "out.mp4")
-    assert loudness(heard[: int(0.36 * 16_000)]) < 30
-    assert loudness(heard[int(0.44 * 16_000) : int(0.86 * 16_000)]) == pytest.approx(2828, rel=0.1)
-
-
-def test_no_original_voice_is_said(clip: Path, voice: Path, tmp_path: Path) -> None:
-    summary = dub(clip, voice, tmp_path / "out.mp4", original_level=0.5)
-    assert len(summary.warnings) == 1
-    assert "has no audio stream" in summary.warnings[0]
-
-
-# --- the stages work side by side ---
-
-
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Every picture and block of sound in the order in which the writer was given them.
-
-    Files are not compared: of small pictures x264 makes other bits each time.
-    """
-    given: list[bytes] = []
-    picture, sound = Mp4Writer.write_picture, Mp4Writer.write_sound
-
-    def write_picture(self: Mp4Writer, image: U8, pts: int, step: int, planes: Planes) -> None:
-        given.append(image.tobytes() + planes.y.tobytes() + str(pts).encode())
-        picture(self, image, pts, step, planes)
-
-    def write_sound(self: Mp4Writer, samples: I16) -> None:
-        given.append(samples.tobytes())
-        sound(self, samples)
-
-    monkeypatch.setattr(Mp4Writer, "write_picture", write_picture)
-    monkeypatch.setattr(Mp4Writer, "write_sound", write_sound)
-    return given
-
-
-def heard_colour(job: LipJob) -> tuple[int, int, int]:
-    """Differs with the frame, and with what is heard at it."""
-    return 40 + 4 * job.index, int(np.abs(job.mel).sum()) % 256, 30
-
-
-@pytest.mark.parametrize("slow", ["begin", "paint", "finish"])
-def test_the_result_does_not_depend_on_which_stage_is_slow(
-    clip: Path,
-    voice: Path,
-    tmp_path: Path,
-    backend: FakeBackend,
-    written: list[bytes],
-    slow: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    backend.colour = heard_colour
-    summary = dub(clip, voice, tmp_path / "out.mp4")
-    first, method = written.copy(), getattr(Engine, slow)
-    written.clear()
-
-    def slowly(*args: Any) -> Any:
-        time.sleep(0.005)
-        return method(*args)
-
-    monkeypatch.setattr(Engine, slow, slowly)
-    backend.closed = False
-    assert dub(clip, voice, tmp_path / "out.mp4").generated == summary.generated == 25
-    assert written == first
-
-
-def test_the_result_is_that_of_one_frame_after_the_other(
-    clip: Path, voice: Path, tmp_path: Path, backend: FakeBackend, written: list[bytes]
-) -> None:
-    backend.colour = heard_colour
-    dub(clip, voice, tmp_path / "out.mp4")
-    backend.closed = False
-    with Engine(backend, FakeTracker) as engine:
-        session = engine.session(EngineConfig(offline=True, delay_s=0.0))
-        session.push_speech(read_speech(voice, 48_000), 48_000, 0.0)
-        session.flush_speech()
-        for frame in read_frames(clip, exact=False):
-            session.push_video(frame, frame.time_s)
-            engine.work([session], frame.time_s)
-            shown = session.pop_video(frame.time_s)
-            assert shown is not None and shown.planes is not None
-            alone = shown.image.tobytes() + shown.planes.y.tobytes() + str(shown.pts).encode()
-            assert alone in written
-
-
-def test_the_next_frames_are_begun_while_one_is_painted(
-    clip: Path, voice: Path, tmp_path: Path, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, ahead = threading.Semaphore(0), []
-    begin = Engine.begin
-
-    def told(*args: Any) -> Any:
-        begun.release()
-        return begin(*args)
-
-    def waits(job: LipJob) -> tuple[int, int, int]:
-        if not ahead:  # one after the other, this would never come
-            ahead.append(all(begun.acquire(timeout=20) for _ in range(3)))
-        return (200, 30, 30)
-
-    monkeypatch.setattr(Engine, "begin", told)
-    backend.colour = waits
-    assert dub(clip, voice, tmp_path / "out.mp4").generated == 25
-    assert ahead == [True]
-
-
 # --- what is unsuitable or broken passes through ---
 
 
@@ -329,28 +138,6 @@ def test_too_small_and_too_large_pictures_pass_through(
     summary = dub(clip, voice, tmp_path / "out.mp4")
     assert (summary.generated, summary.passed_through) == (0, {"unsuitable": 5})
     assert difference(images(tmp_path / "out.mp4"), images(clip)).mean() < 3
-
-
-def test_a_silent_voice_changes_nothing(clip: Path, tmp_path: Path) -> None:
-    speech = write_sound(tmp_path / "voice.wav", np.zeros(16_000, np.int16))
-    summary = dub(clip, speech, tmp_path / "out.mp4")
-    assert summary.passed_through == {"silent": 25}
-    assert summary.warnings == ["speech: is silent"]
-
-
-@pytest.mark.parametrize(("rate_hz", "layout"), [(8_000, "mono"), (44_100, "stereo")])
-def test_telephone_and_stereo_voices_are_understood(
-    clip: Path, tmp_path: Path, rate_hz: int, layout: str
-) -> None:
-    speech = write_sound(tmp_path / "v.wav", voiced(1.0, rate_hz), rate_hz, layout=layout)
-    assert dub(clip, speech, tmp_path / "out.mp4").generated > 20
-
-
-def test_a_truncated_voice_speaks_as_far_as_it_goes(
-    clip: Path, voice: Path, tmp_path: Path
-) -> None:
-    summary = dub(clip, cut_file(voice, 0.5), tmp_path / "out.mp4")
-    assert summary.speech_s == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_model_that_fails_leaves_the_original(

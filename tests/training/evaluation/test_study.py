@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import pytest
 from clips import write_clip
 
+from lipwire.benchmarks.rig.chromium import find_chromium
 from lipwire.engine.errors import ConfigError
 from lipwire.training.evaluation.study import QUESTIONS, make_study, opinion_table, read_opinions
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = find_chromium()
 SOURCES = "videos => videos.map(video => video.getAttribute('src'))"
 
 
