@@ -22,6 +22,7 @@ from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFram
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
 from lipwire.engine.types import U8, LipJob, Outcome, Patch
 from lipwire.engine.units.selection import AHEAD, ChosenUnit
+from lipwire.engine.units.steady import SteadyCodes
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class JobFactory:
         # The last frame that was given out; -1: none whose mouth may be held.
         self._begun = -1
         self._own = False  # whether the last frame that was begun had the person's own mouths
+        self._steady = SteadyCodes()
         self._faults = LogLimiter(log, "session %s: %d frames failed so far", name)
 
     @property
@@ -173,7 +175,7 @@ class JobFactory:
                 state.playout_s,
                 self._face_pipeline.spec.mel_columns,
                 0.0 if own else self._quality.stands_s,
-                AHEAD if own else 0,
+                AHEAD if own else int(self.moves),
                 period_s,
             )
             self._own = own
@@ -206,7 +208,8 @@ class JobFactory:
         Where a model generates it after all, the nearest of the own mouths begins it.
         """
         conditioning, chosen = plan.conditioning, None
-        codes = articulation([conditioning.mel, *conditioning.ahead], found.reach)
+        heard = articulation([conditioning.mel, *conditioning.ahead], found.reach)
+        codes = self._steady.steady(heard, state.playout_s)
         found = self._face_pipeline.asked(found, codes[0])
         if self._face_pipeline.knows:
             chosen = self._face_pipeline.choose_unit(found, codes)
