@@ -9,7 +9,7 @@ from lipwire.engine.units.shape import OPENINGS
 
 # Each picture's codes take so much of those before and of those after. Less: mouths tremble, with
 # 1.3 to 1.4 times the jerk of people's at 0; more: at 0.2 it is 0.9 to 1.0 of it and they mumble.
-SIDE = 0.13
+SIDE = 0.1
 # What was heard longer ago is no neighbour, seconds: pictures were left out.
 NEAR_S = 0.1
 
