@@ -20,8 +20,8 @@ class EngineConfig:
     # the picture judders. Too large: people feel the lag. 48 ms is about twice what one frame
     # costs on two cores.
     delay_s: float = 0.048
-    # A picture that is so late is in time all the same: receivers' buffers even it out. Devices
-    # plan with it. Too small: they are thought too slow, and do less; too large: it judders.
+    # The delay of a machine that is slower or busy becomes so much longer; devices plan with it.
+    # Too small: they are thought too slow, and do less; too large: they take their time.
     slack_s: float = 0.012
     # How long past that a frame may still be waited for; then its original is shown.
     # Too small: short hiccups flash the original mouth. Too large: a stall freezes the picture.

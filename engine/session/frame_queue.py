@@ -69,6 +69,11 @@ class FrameState:
     ready_s: float = 0.0
 
     @property
+    def patched(self) -> bool:
+        """Whether it goes out with a mouth put in."""
+        return self.picture is not None and self.picture.patch is not None
+
+    @property
     def trace(self) -> Trace:
         """The frame's."""
         return self.frame.trace or UNTRACED
@@ -145,7 +150,8 @@ class FrameQueue:
         return self._waiting[0] if self._waiting else None
 
     def push(self, frame: VideoFrame, time_s: float, playout_s: float) -> None:
-        """A frame came, to be shown at `playout_s`."""
+        """A frame came, to be shown at `playout_s`, and not before those that came before it."""
+        playout_s = max(playout_s, self._states[-1].playout_s) if self._states else playout_s
         state = FrameState(frame, self.pushed, time_s, playout_s)
         self.pushed += 1
         self._states.append(state)
@@ -208,13 +214,13 @@ class FrameQueue:
         return head
 
     def abandon(self, last_s: float) -> int:
-        """Drop the oldest, due before `last_s` or too many for one more; how many they were.
+        """Drop the oldest, come before `last_s` or too many for one more; how many they were.
 
         Nobody pops: memory stays bounded. None of them waits to be begun.
         """
         before = len(self._states)
         while self._states and (
-            self._states[0].playout_s < last_s or len(self._states) >= MAX_FLIGHT
+            self._states[0].pushed_s < last_s or len(self._states) >= MAX_FLIGHT
         ):
             self._states.popleft()
         return before - len(self._states)

@@ -159,7 +159,7 @@ class JobFactory:
 
     def _deadline_s(self, state: FrameState) -> float:
         """The caller's time by which a frame is to be painted."""
-        return state.playout_s + self._config.slack_s + self._epoch
+        return state.pushed_s + self._config.delay_s + self._config.slack_s + self._epoch
 
     def _period_s(self, taken_s: float) -> float:
         """From one picture to the next, by the camera's times."""

@@ -35,6 +35,7 @@ from lipwire.engine.session.frame_queue import ABANDONED_S, FrameQueue
 from lipwire.engine.session.jobs import JobFactory
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
 from lipwire.engine.session.metrics import SessionMetrics
+from lipwire.engine.session.playout_delay import PlayoutDelay
 from lipwire.engine.trace import UNTRACED, Trace
 from lipwire.engine.types import (
     I16,
@@ -112,6 +113,7 @@ class Session:
         self._mixer = Mixer(self._speech, self._original, self.config)
         self._conditioner = AudioConditioner(self._speech, self.config)
         self._frame_queue = FrameQueue()
+        self._playout_delay = PlayoutDelay(self.config.delay_s, self.config.slack_s)
         self._metrics = SessionMetrics()
         self.jobs = JobFactory(
             name,
@@ -152,12 +154,12 @@ class Session:
         with self._lock:
             self._check_open()
             time_s = self.time_s(now)
-            delay_s = 0.0 if self.config.offline else self.config.delay_s
+            delay_s = 0.0 if self.config.offline else self._playout_delay.now_s
             if not self.config.offline:
                 self._quality.pushed(now)
                 while (overtaken := self._frame_queue.take()) is not None:
                     self.jobs.give_up(overtaken, Outcome.OVERLOADED, time_s)
-                gone = self._frame_queue.abandon(time_s - self._waits_s - ABANDONED_S)
+                gone = self._frame_queue.abandon(time_s - self._longest_s - ABANDONED_S)
                 self._metrics.record_abandoned(Outcome.LATE, gone)
             self._frame_queue.push(frame, time_s, time_s + delay_s)
         if self._wake is not None:
@@ -322,13 +324,15 @@ class Session:
             if head is None:
                 return None
             if head.picture is None:
-                overdue = time_s > head.playout_s + self._waits_s
+                overdue = time_s > head.pushed_s + self._longest_s
                 if not overdue or self.config.offline:
                     return None
                 self.jobs.give_up(head, Outcome.LATE, time_s)
             elif time_s < head.playout_s and not self.config.offline:
                 return None
             self._frame_queue.leave()
+            if head.patched or head.outcome is Outcome.LATE:
+                self._playout_delay.record(head.ready_s - head.pushed_s)
             self._metrics.record(head.outcome, time_s - head.pushed_s, time_s)
             return head.output()
 
@@ -341,8 +345,8 @@ class Session:
             head = self._frame_queue.head
             if head is None:
                 return None
-            wait_s = 0.0 if head.picture is not None else self._waits_s
-            return head.playout_s + wait_s + self._epoch
+            due_s = head.pushed_s + self._longest_s
+            return (due_s if head.picture is None else head.playout_s) + self._epoch
 
     def pop_audio(self, now: float) -> AudioChunk | None:
         """The next 20 ms of sound if its time has come: the new voice over the original."""
@@ -387,9 +391,9 @@ class Session:
             self._face_pipeline.close()
 
     @property
-    def _waits_s(self) -> float:
-        """How long past its time a frame is waited for."""
-        return self.config.slack_s + self.config.patience_s
+    def _longest_s(self) -> float:
+        """How long after it came a frame is waited for."""
+        return self.config.delay_s + self.config.slack_s + self.config.patience_s
 
     def _check_open(self) -> None:
         if self.closed:

@@ -157,8 +157,8 @@ def test_the_oldest_are_dropped_when_they_are_overdue_or_too_many() -> None:
     flown = frame_queue(10)
     while flown.take() is not None:
         pass
-    assert flown.abandon(0.1 + 4 / 25) == 4
-    assert flown.abandon(0.1 + 4 / 25) == 0
+    assert flown.abandon(4 / 25) == 4
+    assert flown.abandon(4 / 25) == 0
     for index in range(MAX_FLIGHT):
         flown.push(frame(index), 9.0, 9.1)
     assert flown.abandon(0.0) == 7  # room for one more

@@ -8,7 +8,7 @@ import logging
 import numpy as np
 import pytest
 from fakes import FakeTracker, ScriptedTracker, picture, voiced
-from sessions import DELAY_S, frame, make, paint, pop_all, run, work
+from sessions import DELAY_S, SLOW_S, frame, make, paint, pop_all, run, work
 
 from lipwire.engine.config import EngineConfig
 from lipwire.engine.session.session import Session
@@ -221,11 +221,11 @@ def test_a_held_mouth_is_that_of_the_frame_before_whichever_is_ready_first() -> 
     assert job is not None and job.index == first + 1
     session.push_video(frame(first + 2), start_s + 0.08)
     assert session.jobs.begin(start_s + 0.08) is None
-    (held,) = pop_all(session, start_s + DELAY_S)
+    (held,) = pop_all(session, start_s + SLOW_S)
     assert held.outcome is Outcome.HELD
-    assert pop_all(session, start_s + 0.04 + DELAY_S) == []
+    assert pop_all(session, start_s + 0.04 + SLOW_S) == []
     session.jobs.complete(job, paint(job), start_s + 0.105, 0.06)
-    out = pop_all(session, start_s + 0.08 + DELAY_S)
+    out = pop_all(session, start_s + 0.08 + SLOW_S)
     assert [f.outcome for f in out] == [Outcome.GENERATED, Outcome.HELD]
 
 
@@ -247,7 +247,7 @@ def test_without_a_mouth_to_hold_the_original_goes_out_at_once() -> None:
     session.jobs.fail(job, start_s + 0.09)
     session.push_video(frame(first + 3), start_s + 0.12)
     assert session.jobs.begin(start_s + 0.12) is None
-    out = pop_all(session, start_s + 0.12 + DELAY_S)
+    out = pop_all(session, start_s + 0.12 + SLOW_S)
     assert [f.index for f in out] == list(range(first - 1, first + 4))
     assert [f.outcome for f in out[1:]] == [
         Outcome.FAULT,
