@@ -106,6 +106,19 @@ async def wait_for(what: str, condition: Callable[[], Any]) -> float:
     return time.monotonic() - began_s
 
 
+async def followed(
+    http: httpx.AsyncClient, session: str, old: str, publisher: Watched, viewer: Watched
+) -> None:
+    """Wait until a session is under its name on another node than `old`, and is seen there."""
+
+    async def elsewhere() -> bool:
+        return await node_of(http, session) not in (None, old)
+
+    await wait_for("under its name on another node", elsewhere)
+    await publisher.more(50)
+    await viewer.more(25)
+
+
 async def node_of(http: httpx.AsyncClient, session: str) -> str | None:
     """Where a session runs."""
     with contextlib.suppress(httpx.HTTPError):

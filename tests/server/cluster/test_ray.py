@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from clusters import node_of, nodes_of, publishing, server_of, viewing, wait_for
+from clusters import followed, node_of, nodes_of, publishing, server_of, viewing, wait_for
 
 pytestmark = [
     pytest.mark.ray,
@@ -93,12 +93,7 @@ async def test_calls_go_on_when_nodes_are_killed_and_when_they_stop(cluster: str
                 print(f"  {killed_s % 1000:.1f} s: {victim} is killed")
                 os.kill(server if victim == "server" else replica, signal.SIGKILL)
 
-                async def elsewhere(old: str = node) -> bool:
-                    return await node_of(http, "studio") not in (None, old)
-
-                await wait_for("under its name on another node", elsewhere)
-                await publisher.more(50)
-                await viewer.more(25)
+                await followed(http, "studio", node, publisher, viewer)
                 gaps = [f"{seen.longest_s(killed_s):.1f} s" for seen in (publisher, viewer)]
                 print(
                     f"{victim} killed: no picture for {gaps[0]} at the publisher, {gaps[1]} at a "

@@ -19,6 +19,7 @@ import pytest
 from clusters import (
     PATIENCE_S,
     Watched,
+    followed,
     node_of,
     nodes_of,
     publishing,
@@ -144,12 +145,7 @@ async def test_a_call_goes_on_when_its_host_is_gone(cluster: Cluster) -> None:
 
                 print(f"/readyz is without it after {await wait_for('gone', gone):.1f} s")
 
-                async def elsewhere(old: str = node) -> bool:
-                    return await node_of(http, "studio") not in (None, old)
-
-                await wait_for("under its name on the other host", elsewhere)
-                await publisher.more(50)
-                await viewer.more(25)
+                await followed(http, "studio", node, publisher, viewer)
                 gaps = [f"{seen.longest_s(gone_s):.1f} s" for seen in (publisher, viewer)]
                 print(f"host {how}: no picture for {gaps[0]}, {gaps[1]} at a viewer")
                 back_s = time.monotonic()
