@@ -66,6 +66,11 @@ class EngineConfig:
     # on without a pause, whenever it is pushed.
     offline: bool = False
 
+    @property
+    def longest_delay_s(self) -> float:
+        """The delay of a slow machine; by then devices should have painted a frame."""
+        return self.delay_s + self.slack_s
+
     def __post_init__(self) -> None:
 
         def within(name: str, low: float, high: float) -> None:

@@ -14,7 +14,7 @@ from lipwire.engine.types import U8, JobSpec, LipJob, OutputFrame, VideoFrame
 # Generating all the time takes the voice out of tests that are not about it.
 ALWAYS = EngineConfig(silence="generate", fade_s=0.0)
 DELAY_S, PATIENCE_S = ALWAYS.delay_s, ALWAYS.slack_s + ALWAYS.patience_s
-SLOW_S = ALWAYS.delay_s + ALWAYS.slack_s  # the delay where a machine is slow
+SLOW_S = ALWAYS.longest_delay_s  # the delay where a machine is slow
 PICTURES = [picture(96, 128, seed) for seed in range(4)]
 
 

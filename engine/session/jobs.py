@@ -159,7 +159,7 @@ class JobFactory:
 
     def _deadline_s(self, state: FrameState) -> float:
         """The caller's time by which a frame is to be painted."""
-        return state.pushed_s + self._config.delay_s + self._config.slack_s + self._epoch
+        return state.pushed_s + self._config.longest_delay_s + self._epoch
 
     def _period_s(self, taken_s: float) -> float:
         """From one picture to the next, by the camera's times."""
@@ -277,7 +277,7 @@ class JobFactory:
         with self._lock:
             state = self._frame_queue.find(job.index)
             awaited = state is not None and state.picture is None
-            spent_s = now - (job.deadline_s - self._config.delay_s - self._config.slack_s)
+            spent_s = now - (job.deadline_s - self._config.longest_delay_s)
             self._quality.record_generated(
                 job.index, job.steps, spent_s, now, took_s=took_s, mates=mates, shown=awaited
             )

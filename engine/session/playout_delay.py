@@ -18,11 +18,11 @@ class PlayoutDelay:
 
     Args:
         least_s: where it begins.
-        slack_s: how much longer it may become.
+        most_s: it never becomes longer.
     """
 
-    def __init__(self, least_s: float, slack_s: float) -> None:
-        self._least_s, self._most_s = least_s, least_s + slack_s
+    def __init__(self, least_s: float, most_s: float) -> None:
+        self._least_s, self._most_s = least_s, most_s
         self.now_s = least_s
         """of the next picture"""
 

@@ -95,7 +95,7 @@ class Session:
             name,
             self.steps,
             steps_offered,
-            delay_s=self.config.delay_s + self.config.slack_s,
+            delay_s=self.config.longest_delay_s,
             patience_s=self.config.patience_s,
             load=load,
             fixed=self.config.offline or not self.config.ladder,
@@ -113,7 +113,7 @@ class Session:
         self._mixer = Mixer(self._speech, self._original, self.config)
         self._conditioner = AudioConditioner(self._speech, self.config)
         self._frame_queue = FrameQueue()
-        self._playout_delay = PlayoutDelay(self.config.delay_s, self.config.slack_s)
+        self._playout_delay = PlayoutDelay(self.config.delay_s, self.config.longest_delay_s)
         self._metrics = SessionMetrics()
         self.jobs = JobFactory(
             name,
@@ -393,7 +393,7 @@ class Session:
     @property
     def _longest_s(self) -> float:
         """How long after it came a frame is waited for."""
-        return self.config.delay_s + self.config.slack_s + self.config.patience_s
+        return self.config.longest_delay_s + self.config.patience_s
 
     def _check_open(self) -> None:
         if self.closed:

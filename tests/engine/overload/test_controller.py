@@ -22,7 +22,7 @@ from lipwire.engine.overload.tuning import (
 
 OFFERED = (1, 2, 4, 8)
 PATIENCE_S = EngineConfig().patience_s
-DELAY_S = EngineConfig().delay_s + EngineConfig().slack_s  # until it should be ready
+DELAY_S = EngineConfig().longest_delay_s  # until it should be ready
 PERIOD_S = 0.04
 
 

@@ -11,7 +11,7 @@ from lipwire.engine.session.playout_delay import PlayoutDelay
 
 
 def settled(took_s: float, spread_s: float, frames: int = 4000) -> float:
-    rng, delay = np.random.default_rng(0), PlayoutDelay(0.048, 0.012)
+    rng, delay = np.random.default_rng(0), PlayoutDelay(0.048, 0.060)
     for each in rng.normal(took_s, spread_s, frames):
         delay.record(float(each))
     return delay.now_s
@@ -24,7 +24,7 @@ def test_it_follows_the_95th_percentile_within_bounds() -> None:
 
 
 def test_it_rises_within_a_quarter_of_a_second_and_falls_within_three() -> None:
-    delay = PlayoutDelay(0.048, 0.012)
+    delay = PlayoutDelay(0.048, 0.060)
     for _ in range(6):
         delay.record(0.1)
     assert delay.now_s == pytest.approx(0.060)
