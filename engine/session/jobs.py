@@ -22,7 +22,7 @@ from lipwire.engine.session.frame_queue import FrameQueue, FrameState, ShownFram
 from lipwire.engine.session.lazy_face_pipeline import LazyFacePipeline
 from lipwire.engine.types import U8, LipJob, Outcome, Patch
 from lipwire.engine.units.selection import AHEAD, ChosenUnit
-from lipwire.engine.units.steady import SteadyCodes
+from lipwire.engine.units.steady import SIDE, SteadyCodes
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class JobFactory:
                 state.playout_s,
                 self._face_pipeline.spec.mel_columns,
                 0.0 if own else self._quality.stands_s,
-                AHEAD if own else int(self.moves),
+                AHEAD if own else SIDE * int(self.moves),
                 period_s,
             )
             self._own = own

@@ -27,6 +27,7 @@ from lipwire.engine.errors import BackendError
 from lipwire.engine.session.session import Session
 from lipwire.engine.types import JobSpec, Outcome, OutputFrame, VideoFrame
 from lipwire.engine.units import selection
+from lipwire.engine.units.steady import SIDE
 
 
 def test_the_first_words_are_generated_and_the_rest_is_the_person_s_own() -> None:
@@ -99,6 +100,13 @@ def test_what_is_said_next_is_known_as_far_as_the_voice_has_come() -> None:
     play(session, [SHUT] * 30, len(TALK))
     assert max(listener.ahead) == 4
     assert min(listener.ahead) < 4  # towards its end
+
+
+def test_a_generated_mouth_is_steadied_by_what_is_said_next() -> None:
+    listener = Listener()
+    session = make(listener, EngineConfig(own_mouths=False, silence="generate", fade_s=0.0))
+    assert {out.outcome for out in play(session, TALK)} == {Outcome.GENERATED}
+    assert max(listener.ahead) == SIDE
 
 
 def test_a_listener_that_fails_costs_the_frame_and_no_more() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lipwire.engine.types import F32
 from lipwire.engine.units.shape import OPENINGS
-from lipwire.engine.units.steady import NEAR_S, SIDE, SteadyCodes
+from lipwire.engine.units.steady import NEAR_S, SHARE, SteadyCodes
 
 WIDTH = 2  # a code that is no opening
 
@@ -34,7 +34,7 @@ def test_trembling_is_less_and_the_movement_stays_where_it_was() -> None:
     codes = heard(400)
     asked = played(codes)
     free = [k for k in range(7) if k not in range(*OPENINGS.indices(7))]
-    assert jerk(asked[:, free]) < 0.75 * jerk(codes[:-4, free])
+    assert jerk(asked[:, free]) < 0.5 * jerk(codes[:-4, free])
     slow = np.sin(2 * np.pi * 2.0 * np.arange(len(asked)) / 25)
     lags = [np.corrcoef(slow[5:-5], np.roll(asked[:, WIDTH], k)[5:-5])[0, 1] for k in (-1, 0, 1)]
     assert int(np.argmax(lags)) == 1
@@ -49,23 +49,43 @@ def test_lips_are_never_further_open_than_was_heard() -> None:
     assert played(shut)[4, 0] == pytest.approx(-2.0)
 
 
-def test_each_takes_a_tenth_of_both_neighbours() -> None:
-    codes = np.zeros((6, 7), np.float32)
-    codes[2, WIDTH] = 1.0
-    assert played(codes)[:, WIDTH] == pytest.approx([0.0, SIDE])
-    assert played(codes, ahead=2)[:, WIDTH] == pytest.approx([0.0, SIDE, 1 - 2 * SIDE, SIDE])
+def test_what_lies_on_a_parabola_stays_there() -> None:
+    times = np.arange(12, dtype=np.float32)
+    codes = np.repeat((0.1 * times**2 - times)[:, None], 7, axis=1)
+    assert played(codes) == pytest.approx(codes[:-4], abs=1e-5)
+
+
+def test_each_goes_towards_the_parabola_through_five() -> None:
+    codes = np.zeros((9, 7), np.float32)
+    codes[4, WIDTH] = 1.0
+    fit = np.array([-3, 12, 17, 12, -3]) / 35
+    wanted = SHARE * fit + (1 - SHARE) * np.eye(5)[2]
+    assert played(codes, ahead=2)[2:, WIDTH] == pytest.approx(wanted)
+
+
+def test_what_is_asked_of_the_next_pictures_is_steadied_as_far_as_it_can_be() -> None:
+    codes = heard(9)
+    steady = SteadyCodes()
+    for i in range(2):
+        steady.steady(codes[i : i + 5], 0.04 * i)
+    told = steady.steady(codes[2:7], 0.08)
+    assert told[:3] == pytest.approx(played(codes, ahead=2)[2:5])
+    assert (told[3:] == codes[5:7]).all()
 
 
 def test_what_has_no_neighbours_stays_as_it_was_heard() -> None:
-    codes = heard(8)
-    first = SteadyCodes().steady(codes[:3], 0.0)
-    assert (first == codes[:3]).all()
+    codes = heard(12)
+    first = SteadyCodes()
+    assert (first.steady(codes[:1], 0.0) == codes[:1]).all()
+    assert (first.steady(codes[1:6], 0.04)[0] == codes[1]).all()  # one neighbour before
     late = SteadyCodes()
-    late.steady(codes[:3], 0.0)
-    assert (late.steady(codes[3:6], NEAR_S + 0.01) == codes[3:6]).all()  # pictures were left out
+    for i in range(2):
+        late.steady(codes[i : i + 5], 0.04 * i)
+    asked = late.steady(codes[2:7], 0.04 + NEAR_S + 0.01)  # pictures were left out
+    assert (asked[0] == codes[2]).all()
     unknown = SteadyCodes()
-    unknown.steady(codes[:1], 0.0)
-    assert (unknown.steady(codes[1:2], 0.04) == codes[1:2]).all()  # nothing is known of the next
+    for i in range(4):  # nothing is known of the next but one
+        assert (unknown.steady(codes[i : i + 2], 0.04 * i) == codes[i : i + 2]).all()
 
 
 def test_what_is_given_is_not_written_to() -> None:
