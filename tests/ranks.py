@@ -33,7 +33,8 @@ def make(folder: Path, accumulate: int = 1, other: bool = False, rate: float = 1
     weights = LossWeights(sync=0, perceptual=0, gan=0.5)
     clips = FiveFrames([clip(7), clip(8)], 32) if other else five_frames()
     objective = ClipObjective(family, net, clips, config, weights)
-    objective.cpu_only = True
+    # One process is on the CPU wherever there is a GPU; two must find that out themselves.
+    objective.cpu_only = "WORLD_SIZE" not in os.environ
     return Trainer(folder, config, objective)
 
 

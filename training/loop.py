@@ -10,6 +10,7 @@ import contextlib
 import copy
 import dataclasses
 import itertools
+import os
 import shlex
 import sys
 import zlib
@@ -120,7 +121,10 @@ class Trainer:
             )
         if config.precision == "fp16" and (objective.cpu_only or not torch.cuda.is_available()):
             raise ConfigError("precision fp16 needs a CUDA device; bf16 works on a CPU")
-        self.accelerator = Accelerator(cpu=objective.cpu_only, mixed_precision=config.precision)
+        # Unless it is told so, accelerate makes several processes without CUDA so many runs of one.
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        cpu = objective.cpu_only or (several and not torch.cuda.is_available())
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=config.precision)
         ranks = self.accelerator.num_processes
         if config.batch % (ranks * config.accumulate):
             raise ConfigError(
